@@ -1,0 +1,1 @@
+"""What to run: one file per data set, one recipe per row of a table."""

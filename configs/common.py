@@ -1,0 +1,164 @@
+"""Defaults common to all data sets, and the string after the colon.
+
+``configs/<data set>.py:<recipe>[,key=value...]``: the first word is a recipe,
+the keys are options of its method or one of ``SHORT``.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from configs.recipes import RECIPES
+from dmg_jax import build
+
+# What a recipe string may set besides its method's options: name -> path.
+SHORT = {
+  "seed": "seed",
+  "seeds": "seeds",
+  "epochs": "train.epochs",
+  "batch_size": "train.batch_size",
+  "learning_rate": "optimiser.learning_rate",
+  "weight_decay": "optimiser.weight_decay",
+  "fusion": "fusion.name",
+}
+
+
+def base() -> ConfigDict:
+  """A config without data set and recipe."""
+  return ConfigDict({
+    "recipe": "",
+    "variant": "",  # The whole string after the colon; names the workdir.
+    "seed": 0,
+    "seeds": 1,
+    "data": {"name": "", "dir": "data"},
+    "encoders": {},
+    "fusion": {"name": "concat"},
+    "method": {},
+    "optimiser": {
+      "name": "adam",
+      "learning_rate": 1e-3,
+      "schedule": "constant",
+      "warmup_epochs": 0,
+      "momentum": 0.9,
+      "weight_decay": 0.0,
+      "clip_norm": config_dict.placeholder(float),
+    },
+    "train": {
+      "epochs": 30,
+      "batch_size": 64,
+      "outer_batch_size": 64,
+      "select": "best",
+      "checkpoint_steps": 0,
+      "log_steps": 10,
+    },
+    "eval": {"batch_size": 256, "split": "test"},
+  })
+
+
+def options(factory: Callable[..., Any], skip: tuple[str, ...] = ()) -> dict:
+  """The keyword arguments of ``factory`` with their defaults.
+
+  An option whose default is ``None`` becomes a typed placeholder.
+  """
+  hints = typing.get_type_hints(factory)
+  found = {}
+  for name, p in inspect.signature(factory).parameters.items():
+    if name in skip:
+      continue
+    if p.default is None:
+      union = typing.get_args(hints[name])
+      kind = next(t for t in union if t is not types.NoneType)
+      found[name] = config_dict.placeholder(kind)
+    elif p.default is not inspect.Parameter.empty:
+      found[name] = p.default
+  return found
+
+
+def _value(text: str) -> Any:
+  """``3``, ``.5``, ``true``, ``none`` as Python values, else the string."""
+  words = {"true": True, "false": False, "none": None}
+  if text.lower() in words:
+    return words[text.lower()]
+  try:
+    return ast.literal_eval(text)
+  except (SyntaxError, ValueError):
+    return text
+
+
+def parse(arg: str | None) -> tuple[str, dict[str, Any]]:
+  """``"lb,seeds=3"`` to ``("lb", {"seeds": 3})``.
+
+  Raises:
+    ValueError: no or an unknown recipe, or a part that is not ``key=value``.
+  """
+  recipe, *pairs = (arg or "").split(",")
+  if not recipe:
+    raise ValueError(
+      "no recipe given: write configs/<file>.py:<recipe>, with one of "
+      + ", ".join(sorted(RECIPES))
+    )
+  if recipe not in RECIPES:
+    raise build.unknown("recipe", recipe, RECIPES)
+  given = {}
+  for pair in pairs:
+    key, equals, text = pair.partition("=")
+    if not equals or not key or not text:
+      raise ValueError(f"expected key=value after the recipe, got {pair!r}")
+    given[key] = _value(text)
+  return recipe, given
+
+
+def with_recipe(config: ConfigDict, arg: str | None) -> ConfigDict:
+  """The config with recipe and keys of ``arg`` set, locked.
+
+  Raises:
+    ValueError: unknown recipe or key, or a value of another type, each with
+      the choices.
+  """
+  name, given = parse(arg)
+  recipe = RECIPES[name]
+  factory = build.method_factory(recipe.method)
+  config.recipe, config.variant = name, arg or ""
+  config.fusion.name = recipe.fusion
+  config.method = {"name": recipe.method, **options(factory)}
+  required = set(inspect.signature(factory).parameters) - set(config.method)
+  for key in sorted(required):
+    if key not in given:
+      raise ValueError(f"recipe {name!r} needs {key}=..., as {name},{key}=...")
+    config.method[key] = given.pop(key)
+  config.lock()
+  config.method.update(recipe.options)
+  own = [k for k in config.method if k != "name"]
+  for key, value in given.items():
+    if key not in own and key not in SHORT:
+      raise build.unknown(f"key of recipe {name!r}", key, [*own, *SHORT])
+    path = f"method.{key}" if key in own else SHORT[key]
+    _assign(config, path, value)
+  return config
+
+
+def _assign(config: ConfigDict, path: str, value: Any) -> None:
+  try:
+    config.update_from_flattened_dict({path: value})
+  except (TypeError, ValueError) as error:
+    node = config
+    for part in path.split("."):
+      node = node[part]
+    kind = type(node).__name__
+    raise ValueError(
+      f"{path.split('.')[-1]} must be of type {kind}, got {value!r}"
+    ) from error
+
+
+def encoder(name: str, **changes: Any) -> dict[str, Any]:
+  """An encoder's config: its name and all options, defaults filled in."""
+  cls = build.encoder_class(name)
+  skip = ("parent", "name", "vocab_size")
+  return {"name": name, **options(cls, skip), **changes}

@@ -1,0 +1,143 @@
+"""Command line to flags, with one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from configs.common import SHORT
+from configs.recipes import RECIPES
+
+_OVERRIDE = re.compile(r"^--?(?:no)?config\.([^=]+)")
+
+
+class UsageError(Exception):
+  """A command line that means nothing; the text says what would."""
+
+
+class Help(Exception):
+  """``--help`` was asked for; the text is the help."""
+
+
+def parse(argv: list[str]) -> list[str]:
+  """Parses ``argv`` into ``flags.FLAGS``; returns what is left.
+
+  Raises:
+    Help: for ``--help``.
+    UsageError: unknown flag, mode, config file, recipe, key or field, or a
+      value of the wrong type.
+  """
+  if any(word in ("--help", "-help", "-h") for word in argv[1:]):
+    raise Help(_help())
+  given = _config_argument(argv)
+  if given is None:
+    raise UsageError(
+      "--config=FILE.py:RECIPE is missing, as in "
+      "--config=configs/openmoji.py:lb"
+    )
+  _check_fields(argv, _load(given))
+  try:
+    left = flags.FLAGS(argv)
+  except (flags.Error, TypeError, ValueError) as error:
+    raise UsageError(_first_line(error) + _near_choice(error)) from error
+  if len(left) > 1:
+    raise UsageError(
+      f"unexpected argument {left[1]!r}: every option is --name=value"
+    )
+  return left
+
+
+def _config_argument(argv: list[str]) -> str | None:
+  for i, word in enumerate(argv):
+    if word.lstrip("-").startswith("config=") and word.startswith("-"):
+      return word.partition("=")[2]
+    if word in ("--config", "-config") and i + 1 < len(argv):
+      return argv[i + 1]
+  return None
+
+
+def _config_files() -> list[str]:
+  return [
+    str(Path("configs") / p.name)
+    for p in sorted(Path(__file__).parent.glob("*.py"))
+    if "\ndef get_config" in p.read_text(encoding="utf-8")
+  ]
+
+
+def _load(given: str) -> ConfigDict:
+  """The config as the flag will load it, for its errors' sake."""
+  file, _, arg = given.partition(":")
+  path = Path(file)
+  if not path.is_file():
+    raise UsageError(f"no config file {file!r}{_near(file, _config_files())}")
+  spec = importlib.util.spec_from_file_location("_config", path)
+  if spec is None or spec.loader is None:
+    raise UsageError(f"config file {file!r} is not a Python file")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, "get_config"):
+    raise UsageError(f"config file {file!r} has no get_config(arg)")
+  try:
+    return module.get_config(arg or None)
+  except (ValueError, TypeError, KeyError) as error:
+    raise UsageError(_first_line(error)) from error
+
+
+def _check_fields(argv: list[str], config: ConfigDict) -> None:
+  fields = sorted(_fields(config))
+  for word in argv[1:]:
+    match = _OVERRIDE.match(word)
+    if match and match[1] not in fields:
+      near = _near(match[1], fields)
+      raise UsageError(f"unknown field config.{match[1]}{near}")
+
+
+def _fields(config: ConfigDict, path: str = "") -> Iterable[str]:
+  for key in config:
+    value = config.get_oneway_ref(key).get()
+    if isinstance(value, ConfigDict):
+      yield from _fields(value, f"{path}{key}.")
+    else:
+      yield f"{path}{key}"
+
+
+def _near(name: str, choices: list[str]) -> str:
+  near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+  hint = f"; did you mean {near[0]!r}?" if near else ""
+  return f"{hint} (choose from {', '.join(choices)})"
+
+
+def _near_choice(error: Exception) -> str:
+  """The closest of an enum flag's choices, which absl does not name."""
+  match = re.search(r"=(\S+): value should be one of <(.+)>", str(error))
+  if not match:
+    return ""
+  near = difflib.get_close_matches(match[1], match[2].split("|"), n=1)
+  return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _help() -> str:
+  recipes = "\n".join(
+    f"  {name:<14}{r.fusion} + {r.method}; {r.source}"
+    for name, r in sorted(RECIPES.items())
+  )
+  files = ", ".join(_config_files())
+  return (
+    f"{sys.modules['__main__'].__doc__}\n"
+    f"Flags:\n{flags.FLAGS.module_help(sys.modules['__main__'])}\n"
+    f"Configs: {files}\n\nRecipes:\n{recipes}\n\n"
+    f"Keys after a recipe: the options of its method, {', '.join(SHORT)}.\n"
+  )
+
+
+def _first_line(error: Exception) -> str:
+  """The message without the traceback that the config flag wraps it in."""
+  text = str(error).split("Traceback")[0]
+  return " ".join(text.split()) or type(error).__name__

@@ -1,0 +1,112 @@
+"""Pictures: decoding, resizing, augmentation. Arrays are uint8 [h w c]."""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines.core import Augment
+
+WHITE = (255, 255, 255)
+
+
+def decode(
+  data: bytes, size: int, fill: tuple[int, int, int] = WHITE
+) -> np.ndarray:
+  """Encoded picture to RGB, [``size``, ``size``, 3].
+
+  The longer side fits, the rest is ``fill``, which also lies behind whatever is
+  transparent.
+  """
+  with Image.open(io.BytesIO(data)) as picture:
+    picture = _opaque(picture, fill)
+  scale = size / max(picture.size)
+  width, height = (max(1, round(side * scale)) for side in picture.size)
+  if (width, height) != picture.size:
+    picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+  if (width, height) != (size, size):
+    square = Image.new("RGB", (size, size), fill)
+    square.paste(picture, ((size - width) // 2, (size - height) // 2))
+    picture = square
+  return np.asarray(picture, np.uint8)
+
+
+def encode(picture: Image.Image) -> bytes:
+  """PNG bytes."""
+  file = io.BytesIO()
+  picture.save(file, "PNG", optimize=False)
+  return file.getvalue()
+
+
+def _opaque(picture: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
+  if picture.has_transparency_data:
+    behind = Image.new("RGBA", picture.size, (*fill, 255))
+    picture = Image.alpha_composite(behind, picture.convert("RGBA"))
+  return picture.convert("RGB")
+
+
+def augmentation(
+  *,
+  shift: float = 0.08,
+  rotate: float = 10.0,
+  scale: float = 0.1,
+  flip: bool = True,
+  fill: tuple[int, int, int] = WHITE,
+) -> Augment:
+  """Random geometry, a pure function of the generator.
+
+  Args:
+    shift: largest translation along each axis, a share of the side.
+    rotate: largest angle to either side, in degrees.
+    scale: largest relative change of size.
+    flip: mirror every second picture, left to right.
+    fill: colour of what comes in from outside.
+
+  Raises:
+    ValueError: a range that is negative, or a scale not below 1.
+  """
+  for name, value in (("shift", shift), ("rotate", rotate), ("scale", scale)):
+    if not 0 <= value < math.inf:
+      raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+  if scale >= 1:
+    raise ValueError(f"scale must be below 1, got {scale!r}")
+  return functools.partial(
+    _augment, shift=shift, rotate=rotate, scale=scale, flip=flip, fill=fill
+  )
+
+
+def _augment(
+  rng: np.random.Generator,
+  array: np.ndarray,
+  *,
+  shift: float,
+  rotate: float,
+  scale: float,
+  flip: bool,
+  fill: tuple[int, int, int],
+) -> np.ndarray:
+  height, width = array.shape[:2]
+  u = rng.uniform(-1, 1, size=5)
+  zoom = (1 + scale) ** u[0]
+  angle = math.radians(rotate * u[1])
+  a, b = math.cos(angle) / zoom, math.sin(angle) / zoom
+  mirror = -1.0 if flip and u[4] < 0 else 1.0
+  # Output pixel -> input pixel, about the centre.
+  x, y = (width - 1) / 2 + 0.5, (height - 1) / 2 + 0.5
+  dx, dy = x + shift * width * u[2], y + shift * height * u[3]
+  matrix = (
+    mirror * a, mirror * b, x - mirror * (a * dx + b * dy),
+    -b, a, y - (-b * dx + a * dy),
+  )  # fmt: skip
+  moved = Image.fromarray(array).transform(
+    (width, height),
+    Image.Transform.AFFINE,
+    matrix,
+    Image.Resampling.BILINEAR,
+    fillcolor=fill,
+  )
+  return np.asarray(moved, array.dtype)

@@ -1,0 +1,176 @@
+"""Batches of a split.
+
+``Loader.batch(step)`` is a pure function of the seed and the step, so that a
+resumed run sees the very batches that it would have seen, and nothing about
+the data is in a checkpoint. Order and random generators are grain's: element i
+of its endless data set depends on the seed and on i alone; each pass over the
+split has its own order.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
+
+import grain
+import numpy as np
+
+from data_pipelines.core import Dataset, Sample, check_sample, unknown
+from dmg_jax.types import Batch
+
+_AHEAD = 4  # batches made ready in the background
+_THREADS = 4
+
+
+class Loader:
+  """Batches of one split.
+
+  Args:
+    dataset: the samples.
+    split: one of its splits.
+    batch_size: samples of a batch over all processes together.
+    seed: of order and augmentation, 0 to 2**32 - 1.
+    shuffle: a new order in each epoch, else always that of the split.
+    augment: apply the data set's training augmentation in ``batch``.
+    process_index: this process.
+    process_count: processes; each gets ``batch_size / process_count`` samples
+      of every batch, and together they get what one process alone would.
+
+  Raises:
+    ValueError: an unknown split, an empty one, or numbers that do not fit.
+  """
+
+  def __init__(
+    self,
+    dataset: Dataset,
+    split: str,
+    batch_size: int,
+    *,
+    seed: int,
+    shuffle: bool = True,
+    augment: bool = True,
+    process_index: int = 0,
+    process_count: int = 1,
+  ):
+    if split not in dataset.sources:
+      raise unknown("split", split, dataset.sources)
+    _check(batch_size, process_index, process_count)
+    self._source = dataset.sources[split]
+    self._modalities = dataset.spec.modalities
+    self._split, self._batch_size = split, batch_size
+    self._local = batch_size // process_count
+    self._first = process_index * self._local
+    if len(self._source) == 0:
+      raise ValueError(f"split {split!r} of {dataset.spec.name!r} is empty")
+    self._augment = dataset.augment if augment else {}
+    self._samples = self._endless(seed, shuffle)
+
+  @property
+  def steps_per_epoch(self) -> int:
+    """Whole batches in a pass over the split; what is left over is dropped."""
+    return len(self._source) // self._batch_size
+
+  def batch(self, step: int) -> Batch:
+    """This process's part of batch ``step``; epoch is step // steps_per_epoch.
+
+    Raises:
+      ValueError: the split holds less than one batch, or step is negative.
+    """
+    self._check_size()
+    if step < 0:
+      raise ValueError(f"step must be >= 0, got {step}")
+    start = step * self._batch_size + self._first
+    samples = [self._samples[start + row] for row in range(self._local)]
+    return self._stack(samples, self._local)
+
+  def stream(self, start_step: int = 0) -> Iterator[Batch]:
+    """``batch(start_step)``, ``batch(start_step + 1)``, ... without end.
+
+    Threads make batches ready ahead of their use.
+    """
+    self._check_size()
+    return _ahead(range(start_step, sys.maxsize), self.batch)
+
+  def padded(self) -> Iterator[Batch]:
+    """One pass in the split's order, nothing augmented, for evaluation.
+
+    Every batch has the full size; padding has mask 0, label 0, index 0 and
+    inputs 0. All processes get equally many batches.
+    """
+    batches = -(-len(self._source) // self._batch_size)
+    return _ahead(range(batches), self._in_order)
+
+  def _in_order(self, batch: int) -> Batch:
+    total = len(self._source)
+    first = batch * self._batch_size + self._first
+    rows = range(min(first, total), min(first + self._local, total))
+    return self._stack([self._sample(i) for i in rows], self._local)
+
+  def _endless(self, seed: int, shuffle: bool) -> Sequence[Sample]:
+    total = len(self._source)
+    order = grain.MapDataset.range(total).seed(seed)
+    if shuffle:
+      order = order.shuffle()
+    order = order[: self.steps_per_epoch * self._batch_size]
+    if len(order):
+      order = order.repeat()
+    samples = order.map(self._sample)
+    if self._augment:
+      samples = samples.random_map(self._augmented)
+    return cast(Sequence[Sample], samples)
+
+  def _sample(self, index: int) -> Sample:
+    sample = self._source[index]
+    check_sample(sample, self._modalities)
+    return {**sample, "index": index}
+
+  def _augmented(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    inputs = dict(sample["inputs"])
+    for m, function in self._augment.items():
+      inputs[m] = function(rng, inputs[m])
+    return {**sample, "inputs": inputs}
+
+  def _stack(self, samples: Sequence[Sample], size: int) -> Batch:
+    """Samples and as much padding as there is room."""
+    n = len(samples)
+    inputs = {
+      m: np.zeros((size, *s.shape), s.dtype)
+      for m, s in self._modalities.items()
+    }
+    labels, index = np.zeros(size, np.int32), np.zeros(size, np.int32)
+    for row, sample in enumerate(samples):
+      for m, array in inputs.items():
+        array[row] = sample["inputs"][m]
+      labels[row], index[row] = sample["label"], sample["index"]
+    mask = (np.arange(size) < n).astype(np.float32)
+    return Batch(inputs=inputs, labels=labels, mask=mask, index=index)
+
+  def _check_size(self) -> None:
+    if self.steps_per_epoch == 0:
+      raise ValueError(
+        f"batch_size {self._batch_size} is larger than split {self._split!r}, "
+        f"which has {len(self._source)} samples: set a batch_size of at most "
+        f"{len(self._source)}"
+      )
+
+
+def _ahead(numbers: range, make: Callable[[int], Batch]) -> Iterator[Batch]:
+  """``make`` of each number in turn, some of them ahead, by threads."""
+  made = grain.MapDataset.range(numbers.start, numbers.stop).map(make)
+  options = grain.ReadOptions(_THREADS, _AHEAD)
+  return cast(Iterator[Batch], iter(made.to_iter_dataset(options)))
+
+
+def _check(batch_size: int, process_index: int, process_count: int) -> None:
+  if batch_size < 1:
+    raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+  if not 0 <= process_index < process_count:
+    raise ValueError(
+      f"process_index must lie in [0, {process_count}), got {process_index}"
+    )
+  if batch_size % process_count:
+    raise ValueError(
+      f"batch_size {batch_size} must be a multiple of the {process_count} "
+      "processes: each takes an equal part"
+    )

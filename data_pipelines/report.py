@@ -1,0 +1,110 @@
+"""What ``prepare`` says: counts, problems, progress, damage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+FILE = "prepare_report.json"  # beside the prepared data
+T = TypeVar("T")
+
+
+class DataError(RuntimeError):
+  """Data on disk that cannot be used; the message names folder and fix."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What ``prepare`` made.
+
+  Attributes:
+    name: of the data set.
+    folder: where the prepared data lie.
+    counts: {split: {class: samples}}.
+    problems: one sentence each; empty if all is as expected.
+    versions: {package or source: version} that the data were made from.
+  """
+
+  name: str
+  folder: str
+  counts: dict[str, dict[str, int]]
+  problems: tuple[str, ...] = ()
+  versions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+  @property
+  def classes(self) -> tuple[str, ...]:
+    """All class names, sorted."""
+    return tuple(sorted({c for n in self.counts.values() for c in n}))
+
+  def lines(self) -> list[str]:
+    """A plain-text table of the counts, then the problems."""
+    width = max(map(len, [*self.classes, "total"]))
+    rows: list[tuple[str, list[Any]]] = [("", [*self.counts, "total"])]
+    for c in self.classes:
+      row = [counts.get(c, 0) for counts in self.counts.values()]
+      rows.append((c, [*row, sum(row)]))
+    row = [sum(counts.values()) for counts in self.counts.values()]
+    rows.append(("total", [*row, sum(row)]))
+    made_from = ", ".join(f"{k} {v}" for k, v in self.versions.items())
+    table = [
+      f"{name:<{width}}" + "".join(f"{v:>8}" for v in values)
+      for name, values in rows
+    ]
+    problems = [f"problem: {p}" for p in self.problems] or ["no problems"]
+    head = f"{self.name} in {self.folder}"
+    return [f"{head} ({made_from})" if made_from else head, *table, *problems]
+
+  def summary(self) -> str:
+    """``lines`` as one text."""
+    return "\n".join(self.lines())
+
+  def to_json(self) -> dict[str, Any]:
+    """All but the folder, which may move."""
+    data = dataclasses.asdict(self)
+    del data["folder"]
+    return data
+
+  @classmethod
+  def read(cls, folder: str | os.PathLike) -> Report:
+    """The report of prepared data.
+
+    Raises:
+      DataError: there is none, or it cannot be read.
+    """
+    path = pathlib.Path(folder) / FILE
+    try:
+      data = json.loads(path.read_text(encoding="utf-8"))
+      known = {f.name for f in dataclasses.fields(cls)} - {"folder"}
+      data = {k: v for k, v in data.items() if k in known}
+      data["problems"] = tuple(data["problems"])
+      return cls(folder=str(folder), **data)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise DataError(damaged(folder, f"{FILE}: {error}")) from error
+
+
+def damaged(folder: str | os.PathLike, reason: str) -> str:
+  """Message for prepared data that are not whole."""
+  return (
+    f"the prepared data in {folder} are damaged ({reason}). Delete that folder "
+    "or run with --mode=prepare, which builds it anew."
+  )
+
+
+def progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+  """Passes items on, with a bar where a person watches."""
+  from rich.console import Console
+  from rich.progress import track
+
+  console = Console(stderr=True)
+  yield from track(
+    items,
+    description,
+    total=total,
+    console=console,
+    transient=True,
+    disable=not console.is_terminal,
+  )

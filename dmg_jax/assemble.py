@@ -1,0 +1,195 @@
+"""From a config to everything a run needs, checked before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipelines import core
+from data_pipelines.loader import Loader
+from dmg_jax import build, classifier, evaluate, optim, sharding, steps
+from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
+
+SELECT = ("best", "last")
+SPLITS = ("outer", "test", "train", "val")
+
+# Field -> (lowest, highest); the lowest itself is allowed.
+_RANGES = {
+  "seed": (0, 2**31 - 1),
+  "seeds": (1, 10_000),
+  "train.epochs": (1, 10**6),
+  "train.batch_size": (1, 10**7),
+  "train.outer_batch_size": (1, 10**7),
+  "train.checkpoint_steps": (0, 10**9),
+  "train.log_steps": (1, 10**9),
+  "eval.batch_size": (1, 10**7),
+  "optimiser.learning_rate": (0, 1e6),
+  "optimiser.warmup_epochs": (0, 10**6),
+  "optimiser.weight_decay": (0, 1e6),
+  "optimiser.clip_norm": (0, 1e9),
+}
+
+
+def check(config: ConfigDict) -> Method:
+  """Checks names and ranges, builds nothing large; returns the method.
+
+  Raises:
+    ValueError: the first thing that is wrong, with the choices.
+  """
+  for path, (low, high) in _RANGES.items():
+    value = _get(config, path)
+    if value is not None and not low <= value <= high:
+      raise ValueError(
+        f"{path} must lie in [{low:g}, {high:g}], got {value!r}"
+      )
+  for path, choices in (("train.select", SELECT), ("eval.split", SPLITS)):
+    if _get(config, path) not in choices:
+      raise build.unknown(path, str(_get(config, path)), choices)
+  if _get(config, "optimiser.name") not in optim.OPTIMISERS:
+    raise build.unknown("optimiser", config.optimiser.name, optim.OPTIMISERS)
+  if config.optimiser.schedule not in optim.SCHEDULES:
+    raise build.unknown("schedule", config.optimiser.schedule, optim.SCHEDULES)
+  build.make_fusion(num_classes=2, **config.fusion.to_dict())
+  for options in config.encoders.values():
+    build.make_encoder(**_with_vocabulary(options.to_dict(), 2))
+  evaluate.check_names(tuple(config.encoders))
+  return build.make_method(**config.method.to_dict())
+
+
+def _get(config: ConfigDict, path: str) -> Any:
+  for name in path.split("."):
+    config = config[name]
+  return config
+
+
+def _with_vocabulary(options: dict[str, Any], size: int | None):
+  cls = build.encoder_class(options["name"])
+  wants = "vocab_size" in {f.name for f in dataclasses.fields(cls)}
+  return {**options, "vocab_size": size} if wants else options
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """A run, ready: data, model, method and their compiled steps."""
+
+  config: ConfigDict
+  dataset: core.Dataset
+  problem: Problem
+  method: Method
+  fresh: Callable[[], TrainState]
+  apply: Apply
+  place: Callable[[Batch], Batch]
+  parameters: dict[str, int]
+
+  def loader(self, split: str, batch_size: int, train: bool) -> Loader:
+    """Batches of a split: shuffled and augmented, or in order and padded."""
+    return Loader(
+      self.dataset,
+      split,
+      batch_size,
+      seed=self.config.seed,
+      shuffle=train,
+      augment=train,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+
+  def batches(self, split: str) -> Iterator[Batch]:
+    """One pass over a split, on the devices."""
+    size = self.config.eval.batch_size
+    for batch in self.loader(split, size, train=False).padded():
+      yield self.place(batch)
+
+
+def assemble(config: ConfigDict) -> Setup:
+  """Builds all that ``config`` names.
+
+  Raises:
+    ValueError: a name, value or combination that cannot work.
+  """
+  method = check(config)
+  dataset = load(config, method)
+  spec = dataset.spec
+  model = build.make_classifier(
+    {m: _encoder(config, m, spec.modalities[m]) for m in spec.modalities},
+    config.fusion.to_dict(),
+    len(spec.classes),
+  )
+  params, stats = classifier.init(
+    model, _example(spec), jax.random.key(config.seed)
+  )
+  problem = classifier.bind(model, params)
+  mesh = sharding.make_mesh(config.train.batch_size)
+  init_opt, apply = _optimiser(config, problem, spec)
+
+  def fresh() -> TrainState:
+    copy = jax.tree.map(lambda x: x.copy(), (params, stats))
+    state = steps.init_state(problem, method, *copy, init_opt, config.seed)
+    return sharding.replicate(mesh, state)
+
+  return Setup(
+    config=config,
+    dataset=dataset,
+    problem=problem,
+    method=method,
+    fresh=fresh,
+    apply=apply,
+    place=sharding.make_place(mesh),
+    parameters=_count(params, problem),
+  )
+
+
+def load(config: ConfigDict, method: Method) -> core.Dataset:
+  """The data set with the modalities that the method is built with."""
+  options = config.data.to_dict()
+  name, folder = options.pop("name"), options.pop("dir")
+  return core.build(name, folder, options, modalities=method.modalities)
+
+
+def _encoder(config, modality, spec):
+  if modality not in config.encoders:
+    raise ValueError(
+      f"no encoder for modality {modality!r}: the config has encoders for "
+      + ", ".join(config.encoders)
+    )
+  options = config.encoders[modality].to_dict()
+  return _with_vocabulary(options, spec.vocab_size)
+
+
+def _example(spec: core.Spec) -> dict[str, np.ndarray]:
+  return {
+    m: np.zeros((2, *s.shape), s.dtype) for m, s in spec.modalities.items()
+  }
+
+
+def _optimiser(config, problem, spec):
+  per_epoch = spec.sizes["train"] // config.train.batch_size
+  o = config.optimiser
+  rate = optim.learning_rate(
+    o.schedule,
+    o.learning_rate,
+    config.train.epochs * per_epoch,
+    o.warmup_epochs * per_epoch,
+  )
+  return optim.make(
+    problem.owner,
+    rate,
+    name=o.name,
+    momentum=o.momentum,
+    weight_decay=o.weight_decay,
+    clip_norm=o.clip_norm,
+  )
+
+
+def _count(params, problem) -> dict[str, int]:
+  counts: dict[str, int] = {}
+  for p, o in zip(
+    jax.tree.leaves(params), jax.tree.leaves(problem.owner), strict=True
+  ):
+    counts[o] = counts.get(o, 0) + p.size
+  return counts

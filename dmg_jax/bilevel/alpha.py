@@ -1,0 +1,100 @@
+r"""The outer variable α and its own optimiser.
+
+.. math:: \alpha \leftarrow \Pi_{[lo, hi]}\bigl(\alpha - \eta\,
+  \mathrm{optimiser}(\mathrm{normalise}(g))\bigr)
+
+A raw hypergradient ranges over orders of magnitude within one run, so the
+default chain looks at its sign and its size relative to its own history only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Float, PyTree
+
+NORMALISATIONS = ("sign", "rms", "clip", "none")
+OPTIMISERS = ("sgd", "adam")
+
+
+@struct.dataclass
+class Alpha:
+  """Value [] in its bounds, and the state of its optax chain."""
+
+  value: Any
+  opt_state: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class AlphaOptimiser:
+  """α's optax chain: normalise, then sgd or adam, then project.
+
+  Attributes:
+    start: α_0.
+    rate: η, the step for a gradient of normal size.
+    normalise: ``sign`` g/|g|; ``rms`` g over the root of the running mean of
+      g²; ``clip`` to [-1, 1]; ``none`` (Algorithm 1 to the letter).
+    optimiser: ``sgd`` (with ``momentum``) or ``adam``.
+    momentum: of sgd, or adam's b1.
+    bounds: the interval α is projected onto.
+  """
+
+  start: float = 0.5
+  rate: float = 0.05
+  normalise: str = "rms"
+  optimiser: str = "sgd"
+  momentum: float = 0.0
+  bounds: tuple[float, float] = (0.0, 1.0)
+
+  def __post_init__(self):
+    low, high = self.bounds
+    if not 0 <= low <= self.start <= high <= 1:
+      raise ValueError(
+        f"alpha must start inside its bounds [{low:g}, {high:g}], a part of "
+        f"[0, 1]; got {self.start:g}"
+      )
+    if not self.rate > 0:
+      raise ValueError(f"alpha's rate must be positive, got {self.rate:g}")
+    if not 0 <= self.momentum < 1:
+      raise ValueError(
+        f"alpha's momentum must lie in [0, 1), got {self.momentum:g}"
+      )
+    _choice("normalisation", self.normalise, NORMALISATIONS)
+    _choice("optimiser of alpha", self.optimiser, OPTIMISERS)
+
+  def _chain(self) -> optax.GradientTransformation:
+    before = {
+      "sign": optax.scale_by_sign(),
+      "rms": optax.scale_by_rms(0.9, eps=1e-30, bias_correction=True),
+      "clip": optax.clip(1.0),
+      "none": optax.identity(),
+    }[self.normalise]
+    if self.optimiser == "adam":
+      return optax.chain(before, optax.adam(self.rate, b1=self.momentum))
+    return optax.chain(before, optax.sgd(self.rate, self.momentum or None))
+
+  def init(self) -> Alpha:
+    """α at its start."""
+    value = jnp.asarray(self.start, jnp.float32)
+    return Alpha(value, self._chain().init(value))
+
+  def update(self, alpha: Alpha, gradient: Float[Array, ""]) -> Alpha:
+    """One projected step; a gradient that is not finite changes nothing."""
+    gradient = gradient.astype(alpha.value.dtype)
+    updates, opt_state = self._chain().update(gradient, alpha.opt_state)
+    value = jnp.clip(optax.apply_updates(alpha.value, updates), *self.bounds)
+    new = Alpha(value, opt_state)
+    finite = jnp.isfinite(gradient)
+    return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, alpha)
+
+
+def _choice(what: str, name: str, choices: tuple[str, ...]) -> None:
+  if name not in choices:
+    raise ValueError(
+      f"unknown {what} {name!r}; choose from {', '.join(choices)}"
+    )

@@ -1,0 +1,242 @@
+"""Hypergradients by the implicit function theorem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PyTree
+
+from dmg_jax import trees
+from dmg_jax.bilevel import curvature as curvatures
+from dmg_jax.bilevel.curvature import GaussNewton, Inner, Operator
+from dmg_jax.bilevel.info import (
+  HypergradientInfo,
+  Status,
+  tolerance,
+)
+from dmg_jax.bilevel.neumann import Neumann
+from dmg_jax.bilevel.solvers import Solver, solver_by_name
+
+Outer = Callable[[PyTree, PyTree], Float[Array, ""]]
+NEUMANN = Neumann(terms=10)
+
+
+def hypergradient(
+  inner: Inner,
+  outer: Outer,
+  params: PyTree,
+  hyper: PyTree,
+  solver: Solver | str = NEUMANN,
+  *,
+  curvature: GaussNewton | str = "hessian",
+  matvec: str = "jvp",
+  unroll: bool | None = None,
+  batches: PyTree | None = None,
+  damping: ArrayLike = 0.0,
+  q0: PyTree | None = None,
+  exact_residual: bool = False,
+) -> tuple[PyTree, HypergradientInfo]:
+  r"""Gradient of the outer loss at the inner minimum, with respect to hyper.
+
+  .. math::
+    value = \frac{∂ outer}{∂ hyper}
+      - \frac{∂² inner}{∂ hyper ∂ θ} q, \qquad H q ≈ ∇_θ outer, \quad
+    H = \frac{∂² inner}{∂ θ²}
+
+  which is ``d outer(θ*(hyper), hyper) / d hyper`` if ``params`` are a minimum
+  θ* of the inner objective and ``q`` solves exactly; away from a minimum it is
+  biased. The mixed product is ``d/dε ∇_hyper inner(θ + εq, hyper)``: forward
+  mode over a reverse pass that goes to ``hyper`` only, less than one gradient
+  for a weight of two losses. No matrix as wide as the parameters is formed
+  (except by ``Dense``). It jits, vmaps and runs on sharded arrays.
+
+  Parameters narrower than float32 are seen by ``inner`` and ``outer`` as they
+  are; gradients, products and every vector of the solver are float32.
+
+  Args:
+    inner: ``(params, hyper) -> scalar``, twice differentiable; with ``batches``
+      ``(params, hyper, batch) -> scalar``. Whatever is random or stateful in it
+      (dropout keys, running statistics) must be fixed.
+    outer: ``(params, hyper) -> scalar``.
+    params: pytree of floats.
+    hyper: pytree of floats, of any size.
+    solver: how ``q`` is found, or the name of one with its defaults.
+    curvature: ``"hessian"``, or a ``GaussNewton`` for its product instead.
+    matvec: ``"jvp"`` (least memory) or ``"linearize"`` (stores the gradient's
+      intermediate values once; no effect with ``batches``).
+    unroll: whether the solver's loop is unrolled; ``None`` does so for few
+      rounds on CPU.
+    batches: pytree of batches stacked on a leading axis of length n. Neumann
+      uses batch ``i mod n`` for product i and the batch after its last product
+      for the mixed product: give ``terms + 1`` of them for all to be fresh.
+      Other solvers, which need one matrix, take the mean of ``inner`` over the
+      n batches, with one batch in memory at a time.
+    damping: ρ ≥ 0, added to H before the solver's own.
+    q0: where the solver starts, such as ``info.q`` of the last call.
+    exact_residual: measure the residual with one more product, where the
+      solver only bounds it.
+
+  Returns:
+    The hypergradient, like ``hyper``, and its diagnostics. If anything is not
+    finite the hypergradient and ``info.q`` are zero and the status NONFINITE.
+
+  Raises:
+    ValueError: an unknown solver, curvature or matvec; a leaf of ``params`` or
+      ``hyper`` that is not a float; batches without a common leading axis.
+
+  References: Lorraine, Vicol and Duvenaud, AISTATS 2020, Eq. 2; Pedregosa,
+    Hyperparameter Optimization with Approximate Gradient, ICML 2016.
+  """
+  solver = solver_by_name(solver) if isinstance(solver, str) else solver
+  _check(params, hyper, curvature, matvec)
+  wide, wide_hyper = trees.upcast(params), trees.upcast(hyper)
+  objective = _narrowed(inner, params, hyper)
+  if isinstance(curvature, GaussNewton):
+    curvature = _narrowed_split(curvature, params, hyper)
+  operator = _operator(
+    objective, wide, wide_hyper, curvature, matvec, unroll, batches, solver
+  ).damped(damping)
+  v, direct = jax.grad(_narrowed(outer, params, hyper), (0, 1))(
+    wide, wide_hyper
+  )
+  start = None if q0 is None else trees.cast_like(q0, wide)
+  info = solver.solve(operator, v, start)
+  if exact_residual:
+    info = _measured(info, operator, solver, v)
+  mixed = _mixed(objective, wide, wide_hyper, info, batches, solver.fresh)
+  value = trees.axpy(-1.0, mixed, direct)
+  return _guarded(value, info, v, hyper)
+
+
+def _check(
+  params: PyTree, hyper: PyTree, curvature: GaussNewton | str, matvec: str
+) -> None:
+  if matvec not in curvatures.MATVECS:
+    raise ValueError(f"matvec={matvec!r}: valid are {curvatures.MATVECS}")
+  if curvature != "hessian" and not isinstance(curvature, GaussNewton):
+    raise ValueError(
+      f"curvature={curvature!r}: valid are 'hessian' and a GaussNewton(predict,"
+      " loss)"
+    )
+  for name, tree in (("params", params), ("hyper", hyper)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+      dtype = jnp.result_type(leaf)
+      if not jnp.issubdtype(dtype, jnp.floating):
+        where = name + jax.tree_util.keystr(path)
+        raise ValueError(
+          f"{where} has dtype {dtype}: only floating-point leaves can be "
+          "differentiated; close over the others"
+        )
+
+
+def _narrowed(f: Callable[..., Any], params: PyTree, hyper: PyTree):
+  """``f`` of wide arguments, called with the dtypes it was written for."""
+
+  def wide(p: PyTree, h: PyTree, *rest: Any) -> Float[Array, ""]:
+    value = f(trees.cast_like(p, params), trees.cast_like(h, hyper), *rest)
+    return trees.upcast(value)
+
+  return wide
+
+
+def _narrowed_split(
+  split: GaussNewton, params: PyTree, hyper: PyTree
+) -> GaussNewton:
+  """The same for the two halves of a Gauss-Newton split."""
+
+  def predict(p: PyTree, *rest: Any) -> PyTree:
+    return trees.upcast(split.predict(trees.cast_like(p, params), *rest))
+
+  def loss(outputs: PyTree, h: PyTree, *rest: Any) -> Float[Array, ""]:
+    return trees.upcast(split.loss(outputs, trees.cast_like(h, hyper), *rest))
+
+  penalty = split.penalty and _narrowed(split.penalty, params, hyper)
+  return GaussNewton(predict, loss, penalty)
+
+
+def _operator(
+  inner: Inner,
+  params: PyTree,
+  hyper: PyTree,
+  curvature: GaussNewton | str,
+  matvec: str,
+  unroll: bool | None,
+  batches: PyTree | None,
+  solver: Solver,
+) -> Operator:
+  """The product that the solver sees."""
+
+  def at(kind: str, *batch: Any) -> curvatures.Product:
+    if isinstance(curvature, GaussNewton):
+      return curvature.product(params, hyper, kind, *batch)
+    return curvatures.hessian_product(inner, params, hyper, kind, *batch)
+
+  if batches is None:
+    product = at(matvec)
+    return Operator(lambda u, i: product(u), unroll)
+  if solver.fresh:
+    pick = curvatures.pick_batch
+    return Operator(lambda u, i: at("jvp", pick(batches, i))(u), unroll, False)
+  mean = curvatures.mean_over
+  return Operator(lambda u, i: mean(batches, lambda b: at("jvp", b)(u)), unroll)
+
+
+def _mixed(
+  inner: Inner,
+  params: PyTree,
+  hyper: PyTree,
+  info: HypergradientInfo,
+  batches: PyTree | None,
+  fresh: bool,
+) -> PyTree:
+  """``∂²inner/∂hyper∂params · q``, like ``hyper``."""
+
+  def product(*batch: Any) -> PyTree:
+    def slope(p: PyTree) -> PyTree:
+      return jax.grad(inner, 1)(p, hyper, *batch)
+
+    return jax.jvp(slope, (params,), (info.q,))[1]
+
+  if batches is None:
+    return product()
+  if fresh:
+    return product(curvatures.pick_batch(batches, info.iterations))
+  return curvatures.mean_over(batches, product)
+
+
+def _measured(
+  info: HypergradientInfo, operator: Operator, solver: Solver, v: PyTree
+) -> HypergradientInfo:
+  """``info`` with the residual of ``info.q`` itself."""
+  own = getattr(solver, "damping", getattr(solver, "rho", 0.0))
+  Hq = operator.damped(own).product(info.q, info.iterations)
+  left = trees.norm(trees.axpy(-1.0, Hq, v))
+  residual = trees.safe_divide(left, trees.norm(v)).astype(info.residual.dtype)
+  close = residual <= tolerance(getattr(solver, "rtol", 0.0), residual.dtype)
+  plain = info.status <= Status.TRUNCATED
+  code = jnp.where(close, Status.CONVERGED, Status.TRUNCATED)
+  status = jnp.where(plain, code, info.status).astype(jnp.int32)
+  return info.replace(residual=residual, status=status)  # pyright: ignore
+
+
+def _guarded(
+  value: PyTree, info: HypergradientInfo, v: PyTree, hyper: PyTree
+) -> tuple[PyTree, HypergradientInfo]:
+  """Zero instead of anything not finite, and the cosine to the identity."""
+  finite = trees.all_finite((value, info.q, v))
+  finite &= info.status != Status.NONFINITE
+  value = trees.select(finite, value, trees.zeros_like(value))
+  q = trees.select(finite, info.q, trees.zeros_like(info.q))
+  scale = trees.norm(q) * trees.norm(v)
+  cosine = trees.safe_divide(trees.vdot(q, v), scale)
+  status = jnp.where(finite, info.status, Status.NONFINITE)
+  info = info.replace(  # pyright: ignore
+    q=q,
+    cosine=jnp.where(finite, cosine, 0.0).astype(info.residual.dtype),
+    status=status.astype(jnp.int32),
+  )
+  return trees.cast_like(value, hyper), info

@@ -1,0 +1,116 @@
+"""From names in a config to encoders, fusion and method.
+
+Adding one is adding a file: ``methods/<name>.py`` with ``make(**kwargs)``,
+``fusion/<name>.py`` with ``Fusion`` and ``READOUT``, ``encoders/<file>.py``
+with modules named ``<file>.<Class>`` in the config. There is no registry.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+import flax.linen as nn
+
+from dmg_jax.classifier import Classifier
+from dmg_jax.types import Method
+
+
+def known(package: str) -> tuple[str, ...]:
+  """Names of the files of ``dmg_jax.<package>``, private ones left out."""
+  module = importlib.import_module(f"dmg_jax.{package}")
+  names = (m.name for m in pkgutil.iter_modules(module.__path__))
+  return tuple(sorted(n for n in names if not n.startswith("_")))
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> ValueError:
+  """The error for a name that is not among the choices."""
+  choices = sorted(choices)
+  near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+  hint = f"; did you mean {near[0]!r}?" if near else ""
+  return ValueError(
+    f"unknown {kind} {name!r}{hint} (choose from {', '.join(choices)})"
+  )
+
+
+def _module(package: str, kind: str, name: str) -> ModuleType:
+  if name not in known(package):
+    raise unknown(kind, name, known(package))
+  return importlib.import_module(f"dmg_jax.{package}.{name}")
+
+
+def _call(kind: str, name: str, factory: Callable, kwargs: Mapping[str, Any]):
+  """``factory(**kwargs)``; an unknown keyword lists the valid ones."""
+  valid = [
+    p
+    for p in inspect.signature(factory).parameters
+    if p not in ("parent", "name")
+  ]
+  for key in kwargs:
+    if key not in valid:
+      raise unknown(f"option of {kind} {name!r}", key, valid)
+  return factory(**kwargs)
+
+
+def make_method(name: str, **kwargs: Any) -> Method:
+  """``dmg_jax.methods.<name>.make(**kwargs)``.
+
+  Raises:
+    ValueError: unknown method or option, with the choices; or a value out of
+      its range.
+  """
+  return _call("method", name, method_factory(name), kwargs)
+
+
+def method_factory(name: str) -> Callable[..., Method]:
+  """``make`` of ``dmg_jax.methods.<name>``."""
+  return _module("methods", "method", name).make
+
+
+def encoder_class(name: str) -> type[nn.Module]:
+  """The class ``<file>.<Class>`` of ``dmg_jax.encoders``."""
+  file, _, cls = name.partition(".")
+  module = _module("encoders", "encoder", file)
+  classes = [
+    n
+    for n, v in vars(module).items()
+    if inspect.isclass(v)
+    and v.__module__ == module.__name__
+    and not n.startswith("_")
+  ]
+  if cls not in classes:
+    raise unknown("encoder", name, [f"{file}.{c}" for c in classes])
+  return getattr(module, cls)
+
+
+def make_encoder(name: str, **kwargs: Any) -> nn.Module:
+  """The encoder ``<file>.<Class>`` with its options."""
+  return _call("encoder", name, encoder_class(name), kwargs)
+
+
+def make_fusion(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
+  """``dmg_jax.fusion.<name>.Fusion``."""
+  cls = _module("fusion", "fusion", name).Fusion
+  return _call("fusion", name, cls, {"num_classes": num_classes, **kwargs})
+
+
+def readout(fusion: str) -> str:
+  """How the fusion obtains unimodal logits, in the words of the field."""
+  return _module("fusion", "fusion", fusion).READOUT
+
+
+def make_classifier(
+  encoders: Mapping[str, Mapping[str, Any]],
+  fusion: Mapping[str, Any],
+  num_classes: int,
+) -> Classifier:
+  """Encoders and fusion from ``{"name": ..., **options}`` dictionaries."""
+  return Classifier(
+    {m: make_encoder(**options) for m, options in encoders.items()},
+    make_fusion(num_classes=num_classes, **fusion),
+  )

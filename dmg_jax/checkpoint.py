@@ -1,0 +1,89 @@
+"""Checkpoints: the last state and the best on val, by Orbax, asynchronous.
+
+A step is committed by an atomic rename, so a process killed at any moment
+leaves whole checkpoints only; what was half-written is removed at the next
+start.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from dmg_jax.types import TrainState
+
+METRIC = "fused/accuracy"
+
+
+class Checkpoints:
+  """The checkpoints of one run, in ``<workdir>/checkpoints``."""
+
+  def __init__(self, workdir: Path):
+    """Opens (or makes) the folder; leftovers of a killed process go."""
+    policy = checkpoint_managers.AnyPreservationPolicy([
+      checkpoint_managers.LatestN(1),
+      checkpoint_managers.BestN(
+        get_metric_fn=lambda metrics: metrics[METRIC],
+        n=1,
+        keep_checkpoints_without_metrics=False,
+      ),
+    ])
+    self._manager = ocp.CheckpointManager(
+      (Path(workdir) / "checkpoints").absolute(),
+      options=ocp.CheckpointManagerOptions(
+        best_fn=lambda metrics: metrics[METRIC],  # Without it, none is kept.
+        preservation_policy=policy,
+        cleanup_tmp_directories=True,
+      ),
+    )
+
+  def save(self, state: TrainState, val: dict[str, float] | None) -> None:
+    """Writes the state in the background; ``val`` are its metrics on val.
+
+    A checkpoint without metrics (in mid-epoch) is kept as the last only.
+    """
+    step = int(state.step)
+    if step in self._manager.all_steps():
+      return
+    metrics = None if val is None else {METRIC: float(val[METRIC])}
+    self._manager.save(
+      step, args=ocp.args.StandardSave(state), metrics=metrics
+    )
+
+  def last(self) -> int | None:
+    """Step of the last checkpoint, ``None`` before the first."""
+    return self._manager.latest_step()
+
+  def best(self) -> int | None:
+    """Step of the best on val, the later one of equals."""
+    scores = []
+    for step in self._manager.all_steps():
+      metrics = self._manager.metrics(step)
+      if metrics:
+        scores.append((metrics[METRIC], step))
+    return max(scores)[1] if scores else None
+
+  def restore(self, step: int, like: TrainState) -> TrainState:
+    """The state of a step, with shapes, dtypes and placement of ``like``.
+
+    Raises:
+      ValueError: the checkpoint does not fit the model.
+    """
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    try:
+      return self._manager.restore(
+        step, args=ocp.args.StandardRestore(abstract)
+      )
+    except (ValueError, KeyError, TypeError) as error:
+      raise ValueError(
+        f"checkpoint {step} in {self._manager.directory} does not fit the "
+        f"configured model: {error}"
+      ) from error
+
+  def close(self) -> None:
+    """Waits until everything is on disk."""
+    self._manager.wait_until_finished()
+    self._manager.close()

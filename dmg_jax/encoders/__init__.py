@@ -1,0 +1,1 @@
+"""Encoders: inputs of one modality to features [b d]; one file a family."""

@@ -1,0 +1,45 @@
+r"""Concatenation: one linear head on all features side by side.
+
+.. math:: o = \sum_m W_m^\top z_m + b, \qquad o_m = W_m^\top z_m + b / M
+
+The head on ``[z_1; …; z_M]`` is kept as its blocks ``W_m``, so that unimodal
+logits need no second product and sum to the fused logits exactly.
+
+Read-out R1 (split head). Any number of modalities.
+Reference: the paper, §3.1 (fusion by concatenation); the read-out is that of
+Peng et al. (OGM-GE), CVPR 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+READOUT = "R1 split head"
+
+
+class Fusion(nn.Module):
+  """The linear head, as one block per modality and a shared bias."""
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(
+    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+  ) -> tuple[Float[Array, "b k"], dict[str, Float[Array, "b k"]]]:
+    del train
+    k = self.num_classes
+    dtype = next(iter(features.values())).dtype
+    bias = self.param("bias", nn.initializers.zeros, (k,), dtype)
+    # Glorot's fan-in is that of the whole head, as if it were one matrix.
+    fan_in = sum(z.shape[-1] for z in features.values())
+    init = nn.initializers.normal((2.0 / (fan_in + k)) ** 0.5)
+    share = (bias / len(features))[None, :]
+    unimodal = {
+      m: z @ self.param(f"head_{m}", init, (z.shape[-1], k), z.dtype) + share
+      for m, z in features.items()
+    }
+    return jnp.stack(list(unimodal.values())).sum(axis=0), unimodal

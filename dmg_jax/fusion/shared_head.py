@@ -1,0 +1,45 @@
+r"""Shared head: one linear head reads every modality.
+
+.. math:: o_m = W^\top z_m + b, \qquad o = \frac{1}{M} \sum_m o_m
+
+Needs features of equal size. Read-out R5 (shared head). Any number of
+modalities. The fused logits are a plain mean; ``mla`` weights the modalities
+by their entropy in its own ``predict``.
+
+Reference: Zhang et al. (MLA), CVPR 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+READOUT = "R5 shared head"
+
+
+class Fusion(nn.Module):
+  """One linear head for all modalities; its weights are ``head``."""
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(
+    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+  ) -> tuple[Float[Array, "b k"], dict[str, Float[Array, "b k"]]]:
+    del train
+    sizes = {m: z.shape[-1] for m, z in features.items()}
+    if len(set(sizes.values())) > 1:
+      raise ValueError(
+        f"a shared head needs features of equal size, got {sizes}: give the "
+        "encoders the same `features`"
+      )
+    head = nn.Dense(
+      self.num_classes,
+      kernel_init=nn.initializers.xavier_normal(),
+      name="head",
+    )
+    unimodal = {m: head(z) for m, z in features.items()}
+    return jnp.stack(list(unimodal.values())).mean(axis=0), unimodal

@@ -1,0 +1,299 @@
+"""What a run tells: ``metrics.jsonl``, TensorBoard events, the terminal.
+
+JSON knows no NaN and no infinity: they are written as the strings ``"NaN"``,
+``"Infinity"`` and ``"-Infinity"`` (``float`` reads them back) and
+``read_metrics`` returns floats. All other floats round-trip to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import TextIOBase
+from pathlib import Path
+from typing import Any
+
+METRICS = "metrics.jsonl"
+_PLACE = ("step", "epoch", "split")  # Where a line belongs, not what it says.
+_SPECIAL = {str(x): float(x) for x in ("NaN", "Infinity", "-Infinity")}
+_SCORES = {"accuracy": "accuracy", "map": "mAP", "macro_f1": "macro-F1"}
+_UNSHOWN = ("loss", "alpha", "weight_norm")
+
+
+def to_json(value: Any) -> Any:
+  """``value`` in the types that JSON knows; numbers of numpy and jax too.
+
+  Raises:
+    TypeError: something that has no JSON form.
+  """
+  if isinstance(value, float):
+    value = float(value)
+    return value if math.isfinite(value) else json.dumps(value)
+  if value is None or isinstance(value, (str, bool, int)):
+    return value
+  if isinstance(value, Mapping):
+    return {str(k): to_json(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [to_json(v) for v in value]
+  if hasattr(value, "tolist"):
+    return to_json(value.tolist())
+  raise TypeError(f"no JSON form for {type(value).__name__}: {value!r}")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+  """Writes ``value``; a reader sees the old file or the new one, whole."""
+  text = json.dumps(to_json(value), indent=2, allow_nan=False)
+  _replace(Path(path), f"{text}\n".encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+  part = path.with_name(f"{path.name}.{os.getpid()}.part")
+  with part.open("wb") as file:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(part, path)
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+  """The lines of a ``metrics.jsonl``; a torn last line is left out.
+
+  Raises:
+    ValueError: another line is not JSON, with its number.
+  """
+  found = []
+  rows = Path(path).read_bytes().split(b"\n")
+  for number, row in enumerate(rows, 1):
+    try:
+      line = json.loads(row) if row.strip() else None
+    except ValueError as error:
+      if number == len(rows):
+        break  # Without a newline at its end: the writer was killed.
+      raise ValueError(
+        f"{path}, line {number}, is not JSON: mend or delete it"
+      ) from error
+    if line is not None:
+      found.append(
+        {
+          k: v if k in _PLACE or not isinstance(v, str) else _SPECIAL.get(v, v)
+          for k, v in line.items()
+        }
+      )
+  return found
+
+
+class MetricsFile:
+  """``metrics.jsonl`` and TensorBoard's ``events.*`` of one run.
+
+  A line is ``{"step", "epoch", "split", **values}``; the events have the tags
+  ``<split>/<value>``. Lines are on their way to the disk when ``write``
+  returns: a killed process loses none but the one being written.
+  """
+
+  def __init__(self, workdir: str | Path):
+    """Opens for appending; makes ``workdir`` if need be."""
+    self._folder = Path(workdir)
+    self._folder.mkdir(parents=True, exist_ok=True)
+    self._path = self._folder / METRICS
+    self._file: Any = None
+    self._events: Any = None
+    self._purge: int | None = None
+    self._keep(lambda line: True)
+
+  def write(self, line: Mapping[str, Any]) -> None:
+    """Appends a line; its numbers go to the events too."""
+    line = to_json(line)
+    self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+    self._file.flush()
+    for name, value in line.items():
+      number = _SPECIAL.get(value, value) if isinstance(value, str) else value
+      if name not in _PLACE and isinstance(number, (int, float)):
+        tag = f"{line['split']}/{name}"
+        self._writer().add_scalar(tag, number, line["step"])
+
+  def lines(self) -> list[dict[str, Any]]:
+    """All lines so far."""
+    return read_metrics(self._path)
+
+  def truncate_after(self, step: int) -> None:
+    """Drops what is later than the restored ``step``, in the events too."""
+    self._keep(lambda line: line["step"] <= step)
+    self._purge = step + 1
+    self._close_events()
+
+  def close(self) -> None:
+    """Writes what is left of the events."""
+    self._file.close()
+    self._close_events()
+
+  def _close_events(self):
+    if self._events is not None:
+      self._events.close()
+      self._events = None
+
+  def _keep(self, wanted: Callable[[dict], bool]) -> None:
+    """Rewrites the file without a torn last line and what is not wanted."""
+    if self._file is not None:
+      self._file.close()
+    old = self._path.read_bytes() if self._path.exists() else b""
+    lines = [x for x in self.lines() if wanted(x)] if old else []
+    text = "".join(f"{json.dumps(to_json(x))}\n" for x in lines).encode()
+    if text != old:
+      _replace(self._path, text)
+    self._file = self._path.open("ab")
+
+  def _writer(self):
+    if self._events is None:
+      from tensorboardX import SummaryWriter
+
+      old = len(list(self._folder.glob("events.*")))
+      purge = self._purge if old else None
+      # The suffix, because files are named by the second they were made in.
+      self._events = SummaryWriter(
+        str(self._folder), purge_step=purge, filename_suffix=f".{old}"
+      )
+    return self._events
+
+
+class Console:
+  """The terminal: tables and a live bar, or plain lines where it is no TTY."""
+
+  def __init__(self, quiet: bool = False, file: TextIOBase | None = None):
+    """``quiet`` says nothing at all; ``file`` is standard output by default."""
+    self._quiet = quiet
+    self._file: Any = file or sys.stdout
+    self._live = self._file.isatty() and os.environ.get("TERM") != "dumb"
+    self._bar: Any = None
+    self._epochs = self._values = ""
+    self._began = time.monotonic()
+
+  def note(self, text: str) -> None:
+    """One line."""
+    self._print(text)
+
+  def announce(self, facts: Mapping[str, Any]) -> None:
+    """What is about to be done, a line a fact; empty ones are left out."""
+    from rich.table import Column, Table
+
+    table = Table.grid("", Column(overflow="fold"), padding=(0, 2))
+    for name, value in facts.items():
+      if value not in ({}, None, ""):
+        table.add_row(name.replace("_", " "), _words(value))
+    self._epochs = f"/{facts['epochs']}" if "epochs" in facts else ""
+    self._print(table)
+
+  @contextmanager
+  def progress(self, total: int, first: int = 0) -> Iterator[None]:
+    """Around training: a bar of ``total`` steps, ``first`` of them done."""
+    self._began = time.monotonic()
+    if self._quiet or not self._live:
+      yield
+      return
+    from rich import progress as parts
+    from rich.table import Column
+
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    columns = (
+      parts.TextColumn("{task.description}"),
+      parts.BarColumn(bar_width=12),
+      parts.MofNCompleteColumn(),
+      parts.TimeRemainingColumn(),
+      parts.TextColumn("{task.fields[values]}", table_column=rest),
+    )
+    bar = parts.Progress(*columns, console=self._rich(), expand=True)
+    with bar as self._bar:
+      bar.add_task("training", total=total, completed=first, values="")
+      try:
+        yield
+      finally:
+        self._bar.refresh()
+        self._bar = None
+
+  def advance(self, step: int, values: Mapping[str, float]) -> None:
+    """After step ``step``: loss terms and α."""
+    terms = [k for k in values if k not in _UNSHOWN][:3]
+    shown = [k for k in ("loss", "alpha", *terms) if k in values]
+    self._values = "  ".join(f"{k} {values[k]:.3f}" for k in shown)
+    self._update(completed=step)
+
+  def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
+    """After epoch ``epoch`` (from 1), with the flat metrics of ``val``."""
+    scores = [
+      f"{name.removesuffix('/accuracy')} {100 * value:.1f}"
+      for name, value in values.items()
+      if name.endswith("/accuracy")
+    ]
+    name = f"epoch {epoch}{self._epochs}"
+    seconds = f"{time.monotonic() - self._began:.0f} s"
+    parts = (name, self._values, f"val {'  '.join(scores)}", seconds)
+    self._update(description=name)
+    self._print(" | ".join(filter(None, parts)))
+
+  def results(self, results: Mapping[str, Any]) -> None:
+    """The contents of ``results.json``: one run, or mean ± std of several."""
+    runs = results.get("runs", [results])
+    title = f"{results['recipe']} on {results['dataset']}, test, %"
+    if len(runs) > 1:
+      title += f" (mean ± standard deviation of {len(runs)} seeds)"
+    self._scores_table(title, [r["test"] for r in runs], runs[0]["readout"])
+
+  def evaluation(self, split: str, metrics: Mapping[str, Any]) -> None:
+    """The metrics of one split."""
+    self._scores_table(f"{split}, %", [metrics], "")
+
+  def _scores_table(self, title, runs, readout):
+    from rich.table import Column, Table
+
+    columns = [Column(name, justify="right") for name in _SCORES.values()]
+    table = Table("read-out", *columns, title=title, title_justify="left")
+    named = f" ({readout})" if readout else ""
+    for head in (h for h in runs[0] if h != "gap"):
+      row = [mean_std([r[head][s] for r in runs]) for s in _SCORES]
+      table.add_row(head if head == "fused" else f"{head}{named}", *row)
+    table.add_section()
+    gaps = [r["gap"]["accuracy"] for r in runs]
+    table.add_row("gap between modalities", mean_std(gaps))
+    self._print(table)
+
+  def _update(self, **changes):
+    if self._bar is not None:
+      self._bar.update(self._bar.task_ids[0], values=self._values, **changes)
+
+  def _rich(self):
+    from rich.console import Console as Rich
+
+    # Outside a terminal nothing is wrapped, coloured or moved.
+    plain = {} if self._live else {"width": 200, "color_system": None}
+    common = {"markup": False, "highlight": False, "emoji": False}
+    return Rich(file=self._file, force_terminal=self._live, **common, **plain)
+
+  def _print(self, what: Any) -> None:
+    if not self._quiet:
+      console = self._bar.console if self._bar else self._rich()
+      console.print(what)
+
+
+def mean_std(values: Sequence[float | str]) -> str:
+  """Percent with one decimal, ``66.4`` or ``66.4 ± 0.8`` (n - 1 below).
+
+  ``"NaN"`` is understood, as ``write_json`` writes it.
+  """
+  values = [float(v) for v in values]
+  mean = sum(values) / len(values)
+  if len(values) < 2:
+    return f"{100 * mean:.1f}"
+  square = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
+  return f"{100 * mean:.1f} ± {100 * math.sqrt(square):.1f}"
+
+
+def _words(value: Any) -> str:
+  if isinstance(value, Mapping):
+    return ", ".join(f"{k} {_words(v)}" for k, v in value.items())
+  if isinstance(value, bool) or not isinstance(value, (int, float)):
+    return str(value)
+  return f"{value:,}" if isinstance(value, int) else f"{value:g}"

@@ -1,0 +1,209 @@
+"""The training loop.
+
+It is Algorithm 1 of the paper: ``inner_iters`` steps of the method, then
+one outer step if it has an outer level. Batches are pure functions of (seed,
+step) and a checkpoint holds all the rest, so a run that was stopped anywhere
+ends with the same bits as one that never was.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from dmg_jax import steps
+from dmg_jax.assemble import Setup
+from dmg_jax.checkpoint import Checkpoints
+from dmg_jax.evaluate import evaluate, make_eval_step
+from dmg_jax.logging import Console, MetricsFile
+from dmg_jax.types import Batch, Metrics, TrainState
+
+
+class Diverged(RuntimeError):
+  """A loss term or the weights became NaN or infinite."""
+
+
+class Stop:
+  """Set by SIGTERM or Ctrl-C; the loop then saves and returns."""
+
+  def __init__(self):
+    self.signal: int | None = None
+
+  def __enter__(self):
+    self._old = {
+      s: signal.signal(s, self._set) for s in (signal.SIGTERM, signal.SIGINT)
+    }
+    return self
+
+  def _set(self, number, frame):
+    del frame
+    self.signal = number
+
+  def __exit__(self, *_):
+    for number, handler in self._old.items():
+      signal.signal(number, handler)
+
+
+class EpochData:
+  """What ``types.Data`` promises to methods between epochs."""
+
+  def __init__(self, setup: Setup, steps_per_epoch: int):
+    self.epochs = setup.config.train.epochs
+    self.steps_per_epoch = steps_per_epoch
+    self._setup = setup
+
+  def batches(self, split: str) -> Iterator[Batch]:
+    """One pass in fixed order; ``test`` is not for methods."""
+    if split not in ("train", "outer", "val"):
+      raise ValueError(f"a method may read train, outer and val, not {split}")
+    return self._setup.batches(split)
+
+
+class Trainer:
+  """A run in progress: the compiled steps and where their results go."""
+
+  def __init__(self, setup: Setup, workdir: Path, console: Console):
+    config, method = setup.config, setup.method
+    self.setup, self.console = setup, console
+    self.loader = setup.loader("train", config.train.batch_size, train=True)
+    self.per_epoch = self.loader.steps_per_epoch
+    self.total = config.train.epochs * self.per_epoch
+    self.data = EpochData(setup, self.per_epoch)
+    self.train_step = steps.make_train_step(
+      setup.problem, method, setup.apply, config.seed
+    )
+    self.outer_step = None
+    if method.outer_step is not None:
+      self.outer_every = method.inner_iters or self.per_epoch
+      self.outer_loader = setup.loader(
+        method.outer_split, config.train.outer_batch_size, train=True
+      )
+      self.outer_step = steps.make_outer_step(
+        setup.problem, method, config.seed
+      )
+    self.eval_step = make_eval_step(setup.problem, method)
+    self.checkpoints = Checkpoints(workdir)
+    self.log = MetricsFile(workdir)
+    self.timing: dict[str, float] = {}
+
+  def restore(self) -> TrainState:
+    """The last checkpoint's state, or a fresh one."""
+    state = self.setup.fresh()
+    last = self.checkpoints.last()
+    if last is not None:
+      state = self.checkpoints.restore(last, state)
+    self.log.truncate_after(int(state.step))
+    return state
+
+  def best(self, state: TrainState) -> TrainState:
+    """The best state on val so far; ``state`` gives shapes and placement."""
+    step = self.checkpoints.best()
+    return state if step is None else self.checkpoints.restore(step, state)
+
+  def close(self) -> None:
+    """Waits for checkpoints, closes files."""
+    self.checkpoints.close()
+    self.log.close()
+
+  def run(self, state: TrainState, stop: Stop) -> TrainState:
+    """Trains to the end, or until ``stop`` is set; saves either way.
+
+    Raises:
+      Diverged: with the step and the term; nothing bad has been saved.
+    """
+    begin, first = time.monotonic(), int(state.step)
+    step, stream = first, self.loader.stream(first)
+    try:
+      while step < self.total and stop.signal is None:
+        state = self._epoch(state, step, stream, stop)
+        step = int(state.step)
+    finally:
+      stream.close()
+    self.timing["train_seconds"] = time.monotonic() - begin
+    self.timing["train_steps"] = step - first
+    return state
+
+  def _epoch(self, state, step, stream, stop):
+    """From ``step`` to the end of its epoch."""
+    epoch = step // self.per_epoch
+    if step % self.per_epoch == 0:
+      state = self.setup.method.between_epochs(
+        self.setup.problem, state, self.data, epoch
+      )
+    pending: tuple[int, Metrics] | None = None
+    for step in range(step, (epoch + 1) * self.per_epoch):
+      batch = self.setup.place(next(stream))
+      state, metrics = self.train_step(state, batch)
+      # One step late, so that the device is never waited for.
+      self._record(pending)
+      pending = step + 1, metrics
+      if self.outer_step and (step + 1) % self.outer_every == 0:
+        state = self._outer(state, batch, step + 1)
+      if self._save_here(step + 1, stop):
+        self._record(pending)
+        pending = None
+        self.checkpoints.save(state, None)
+        if stop.signal is not None:
+          return state
+    self._record(pending, last=True)
+    return self._end_epoch(state, epoch)
+
+  def _save_here(self, step: int, stop: Stop) -> bool:
+    """In mid-epoch only: the end of an epoch is saved with its metrics."""
+    every = self.setup.config.train.checkpoint_steps
+    due = stop.signal is not None or (every > 0 and step % every == 0)
+    return due and step % self.per_epoch != 0
+
+  def _outer(self, state, batch, step):
+    number = step // self.outer_every - 1
+    outer = self.setup.place(self.outer_loader.batch(number))
+    state, metrics = self.outer_step(state, batch, outer)
+    values = self._finite(step, metrics)
+    self._write(step, "outer", values)
+    return state
+
+  def _record(self, pending, last: bool = False):
+    if pending is None:
+      return
+    step, metrics = pending
+    values = self._finite(step, metrics)
+    self.console.advance(step, values)
+    if last or step % self.setup.config.train.log_steps == 0:
+      self._write(step, "train", values)
+
+  def _write(self, step: int, split: str, values: dict[str, float]):
+    epoch = (step - 1) // self.per_epoch + 1
+    line = {"step": step, "epoch": epoch, "split": split}
+    self.log.write({**line, **values})
+
+  def _finite(self, step: int, metrics: Metrics) -> dict[str, float]:
+    values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+    bad = [k for k, v in values.items() if not math.isfinite(v)]
+    if bad:
+      terms = [k for k in bad if k != "loss"] or bad
+      last = self.checkpoints.last()
+      kept = f"step {last} is kept" if last else "none had been saved yet"
+      raise Diverged(
+        f"{terms[0]} is {values[terms[0]]} at step {step}: training diverged. "
+        f"Lower optimiser.learning_rate or set optimiser.clip_norm. Last good "
+        f"checkpoint: {kept}."
+      )
+    return values
+
+  def _end_epoch(self, state, epoch):
+    val = self.evaluate(state, "val").flat()
+    step = int(state.step)
+    self._finite(step, {"val loss": val["fused/loss"]})
+    self._write(step, "val", val)
+    self.console.epoch(epoch + 1, val)
+    self.checkpoints.save(state, val)
+    return state
+
+  def evaluate(self, state: TrainState, split: str):
+    """All metrics of a split (see ``evaluate.Evaluation``)."""
+    return evaluate(self.eval_step, state, self.setup.batches(split))

@@ -1,0 +1,130 @@
+"""Losses, per sample where there is a sample; one place for masked means."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+
+def masked_mean(
+  values: Float[Array, " b"], mask: Float[Array, " b"]
+) -> Float[Array, ""]:
+  """Mean over the samples with ``mask`` 1; zero when there is none.
+
+  Summed in float32 or wider.
+  """
+  dtype = jnp.promote_types(values.dtype, jnp.float32)
+  mask = mask.astype(dtype)
+  total = jnp.where(mask > 0, values.astype(dtype), 0.0) * mask
+  return total.sum() / jnp.maximum(mask.sum(), 1.0)
+
+
+def cross_entropy(
+  logits: Float[Array, "b k"], labels: Int[Array, " b"]
+) -> Float[Array, " b"]:
+  """``-log softmax(logits)[label]`` per sample, in nats."""
+  dtype = jnp.promote_types(logits.dtype, jnp.float32)
+  return optax.softmax_cross_entropy_with_integer_labels(
+    logits.astype(dtype), labels
+  )
+
+
+def soft_cross_entropy(
+  logits: Float[Array, "b k"], targets: Float[Array, "b k"]
+) -> Float[Array, " b"]:
+  """``-Σ_k target_k log softmax(logits)_k`` per sample, in nats."""
+  dtype = jnp.promote_types(logits.dtype, jnp.float32)
+  return optax.softmax_cross_entropy(logits.astype(dtype), targets)
+
+
+def unit(z: Float[Array, "b d"]) -> Float[Array, "b d"]:
+  """Rows of ``z`` on the unit sphere; a zero row stays zero, gradient too."""
+  dtype = jnp.promote_types(z.dtype, jnp.float32)
+  z = z.astype(dtype)
+  square = jnp.sum(z * z, axis=-1, keepdims=True)
+  positive = square > 0
+  norm = jnp.sqrt(jnp.where(positive, square, 1.0))
+  return jnp.where(positive, z / norm, 0.0)
+
+
+def info_nce(
+  x: Float[Array, "b d"],
+  y: Float[Array, "b d"],
+  mask: Float[Array, " b"],
+  temperature: float = 0.1,
+) -> Float[Array, ""]:
+  r"""Symmetric InfoNCE between two modalities of the same samples.
+
+  .. math:: -\frac{1}{2 n} \sum_i \Bigl[
+    \log \frac{e^{s_{ii}/\tau}}{\sum_k e^{s_{ik}/\tau}} +
+    \log \frac{e^{s_{ii}/\tau}}{\sum_k e^{s_{ki}/\tau}} \Bigr],
+    \quad s_{ik} = \cos(x_i, y_k)
+
+  with n the samples whose mask is 1: the others are neither anchors nor
+  negatives. ``log n`` when all features are equal.
+
+  Args:
+    x: features of one modality.
+    y: features of the other, same size.
+    mask: 1 for samples, 0 for padding.
+    temperature: τ > 0; the paper gives no value.
+
+  Raises:
+    ValueError: the feature sizes differ.
+
+  Reference: van den Oord et al., 2018; the paper's L_MM, §3.2.
+  """
+  if x.shape != y.shape:
+    raise ValueError(
+      "matching needs features of equal size, got "
+      f"{x.shape[-1]} and {y.shape[-1]}: give the encoders the same `features`"
+    )
+  similarity = unit(x) @ unit(y).T / temperature
+  valid = mask > 0
+  lowest = jnp.finfo(similarity.dtype).min
+  rows = jnp.where(valid[None, :], similarity, lowest)
+  columns = jnp.where(valid[:, None], similarity, lowest)
+  positive = jnp.diagonal(similarity)
+  loss = 0.5 * (
+    jax.nn.logsumexp(rows, axis=1) + jax.nn.logsumexp(columns, axis=0)
+  )
+  return masked_mean(loss - positive, mask)
+
+
+def divergence(
+  p_logits: Float[Array, "b k"],
+  q_logits: Float[Array, "b k"],
+  mask: Float[Array, " b"],
+) -> Float[Array, ""]:
+  r"""Arithmetic-geometric divergence between two unimodal predictions.
+
+  .. math:: \sum_k m_k \bigl(\log m_k - \tfrac12 \log p_k q_k\bigr),
+    \quad m = \tfrac12 (p + q)
+
+  Zero iff p = q, unbounded. What the paper's released code minimises instead
+  of InfoNCE (it calls it Jensen-Shannon, which has the arguments of KL the
+  other way round).
+
+  Reference: Taneja, 1995; njustkmg/NeurIPS24-LFM, ``Alignment``.
+  """
+  log_p = jax.nn.log_softmax(p_logits)
+  log_q = jax.nn.log_softmax(q_logits)
+  log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0).astype(log_p.dtype)
+  each = jnp.exp(log_m) * (log_m - 0.5 * (log_p + log_q))
+  return masked_mean(each.sum(axis=-1), mask)
+
+
+def over_pairs(loss, values: Mapping[str, Array], mask, **kwargs):
+  """Mean of ``loss(x, y, mask)`` over unordered pairs of modalities.
+
+  Zero for a single modality, which has nothing to be matched with.
+  """
+  pairs = list(itertools.combinations(values.values(), 2))
+  if not pairs:
+    return jnp.zeros((), jnp.promote_types(mask.dtype, jnp.float32))
+  return sum(loss(x, y, mask, **kwargs) for x, y in pairs) / len(pairs)

@@ -1,0 +1,82 @@
+"""Two adapters that make most methods a handful of lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dmg_jax.types import (
+  Batch,
+  Metrics,
+  Method,
+  Outputs,
+  Params,
+  Problem,
+)
+
+Loss = Callable[[Outputs, Batch, Any], tuple[jax.Array, Metrics]]
+Modulate = Callable[..., tuple[Params, Any, Metrics]]
+
+
+def from_loss(loss: Loss, **hooks: Any) -> Method:
+  """A method that only changes the loss.
+
+  Args:
+    loss: ``(outputs, batch, method_state) -> (scalar, {term: scalar})``.
+    hooks: other fields of ``Method``.
+  """
+  return from_modulation(loss, _identity, **hooks)
+
+
+def from_modulation(loss: Loss, modulate: Modulate, **hooks: Any) -> Method:
+  """A method that changes the gradient on its way to the optimiser.
+
+  Args:
+    loss: as in ``from_loss``.
+    modulate: ``(problem, grads, outputs, batch, method_state, key) -> (grads,
+      method_state, {metric: scalar})``.
+    hooks: other fields of ``Method``.
+  """
+
+  def step(problem, state, batch, key, apply):
+    k_forward, k_modulate = jax.random.split(key)
+
+    def total(params):
+      outputs, stats = problem.forward(
+        params, state.stats, batch.inputs, k_forward, True
+      )
+      value, terms = loss(outputs, batch, state.method)
+      return value, (outputs, stats, terms)
+
+    (value, (outputs, stats, terms)), grads = jax.value_and_grad(
+      total, has_aux=True
+    )(state.params)
+    grads, mstate, extra = modulate(
+      problem, grads, outputs, batch, state.method, k_modulate
+    )
+    state = apply(state.replace(stats=stats, method=mstate), grads)
+    return state, {"loss": value, **terms, **extra}
+
+  return Method(step=step, **hooks)
+
+
+def _identity(problem: Problem, grads, outputs, batch, mstate, key):
+  del problem, outputs, batch, key
+  return grads, mstate, {}
+
+
+def check_range(name: str, value: float, low: float, high: float) -> float:
+  """``value`` as a float, or a ``ValueError`` that gives its range."""
+  if not isinstance(value, int | float) or isinstance(value, bool):
+    raise ValueError(f"{name} must be a number, got {value!r}")
+  if not low <= value <= high:
+    raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value:g}")
+  return float(value)
+
+
+def scalar(value: float) -> jax.Array:
+  """A float32 scalar, for method states with fixed dtypes."""
+  return jnp.asarray(value, jnp.float32)

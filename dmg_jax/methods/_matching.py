@@ -1,0 +1,70 @@
+r"""The objective that the α methods share.
+
+.. math:: L_{Total} = (1-\alpha)\, L_{CLS} + \alpha\, L_{MM}
+
+Reference: the paper, eq. 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from dmg_jax import losses
+from dmg_jax.methods._adapters import Loss, check_range
+from dmg_jax.methods.joint import classification
+from dmg_jax.types import Batch, Outputs
+
+KINDS = ("info_nce", "divergence")
+
+
+@dataclasses.dataclass(frozen=True)
+class Matching:
+  """The modality-matching loss ``L_MM``, mean over pairs of modalities.
+
+  Attributes:
+    kind: ``info_nce`` between features (the paper) or ``divergence`` between
+      unimodal predictions (the released code).
+    temperature: τ of InfoNCE; the paper gives no value.
+    scaled: divide InfoNCE by ``log n``, its value for features that tell
+      nothing, so that α means the same at every batch size n.
+  """
+
+  kind: str = "info_nce"
+  temperature: float = 0.1
+  scaled: bool = False
+
+  def __post_init__(self):
+    if self.kind not in KINDS:
+      raise ValueError(
+        f"unknown matching {self.kind!r}; choose from {', '.join(KINDS)}"
+      )
+    check_range("temperature", self.temperature, 1e-3, 1e3)
+
+  def __call__(self, outputs: Outputs, batch: Batch) -> jax.Array:
+    """``L_MM`` of a batch, in nats (in units of ``log n`` if scaled)."""
+    if self.kind == "divergence":
+      return losses.over_pairs(losses.divergence, outputs.unimodal, batch.mask)
+    value = losses.over_pairs(
+      losses.info_nce,
+      outputs.features,
+      batch.mask,
+      temperature=self.temperature,
+    )
+    if self.scaled:
+      value /= jnp.log(jnp.maximum(batch.mask.sum(), 2.0))
+    return value
+
+
+def make_total(matching: Matching) -> Loss:
+  """``L_Total`` as ``(outputs, batch, alpha) -> (scalar, terms)``."""
+
+  def total(outputs: Outputs, batch: Batch, alpha: jax.Array):
+    cls, _ = classification(outputs, batch)
+    mm = matching(outputs, batch)
+    value = (1 - alpha) * cls + alpha * mm
+    return value, {"cls": cls, "matching": mm, "alpha": alpha}
+
+  return total

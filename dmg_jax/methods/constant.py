@@ -1,0 +1,31 @@
+r"""Constant α: a fixed mix of classification and matching.
+
+.. math:: L_{Total} = (1-\alpha)\, L_{CLS} + \alpha\, L_{MM}
+
+``alpha = 0`` is joint training; with ``alpha = 1`` no label reaches the model.
+Any number of modalities.
+
+Reference: the paper, eq. 1 and the constant rows of Table 4 (0, 0.5, 1).
+"""
+
+from __future__ import annotations
+
+from dmg_jax.methods._adapters import check_range, from_loss, scalar
+from dmg_jax.methods._matching import Matching, make_total
+from dmg_jax.types import Method
+
+
+def make(
+  *,
+  alpha: float = 0.5,
+  matching: str = "info_nce",
+  temperature: float = 0.1,
+  scaled: bool = False,
+) -> Method:
+  """Args:
+  alpha: α in [0, 1].
+  matching, temperature, scaled: the matching loss, see ``Matching``.
+  """
+  check_range("alpha", alpha, 0, 1)
+  loss = make_total(Matching(matching, temperature, scaled))
+  return from_loss(loss, init=lambda problem, state, key: scalar(alpha))

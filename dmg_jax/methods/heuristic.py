@@ -1,0 +1,40 @@
+r"""Heuristic α (Ours-H): matching first, classification later.
+
+.. math:: \alpha_t = 1 - e^{-1/t}
+
+with t the 1-based epoch: .632, .393, .283, .221, … Any number of modalities.
+
+Reference: the paper, §3.3, ω(t).
+"""
+
+from __future__ import annotations
+
+import math
+
+from dmg_jax.methods._adapters import from_loss, scalar
+from dmg_jax.methods._matching import Matching, make_total
+from dmg_jax.types import Method
+
+
+def make(
+  *,
+  matching: str = "info_nce",
+  temperature: float = 0.1,
+  scaled: bool = False,
+) -> Method:
+  """Args:
+  matching, temperature, scaled: the matching loss, see ``Matching``.
+  """
+
+  def alpha(epoch: int):
+    return scalar(-math.expm1(-1 / (epoch + 1)))
+
+  def between_epochs(problem, state, data, epoch):
+    del problem, data
+    return state.replace(method=alpha(epoch))
+
+  return from_loss(
+    make_total(Matching(matching, temperature, scaled)),
+    init=lambda problem, state, key: alpha(0),
+    between_epochs=between_epochs,
+  )

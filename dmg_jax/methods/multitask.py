@@ -1,0 +1,38 @@
+r"""Multitask: each modality's own cross-entropy beside the fused one.
+
+.. math:: L = \mathrm{CE}(o, y) + w \sum_m \mathrm{CE}(o_m, y)
+
+With own heads (fusion ``sum``) the baseline that the tables of the field
+forget: it cures under-trained encoders without any balancing rule. ``w = 0`` is
+joint training. Any number of modalities.
+
+Reference: the supervised part of MSES (Fujimori et al., ACPR 2019) and of
+MMPareto (Wei & Hu, ICML 2024).
+"""
+
+from __future__ import annotations
+
+from dmg_jax import losses
+from dmg_jax.methods._adapters import check_range, from_loss
+from dmg_jax.methods.joint import classification
+from dmg_jax.types import Method
+
+
+def make(*, weight: float = 1.0) -> Method:
+  """Args:
+  weight: w ≥ 0 of the unimodal losses.
+  """
+  check_range("weight", weight, 0, 1e6)
+
+  def loss(outputs, batch, method_state):
+    del method_state
+    fused, terms = classification(outputs, batch)
+    own = {
+      f"cls_{m}": losses.masked_mean(
+        losses.cross_entropy(logits, batch.labels), batch.mask
+      )
+      for m, logits in outputs.unimodal.items()
+    }
+    return fused + weight * sum(own.values()), {**terms, **own}
+
+  return from_loss(loss)

@@ -1,0 +1,39 @@
+r"""Stepwise α: one value for the first half of training, its complement after.
+
+.. math:: \alpha_t = p \;\text{ for } t < T/2, \quad 1 - p \;\text{ after}
+
+with t the 0-based epoch of T. Any number of modalities.
+
+Reference: the paper, rows h(p) of Table 4, p in {0, 1, .05, .95}.
+"""
+
+from __future__ import annotations
+
+from dmg_jax.methods._adapters import check_range, from_loss, scalar
+from dmg_jax.methods._matching import Matching, make_total
+from dmg_jax.types import Method
+
+
+def make(
+  *,
+  p: float = 0.95,
+  matching: str = "info_nce",
+  temperature: float = 0.1,
+  scaled: bool = False,
+) -> Method:
+  """Args:
+  p: α of the first half, in [0, 1].
+  matching, temperature, scaled: the matching loss, see ``Matching``.
+  """
+  check_range("p", p, 0, 1)
+
+  def between_epochs(problem, state, data, epoch):
+    del problem
+    value = p if epoch < data.epochs / 2 else 1 - p
+    return state.replace(method=scalar(value))
+
+  return from_loss(
+    make_total(Matching(matching, temperature, scaled)),
+    init=lambda problem, state, key: scalar(p),
+    between_epochs=between_epochs,
+  )

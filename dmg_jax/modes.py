@@ -1,0 +1,118 @@
+"""What ``launch.py --mode`` can do; each mode returns an exit code."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from data_pipelines import core
+from dmg_jax import assemble, report, train
+from dmg_jax.checkpoint import Checkpoints
+from dmg_jax.evaluate import Evaluation, evaluate, make_eval_step
+from dmg_jax.logging import Console, write_json
+
+
+def run(
+  mode: str, config: ConfigDict, workdir: str | None, quiet: bool = False
+) -> int:
+  """Dispatches a mode; ``workdir`` defaults to ``runs/<data>-<variant>``."""
+  folder = Path(workdir or f"runs/{config.data.name}-{config.variant}")
+  return {
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "prepare": _prepare,
+    "report": _report,
+  }[mode](config, folder, Console(quiet=quiet))
+
+
+def _train(config, workdir, console) -> int:
+  train.run(config, workdir, console)
+  return 0
+
+
+def _prepare(config, workdir, console) -> int:
+  del workdir
+  assemble.check(config)
+  options = config.data.to_dict()
+  name, folder = options.pop("name"), options.pop("dir")
+  console.note(core.prepare(name, folder, options).summary())
+  return 0
+
+
+def _report(config, workdir, console) -> int:
+  del config
+  console.note(f"report: {report.write_report(workdir)}")
+  return 0
+
+
+def _evaluate(config, workdir, console) -> int:
+  """Metrics of ``eval.split`` by the selected checkpoint, to JSON."""
+  split = config.eval.split
+  for folder in _runs(config, workdir):
+    _, result = _inference(config, folder)
+    path = folder / f"evaluation_{split}.json"
+    write_json(path, {"split": split, **result.metrics})
+    console.evaluation(split, result.metrics)
+    console.note(f"written: {path}")
+  return 0
+
+
+def _predict(config, workdir, console) -> int:
+  """Probabilities of each sample of ``eval.split``, to CSV."""
+  split = config.eval.split
+  for folder in _runs(config, workdir):
+    setup, result = _inference(config, folder)
+    path = folder / f"predictions_{split}.csv"
+    _write_predictions(path, setup, split, result)
+    console.note(f"written: {path}")
+  return 0
+
+
+def _runs(config, workdir: Path) -> list[Path]:
+  """The folders of the single runs below a work directory."""
+  if not (workdir / "config.json").exists():
+    raise ValueError(
+      f"{workdir} holds no run: train first, or name one with --workdir"
+    )
+  return sorted(workdir.glob("seed_*")) or [workdir]
+
+
+def _inference(config: ConfigDict, folder: Path):
+  """Restores the run in ``folder`` as it was configured and evaluates."""
+  stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+  own = ConfigDict(stored["config"])
+  own.update(eval=config.eval, data={"dir": config.data.dir})
+  setup = assemble.assemble(own)
+  checkpoints = Checkpoints(folder)
+  select = own.train.select
+  step = checkpoints.best() if select == "best" else checkpoints.last()
+  if step is None:
+    checkpoints.close()
+    raise ValueError(f"{folder} has no checkpoint yet: train first")
+  state = checkpoints.restore(step, setup.fresh())
+  checkpoints.close()
+  eval_step = make_eval_step(setup.problem, setup.method)
+  return setup, evaluate(eval_step, state, setup.batches(own.eval.split))
+
+
+def _write_predictions(
+  path: Path, setup: assemble.Setup, split: str, result: Evaluation
+) -> None:
+  source, classes = setup.dataset.sources[split], setup.dataset.spec.classes
+  heads = list(result.probabilities)
+  part = path.with_suffix(".part")
+  with part.open("w", encoding="utf-8", newline="") as file:
+    rows = csv.writer(file)
+    named = [f"{head}:{c}" for head in heads for c in classes]
+    rows.writerow(["id", "label", *(f"{h}_prediction" for h in heads), *named])
+    for row, i in enumerate(result.index):
+      p = [result.probabilities[h][row] for h in heads]
+      best = [classes[int(x.argmax())] for x in p]
+      flat = [f"{v:.6f}" for x in p for v in x]
+      label = classes[int(result.labels[row])]
+      rows.writerow([source[int(i)]["id"], label, *best, *flat])
+  part.replace(path)

@@ -1,0 +1,137 @@
+"""The optimiser as a pure function: one optax chain per owner of weights.
+
+Each owner has moments and a step count of its own, so that a method that
+updates one owner at a time (MLA) or freezes one (phases) leaves the others'
+bias correction alone. The learning rate is a function of ``TrainState.step``
+and multiplies what the chain returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PyTree
+
+from dmg_jax.types import Apply, Params, TrainState
+
+OPTIMISERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine")
+
+
+def _direction(
+  name: str, momentum: float, weight_decay: float
+) -> optax.GradientTransformation:
+  """Descent direction of unit learning rate, weight decay included.
+
+  ``adamw`` decays weights beside the moments, ``adam`` and ``sgd`` add the
+  decay to the gradient (L2), as torch does.
+  """
+  decay = optax.add_decayed_weights(weight_decay) if weight_decay else None
+  if name == "sgd":
+    parts = [decay, optax.trace(momentum) if momentum else None]
+  elif name == "adam":
+    parts = [decay, optax.scale_by_adam(b1=momentum)]
+  elif name == "adamw":
+    parts = [optax.scale_by_adam(b1=momentum), decay]
+  else:
+    raise ValueError(
+      f"unknown optimiser {name!r}; choose from {', '.join(OPTIMISERS)}"
+    )
+  return optax.chain(*(p for p in parts if p), optax.scale(-1.0))
+
+
+def learning_rate(
+  schedule: str, peak: float, steps: int, warmup: int = 0
+) -> Callable[[jax.Array], jax.Array]:
+  """``constant`` or ``cosine`` (to zero at ``steps``), linear warm-up first."""
+  if schedule == "constant":
+    after = optax.constant_schedule(peak)
+  elif schedule == "cosine":
+    after = optax.cosine_decay_schedule(peak, max(steps - warmup, 1))
+  else:
+    raise ValueError(
+      f"unknown schedule {schedule!r}; choose from {', '.join(SCHEDULES)}"
+    )
+  ramp = optax.linear_schedule(0.0, peak, max(warmup, 1))
+  return optax.join_schedules([ramp, after], [warmup]) if warmup else after
+
+
+def make(
+  owner: PyTree[str],
+  rate: Callable[[jax.Array], jax.Array],
+  *,
+  name: str = "adam",
+  momentum: float = 0.9,
+  weight_decay: float = 0.0,
+  clip_norm: float | None = None,
+) -> tuple[Callable[[Params], PyTree], Apply]:
+  """The optimiser for weights owned as ``owner`` says.
+
+  Args:
+    owner: pytree of owners, as ``Problem.owner``.
+    rate: learning rate as a function of ``TrainState.step``.
+    name: one of ``OPTIMISERS``.
+    momentum: of SGD, or Adam's b1.
+    weight_decay: coefficient; coupled (L2) but for ``adamw``.
+    clip_norm: largest norm of the whole gradient, before anything else.
+
+  Returns:
+    ``init(params) -> opt_state`` and ``apply`` (see ``types.Apply``).
+
+  Raises:
+    ValueError: unknown name; ``scale`` names an owner that does not exist.
+  """
+  labels = sorted(set(jax.tree.leaves(owner)))
+  direction = _direction(name, momentum, weight_decay)
+  chain = optax.partition({label: direction for label in labels}, owner)
+  clip = optax.clip_by_global_norm(clip_norm) if clip_norm else None
+
+  def apply(
+    state: TrainState, grads: Params, scale: Mapping[str, Any] | None = None
+  ) -> TrainState:
+    if clip is not None:
+      grads, _ = clip.update(grads, clip.init(grads))
+    updates, opt_state = chain.update(grads, state.opt_state, state.params)
+    factors = _factors(labels, scale)
+    opt_state = _keep_frozen(opt_state, state.opt_state, factors)
+    lr = rate(state.step)
+    params = jax.tree.map(
+      lambda p, u, o: _step(p, u, lr, factors[o]), state.params, updates, owner
+    )
+    return state.replace(params=params, opt_state=opt_state)
+
+  return chain.init, apply
+
+
+def _factors(labels, scale):
+  unknown = sorted(set(scale or {}) - set(labels))
+  if unknown:
+    raise ValueError(
+      f"scale names {', '.join(unknown)}; the owners are {', '.join(labels)}"
+    )
+  return {label: (scale or {}).get(label, 1.0) for label in labels}
+
+
+def _step(p, u, lr, factor):
+  moved = p + (lr * factor * u).astype(p.dtype)
+  return moved if isinstance(factor, float) else jnp.where(factor == 0, p, moved)
+
+
+def _keep_frozen(new, old, factors):
+  """The new optimiser state, the old one for owners with factor zero."""
+  inner = {}
+  for label, state in new.inner_states.items():
+    factor = factors[label]
+    if isinstance(factor, float):
+      inner[label] = old.inner_states[label] if factor == 0 else state
+    else:
+      inner[label] = jax.tree.map(
+        lambda n, o, f=factor: jnp.where(f == 0, o, n),
+        state,
+        old.inner_states[label],
+      )
+  return new._replace(inner_states=inner)

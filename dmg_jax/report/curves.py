@@ -1,0 +1,115 @@
+"""Lines over epochs, named at their right ends instead of in a legend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from dmg_jax.report.reading import Points
+
+WIDTH, HEIGHT = 3.3, 2.3  # Inches.
+FONT = 8
+
+
+class Curve(NamedTuple):
+  """One quantity, a line for each run."""
+
+  label: str
+  colour: str
+  runs: list[Points]
+  style: str = "-"
+  width: float = 1.3
+
+
+def with_data(curves: Sequence[Curve]) -> list[Curve]:
+  kept = [c._replace(runs=[p for p in c.runs if p[0].size]) for c in curves]
+  return [c for c in kept if c.runs]
+
+
+def new_figure(height: float) -> Figure:
+  figure = Figure(figsize=(WIDTH, height), layout="constrained")
+  FigureCanvasAgg(figure)
+  return figure
+
+
+def new_axes(ylabel: str) -> tuple[Figure, Axes]:
+  figure = new_figure(HEIGHT)
+  axes = figure.add_subplot()
+  axes.set_xlabel("epoch")
+  axes.set_ylabel(ylabel)
+  axes.grid(axis="y", color="#e3e3e3", lw=0.5)
+  axes.set_axisbelow(True)
+  axes.xaxis.set_major_locator(
+    MaxNLocator(6, integer=True, steps=[1, 2, 5, 10])
+  )
+  return figure, axes
+
+
+def plot(axes: Axes, curves: Sequence[Curve]) -> None:
+  """A line a run, thin beside their mean if there are several."""
+  for c in curves:
+    main = mean(c.runs)
+    for x, y in c.runs if len(c.runs) > 1 else ():
+      axes.plot(x, y, c.style, color=c.colour, lw=0.6, alpha=0.4)
+    single = "." if main[0].size == 1 else None
+    axes.plot(*main, c.style, color=c.colour, lw=c.width, marker=single)
+
+
+def mean(runs: Sequence[Points]) -> Points:
+  """Mean over runs, as far as all of them have come."""
+  size = min(x.size for x, _ in runs)
+  return runs[0][0][:size], np.mean([y[:size] for _, y in runs], axis=0)
+
+
+def label_ends(figure: Figure, axes: Axes, curves: Sequence[Curve]) -> None:
+  """Names right of the axes, at the lines' ends, moved apart if need be."""
+  axes.margins(x=0.02)
+  figure.draw_without_rendering()
+  height = axes.get_window_extent().height / figure.dpi * 72
+  room = 1.2 * FONT / height
+  ends = []
+  for c in curves:
+    x, y = mean(c.runs)
+    at = axes.transAxes.inverted().transform(
+      axes.transData.transform((x[-1], y[-1]))
+    )
+    ends.append((float(at[1]), c))
+  ends.sort(key=lambda end: end[0])
+  places = _spread([y for y, _ in ends], room)
+  for place, (_, c) in zip(places, ends, strict=True):
+    axes.annotate(
+      c.label,
+      (1.02, place),
+      xycoords="axes fraction",
+      va="center",
+      color=c.colour,
+      fontsize=FONT,
+    )
+
+
+def _spread(heights: Sequence[float], room: float) -> list[float]:
+  """Ascending ``heights``, moved as little as keeps them ``room`` apart."""
+  groups: list[list[float]] = []
+  for height in heights:
+    groups.append([height])
+    while len(groups) > 1 and _middle(groups[-1]) - _middle(
+      groups[-2]
+    ) < room / 2 * (len(groups[-1]) + len(groups[-2])):
+      last = groups.pop()
+      groups[-1] += last
+  return [
+    _middle(g) + room * (i - (len(g) - 1) / 2)
+    for g in groups
+    for i in range(len(g))
+  ]
+
+
+def _middle(group: Sequence[float]) -> float:
+  return math.fsum(group) / len(group)

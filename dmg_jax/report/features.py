@@ -1,0 +1,112 @@
+"""``test_features.npz``: the features of a split in two dimensions."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+FILE = "test_features.npz"
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+  """What is read of an ``evaluate.Evaluation``."""
+
+  @property
+  def features(self) -> Mapping[str, np.ndarray]: ...
+  @property
+  def labels(self) -> np.ndarray: ...
+  @property
+  def index(self) -> np.ndarray: ...
+
+
+def save_features(
+  workdir: str | Path, evaluation: HasFeatures, classes: Sequence[str] = ()
+) -> Path:
+  """Projects unit features by one PCA of all modalities together, and saves.
+
+  The file holds ``modalities`` [m], ``points`` [m n 2], ``centroids`` [m 2],
+  ``distances`` [m m] (between the centroids, before the projection),
+  ``explained`` [2] (shares of the variance), ``labels`` [n], ``index`` [n],
+  ``classes`` and ``left_out``: modalities whose features have another size
+  than most, which no common projection takes.
+
+  Args:
+    workdir: where the file goes.
+    evaluation: of n samples; unit features {modality: [n d]}.
+    classes: their names, if known.
+  """
+  features = evaluation.features
+  sizes = Counter(z.shape[1] for z in features.values())
+  common = max(sizes, key=lambda d: sizes[d])
+  names = [m for m, z in features.items() if z.shape[1] == common]
+  stacked = np.stack([np.asarray(features[m], np.float64) for m in names])
+  points, explained = _project(stacked)
+  means = stacked.mean(axis=1)
+  content: dict[str, Any] = {
+    "modalities": np.array(names),
+    "left_out": np.array([m for m in features if m not in names], dtype=str),
+    "classes": np.array(classes, dtype=str),
+    "points": points.astype(np.float32),
+    "centroids": points.mean(axis=1),
+    "distances": np.linalg.norm(means[:, None] - means[None], axis=-1),
+    "explained": explained,
+    "labels": evaluation.labels,
+    "index": evaluation.index,
+  }
+  path = Path(workdir) / FILE
+  part = path.with_name(f"{FILE}.{os.getpid()}.part")
+  with part.open("wb") as file:
+    np.savez_compressed(file, **content)
+  os.replace(part, path)
+  return path
+
+
+def load_features(workdir: str | Path) -> dict[str, np.ndarray] | None:
+  """What ``save_features`` saved; ``None`` without a file.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  path = Path(workdir) / FILE
+  if not path.exists():
+    return None
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return {name: file[name] for name in file.files}
+  except Exception as error:  # zipfile, zlib and numpy each have their own.
+    raise ValueError(f"{path} is damaged: delete it") from error
+
+
+def pairs(features: Mapping[str, np.ndarray]) -> dict[tuple[str, str], float]:
+  """Distance of the centroids of each two modalities."""
+  names = [str(m) for m in features["modalities"]]
+  return {
+    (names[i], names[j]): float(features["distances"][i, j])
+    for i, j in itertools.combinations(range(len(names)), 2)
+  }
+
+
+def _project(stacked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """First two principal components of [m n d], and their share of variance.
+
+  The sign of a component is arbitrary: its largest entry is made positive.
+  """
+  m, n, d = stacked.shape
+  rows = stacked.reshape(m * n, d)
+  rows = rows - rows.mean(axis=0)
+  values, vectors = np.linalg.eigh(rows.T @ rows)
+  axes = np.zeros((d, 2))
+  axes[:, : min(d, 2)] = vectors[:, ::-1][:, :2]
+  largest = np.abs(axes).argmax(axis=0)
+  sign = np.where(np.take_along_axis(axes, largest[None], axis=0) < 0, -1, 1)
+  top = np.zeros(2)
+  top[: min(d, 2)] = values[::-1][:2].clip(min=0)
+  total = max(float(values.clip(min=0).sum()), np.finfo(float).tiny)
+  return (rows @ (axes * sign)).reshape(m, n, 2), top / total

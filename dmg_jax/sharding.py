@@ -1,0 +1,45 @@
+"""Data parallelism: state on every device, batches split along ``b``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from dmg_jax.types import Batch, TrainState
+
+
+def make_mesh(batch_size: int) -> Mesh:
+  """All devices in a row.
+
+  Raises:
+    ValueError: the global batch cannot be split evenly among them.
+  """
+  count = jax.device_count()
+  if batch_size % count:
+    raise ValueError(
+      f"a batch of {batch_size} cannot be split over {count} devices: make it "
+      f"a multiple of {count}, or hide devices (CUDA_VISIBLE_DEVICES)"
+    )
+  return jax.make_mesh((count,), ("b",), axis_types=(AxisType.Auto,))
+
+
+def replicate(mesh: Mesh, state: TrainState) -> TrainState:
+  """The state, whole on every device of the mesh."""
+  return jax.device_put(state, NamedSharding(mesh, P()))
+
+
+def make_place(mesh: Mesh) -> Callable[[Batch], Batch]:
+  """Host batch (this process's part) to a global batch on the mesh."""
+  split = NamedSharding(mesh, P("b"))
+
+  def place(batch: Batch) -> Batch:
+    return jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(split, np.asarray(x)),
+      batch,
+    )
+
+  return place

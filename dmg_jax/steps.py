@@ -1,0 +1,73 @@
+"""The jit boundary: the only place where training code is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PyTree
+
+from dmg_jax.types import (
+  Apply,
+  Batch,
+  Method,
+  Metrics,
+  Params,
+  Problem,
+  Stats,
+  TrainState,
+)
+
+# Independent streams of randomness, all functions of (seed, step).
+_INIT, _STEP, _OUTER = range(3)
+
+
+def _key(seed: int, stream: int) -> jax.Array:
+  return jax.random.fold_in(jax.random.key(seed), stream)
+
+
+def init_state(
+  problem: Problem,
+  method: Method,
+  params: Params,
+  stats: Stats,
+  init_opt: Callable[[Params], PyTree],
+  seed: int,
+) -> TrainState:
+  """The state before the first step."""
+  step = jnp.zeros((), jnp.int32)
+  state = TrainState(step, params, stats, init_opt(params), method=())
+  return state.replace(method=method.init(problem, state, _key(seed, _INIT)))
+
+
+def make_train_step(
+  problem: Problem, method: Method, apply: Apply, seed: int
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+  """One step of the method, compiled once; the old state is donated."""
+
+  def train_step(state: TrainState, batch: Batch):
+    key = jax.random.fold_in(_key(seed, _STEP), state.step)
+    state, metrics = method.step(problem, state, batch, key, apply)
+    # Finite iff every weight is: what the loop watches for divergence.
+    norm = optax.global_norm(state.params)
+    metrics = {**metrics, "weight_norm": norm}
+    return state.replace(step=state.step + 1), metrics
+
+  return jax.jit(train_step, donate_argnums=0)
+
+
+def make_outer_step(
+  problem: Problem, method: Method, seed: int
+) -> Callable[[TrainState, Batch, Batch], tuple[TrainState, Metrics]]:
+  """One outer step of a bi-level method, compiled once."""
+  outer_step = method.outer_step
+  if outer_step is None:
+    raise ValueError("this method has no outer level")
+
+  def step(state: TrainState, inner: Batch, outer: Batch):
+    key = jax.random.fold_in(_key(seed, _OUTER), state.step)
+    return outer_step(problem, state, inner, outer, key)
+
+  return jax.jit(step, donate_argnums=0)

@@ -1,0 +1,236 @@
+"""A run from a config to ``results.json`` in a work directory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from dmg_jax import assemble, build, report
+from dmg_jax.logging import Console, write_json
+from dmg_jax.loop import Stop, Trainer
+from dmg_jax.types import TrainState
+
+_VERSIONS = (
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "orbax-checkpoint",
+  "numpy",
+  "grain",
+  "dmg_jax",
+)
+
+
+def run(
+  config: ConfigDict, workdir: str | Path, console: Console | None = None
+) -> dict[str, Any] | None:
+  """Trains every seed of ``config`` and reports.
+
+  A run that was interrupted goes on where it stopped; one that is finished is
+  only shown again.
+
+  Returns:
+    The contents of ``results.json``, or ``None`` if a signal stopped the run.
+
+  Raises:
+    ValueError: a config that cannot work, or a work directory that holds a
+      run of another config.
+    loop.Diverged: training became NaN or infinite.
+  """
+  workdir, console = Path(workdir), console or Console()
+  assemble.check(config)
+  _check_same(config, workdir)
+  done = workdir / "results.json"
+  if done.exists():
+    console.note(f"finished before: {done}")
+    results = json.loads(done.read_text())
+  elif config.seeds == 1:
+    results = _run_seed(config, workdir, console)
+  else:
+    results = _run_seeds(config, workdir, console)
+  if results is not None:
+    console.results(results)
+    page = report.write_report(workdir)
+    console.note(f"report: {page}")
+  return results
+
+
+def _run_seeds(config, workdir, console):
+  """One run a seed, in ``seed_<i>`` folders; then their mean and std."""
+  _write_config(config, workdir)
+  runs = []
+  for offset in range(config.seeds):
+    one = ConfigDict(config.to_dict())
+    one.update(seed=config.seed + offset, seeds=1)
+    folder = workdir / f"seed_{one.seed}"
+    done = folder / "results.json"
+    if done.exists():
+      _check_same(one, folder)
+      result = json.loads(done.read_text())
+    else:
+      result = _run_seed(one, folder, console)
+    if result is None:
+      return None
+    runs.append(result)
+  results = {
+    "recipe": config.recipe,
+    "dataset": config.data.name,
+    "runs": runs,
+    "mean": _over_runs(np.mean, [r["test"] for r in runs]),
+    "std": _over_runs(lambda x: np.std(x, ddof=1), [r["test"] for r in runs]),
+  }
+  write_json(workdir / "results.json", results)
+  return results
+
+
+def _over_runs(statistic, values: list[Any]) -> Any:
+  """The statistic of each number in dictionaries of the same shape."""
+  if isinstance(values[0], dict):
+    return {
+      key: _over_runs(statistic, [v[key] for v in values]) for key in values[0]
+    }
+  return float(statistic(np.asarray(values)))
+
+
+def _run_seed(config, workdir, console):
+  """Trains, then tests once; ``None`` if a signal came first."""
+  begin = time.monotonic()
+  setup = assemble.assemble(config)
+  _write_config(config, workdir)
+  console.announce(describe(setup, workdir))
+  trainer = Trainer(setup, workdir, console)
+  try:
+    state = trainer.restore()
+    first = int(state.step)
+    if first:
+      console.note(f"resumed at step {first} of {trainer.total}")
+    with Stop() as stop, console.progress(trainer.total, first):
+      state = trainer.run(state, stop)
+    if int(state.step) < trainer.total:
+      console.note(f"stopped by a signal, saved at step {int(state.step)}")
+      return None
+    if config.train.select == "best":
+      state = trainer.best(state)
+    results = _results(trainer, state, workdir)
+  finally:
+    trainer.close()
+  results["timing"] = {
+    **trainer.timing,
+    "total_seconds": time.monotonic() - begin,
+  }
+  write_json(workdir / "results.json", results)
+  return results
+
+
+def _results(trainer: Trainer, state: TrainState, workdir: Path):
+  """The one reading of the test split, and what is known of training."""
+  config = trainer.setup.config
+  val, test = trainer.evaluate(state, "val"), trainer.evaluate(state, "test")
+  classes = trainer.setup.dataset.spec.classes
+  report.save_features(workdir, test, classes)
+  history = {
+    line["epoch"]: line["alpha"]
+    for line in trainer.log.lines()
+    if line["split"] == "train" and "alpha" in line
+  }
+  return {
+    "recipe": config.recipe,
+    "dataset": config.data.name,
+    "seed": config.seed,
+    "epochs": config.train.epochs,
+    "alpha": [history[e] for e in sorted(history)],
+    "selected_step": int(state.step),
+    "readout": build.readout(config.fusion.name),
+    "val": val.metrics,
+    "test": test.metrics,
+  }
+
+
+def describe(setup: assemble.Setup, workdir: Path) -> dict[str, Any]:
+  """What a run will do: data, splits, parameters, recipe, device."""
+  config, spec = setup.config, setup.dataset.spec
+  device = jax.devices()[0]
+  options = {k: v for k, v in config.method.to_dict().items() if k != "name"}
+  return {
+    "recipe": config.recipe,
+    "method": config.method.name,
+    "options": options,
+    "fusion": f"{config.fusion.name} ({build.readout(config.fusion.name)})",
+    "dataset": spec.name,
+    "classes": len(spec.classes),
+    "splits": dict(spec.sizes),
+    "encoders": {m: config.encoders[m].name for m in spec.modalities},
+    "parameters": setup.parameters,
+    "epochs": config.train.epochs,
+    "batch_size": config.train.batch_size,
+    "seed": config.seed,
+    "device": f"{jax.device_count()} x {device.device_kind}",
+    "workdir": str(workdir),
+  }
+
+
+def _write_config(config: ConfigDict, workdir: Path) -> None:
+  workdir.mkdir(parents=True, exist_ok=True)
+  path = workdir / "config.json"
+  if not path.exists():
+    versions = {p: importlib.metadata.version(p) for p in _VERSIONS}
+    content = {
+      "config": config.to_dict(),
+      "versions": versions,
+      "git": _revision(),
+    }
+    write_json(path, content)
+
+
+def _check_same(config: ConfigDict, workdir: Path) -> None:
+  """Refuses to go on with a run of another config."""
+  path = workdir / "config.json"
+  if not path.exists():
+    if workdir.is_dir() and any(workdir.iterdir()):
+      raise ValueError(
+        f"{workdir} is not empty and holds no run: choose another --workdir"
+      )
+    return
+  old = _flat(json.loads(path.read_text())["config"])
+  new = _flat(json.loads(json.dumps(config.to_dict())))
+  free = ("variant", "eval.", "data.dir")  # Change nothing that is learned.
+  other = sorted(
+    k
+    for k in old | new
+    if old.get(k) != new.get(k) and not k.startswith(free)
+  )
+  if other:
+    shown = ", ".join(f"{k} ({old.get(k)} there)" for k in other[:4])
+    raise ValueError(
+      f"{workdir} holds a run of another config, which differs in {shown}: "
+      "choose another --workdir or delete that one"
+    )
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+  if not isinstance(tree, dict):
+    return {path: tree}
+  parts = (_flat(v, f"{path}.{k}".lstrip(".")) for k, v in tree.items())
+  return {k: v for part in parts for k, v in part.items()}
+
+
+def _revision() -> str | None:
+  """The git revision of the source, ``None`` outside a checkout."""
+  command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+  folder = Path(__file__).parent
+  try:
+    done = subprocess.run(
+      command, cwd=folder, capture_output=True, text=True, check=True
+    )
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return done.stdout.strip()

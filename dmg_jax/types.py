@@ -1,0 +1,217 @@
+"""The words every other file speaks: batch, outputs, problem, method, state.
+
+Dimension letters, used in every shape string of the package:
+
+=====  =============================================================
+``b``  samples of a batch (padding included; ``Batch.mask`` tells)
+``k``  classes
+``d``  features of a modality (may differ between modalities)
+``t``  time: word pieces of a text, frames of a clip or spectrogram
+``h``  height, ``w`` width, ``c`` channels of a picture (NHWC)
+=====  =============================================================
+
+Modalities are dictionary keys everywhere, never positions: any number of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from flax import struct
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+Params = PyTree
+Stats = PyTree
+Metrics = Mapping[str, Float[Array, ""]]
+
+
+# Fields of a pytree hold arrays, tracers, shardings, shapes or None by turns,
+# so their shapes are documented and not annotated.
+Leaf = Any
+
+
+@struct.dataclass
+class Batch:
+  """Samples of one step.
+
+  Attributes:
+    inputs: {modality: array (or pytree of arrays) with leading axis ``b``}.
+    labels: int [b], class of each sample; any valid class where ``mask`` is 0.
+    mask: float [b], 1 for a sample, 0 for padding. Padding has no influence on
+      anything.
+    index: int [b], position of each sample in its split.
+  """
+
+  inputs: dict[str, Any]
+  labels: Leaf
+  mask: Leaf
+  index: Leaf
+
+
+@struct.dataclass
+class Outputs:
+  """What a forward pass returns.
+
+  Attributes:
+    logits: [b k], fused logits.
+    unimodal: {modality: [b k]}, logits from that modality alone, by the
+      read-out that the fusion names.
+    features: {modality: [b d]}, encoder features before fusion.
+  """
+
+  logits: Leaf
+  unimodal: dict[str, Any]
+  features: dict[str, Any]
+
+
+@runtime_checkable
+class Forward(Protocol):
+  """Pure forward pass.
+
+  ``stats`` are batch statistics; with ``train=False`` they are used and come
+  back unchanged. ``keep`` ({modality: [b]}, 1 or 0) zeroes a modality's
+  features before fusion (read-out R3, feature ablation).
+  """
+
+  def __call__(
+    self,
+    params: Params,
+    stats: Stats,
+    inputs: Mapping[str, Any],
+    key: PRNGKeyArray | None,
+    train: bool,
+    keep: Mapping[str, Float[Array, " b"]] | None = None,
+  ) -> tuple[Outputs, Stats]: ...
+
+
+SHARED = "shared"
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """All a method may touch.
+
+  Attributes:
+    forward: the pure forward pass.
+    owner: pytree like the parameters; each leaf names its owner: ``m`` (the
+      encoder of modality m), ``m/head`` (m's own part of the fusion) or
+      ``SHARED``.
+    modalities: their names, in a fixed order.
+  """
+
+  forward: Forward
+  owner: PyTree[str]
+  modalities: tuple[str, ...]
+
+
+@struct.dataclass
+class TrainState:
+  """Everything a training step changes, and all a checkpoint holds.
+
+  Attributes:
+    step: int [], steps taken.
+    params: weights.
+    stats: batch statistics (``{}`` without BatchNorm).
+    opt_state: the optimiser's state.
+    method: the method's own state.
+  """
+
+  step: Leaf
+  params: Params
+  stats: Stats
+  opt_state: PyTree
+  method: PyTree
+
+
+@runtime_checkable
+class Apply(Protocol):
+  """The optimiser as a function: one update of ``params`` and ``opt_state``.
+
+  ``scale`` ({owner: factor}) multiplies the *update* of an owner's weights,
+  after the optimiser, so that it is a true learning-rate factor; a factor of
+  zero freezes the owner: neither its weights nor its moments move.
+  """
+
+  def __call__(
+    self,
+    state: TrainState,
+    grads: Params,
+    scale: Mapping[str, Float[Array, ""] | float] | None = None,
+  ) -> TrainState: ...
+
+
+@runtime_checkable
+class Data(Protocol):
+  """What a method sees of the data between epochs."""
+
+  epochs: int
+  steps_per_epoch: int
+
+  def batches(self, split: str) -> Iterator[Batch]:
+    """One pass over ``train``, ``outer`` or ``val`` in fixed order, padded."""
+    ...
+
+
+def _no_state(
+  problem: Problem, state: TrainState, key: PRNGKeyArray
+) -> PyTree:
+  del problem, state, key
+  return ()
+
+
+def _keep_state(
+  problem: Problem, state: TrainState, data: Data, epoch: int
+) -> TrainState:
+  del problem, data, epoch
+  return state
+
+
+def _fused(outputs: Outputs, method_state: PyTree) -> Float[Array, "b k"]:
+  del method_state
+  return outputs.logits
+
+
+StepFn = Callable[
+  [Problem, TrainState, Batch, PRNGKeyArray, Apply],
+  tuple[TrainState, Metrics],
+]
+OuterStepFn = Callable[
+  [Problem, TrainState, Batch, Batch, PRNGKeyArray],
+  tuple[TrainState, Metrics],
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """A training rule: one required pure function, the others have a default.
+
+  Attributes:
+    step: ``(problem, state, batch, key, apply) -> (state, metrics)``. Jitted
+      once. Leaves ``state.step`` alone; ``metrics`` are scalars, ``loss`` among
+      them.
+    init: ``(problem, state, key) -> method state``, with the state before the
+      first step, whose ``method`` is still ``()``: weights and the optimiser's
+      state are there to be measured.
+    between_epochs: ``(problem, state, data, epoch) -> state``, on the host,
+      before epoch ``epoch`` (0-based).
+    predict: ``(outputs, method_state) -> logits``.
+    outer_step: the outer level of a bi-level method, ``(problem, state, inner
+      batch, outer batch, key) -> (state, metrics)``, jitted once and called
+      after every ``inner_iters`` steps (Algorithm 1 of the paper).
+    inner_iters: steps between two outer steps; ``None`` is one epoch.
+    outer_split: the split that the outer batch is drawn from.
+    modalities: the modalities the model is built with; ``None`` is all.
+  """
+
+  step: StepFn
+  init: Callable[[Problem, TrainState, PRNGKeyArray], PyTree] = _no_state
+  between_epochs: Callable[[Problem, TrainState, Data, int], TrainState] = (
+    _keep_state
+  )
+  predict: Callable[[Outputs, PyTree], Float[Array, "b k"]] = _fused
+  outer_step: OuterStepFn | None = None
+  inner_iters: int | None = None
+  outer_split: str = "outer"
+  modalities: tuple[str, ...] | None = None

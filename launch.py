@@ -1,0 +1,70 @@
+"""Train, evaluate and compare multimodal classifiers under imbalance.
+
+  python launch.py --config=configs/openmoji.py:lb
+
+The word after the colon is a recipe (a row of a table), keys may follow it:
+configs/openmoji.py:lb,seed=3,epochs=20. Any field of the config can be set:
+--config.optimiser.learning_rate=3e-4.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from configs.flags import Help, UsageError, parse
+
+MODES = ("train", "evaluate", "predict", "prepare", "report")
+
+config_flags.DEFINE_config_file(
+  "config", None, "FILE.py:RECIPE[,key=value...]", lock_config=True
+)
+flags.DEFINE_string(
+  "workdir", None, "folder of the run; default runs/<data set>-<recipe>"
+)
+flags.DEFINE_enum(
+  "mode",
+  "train",
+  MODES,
+  "train (or go on, or show again); evaluate or predict with the best "
+  "checkpoint (split: --config.eval.split); prepare the data only; report: "
+  "draw the pictures again",
+)
+flags.DEFINE_bool("quiet", False, "no progress, no tables")
+flags.DEFINE_bool("traceback", False, "show where an error comes from")
+
+
+def main(_) -> int:
+  """Runs the mode; an error of the user's is one line and exit code 1."""
+  # Late, so that a typo is reported before the libraries are loaded.
+  from dmg_jax import modes
+
+  logging.set_verbosity(logging.ERROR)
+  f = flags.FLAGS
+  try:
+    return modes.run(f.mode, f.config, f.workdir, f.quiet)
+  except (ValueError, OSError, RuntimeError) as error:
+    if f.traceback:
+      raise
+    text = " ".join(str(error).split())
+    sys.stderr.write(f"error: {text} (--traceback shows where)\n")
+    return 1
+
+
+def entry() -> None:
+  """Parses flags, then ``main``; a wrong flag is one line, exit code 2."""
+  try:
+    arguments = parse(sys.argv)
+  except Help as text:
+    sys.stdout.write(f"{text}\n")
+    sys.exit(0)
+  except UsageError as error:
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(2)
+  sys.exit(main(arguments))
+
+
+if __name__ == "__main__":
+  entry()

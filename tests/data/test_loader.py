@@ -1,0 +1,207 @@
+"""Batches: pure, reshuffled, resumable, padded, cut into processes."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from helpers import toy_dataset
+
+from data_pipelines.core import Dataset
+from data_pipelines.loader import Loader
+
+ALL = ("array", "image", "text")
+
+
+def make(n=50, batch_size=8, split="train", **options):
+  return Loader(toy_dataset(ALL, n), split, batch_size, seed=3, **options)
+
+
+def same(a, b):
+  return all(
+    x.dtype == y.dtype and np.array_equal(x, y)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  )
+
+
+def test_batch_fields():
+  batch = make().batch(0)
+  assert batch.inputs["array"].shape == (8, 5)
+  assert batch.inputs["image"].shape == (8, 8, 8, 3)
+  assert batch.inputs["image"].dtype == np.uint8
+  assert batch.inputs["text"].dtype == np.int32
+  assert batch.labels.dtype == np.int32
+  assert batch.index.dtype == np.int32
+  assert batch.mask.dtype == np.float32
+  assert (batch.mask == 1).all()
+
+
+def test_batch_is_a_pure_function_of_seed_and_step():
+  first, second = make(), make()
+  late = second.batch(17)  # out of order, on a fresh loader
+  for step in (0, 3, 17, 3):
+    assert same(first.batch(step), make().batch(step))
+  assert same(first.batch(17), late)
+  other = Loader(toy_dataset(ALL, 50), "train", 8, seed=4)
+  assert not np.array_equal(other.batch(0).index, first.batch(0).index)
+
+
+def test_index_labels_and_inputs_belong_together():
+  data = toy_dataset(ALL, 50)
+  loader = Loader(data, "train", 8, seed=0, augment=False)
+  for step in (0, 5, 11):
+    batch = loader.batch(step)
+    for row, i in enumerate(batch.index):
+      sample = data.sources["train"][int(i)]
+      assert sample["label"] == batch.labels[row]
+      for m, x in sample["inputs"].items():
+        np.testing.assert_array_equal(batch.inputs[m][row], x)
+
+
+def epoch_indices(loader, epoch):
+  n = loader.steps_per_epoch
+  steps = range(epoch * n, (epoch + 1) * n)
+  return np.concatenate([loader.batch(s).index for s in steps])
+
+
+def test_each_epoch_is_another_permutation():
+  loader = make(n=48)
+  epochs = [epoch_indices(loader, e) for e in range(4)]
+  for order in epochs:
+    np.testing.assert_array_equal(np.sort(order), np.arange(48))
+  for a, b in itertools.combinations(epochs, 2):
+    assert not np.array_equal(a, b)
+
+
+def test_seeds_do_not_share_orders():
+  orders = [
+    tuple(epoch_indices(Loader(toy_dataset(), "train", 8, seed=s), e))
+    for s in range(4)
+    for e in range(4)
+  ]
+  assert len(set(orders)) == len(orders)
+
+
+def test_the_remainder_is_dropped_within_an_epoch():
+  loader = make(n=50)
+  assert loader.steps_per_epoch == 6
+  dropped = []
+  for epoch in range(4):
+    order = epoch_indices(loader, epoch)
+    assert len(set(order.tolist())) == 48  # none twice
+    dropped.append(frozenset(range(50)) - set(order.tolist()))
+  assert len(set(dropped)) > 1  # not always the same ones
+
+
+def test_without_shuffling_the_order_is_the_splits():
+  loader = make(n=50, shuffle=False)
+  for epoch in (0, 2):
+    np.testing.assert_array_equal(epoch_indices(loader, epoch), np.arange(48))
+
+
+def test_augmentation_differs_between_epochs_and_can_be_turned_off():
+  data = toy_dataset(("array",), 8)
+  on = Loader(data, "train", 8, seed=0, shuffle=False)
+  off = Loader(data, "train", 8, seed=0, shuffle=False, augment=False)
+  a, b = on.batch(0).inputs["array"], on.batch(1).inputs["array"]
+  assert not np.array_equal(a, b)
+  plain = off.batch(0).inputs["array"]
+  assert not np.array_equal(a, plain)
+  assert same(off.batch(0), off.batch(1))
+  source = data.sources["train"]
+  np.testing.assert_array_equal(plain[2], source[2]["inputs"]["array"])
+
+
+@pytest.mark.parametrize("start", [0, 5, 13])
+def test_stream_equals_random_access(start):
+  loader = make()
+  for step, batch in enumerate(itertools.islice(loader.stream(start), 9)):
+    assert same(batch, loader.batch(start + step))
+
+
+def test_resume_continues_the_stream():
+  whole = list(itertools.islice(make().stream(0), 15))
+  resumed = list(itertools.islice(make().stream(7), 8))
+  assert all(same(a, b) for a, b in zip(whole[7:], resumed, strict=True))
+
+
+@pytest.mark.parametrize("n,size,sizes", [
+  (50, 8, [8] * 6 + [2]), (48, 8, [8] * 6), (5, 8, [5]), (1, 1, [1]),
+])  # fmt: skip
+def test_padded_is_one_pass_in_order(n, size, sizes):
+  data = toy_dataset(ALL, n)
+  batches = list(Loader(data, "train", size, seed=0).padded())
+  assert [int(b.mask.sum()) for b in batches] == sizes
+  kept = [b.index[b.mask > 0] for b in batches]
+  np.testing.assert_array_equal(np.concatenate(kept), np.arange(n))
+  for batch in batches:
+    assert batch.labels.shape == (size,)
+    hidden = batch.mask == 0
+    assert (batch.labels[hidden] == 0).all()
+    assert not any(x[hidden].any() for x in batch.inputs.values())
+  first = data.sources["train"][0]["inputs"]["array"]  # not augmented
+  np.testing.assert_array_equal(batches[0].inputs["array"][0], first)
+
+
+def join(parts):
+  return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_each_batch(count):
+  whole = make()
+  parts = [make(process_index=p, process_count=count) for p in range(count)]
+  assert {p.steps_per_epoch for p in parts} == {whole.steps_per_epoch}
+  for step in (0, 4, 11):
+    assert same(join([p.batch(step) for p in parts]), whole.batch(step))
+  padded = zip(*(p.padded() for p in parts), strict=True)
+  for batches, expected in zip(padded, whole.padded(), strict=True):
+    assert same(join(batches), expected)
+
+
+def test_too_large_a_batch_names_both_numbers_and_the_fix():
+  loader = make(n=5, batch_size=8)
+  message = r"batch_size 8 .*'train', which has 5 .*at most 5"
+  for access in (lambda: loader.batch(0), lambda: loader.stream(0)):
+    with pytest.raises(ValueError, match=message):
+      access()
+  assert loader.steps_per_epoch == 0
+
+
+@pytest.mark.parametrize("options,message", [
+  ({"split": "tets"}, "unknown split 'tets'.*'test'.*train, outer, val, test"),
+  ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+  ({"process_count": 3}, "batch_size 8 must be a multiple of the 3 processes"),
+  ({"process_index": 2, "process_count": 2}, r"lie in \[0, 2\), got 2"),
+])  # fmt: skip
+def test_bad_arguments(options, message):
+  with pytest.raises(ValueError, match=message):
+    make(**options)
+
+
+def test_negative_step_and_empty_split():
+  with pytest.raises(ValueError, match="step must be >= 0, got -1"):
+    make().batch(-1)
+  with pytest.raises(ValueError, match="split 'outer' of 'toy' is empty"):
+    make(n=3, split="outer", batch_size=1)
+
+
+def test_a_sample_unlike_its_spec_is_named():
+  data = toy_dataset(("array",), 8)
+  sample = {"inputs": {"array": np.zeros(4)}, "label": 0, "id": "odd"}
+  broken = Dataset(data.spec, {"train": [sample] * 8})
+  with pytest.raises(ValueError, match=r"'odd', modality 'array': float64"):
+    Loader(broken, "train", 4, seed=0).batch(0)
+
+
+@pytest.mark.parametrize("modalities", [("text",), ("image", "array"), ALL])
+def test_any_number_of_modalities(modalities):
+  loader = Loader(toy_dataset(modalities), "val", 4, seed=0)
+  assert set(loader.batch(0).inputs) == set(modalities)
+
+
+def test_batches_are_writable_copies():
+  loader = make(augment=False)
+  expected = loader.batch(0)
+  loader.batch(0).inputs["image"][:] = 0
+  assert same(loader.batch(0), expected)

@@ -1,0 +1,135 @@
+"""The learned α: its gradient against dense algebra and finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toys
+from jax.flatten_util import ravel_pytree
+
+from dmg_jax.bilevel.alpha import AlphaOptimiser
+from dmg_jax.methods import lb, lb_forward
+from dmg_jax.methods._matching import Matching
+from dmg_jax.methods.joint import classification
+
+RAW = {"normalise": "none", "rate": 1e-12}
+
+
+def wide(tree):
+  """Every float leaf in float64."""
+
+  def leaf(x):
+    return x.astype(jnp.float64) if x.dtype == jnp.float32 else x
+
+  return jax.tree.map(leaf, tree)
+
+
+def total(run, batch, params, alpha, scaled=True):
+  outputs, _ = run.problem.forward(params, {}, batch.inputs, None, True)
+  cls, _ = classification(outputs, batch)
+  return (1 - alpha) * cls + alpha * Matching(scaled=scaled)(outputs, batch)
+
+
+def heldout(run, batch, params):
+  outputs, _ = run.problem.forward(params, {}, batch.inputs, None, False)
+  return classification(outputs, batch)[0]
+
+
+def dense_hypergradient(run, params, alpha, inner, outer, damping=0.0):
+  """Equation 3 with every matrix written out."""
+  flat, back = ravel_pytree(params)
+  f = lambda x, a: total(run, inner, back(x), a)
+  hessian = np.asarray(jax.hessian(f)(flat, alpha))
+  hessian = hessian + damping * np.eye(flat.size)
+  mixed = np.asarray(jax.jacfwd(jax.grad(f), argnums=1)(flat, alpha))
+  v = np.asarray(jax.grad(lambda x: heldout(run, outer, back(x)))(flat))
+  return -mixed @ np.linalg.solve(hessian, v)
+
+
+@pytest.mark.parametrize("solver", ["dense", "cg", "gmres"])
+def test_implicit_gradient_is_equation_3(solver):
+  damping = 100.0 if solver == "cg" else 0.5
+  method = lb.make(solver=solver, iterations=200, damping=damping, **RAW)
+  run = toys.Run(method, 2, "concat")
+  state = wide(run.fresh())
+  inner, outer = wide(toys.batch(2)), wide(toys.batch(2, seed=1))
+  params = state.params
+  expected = dense_hypergradient(
+    run, params, jnp.float64(0.5), inner, outer, damping
+  )
+  _, metrics = run.outer(state, inner, outer)
+  np.testing.assert_allclose(metrics["hypergradient"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_trajectory_gradient_is_the_finite_difference(optimiser):
+  """dL/dα of a whole run, moments included: retrained at α ± ε."""
+  outer = wide(toys.batch(2, seed=9))
+
+  def trained(alpha):
+    run = toys.Run(
+      lb_forward.make(start=0.4, **RAW), 2, "concat", optimiser, rate=0.05
+    )
+    state = wide(run.fresh())
+    value = state.method.alpha.replace(value=jnp.float64(alpha))
+    state = state.replace(method=state.method.replace(alpha=value))
+    for seed in range(4):
+      state, _ = run.step(state, wide(toys.batch(2, seed=seed)))
+    return run, state
+
+  eps = 1e-5
+  loss = [
+    float(heldout(run, outer, state.params))
+    for run, state in (trained(0.4 + eps), trained(0.4 - eps))
+  ]
+  run, state = trained(0.4)
+  _, metrics = run.outer(state, outer, outer)
+  expected = (loss[0] - loss[1]) / (2 * eps)
+  np.testing.assert_allclose(metrics["hypergradient"], expected, rtol=1e-5)
+
+
+def test_tangent_starts_again_after_each_outer_step():
+  run = toys.run_of("lb_forward")
+  state, _ = run.step(run.fresh(), toys.batch(2))
+  assert any(jnp.any(t != 0) for t in jax.tree.leaves(state.method.tangent))
+  state, _ = run.outer(state, toys.batch(2), toys.batch(2, seed=1))
+  assert all(jnp.all(t == 0) for t in jax.tree.leaves(state.method.tangent))
+
+
+def test_sign_moves_by_the_rate():
+  chain = AlphaOptimiser(0.5, 0.1, "sign")
+  alpha = chain.init()
+  for gradient, expected in ((1e-9, 0.4), (1e6, 0.3), (-2.0, 0.4)):
+    alpha = chain.update(alpha, jnp.float32(gradient))
+    np.testing.assert_allclose(alpha.value, expected, rtol=1e-6)
+
+
+def test_none_is_algorithm_1():
+  chain = AlphaOptimiser(0.5, 0.1, "none")
+  alpha = chain.update(chain.init(), jnp.float32(2.5))
+  np.testing.assert_allclose(alpha.value, 0.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("normalise", ["sign", "rms", "clip", "none"])
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_stays_in_its_bounds_and_ignores_nan(normalise, optimiser):
+  chain = AlphaOptimiser(0.5, 0.3, normalise, optimiser, 0.5)
+  alpha = chain.init()
+  for gradient in (1.0, 5.0, 1.0, jnp.nan, jnp.inf, -9.0, -9.0, -9.0, -9.0):
+    before = alpha
+    alpha = chain.update(alpha, jnp.float32(gradient))
+    assert 0 <= alpha.value <= 1
+    if not np.isfinite(gradient):
+      assert toys.same(before, alpha)
+  assert alpha.value > 0
+
+
+def test_rms_is_free_of_scale():
+  values = []
+  for scale in (1e-6, 1.0, 1e5):
+    chain = AlphaOptimiser(0.5, 0.05, "rms")
+    alpha = chain.init()
+    for gradient in (1.0, -0.5, 2.0):
+      alpha = chain.update(alpha, jnp.float32(scale * gradient))
+    values.append(float(alpha.value))
+  np.testing.assert_allclose(values, values[0], rtol=1e-2)

@@ -1,0 +1,256 @@
+"""The report from files alone: finished, unfinished, and odd runs."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pytest
+from fake_runs import STEPS, config, features, run, seeds
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from dmg_jax.logging import MetricsFile, write_json
+from dmg_jax.report import html, reading, write_report
+from dmg_jax.report.curves import _spread
+from dmg_jax.report.features import load_features
+
+PICTURES = {"loss", "alpha", "accuracy", "gap"}
+VOID = {"meta", "img"}
+
+
+class Checker(HTMLParser):
+  """Balanced tags, and what the page refers to."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.open, self.links, self.tags = [], [], []
+    self.feed(text)
+    assert not self.open
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    self.links += [v for k, v in attrs if k in ("src", "href")]
+    if tag not in VOID:
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+
+@pytest.fixture
+def quick(monkeypatch):
+  """Pictures are drawn up but not rendered: for tests of the page."""
+
+  def savefig(figure, path, **options):
+    del figure, options
+    path.write_bytes(b"picture")
+
+  monkeypatch.setattr(Figure, "savefig", savefig)
+
+
+def check(workdir, expected):
+  """Writes the report and checks the page; returns it."""
+  path = write_report(workdir)
+  text = path.read_text(encoding="utf-8")
+  checker = Checker(text)
+  assert text.startswith("<!DOCTYPE html>")
+  assert path == workdir / "report" / "report.html"
+  assert not re.search(r"https?://|//cdn|<script|@import|url\(", text)
+  assert all(x.startswith("data:image/png;base64,") for x in checker.links)
+  assert len(checker.links) == len(expected)
+  assert {p.stem for p in path.parent.glob("*.png")} == expected
+  assert {p.stem for p in path.parent.glob("*.pdf")} == expected
+  return text.replace("&nbsp;", " ")
+
+
+def check_pictures(workdir):
+  """Of the right size, neither blank nor full."""
+  for png in (workdir / "report").glob("*.png"):
+    image = imread(png)
+    assert image.shape[1] == 990  # 3.3 in at 300 dpi.
+    assert 0.01 < (image[..., :3].min(axis=-1) < 0.9).mean() < 0.6
+    pdf = png.with_suffix(".pdf").read_bytes()
+    assert pdf.startswith(b"%PDF") and len(pdf) > 2000
+
+
+def test_complete(tmp_path):
+  results = run(tmp_path)
+  text = check(tmp_path, PICTURES)
+  for m in ("fused", "image", "text"):
+    shown = f"{100 * results['test'][m]['accuracy']:.1f}"
+    assert f"{m} {shown} %" in text and f"<td>{shown}</td>" in text
+  assert "R1 split head" in text and "0123abc" in text
+  assert "python launch.py --config=configs/openmoji.py:lb" in text
+  assert "±" not in text and "nfinished" not in text
+  check_pictures(tmp_path)
+  files = sorted((tmp_path / "report").iterdir())
+  before = [p.read_bytes() for p in files]
+  write_report(tmp_path)
+  assert [p.read_bytes() for p in files] == before
+
+
+def test_unfinished(tmp_path, quick):
+  run(tmp_path, epochs=4, done=False)
+  text = check(tmp_path, PICTURES - {"gap"})
+  assert "unfinished: 4 of 30 epochs" in text
+  assert "No test results" in text and "<table>" not in text
+
+
+def test_nothing_logged_and_torn_line(tmp_path, quick):
+  config(tmp_path, ("image", "text"))
+  assert "unfinished: 0 of 30" in check(tmp_path, set())
+  (tmp_path / "metrics.jsonl").write_text('{"step": 3, "epo')
+  assert "unfinished: 0 of 30" in check(tmp_path, set())
+
+
+def test_one_epoch_and_old_pictures_go(tmp_path, quick):
+  run(tmp_path, epochs=1)
+  check(tmp_path, PICTURES)
+  (tmp_path / "test_features.npz").unlink()
+  check(tmp_path, PICTURES - {"gap"})
+
+
+def test_no_alpha(tmp_path, quick):
+  run(tmp_path, alpha=False)
+  text = check(tmp_path, PICTURES - {"alpha"})
+  assert "this method has none" in text
+
+
+def test_one_modality(tmp_path, quick):
+  run(tmp_path, ("text",), alpha=False)
+  text = check(tmp_path, PICTURES - {"alpha"})
+  assert "Gap between" not in text and ">gap<" not in text
+
+
+def test_three_modalities(tmp_path, quick):
+  run(tmp_path, ("image", "text", "audio"))
+  text = check(tmp_path, PICTURES)
+  for pair in ("image–text", "image–audio", "text–audio"):
+    assert pair in text
+
+
+def test_several_seeds(tmp_path):
+  runs = seeds(tmp_path)
+  text = check(tmp_path, PICTURES)
+  own = [100 * r["test"]["fused"]["accuracy"] for r in runs]
+  shown = f"{np.mean(own):.1f} ± {np.std(own, ddof=1):.1f}"
+  assert f"<td>{shown}</td>" in text and f"3 seeds: fused {shown} %" in text
+  check_pictures(tmp_path)
+
+
+def test_seeds_unfinished(tmp_path, quick):
+  seeds(tmp_path)
+  (tmp_path / "results.json").unlink()
+  (tmp_path / "seed_2" / "results.json").unlink()
+  text = check(tmp_path, PICTURES)
+  assert "Unfinished: 2 of the seeds" in text
+
+
+def test_everything_is_escaped(tmp_path, quick):
+  evil = "<script>alert('$x_1$ & \"y\"')"
+  run(tmp_path, (evil, "text"))
+  stored = json.loads((tmp_path / "config.json").read_text())
+  stored["git"] = evil
+  stored["versions"][evil] = evil
+  stored["config"] |= {"recipe": evil, "variant": evil, evil: evil}
+  write_json(tmp_path / "config.json", stored)
+  check(tmp_path, PICTURES)
+
+
+def test_nan_is_drawn_around(tmp_path, quick):
+  run(tmp_path)
+  file = MetricsFile(tmp_path)
+  place = {"step": 31 * STEPS, "epoch": 31}
+  file.write({**place, "split": "train", "loss": float("nan")})
+  file.write({**place, "split": "val", "fused/loss": float("inf")})
+  file.close()
+  check(tmp_path, PICTURES)
+
+
+def test_features_of_other_sizes_are_left_out(tmp_path, quick):
+  run(tmp_path, ("image", "text", "audio"))
+  rng = np.random.default_rng(0)
+  features(tmp_path, {"image": 64, "text": 64, "audio": 10}, rng)
+  text = check(tmp_path, PICTURES)
+  assert "of another size: audio" in text
+  features(tmp_path, {"image": 64, "text": 1}, rng)
+  check(tmp_path, PICTURES)
+
+
+def test_projection(tmp_path):
+  """PCA by the SVD, distances as the evaluation has them."""
+  rng = np.random.default_rng(0)
+  found = features(tmp_path, {"a": 9, "b": 9}, rng, n=40)
+  saved = load_features(tmp_path)
+  rows = np.concatenate([found["a"], found["b"]])
+  centred = rows - rows.mean(axis=0)
+  _, s, vt = np.linalg.svd(centred, full_matrices=False)
+  got = saved["points"].reshape(80, 2)
+  want = centred @ vt[:2].T
+  np.testing.assert_allclose(np.abs(got), np.abs(want), atol=1e-6)
+  np.testing.assert_allclose(saved["explained"], (s**2 / (s**2).sum())[:2])
+  distance = np.linalg.norm(found["a"].mean(axis=0) - found["b"].mean(axis=0))
+  np.testing.assert_allclose(saved["distances"][0, 1], distance)
+  np.testing.assert_allclose(
+    saved["centroids"], saved["points"].mean(axis=1), atol=1e-6
+  )
+  assert saved["classes"].tolist() == [str(i) for i in range(8)]
+
+
+def test_epochs_counted_from_zero_or_one():
+  def make(first):
+    lines = [
+      {"step": 10 * e, "epoch": e - 1 + first, "split": "val", "x": 1.0}
+      for e in (1, 2, 3)
+    ]
+    return reading.Run("", lines, None, None).series("val", "x")[0].tolist()
+
+  assert make(0) == make(1) == [1, 2, 3]
+
+
+def test_labels_are_moved_apart():
+  given = [0.1, 0.11, 0.12, 0.5, 0.9]
+  moved = _spread(given, 0.1)
+  assert all(b - a > 0.1 - 1e-12 for a, b in itertools.pairwise(moved))
+  np.testing.assert_allclose(moved, [0.01, 0.11, 0.21, 0.5, 0.9])
+
+
+def test_errors_name_path_and_fix(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"no work directory .*nowhere"):
+    write_report(tmp_path / "nowhere")
+  with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+    write_report(tmp_path)
+  (tmp_path / "config.json").write_text('{"config": ')
+  with pytest.raises(ValueError, match=r"config\.json is damaged"):
+    write_report(tmp_path)
+  config(tmp_path, ("image", "text"))
+  (tmp_path / "test_features.npz").write_bytes(b"PK no")
+  with pytest.raises(ValueError, match=r"features\.npz is damaged"):
+    write_report(tmp_path)
+
+
+def test_stored_command_is_shown(tmp_path):
+  run(tmp_path)
+  stored = json.loads((tmp_path / "config.json").read_text())
+  words = ["python", "launch.py", "--config=a b.py:lb"]
+  write_json(tmp_path / "config.json", {**stored, "command": words})
+  line = html.command(reading.read(tmp_path))
+  assert line == "python launch.py '--config=a b.py:lb'"
+
+
+def test_no_global_side_effects(tmp_path, quick):
+  run(tmp_path, epochs=2, done=False)
+  before = dict(matplotlib.rcParams)
+  write_report(tmp_path)
+  assert dict(matplotlib.rcParams) == before
+  code = (
+    "import sys; from dmg_jax.report import write_report; "
+    f"write_report({str(tmp_path)!r}); "
+    "sys.exit(bool({'jax', 'matplotlib.pyplot', 'sklearn'} & set(sys.modules)))"
+  )
+  subprocess.run([sys.executable, "-c", code], check=True)

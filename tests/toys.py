@@ -1,0 +1,146 @@
+"""A small problem with any number of modalities, for tests of methods."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs.recipes import RECIPES
+from dmg_jax import build, classifier, optim, steps
+from dmg_jax.types import Batch, Method, Problem, TrainState
+
+CLASSES, SIZES = 3, (5, 4, 6)
+NAMES = ("image", "text", "audio")
+
+
+def batch(modalities: int, size: int = 8, seed: int = 0) -> Batch:
+  """Random inputs that carry the label, no padding."""
+  rng = np.random.default_rng(seed)
+  labels = rng.integers(0, CLASSES, size)
+  inputs = {
+    m: rng.normal(size=(size, d)).astype(np.float32) + labels[:, None] / 2
+    for m, d in zip(NAMES[:modalities], SIZES, strict=False)
+  }
+  return Batch(
+    {m: jnp.asarray(x, jnp.float32) for m, x in inputs.items()},
+    jnp.asarray(labels, jnp.int32),
+    jnp.ones(size, jnp.float32),
+    jnp.arange(size, dtype=jnp.int32),
+  )
+
+
+@functools.cache
+def problem(
+  modalities: int,
+  fusion: str = "concat",
+  norm: str = "none",
+  dropout: float = 0.0,
+  seed: int = 0,
+):
+  """MLP encoders and a fusion: ``(problem, params, stats)``."""
+  encoder = {
+    "name": "small.MLP",
+    "features": 6,
+    "widths": (8,),
+    "norm": norm,
+    "dropout": dropout,
+  }
+  model = build.make_classifier(
+    dict.fromkeys(NAMES[:modalities], encoder), {"name": fusion}, CLASSES
+  )
+  inputs = batch(modalities).inputs
+  params, stats = classifier.init(model, inputs, jax.random.key(seed))
+  return classifier.bind(model, params), params, stats
+
+
+def fusion_of(method: str) -> str:
+  """The fusion that the recipes use a method with."""
+  return next(r.fusion for r in RECIPES.values() if r.method == method)
+
+
+def make_method(name: str, **kwargs) -> Method:
+  """The method with its defaults; what has none is filled in."""
+  if name == "unimodal":
+    kwargs.setdefault("modality", NAMES[0])
+  return build.make_method(name, **kwargs)
+
+
+class Run:
+  """A method bound to a toy problem, with compiled steps."""
+
+  def __init__(
+    self,
+    method: Method,
+    modalities: int = 2,
+    fusion: str = "concat",
+    optimiser: str = "adam",
+    rate: float = 1e-2,
+    **options,
+  ):
+    self.problem, self.params, self.stats = problem(
+      modalities, fusion, **options
+    )
+    self.method = method
+    self.init_opt, self.apply = optim.make(
+      self.problem.owner, lambda step: jnp.float32(rate), name=optimiser
+    )
+    self.step = steps.make_train_step(self.problem, method, self.apply, 0)
+    self.outer = None
+    if method.outer_step is not None:
+      self.outer = steps.make_outer_step(self.problem, method, 0)
+
+  def fresh(self) -> TrainState:
+    """A state that shares no buffer with any other."""
+    copy = jax.tree.map(lambda x: x.copy(), (self.params, self.stats))
+    return steps.init_state(
+      self.problem, self.method, *copy, self.init_opt, seed=0
+    )
+
+
+@functools.cache
+def run_of(name: str, modalities: int = 2, **options) -> Run:
+  """A method with its defaults and its recipe's fusion, compiled once."""
+  return Run(make_method(name), modalities, fusion_of(name), **options)
+
+
+class ToyData:
+  """``types.Data`` on toy batches."""
+
+  def __init__(self, modalities: int, epochs: int = 4, steps_per_epoch: int = 3):
+    self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+    self.modalities = modalities
+
+  def batches(self, split: str):
+    """Two batches a split."""
+    start = {"train": 10, "outer": 20, "val": 30}[split]
+    for seed in (start, start + 1):
+      yield batch(self.modalities, seed=seed)
+
+
+def same(x, y) -> bool:
+  """Every leaf equal to the bit."""
+  return jax.tree.all(
+    jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), x, y)
+  )
+
+
+def assert_close(x, y, rtol=1e-5, atol=1e-6):
+  """Every leaf close."""
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), x, y
+  )
+
+
+def finite(tree) -> bool:
+  """Every leaf finite."""
+  return all(np.isfinite(x).all() for x in jax.tree.leaves(tree))
+
+
+def with_params(run: Run, params) -> TrainState:
+  """A fresh state with other weights."""
+  return run.fresh().replace(params=params)
+
+
