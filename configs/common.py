@@ -18,6 +18,9 @@ from ml_collections import ConfigDict, config_dict
 from configs.recipes import RECIPES
 from dmg_jax import build
 
+# A ConfigDict; checkers cannot know its fields.
+Config = Any
+
 # What a recipe string may set besides its method's options: name -> path.
 SHORT = {
   "seed": "seed",
@@ -30,47 +33,52 @@ SHORT = {
 }
 
 
-def base() -> ConfigDict:
+def base() -> Config:
   """A config without data set and recipe."""
-  return ConfigDict({
-    "recipe": "",
-    "variant": "",  # The whole string after the colon; names the workdir.
-    "seed": 0,
-    "seeds": 1,
-    "data": {"name": "", "dir": "data"},
-    "encoders": {},
-    "fusion": {"name": "concat"},
-    "method": {},
-    "optimiser": {
-      "name": "adam",
-      "learning_rate": 1e-3,
-      "schedule": "constant",
-      "warmup_epochs": 0,
-      "momentum": 0.9,
-      "weight_decay": 0.0,
-      "clip_norm": config_dict.placeholder(float),
-    },
-    "train": {
-      "epochs": 30,
-      "batch_size": 64,
-      "outer_batch_size": 64,
-      "select": "best",
-      "checkpoint_steps": 0,
-      "log_steps": 10,
-    },
-    "eval": {"batch_size": 256, "split": "test"},
-  })
+  return ConfigDict(
+    {
+      "recipe": "",
+      "variant": "",  # The whole string after the colon; names the workdir.
+      "seed": 0,
+      "seeds": 1,
+      "data": {"name": "", "dir": "data"},
+      "encoders": {},
+      "fusion": {"name": "concat"},
+      "method": {},
+      "optimiser": {
+        "name": "adam",
+        "learning_rate": 1e-3,
+        "schedule": "constant",
+        "warmup_epochs": 0,
+        "momentum": 0.9,
+        "weight_decay": 0.0,
+        "clip_norm": config_dict.placeholder(float),
+      },
+      "train": {
+        "epochs": 30,
+        "batch_size": 64,
+        "outer_batch_size": 64,
+        "select": "best",
+        "checkpoint_steps": 0,
+        "log_steps": 10,
+      },
+      "eval": {"batch_size": 256, "split": "test"},
+    }
+  )
 
 
 def options(factory: Callable[..., Any], skip: tuple[str, ...] = ()) -> dict:
-  """The keyword arguments of ``factory`` with their defaults.
+  """Keyword-only arguments of a function, or fields of a module, defaults.
 
   An option whose default is ``None`` becomes a typed placeholder.
   """
   hints = typing.get_type_hints(factory)
+  is_class = inspect.isclass(factory)
   found = {}
   for name, p in inspect.signature(factory).parameters.items():
     if name in skip:
+      continue
+    if p.kind is not inspect.Parameter.KEYWORD_ONLY and not is_class:
       continue
     if p.default is None:
       union = typing.get_args(hints[name])
@@ -115,7 +123,7 @@ def parse(arg: str | None) -> tuple[str, dict[str, Any]]:
   return recipe, given
 
 
-def with_recipe(config: ConfigDict, arg: str | None) -> ConfigDict:
+def with_recipe(config: Config, arg: str | None) -> Config:
   """The config with recipe and keys of ``arg`` set, locked.
 
   Raises:
@@ -144,7 +152,7 @@ def with_recipe(config: ConfigDict, arg: str | None) -> ConfigDict:
   return config
 
 
-def _assign(config: ConfigDict, path: str, value: Any) -> None:
+def _assign(config: Config, path: str, value: Any) -> None:
   try:
     config.update_from_flattened_dict({path: value})
   except (TypeError, ValueError) as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
-from configs.common import SHORT
+from configs.common import SHORT, Config
 from configs.recipes import RECIPES
 
 _OVERRIDE = re.compile(r"^--?(?:no)?config\.([^=]+)")
@@ -22,7 +22,7 @@ class UsageError(Exception):
   """A command line that means nothing; the text says what would."""
 
 
-class Help(Exception):
+class Help(Exception):  # noqa: N818
   """``--help`` was asked for; the text is the help."""
 
 
@@ -71,7 +71,7 @@ def _config_files() -> list[str]:
   ]
 
 
-def _load(given: str) -> ConfigDict:
+def _load(given: str) -> Config:
   """The config as the flag will load it, for its errors' sake."""
   file, _, arg = given.partition(":")
   path = Path(file)
@@ -90,7 +90,7 @@ def _load(given: str) -> ConfigDict:
     raise UsageError(_first_line(error)) from error
 
 
-def _check_fields(argv: list[str], config: ConfigDict) -> None:
+def _check_fields(argv: list[str], config: Config) -> None:
   fields = sorted(_fields(config))
   for word in argv[1:]:
     match = _OVERRIDE.match(word)
@@ -99,7 +99,7 @@ def _check_fields(argv: list[str], config: ConfigDict) -> None:
       raise UsageError(f"unknown field config.{match[1]}{near}")
 
 
-def _fields(config: ConfigDict, path: str = "") -> Iterable[str]:
+def _fields(config: Config, path: str = "") -> Iterable[str]:
   for key in config:
     value = config.get_oneway_ref(key).get()
     if isinstance(value, ConfigDict):

@@ -7,14 +7,16 @@ alone; image is the weak modality.
 """
 
 from configs import common
+from data_pipelines import openmoji
 
 
 def get_config(arg=None):
   """The config of ``<recipe>[,key=value...]``."""
   config = common.base()
-  config.data.update(name="openmoji", image_size=32, max_words=12)
+  config.data.update(common.options(openmoji.load), name="openmoji")
+  config.data.image_size = 24
   config.encoders = {
-    "image": common.encoder("small.ConvNet"),
-    "text": common.encoder("small.WordBag"),
+    "image": common.encoder("small.ConvNet", widths=(16, 32, 64), dropout=0.2),
+    "text": common.encoder("small.WordBag", dropout=0.4),
   }
   return common.with_recipe(config, arg)

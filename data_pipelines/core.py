@@ -219,8 +219,8 @@ class Dataset:
         raise unknown("modality", m, self.spec.modalities)
     kept = {m: s for m, s in self.spec.modalities.items() if m in modalities}
     if not kept:
-      raise ValueError("keep at least one modality of " + _list(
-        self.spec.modalities))  # fmt: skip
+      names = ", ".join(self.spec.modalities)
+      raise ValueError(f"keep at least one modality of {names}")
     return Dataset(
       dataclasses.replace(self.spec, modalities=kept),
       {k: _Selected(s, tuple(kept)) for k, s in self.sources.items()},
@@ -233,11 +233,9 @@ def unknown(what: str, value: object, known: Iterable[str]) -> ValueError:
   known = list(known)
   close = difflib.get_close_matches(str(value), known, n=1)
   hint = f" (did you mean {close[0]!r}?)" if close else ""
-  return ValueError(f"unknown {what} {value!r}{hint}; known: {_list(known)}")
-
-
-def _list(names: Iterable[str]) -> str:
-  return ", ".join(names) or "none"
+  return ValueError(
+    f"unknown {what} {value!r}{hint}; known: {', '.join(known)}"
+  )
 
 
 def pipelines() -> list[str]:
@@ -265,7 +263,7 @@ def build(
     ValueError: an unknown name, option or modality, with the choices.
     DataError: prepared data that are damaged.
   """
-  module, _ = _pipeline(name, options)
+  module = _pipeline(name, options)
   dataset = module.load(data_dir, **_accepted(module.load, options))
   return dataset if modalities is None else dataset.select(modalities)
 
@@ -277,7 +275,7 @@ def prepare(
 
   Data that are there and whole stay as they are; damaged ones are made anew.
   """
-  module, _ = _pipeline(name, options)
+  module = _pipeline(name, options)
   return module.prepare(data_dir, **_accepted(module.prepare, options))
 
 
@@ -286,19 +284,17 @@ def _pipeline(name: str, options: Mapping[str, Any]):
   if name not in known:
     raise unknown("data set", name, known)
   module = importlib.import_module(f"{__package__}.{name}")
-  choices = {**_options(module.load), **_options(module.prepare)}
+  choices = [*_options(module.load), *_options(module.prepare)]
   for option in options:
     if option not in choices:
       raise unknown(f"option of data set {name!r}:", option, choices)
-  return module, choices
+  return module
 
 
-def _options(function: Callable) -> dict[str, inspect.Parameter]:
-  parameters = inspect.signature(function).parameters
-  keyword = inspect.Parameter.KEYWORD_ONLY
-  return {k: p for k, p in parameters.items() if p.kind is keyword}
+def _options(function: Callable) -> list[str]:
+  parameters = inspect.signature(function).parameters.values()
+  return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
 def _accepted(function: Callable, options: Mapping[str, Any]):
-  accepted = _options(function)
-  return {k: v for k, v in options.items() if k in accepted}
+  return {k: options[k] for k in _options(function) if k in options}

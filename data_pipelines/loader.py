@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import grain
 import numpy as np
@@ -84,7 +84,7 @@ class Loader:
     samples = [self._samples[start + row] for row in range(self._local)]
     return self._stack(samples, self._local)
 
-  def stream(self, start_step: int = 0) -> Iterator[Batch]:
+  def stream(self, start_step: int = 0) -> grain.DatasetIterator[Batch]:
     """``batch(start_step)``, ``batch(start_step + 1)``, ... without end.
 
     Threads make batches ready ahead of their use.

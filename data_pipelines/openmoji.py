@@ -21,6 +21,7 @@ names and drawings alone, not from a random state or an order.
 from __future__ import annotations
 
 import collections
+import functools
 import importlib.metadata
 import importlib.resources
 import json
@@ -79,38 +80,34 @@ def load(
   """
   _check_range("image_size", image_size, 8, font.SIDE)
   _check_range("max_words", max_words, 1, 1000)
-  augment = {
-    "image": image.augmentation(
-      shift=shift, rotate=rotate, scale=scale, flip=flip
-    )
-  }
-  dropout = text.word_dropout(word_dropout)
-  if word_dropout > 0:
-    augment["text"] = dropout
-
+  augment = _augmentation(
+    word_dropout, shift=shift, rotate=rotate, scale=scale, flip=flip
+  )
   folder = storage.folder_of(data_dir, NAME, VERSION)
   if not folder.exists():
     prepare(data_dir)
   storage.check(folder)
+  return _assemble(folder, image_size, max_words, augment)
+
+
+def _assemble(
+  folder: pathlib.Path,
+  image_size: int,
+  max_words: int,
+  augment: dict[str, core.Augment],
+) -> core.Dataset:
+  """The prepared data in ``folder``; words are those of training names."""
   made = core.Report.read(folder)
   records = {s: storage.read(folder, s, ("image",)) for s in made.counts}
   names = [r["text"].decode() for r in records["train"]]
   vocabulary = text.WordVocabulary.build(names)
   modalities = {
     "image": core.ModalitySpec("image", (image_size, image_size, 3), "uint8"),
-    "text": core.ModalitySpec(
-      "text", (max_words,), "int32", vocab_size=len(vocabulary)
-    ),
+    "text": core.ModalitySpec("text", (max_words,), "int32", len(vocabulary)),
   }
-
-  def decode(record: dict[str, Any]) -> core.Sample:
-    inputs = {
-      "image": image.decode(record["image"], image_size),
-      "text": vocabulary.encode(record["text"].decode(), max_words),
-    }
-    label, key = int(record["label"]), record["id"].decode()
-    return {"inputs": inputs, "label": label, "id": key}
-
+  decode = functools.partial(
+    _decode, size=image_size, length=max_words, vocabulary=vocabulary
+  )
   sources = {
     split: core.cache_if_small(core.Decoded(r, decode), modalities)
     for split, r in records.items()
@@ -118,6 +115,28 @@ def load(
   sizes = {split: len(source) for split, source in sources.items()}
   spec = core.Spec(NAME, modalities, made.classes, sizes)
   return core.Dataset(spec, sources, augment)
+
+
+def _augmentation(
+  word_dropout: float, **geometry: Any
+) -> dict[str, core.Augment]:
+  dropout = text.word_dropout(word_dropout)
+  augment = {"image": image.augmentation(**geometry)}
+  return {**augment, "text": dropout} if word_dropout else augment
+
+
+def _decode(
+  record: dict[str, Any],
+  size: int,
+  length: int,
+  vocabulary: text.WordVocabulary,
+) -> core.Sample:
+  inputs = {
+    "image": image.decode(record["image"], size),
+    "text": vocabulary.encode(record["text"].decode(), length),
+  }
+  label, key = int(record["label"]), record["id"].decode()
+  return {"inputs": inputs, "label": label, "id": key}
 
 
 def prepare(data_dir: str | os.PathLike) -> core.Report:

@@ -8,6 +8,7 @@ start.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -23,14 +24,16 @@ class Checkpoints:
 
   def __init__(self, workdir: Path):
     """Opens (or makes) the folder; leftovers of a killed process go."""
-    policy = checkpoint_managers.AnyPreservationPolicy([
-      checkpoint_managers.LatestN(1),
-      checkpoint_managers.BestN(
-        get_metric_fn=lambda metrics: metrics[METRIC],
-        n=1,
-        keep_checkpoints_without_metrics=False,
-      ),
-    ])
+    policy = checkpoint_managers.AnyPreservationPolicy(
+      [
+        checkpoint_managers.LatestN(1),
+        checkpoint_managers.BestN(
+          get_metric_fn=lambda metrics: metrics[METRIC],
+          n=1,
+          keep_checkpoints_without_metrics=False,
+        ),
+      ]
+    )
     self._manager = ocp.CheckpointManager(
       (Path(workdir) / "checkpoints").absolute(),
       options=ocp.CheckpointManagerOptions(
@@ -49,9 +52,7 @@ class Checkpoints:
     if step in self._manager.all_steps():
       return
     metrics = None if val is None else {METRIC: float(val[METRIC])}
-    self._manager.save(
-      step, args=ocp.args.StandardSave(state), metrics=metrics
-    )
+    self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
 
   def last(self) -> int | None:
     """Step of the last checkpoint, ``None`` before the first."""
@@ -74,9 +75,8 @@ class Checkpoints:
     """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
-      return self._manager.restore(
-        step, args=ocp.args.StandardRestore(abstract)
-      )
+      args: Any = ocp.args.StandardRestore(abstract)
+      return cast(TrainState, self._manager.restore(step, args=args))
     except (ValueError, KeyError, TypeError) as error:
       raise ValueError(
         f"checkpoint {step} in {self._manager.directory} does not fit the "

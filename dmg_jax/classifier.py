@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -35,13 +36,14 @@ class Classifier(nn.Module):
     keep: Mapping[str, jax.Array] | None = None,
   ) -> Outputs:
     features = {
-      m: encoder(inputs[m], train)
-      for m, encoder in self.encoders.items()
+      m: encoder(inputs[m], train) for m, encoder in self.encoders.items()
     }
     fused = features
     if keep is not None:
-      fused = {m: z * keep[m].astype(z.dtype)[:, None] if m in keep else z
-               for m, z in features.items()}
+      fused = {
+        m: z * keep[m].astype(z.dtype)[:, None] if m in keep else z
+        for m, z in features.items()
+      }
     logits, unimodal = self.fusion(fused, train)
     return Outputs(logits, unimodal, features)
 
@@ -56,16 +58,22 @@ def init(
 
 
 def bind(model: Classifier, params: Params) -> Problem:
-  """The model as a ``Problem``: a pure forward pass and who owns each weight."""
+  """The model as a ``Problem``: pure forward pass, owner of each weight."""
 
-  def forward(params, stats, inputs, key, train, keep=None):
+  def forward(
+    params: Params,
+    stats: Stats,
+    inputs: Mapping[str, Any],
+    key: PRNGKeyArray | None,
+    train: bool,
+    keep: Mapping[str, jax.Array] | None = None,
+  ) -> tuple[Outputs, Stats]:
     rngs = None if key is None else {"dropout": key}
     variables = {"params": params, **stats}
+    apply = functools.partial(model.apply, variables, inputs, train, keep)
     if not (train and stats):
-      return model.apply(variables, inputs, train, keep, rngs=rngs), stats
-    outputs, new = model.apply(
-      variables, inputs, train, keep, rngs=rngs, mutable=list(stats)
-    )
+      return cast(Outputs, apply(rngs=rngs)), stats
+    outputs, new = cast(Any, apply(rngs=rngs, mutable=list(stats)))
     return outputs, dict(new)
 
   return Problem(forward, owners(params), tuple(model.encoders))

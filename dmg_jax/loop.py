@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -24,7 +25,7 @@ from dmg_jax.logging import Console, MetricsFile
 from dmg_jax.types import Batch, Metrics, TrainState
 
 
-class Diverged(RuntimeError):
+class DivergedError(RuntimeError):
   """A loss term or the weights became NaN or infinite."""
 
 
@@ -114,7 +115,7 @@ class Trainer:
     """Trains to the end, or until ``stop`` is set; saves either way.
 
     Raises:
-      Diverged: with the step and the term; nothing bad has been saved.
+      DivergedError: with the step and the term; nothing bad has been saved.
     """
     begin, first = time.monotonic(), int(state.step)
     step, stream = first, self.loader.stream(first)
@@ -136,15 +137,15 @@ class Trainer:
         self.setup.problem, state, self.data, epoch
       )
     pending: tuple[int, Metrics] | None = None
-    for step in range(step, (epoch + 1) * self.per_epoch):
+    for done in range(step + 1, (epoch + 1) * self.per_epoch + 1):
       batch = self.setup.place(next(stream))
       state, metrics = self.train_step(state, batch)
       # One step late, so that the device is never waited for.
       self._record(pending)
-      pending = step + 1, metrics
-      if self.outer_step and (step + 1) % self.outer_every == 0:
-        state = self._outer(state, batch, step + 1)
-      if self._save_here(step + 1, stop):
+      pending = done, metrics
+      if self.outer_step and done % self.outer_every == 0:
+        state = self._outer(state, batch, done)
+      if self._save_here(done, stop):
         self._record(pending)
         pending = None
         self.checkpoints.save(state, None)
@@ -162,6 +163,7 @@ class Trainer:
   def _outer(self, state, batch, step):
     number = step // self.outer_every - 1
     outer = self.setup.place(self.outer_loader.batch(number))
+    assert self.outer_step is not None
     state, metrics = self.outer_step(state, batch, outer)
     values = self._finite(step, metrics)
     self._write(step, "outer", values)
@@ -181,14 +183,14 @@ class Trainer:
     line = {"step": step, "epoch": epoch, "split": split}
     self.log.write({**line, **values})
 
-  def _finite(self, step: int, metrics: Metrics) -> dict[str, float]:
+  def _finite(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
     values = {k: float(v) for k, v in jax.device_get(metrics).items()}
     bad = [k for k, v in values.items() if not math.isfinite(v)]
     if bad:
       terms = [k for k in bad if k != "loss"] or bad
       last = self.checkpoints.last()
       kept = f"step {last} is kept" if last else "none had been saved yet"
-      raise Diverged(
+      raise DivergedError(
         f"{terms[0]} is {values[terms[0]]} at step {step}: training diverged. "
         f"Lower optimiser.learning_rate or set optimiser.clip_norm. Last good "
         f"checkpoint: {kept}."

@@ -119,7 +119,7 @@ def divergence(
   return masked_mean(each.sum(axis=-1), mask)
 
 
-def over_pairs(loss, values: Mapping[str, Array], mask, **kwargs):
+def over_pairs(loss, values: Mapping[str, Array], mask, **kwargs) -> Array:
   """Mean of ``loss(x, y, mask)`` over unordered pairs of modalities.
 
   Zero for a single modality, which has nothing to be matched with.
@@ -127,4 +127,5 @@ def over_pairs(loss, values: Mapping[str, Array], mask, **kwargs):
   pairs = list(itertools.combinations(values.values(), 2))
   if not pairs:
     return jnp.zeros((), jnp.promote_types(mask.dtype, jnp.float32))
-  return sum(loss(x, y, mask, **kwargs) for x, y in pairs) / len(pairs)
+  each = [loss(x, y, mask, **kwargs) for x, y in pairs]
+  return jnp.stack(each).mean()

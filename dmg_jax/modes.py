@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
+import sys
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from data_pipelines import core
 from dmg_jax import assemble, report, train
+from dmg_jax.assemble import Config
 from dmg_jax.checkpoint import Checkpoints
 from dmg_jax.evaluate import Evaluation, evaluate, make_eval_step
 from dmg_jax.logging import Console, write_json
 
 
 def run(
-  mode: str, config: ConfigDict, workdir: str | None, quiet: bool = False
+  mode: str, config: Config, workdir: str | None, quiet: bool = False
 ) -> int:
   """Dispatches a mode; ``workdir`` defaults to ``runs/<data>-<variant>``."""
   folder = Path(workdir or f"runs/{config.data.name}-{config.variant}")
@@ -30,7 +33,8 @@ def run(
 
 
 def _train(config, workdir, console) -> int:
-  train.run(config, workdir, console)
+  command = shlex.join(["python", *sys.argv])
+  train.run(config, workdir, console, command)
   return 0
 
 
@@ -81,10 +85,10 @@ def _runs(config, workdir: Path) -> list[Path]:
   return sorted(workdir.glob("seed_*")) or [workdir]
 
 
-def _inference(config: ConfigDict, folder: Path):
+def _inference(config: Config, folder: Path):
   """Restores the run in ``folder`` as it was configured and evaluates."""
   stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-  own = ConfigDict(stored["config"])
+  own: Config = ConfigDict(stored["config"])
   own.update(eval=config.eval, data={"dir": config.data.dir})
   setup = assemble.assemble(own)
   checkpoints = Checkpoints(folder)

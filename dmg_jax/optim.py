@@ -18,6 +18,10 @@ from jaxtyping import PyTree
 
 from dmg_jax.types import Apply, Params, TrainState
 
+# Under Adam's root, so that the derivative of a step (forward-mode α) is finite
+# at weights that never had a gradient, such as words not yet seen.
+_ROOT = 1e-30
+
 OPTIMISERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
 
@@ -34,9 +38,9 @@ def _direction(
   if name == "sgd":
     parts = [decay, optax.trace(momentum) if momentum else None]
   elif name == "adam":
-    parts = [decay, optax.scale_by_adam(b1=momentum)]
+    parts = [decay, optax.scale_by_adam(b1=momentum, eps_root=_ROOT)]
   elif name == "adamw":
-    parts = [optax.scale_by_adam(b1=momentum), decay]
+    parts = [optax.scale_by_adam(b1=momentum, eps_root=_ROOT), decay]
   else:
     raise ValueError(
       f"unknown optimiser {name!r}; choose from {', '.join(OPTIMISERS)}"
@@ -46,7 +50,7 @@ def _direction(
 
 def learning_rate(
   schedule: str, peak: float, steps: int, warmup: int = 0
-) -> Callable[[jax.Array], jax.Array]:
+) -> optax.Schedule:
   """``constant`` or ``cosine`` (to zero at ``steps``), linear warm-up first."""
   if schedule == "constant":
     after = optax.constant_schedule(peak)
@@ -62,7 +66,7 @@ def learning_rate(
 
 def make(
   owner: PyTree[str],
-  rate: Callable[[jax.Array], jax.Array],
+  rate: optax.Schedule,
   *,
   name: str = "adam",
   momentum: float = 0.9,
@@ -87,7 +91,7 @@ def make(
   """
   labels = sorted(set(jax.tree.leaves(owner)))
   direction = _direction(name, momentum, weight_decay)
-  chain = optax.partition({label: direction for label in labels}, owner)
+  chain = optax.partition(dict.fromkeys(labels, direction), owner)
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else None
 
   def apply(
@@ -118,7 +122,9 @@ def _factors(labels, scale):
 
 def _step(p, u, lr, factor):
   moved = p + (lr * factor * u).astype(p.dtype)
-  return moved if isinstance(factor, float) else jnp.where(factor == 0, p, moved)
+  return (
+    moved if isinstance(factor, float) else jnp.where(factor == 0, p, moved)
+  )
 
 
 def _keep_frozen(new, old, factors):

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dmg_jax import assemble, build, report
+from dmg_jax.assemble import Config
 from dmg_jax.logging import Console, write_json
 from dmg_jax.loop import Stop, Trainer
 from dmg_jax.types import TrainState
@@ -31,12 +32,21 @@ _VERSIONS = (
 
 
 def run(
-  config: ConfigDict, workdir: str | Path, console: Console | None = None
+  config: Config,
+  workdir: str | Path,
+  console: Console | None = None,
+  command: str | None = None,
 ) -> dict[str, Any] | None:
   """Trains every seed of ``config`` and reports.
 
   A run that was interrupted goes on where it stopped; one that is finished is
   only shown again.
+
+  Args:
+    config: as ``configs/*.py`` make it.
+    workdir: folder of the run; made once everything else is in order.
+    console: where to say what happens; standard output by default.
+    command: the command line, to be shown in the report.
 
   Returns:
     The contents of ``results.json``, or ``None`` if a signal stopped the run.
@@ -44,7 +54,7 @@ def run(
   Raises:
     ValueError: a config that cannot work, or a work directory that holds a
       run of another config.
-    loop.Diverged: training became NaN or infinite.
+    loop.DivergedError: training became NaN or infinite.
   """
   workdir, console = Path(workdir), console or Console()
   assemble.check(config)
@@ -54,9 +64,9 @@ def run(
     console.note(f"finished before: {done}")
     results = json.loads(done.read_text())
   elif config.seeds == 1:
-    results = _run_seed(config, workdir, console)
+    results = _run_seed(config, workdir, console, command)
   else:
-    results = _run_seeds(config, workdir, console)
+    results = _run_seeds(config, workdir, console, command)
   if results is not None:
     console.results(results)
     page = report.write_report(workdir)
@@ -64,9 +74,9 @@ def run(
   return results
 
 
-def _run_seeds(config, workdir, console):
+def _run_seeds(config, workdir, console, command):
   """One run a seed, in ``seed_<i>`` folders; then their mean and std."""
-  _write_config(config, workdir)
+  _write_config(config, workdir, command)
   runs = []
   for offset in range(config.seeds):
     one = ConfigDict(config.to_dict())
@@ -101,11 +111,11 @@ def _over_runs(statistic, values: list[Any]) -> Any:
   return float(statistic(np.asarray(values)))
 
 
-def _run_seed(config, workdir, console):
+def _run_seed(config, workdir, console, command=None):
   """Trains, then tests once; ``None`` if a signal came first."""
   begin = time.monotonic()
   setup = assemble.assemble(config)
-  _write_config(config, workdir)
+  _write_config(config, workdir, command)
   console.announce(describe(setup, workdir))
   trainer = Trainer(setup, workdir, console)
   try:
@@ -178,7 +188,7 @@ def describe(setup: assemble.Setup, workdir: Path) -> dict[str, Any]:
   }
 
 
-def _write_config(config: ConfigDict, workdir: Path) -> None:
+def _write_config(config, workdir: Path, command: str | None) -> None:
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / "config.json"
   if not path.exists():
@@ -187,11 +197,12 @@ def _write_config(config: ConfigDict, workdir: Path) -> None:
       "config": config.to_dict(),
       "versions": versions,
       "git": _revision(),
+      "command": command,
     }
     write_json(path, content)
 
 
-def _check_same(config: ConfigDict, workdir: Path) -> None:
+def _check_same(config: Config, workdir: Path) -> None:
   """Refuses to go on with a run of another config."""
   path = workdir / "config.json"
   if not path.exists():
@@ -204,9 +215,7 @@ def _check_same(config: ConfigDict, workdir: Path) -> None:
   new = _flat(json.loads(json.dumps(config.to_dict())))
   free = ("variant", "eval.", "data.dir")  # Change nothing that is learned.
   other = sorted(
-    k
-    for k in old | new
-    if old.get(k) != new.get(k) and not k.startswith(free)
+    k for k in old | new if old.get(k) != new.get(k) and not k.startswith(free)
   )
   if other:
     shown = ", ".join(f"{k} ({old.get(k)} there)" for k in other[:4])

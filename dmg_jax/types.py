@@ -32,8 +32,7 @@ Metrics = Mapping[str, Float[Array, ""]]
 Leaf = Any
 
 
-@struct.dataclass
-class Batch:
+class Batch(struct.PyTreeNode):
   """Samples of one step.
 
   Attributes:
@@ -50,8 +49,7 @@ class Batch:
   index: Leaf
 
 
-@struct.dataclass
-class Outputs:
+class Outputs(struct.PyTreeNode):
   """What a forward pass returns.
 
   Attributes:
@@ -106,8 +104,7 @@ class Problem:
   modalities: tuple[str, ...]
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Everything a training step changes, and all a checkpoint holds.
 
   Attributes:
@@ -154,9 +151,7 @@ class Data(Protocol):
     ...
 
 
-def _no_state(
-  problem: Problem, state: TrainState, key: PRNGKeyArray
-) -> PyTree:
+def _no_state(problem: Problem, state: TrainState, key: PRNGKeyArray) -> PyTree:
   del problem, state, key
   return ()
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from configs.recipes import RECIPES
 from dmg_jax import build, classifier, optim, steps
-from dmg_jax.types import Batch, Method, Problem, TrainState
+from dmg_jax.types import Batch, Method, TrainState
 
 CLASSES, SIZES = 3, (5, 4, 6)
 NAMES = ("image", "text", "audio")
@@ -109,7 +109,9 @@ def run_of(name: str, modalities: int = 2, **options) -> Run:
 class ToyData:
   """``types.Data`` on toy batches."""
 
-  def __init__(self, modalities: int, epochs: int = 4, steps_per_epoch: int = 3):
+  def __init__(
+    self, modalities: int, epochs: int = 4, steps_per_epoch: int = 3
+  ):
     self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
     self.modalities = modalities
 
@@ -142,5 +144,3 @@ def finite(tree) -> bool:
 def with_params(run: Run, params) -> TrainState:
   """A fresh state with other weights."""
   return run.fresh().replace(params=params)
-
-

@@ -22,8 +22,7 @@ NORMALISATIONS = ("sign", "rms", "clip", "none")
 OPTIMISERS = ("sgd", "adam")
 
 
-@struct.dataclass
-class Alpha:
+class Alpha(struct.PyTreeNode):
   """Value [] in its bounds, and the state of its optax chain."""
 
   value: Any
@@ -87,7 +86,8 @@ class AlphaOptimiser:
     """One projected step; a gradient that is not finite changes nothing."""
     gradient = gradient.astype(alpha.value.dtype)
     updates, opt_state = self._chain().update(gradient, alpha.opt_state)
-    value = jnp.clip(optax.apply_updates(alpha.value, updates), *self.bounds)
+    low, high = self.bounds
+    value = jnp.clip(alpha.value + updates, low, high)
     new = Alpha(value, opt_state)
     finite = jnp.isfinite(gradient)
     return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, alpha)

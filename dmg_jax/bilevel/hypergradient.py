@@ -23,6 +23,8 @@ from dmg_jax.bilevel.solvers import Solver, solver_by_name
 
 Outer = Callable[[PyTree, PyTree], Float[Array, ""]]
 NEUMANN = Neumann(terms=10)
+# Up to so many hyper-parameters the mixed product comes with each product.
+SMALL = 16
 
 
 def hypergradient(
@@ -33,7 +35,7 @@ def hypergradient(
   solver: Solver | str = NEUMANN,
   *,
   curvature: GaussNewton | str = "hessian",
-  matvec: str = "jvp",
+  matvec: str = "linearize",
   unroll: bool | None = None,
   batches: PyTree | None = None,
   damping: ArrayLike = 0.0,
@@ -66,8 +68,10 @@ def hypergradient(
     hyper: pytree of floats, of any size.
     solver: how ``q`` is found, or the name of one with its defaults.
     curvature: ``"hessian"``, or a ``GaussNewton`` for its product instead.
-    matvec: ``"jvp"`` (least memory) or ``"linearize"`` (stores the gradient's
-      intermediate values once; no effect with ``batches``).
+    matvec: ``"linearize"`` stores the gradient's intermediate values once: two
+      gradients a product, three times the memory of a gradient. ``"jvp"``
+      repeats the gradient: three gradients a product, twice the memory. With
+      ``batches`` it is always the latter.
     unroll: whether the solver's loop is unrolled; ``None`` does so for few
       rounds on CPU.
     batches: pytree of batches stacked on a leading axis of length n. Neumann
@@ -107,8 +111,10 @@ def hypergradient(
   info = solver.solve(operator, v, start)
   if exact_residual:
     info = _measured(info, operator, solver, v)
-  mixed = _mixed(objective, wide, wide_hyper, info, batches, solver.fresh)
-  value = trees.axpy(-1.0, mixed, direct)
+  if info.mixed is None:
+    mixed = _mixed(objective, wide, wide_hyper, info, batches, solver.fresh)
+    info = info.replace(mixed=mixed)  # pyright: ignore
+  value = trees.axpy(-1.0, info.mixed, direct)
   return _guarded(value, info, v, hyper)
 
 
@@ -177,12 +183,39 @@ def _operator(
 
   if batches is None:
     product = at(matvec)
-    return Operator(lambda u, i: product(u), unroll)
+    both = _both(inner, params, hyper, curvature, matvec)
+    return Operator(lambda u, i: product(u), both, unroll)
   if solver.fresh:
     pick = curvatures.pick_batch
-    return Operator(lambda u, i: at("jvp", pick(batches, i))(u), unroll, False)
+    return Operator(
+      lambda u, i: at("jvp", pick(batches, i))(u), None, unroll, False
+    )
   mean = curvatures.mean_over
-  return Operator(lambda u, i: mean(batches, lambda b: at("jvp", b)(u)), unroll)
+  return Operator(
+    lambda u, i: mean(batches, lambda b: at("jvp", b)(u)), None, unroll
+  )
+
+
+def _both(
+  inner: Inner,
+  params: PyTree,
+  hyper: PyTree,
+  curvature: GaussNewton | str,
+  matvec: str,
+) -> Callable[[PyTree, Any], tuple[PyTree, PyTree]] | None:
+  """Hessian and mixed product in one, for a few hyper-parameters.
+
+  Both are derivatives along ``u`` and share its forward pass. With many
+  hyper-parameters the reverse pass to them may cost, K times over.
+  """
+  if isinstance(curvature, GaussNewton) or trees.size(hyper) > SMALL:
+    return None
+
+  def grads(p: PyTree) -> tuple[PyTree, PyTree]:
+    return jax.grad(inner, (0, 1))(p, hyper)
+
+  product = curvatures.derivative(grads, params, matvec)
+  return lambda u, i: product(u)
 
 
 def _mixed(
@@ -236,6 +269,7 @@ def _guarded(
   status = jnp.where(finite, info.status, Status.NONFINITE)
   info = info.replace(  # pyright: ignore
     q=q,
+    mixed=trees.select(finite, info.mixed, trees.zeros_like(info.mixed)),
     cosine=jnp.where(finite, cosine, 0.0).astype(info.residual.dtype),
     status=status.astype(jnp.int32),
   )

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from dmg_jax.types import (
   Batch,
-  Metrics,
   Method,
+  Metrics,
   Outputs,
   Params,
   Problem,

@@ -54,7 +54,7 @@ class Matching:
       temperature=self.temperature,
     )
     if self.scaled:
-      value /= jnp.log(jnp.maximum(batch.mask.sum(), 2.0))
+      value = value / jnp.log(jnp.maximum(batch.mask.sum(), 2.0))
     return value
 
 

@@ -24,8 +24,6 @@ Deviations:
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-
 from dmg_jax import losses
 from dmg_jax.bilevel import hypergradient, solver_by_name
 from dmg_jax.bilevel.alpha import AlphaOptimiser
@@ -112,9 +110,7 @@ def heldout_loss(problem, params, stats, batch):
 def outer_split(outer: str, inner_iters: int | None) -> str:
   """The split that ``outer`` names; checks ``inner_iters`` on the way."""
   if outer not in OUTER:
-    raise ValueError(
-      f"unknown outer {outer!r}; choose from {', '.join(OUTER)}"
-    )
+    raise ValueError(f"unknown outer {outer!r}; choose from {', '.join(OUTER)}")
   if inner_iters is not None and inner_iters < 1:
     raise ValueError(f"inner_iters must be at least 1, got {inner_iters}")
   return OUTER[outer]

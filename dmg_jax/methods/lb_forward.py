@@ -38,8 +38,7 @@ from dmg_jax.methods.lb import heldout_loss, outer_split
 from dmg_jax.types import Method
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
   """α with its optimiser, and the tangent of (params, opt_state)."""
 
   alpha: Alpha

@@ -45,8 +45,7 @@ PROJECTIONS = ("scalar", "outer", "off")
 WEIGHTS = ("entropy", "equal")
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
   """Projection ``P`` [d d], optimiser steps so far, batches of an epoch."""
 
   projection: Leaf

@@ -18,8 +18,8 @@ GeWu-Lab/OGM-GE_CVPR2022.
 
 Deviations:
 1. Tensors with two or more axes are modulated, the official code only those
-   with four (convolutions), which leaves text encoders alone; ``conv_only=True``
-   is the official rule.
+   with four (convolutions), which leaves text encoders alone;
+   ``conv_only=True`` is the official rule.
 2. M > 2: the official code has two modalities; here ρ_m compares with the mean
    of the others and every modality with ρ_m > 1 is damped.
 """

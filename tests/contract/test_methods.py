@@ -7,9 +7,9 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+import toys
 from dmg_jax import build, sharding
 from dmg_jax.checkpoint import Checkpoints
-import toys
 
 METHODS = build.known("methods")
 
@@ -100,9 +100,7 @@ def test_stays_finite(name, case):
   state, size = run.fresh(), 1 if case == "one sample" else 8
   batch = toys.batch(2, size)
   if case == "huge logits":
-    state = state.replace(
-      params=jax.tree.map(lambda p: 100 * p, state.params)
-    )
+    state = state.replace(params=jax.tree.map(lambda p: 100 * p, state.params))
   if case == "one class":
     batch = batch.replace(labels=jnp.zeros(8, jnp.int32))
   for _ in range(2):

@@ -5,11 +5,11 @@ import pathlib
 
 import numpy as np
 import pytest
-from helpers import toy_dataset
 
 import data_pipelines
 from data_pipelines import core
 from data_pipelines.report import Report
+from helpers import toy_dataset
 
 FOLDER = pathlib.Path(data_pipelines.__path__[0])
 

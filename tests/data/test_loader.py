@@ -5,10 +5,10 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from helpers import toy_dataset
 
 from data_pipelines.core import Dataset
 from data_pipelines.loader import Loader
+from helpers import toy_dataset
 
 ALL = ("array", "image", "text")
 

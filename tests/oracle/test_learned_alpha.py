@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toys
 from jax.flatten_util import ravel_pytree
 
+import toys
 from dmg_jax.bilevel.alpha import AlphaOptimiser
 from dmg_jax.methods import lb, lb_forward
 from dmg_jax.methods._matching import Matching
@@ -38,7 +38,10 @@ def heldout(run, batch, params):
 def dense_hypergradient(run, params, alpha, inner, outer, damping=0.0):
   """Equation 3 with every matrix written out."""
   flat, back = ravel_pytree(params)
-  f = lambda x, a: total(run, inner, back(x), a)
+
+  def f(x, a):
+    return total(run, inner, back(x), a)
+
   hessian = np.asarray(jax.hessian(f)(flat, alpha))
   hessian = hessian + damping * np.eye(flat.size)
   mixed = np.asarray(jax.jacfwd(jax.grad(f), argnums=1)(flat, alpha))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
+import toys
 from dmg_jax import losses
 from dmg_jax.methods import heuristic, lb, mla, ogm_ge, stepwise
-import toys
 
 
 def after(method, name, steps=3, **options):

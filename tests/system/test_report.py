@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 import matplotlib
 import numpy as np
 import pytest
-from fake_runs import STEPS, config, features, run, seeds
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -18,6 +17,7 @@ from dmg_jax.logging import MetricsFile, write_json
 from dmg_jax.report import html, reading, write_report
 from dmg_jax.report.curves import _spread
 from dmg_jax.report.features import load_features
+from fake_runs import STEPS, config, features, run, seeds
 
 PICTURES = {"loss", "alpha", "accuracy", "gap"}
 VOID = {"meta", "img"}
