@@ -155,11 +155,13 @@ class Loader:
       )
 
 
-def _ahead(numbers: range, make: Callable[[int], Batch]) -> Iterator[Batch]:
+def _ahead(
+  numbers: range, make: Callable[[int], Batch]
+) -> grain.DatasetIterator[Batch]:
   """``make`` of each number in turn, some of them ahead, by threads."""
   made = grain.MapDataset.range(numbers.start, numbers.stop).map(make)
   options = grain.ReadOptions(_THREADS, _AHEAD)
-  return cast(Iterator[Batch], iter(made.to_iter_dataset(options)))
+  return cast(Any, iter(made.to_iter_dataset(options)))
 
 
 def _check(batch_size: int, process_index: int, process_count: int) -> None:

@@ -73,7 +73,8 @@ def hypergradient(
       repeats the gradient: three gradients a product, twice the memory. With
       ``batches`` it is always the latter.
     unroll: whether the solver's loop is unrolled; ``None`` does so for few
-      rounds on CPU.
+      rounds on CPU, and never with ``"jvp"``: the CPU compiler would share what
+      unrolled products have in common, and store it after all.
     batches: pytree of batches stacked on a leading axis of length n. Neumann
       uses batch ``i mod n`` for product i and the batch after its last product
       for the mixed product: give ``terms + 1`` of them for all to be fresh.
@@ -101,6 +102,8 @@ def hypergradient(
   objective = _narrowed(inner, params, hyper)
   if isinstance(curvature, GaussNewton):
     curvature = _narrowed_split(curvature, params, hyper)
+  if unroll is None and matvec == "jvp":
+    unroll = False
   operator = _operator(
     objective, wide, wide_hyper, curvature, matvec, unroll, batches, solver
   ).damped(damping)
@@ -112,7 +115,12 @@ def hypergradient(
   if exact_residual:
     info = _measured(info, operator, solver, v)
   if info.mixed is None:
-    mixed = _mixed(objective, wide, wide_hyper, info, batches, solver.fresh)
+    at = wide
+    if matvec == "jvp":
+      # Made to wait for q: a forward pass done before the solve is stored
+      # throughout it, and the CPU compiler drops optimisation barriers.
+      at = trees.axpy(0.0, info.q, wide)
+    mixed = _mixed(objective, at, wide_hyper, info, batches, solver.fresh)
     info = info.replace(mixed=mixed)  # pyright: ignore
   value = trees.axpy(-1.0, info.mixed, direct)
   return _guarded(value, info, v, hyper)

@@ -1,0 +1,1 @@
+"""Costs of training, hypergradients, input and start-up, as ratios."""

@@ -1,0 +1,186 @@
+"""The models that costs are measured on, with made-up inputs.
+
+``openmoji`` is the model of ``configs/openmoji.py``. ``resnet`` has two
+residual networks with BatchNorm, picture and spectrogram, as CREMA-D and
+Kinetics-Sounds use; ``resnet-18`` is the real size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs import openmoji
+from dmg_jax import build, classifier, optim, steps
+from dmg_jax.methods._matching import Matching, make_total
+from dmg_jax.methods.lb import heldout_loss
+from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
+
+# About as many words as the names of the training pictures have.
+_WORDS = 1000
+# Name -> (widths, blocks a stage, picture, spectrogram, classes, batch).
+_RESNETS = {
+  "resnet-tiny": ((8, 16), 1, (24, 24, 3), (24, 32, 1), 6, 16),
+  "resnet": ((16, 32, 64), 1, (48, 48, 3), (48, 64, 1), 6, 32),
+  "resnet-18": ((64, 128, 256, 512), 2, (224, 224, 3), (257, 299, 1), 6, 64),
+}
+CASES = ("openmoji", *_RESNETS)
+
+
+class _Block(nn.Module):
+  """Two 3×3 convolutions with BatchNorm and a shortcut."""
+
+  width: int
+  stride: int
+  train: bool
+
+  @nn.compact
+  def __call__(self, x):
+    def norm(y):
+      return nn.BatchNorm(use_running_average=not self.train)(y)
+
+    stride, shortcut = (self.stride, self.stride), x
+    y = nn.relu(norm(nn.Conv(self.width, (3, 3), stride, use_bias=False)(x)))
+    y = norm(nn.Conv(self.width, (3, 3), use_bias=False)(y))
+    if x.shape != y.shape:
+      shortcut = norm(nn.Conv(self.width, (1, 1), stride, use_bias=False)(x))
+    return nn.relu(y + shortcut)
+
+
+class ResNet(nn.Module):
+  """A residual network of basic blocks, features averaged over the picture.
+
+  Attributes:
+    widths: channels of each stage; a stage after the first halves the sides.
+    blocks: of each stage; four stages of two are ResNet-18.
+  """
+
+  widths: Sequence[int]
+  blocks: int
+
+  @nn.compact
+  def __call__(self, x, train: bool):
+    x = nn.Conv(self.widths[0], (7, 7), (2, 2), use_bias=False)(x)
+    x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+    x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
+    for stage, width in enumerate(self.widths):
+      for block in range(self.blocks):
+        stride = 2 if stage and not block else 1
+        x = _Block(width, stride, train)(x)
+    return x.mean(axis=(1, 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """A model with a recipe's fusion and method, ready to be compiled."""
+
+  name: str
+  problem: Problem
+  method: Method
+  params: Any
+  stats: Any
+  init_opt: Callable[[Any], Any]
+  apply: Apply
+  batch_size: int
+  batch: Callable[[int], Batch]
+
+  def state(self) -> TrainState:
+    """A fresh state that shares no buffer with any other."""
+    own, stats = jax.tree.map(jnp.copy, (self.params, self.stats))
+    return steps.init_state(
+      self.problem, self.method, own, stats, self.init_opt, seed=0
+    )
+
+  def train_step(self):
+    """The compiled step of the loop, ``(state, batch)``."""
+    return steps.make_train_step(self.problem, self.method, self.apply, 0)
+
+  def outer_step(self):
+    """The compiled outer step, ``(state, inner batch, outer batch)``."""
+    return steps.make_outer_step(self.problem, self.method, 0)
+
+  def objectives(self, size: int) -> tuple[Callable, Callable]:
+    """``lb``'s inner and outer loss of (params, α) at equal batches."""
+    batch, key = self.batch(size), jax.random.key(0)
+    total = make_total(Matching(scaled=True))
+
+    def inner(params, alpha):
+      outputs, _ = self.problem.forward(
+        params, self.stats, batch.inputs, key, True
+      )
+      return total(outputs, batch, alpha)[0]
+
+    def outer(params, alpha):
+      del alpha
+      return heldout_loss(self.problem, params, self.stats, batch)
+
+    return inner, outer
+
+
+def make(name: str, recipe: str = "constant") -> Case:
+  """One of ``CASES`` with a recipe of ``configs/recipes.py``.
+
+  Raises:
+    ValueError: an unknown case or recipe.
+  """
+  if name not in CASES:
+    raise build.unknown("case", name, CASES)
+  config = openmoji.get_config(recipe)
+  method = build.make_method(**config.method.to_dict())
+  encoders, shapes, classes, size = _model(name, config)
+  kept = [m for m in encoders if m in (method.modalities or encoders)]
+  model = classifier.Classifier(
+    {m: encoders[m] for m in kept},
+    build.make_fusion(num_classes=classes, **config.fusion.to_dict()),
+  )
+
+  def batch(count: int) -> Batch:
+    return _batch({m: shapes[m] for m in kept}, classes, count)
+
+  params, stats = classifier.init(model, batch(2).inputs, jax.random.key(0))
+  problem = classifier.bind(model, params)
+  rate = optim.learning_rate("constant", config.optimiser.learning_rate, 1)
+  init_opt, apply = optim.make(problem.owner, rate, name=config.optimiser.name)
+  return Case(
+    name, problem, method, params, stats, init_opt, apply, size, batch
+  )
+
+
+def _model(name: str, config: Any):
+  """Encoders, {modality: (shape, dtype)}, number of classes, batch size."""
+  if name == "openmoji":
+    options = {m: o.to_dict() for m, o in config.encoders.items()}
+    options["text"]["vocab_size"] = _WORDS
+    side, words = config.data.image_size, config.data.max_words
+    shapes = {"image": ((side, side, 3), "uint8"), "text": ((words,), "int32")}
+    encoders = {m: build.make_encoder(**o) for m, o in options.items()}
+    return encoders, shapes, 8, config.train.batch_size
+  widths, blocks, picture, sound, classes, size = _RESNETS[name]
+  shapes = {"image": (picture, "float32"), "audio": (sound, "float32")}
+  encoders = {m: ResNet(widths, blocks) for m in shapes}
+  return encoders, shapes, classes, size
+
+
+def _batch(shapes, classes: int, size: int) -> Batch:
+  """Noise, texts of random words, random labels."""
+  rng = np.random.default_rng(0)
+  inputs = {}
+  for m, (shape, dtype) in shapes.items():
+    high = {"uint8": 256, "int32": _WORDS}
+    if dtype in high:
+      x = rng.integers(0, high[dtype], (size, *shape))
+    else:
+      x = rng.normal(size=(size, *shape))
+    inputs[m] = jnp.asarray(x.astype(dtype))
+  return Batch(
+    inputs,
+    jnp.asarray(rng.integers(0, classes, size), jnp.int32),
+    jnp.ones(size, jnp.float32),
+    jnp.arange(size, dtype=jnp.int32),
+  )

@@ -1,0 +1,324 @@
+"""The verification ladder: ten independent checks, one test a rung."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from bilevel.problems import (
+  dense_hypergradient,
+  logistic,
+  newton,
+  quadratic,
+  relative,
+  ridge,
+  series,
+  tiny_cnn,
+  two_losses,
+)
+from jax.flatten_util import ravel_pytree
+
+from dmg_jax import trees
+from dmg_jax.bilevel import (
+  GMRES,
+  ConjugateGradient,
+  Dense,
+  Identity,
+  Iterate,
+  Neumann,
+  Nystrom,
+  Status,
+  forward_unroll,
+  hypergradient,
+  optax_update,
+  reverse_unroll,
+  status_name,
+)
+
+SOLVERS = [
+  Neumann(terms=400),
+  Neumann(terms=800, step_size="power"),
+  ConjugateGradient(),
+  GMRES(iterations=50),
+  Dense(),
+]
+NAMES = ["neumann", "power", "cg", "gmres", "dense"]
+
+
+def solve(problem, solver, **options):
+  return jax.jit(
+    lambda p, h: hypergradient(
+      problem.inner, problem.outer, p, h, solver, **options
+    )
+  )(problem.params, problem.hyper)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=NAMES)
+def test_01_ridge_equals_its_closed_form(solver):
+  problem, fit = ridge()
+  value, info = solve(problem, solver)
+  exact = jax.grad(lambda h: problem.outer(fit(h), h))(problem.hyper)
+  np.testing.assert_allclose(value, exact, rtol=1e-10)
+  assert status_name(info.status) == "converged"
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=NAMES)
+def test_02_logistic_equals_a_dense_solve_at_a_minimum(solver):
+  problem = logistic()
+  slope = jax.grad(problem.inner)(problem.params, problem.hyper)
+  assert trees.norm(slope) < 1e-12
+  value, info = solve(problem, solver)
+  assert relative(value, dense_hypergradient(problem)) < 1e-8
+  assert info.curvature == 1
+
+
+def test_03_implicit_equals_autodiff_through_converged_training():
+  problem = logistic()
+  update = optax_update(problem.inner, optax.sgd(1.0))
+  start = trees.zeros_like(problem.params)
+  state = Iterate(start, optax.sgd(1.0).init(start))
+  implicit, _ = solve(problem, ConjugateGradient())
+  for unroll in (reverse_unroll, forward_unroll):
+    unrolled, end = jax.jit(
+      lambda h, unroll=unroll: unroll(update, problem.outer, state, h, 400)
+    )(problem.hyper)
+    assert relative(end.params, problem.params) < 1e-10
+    assert relative(unrolled, implicit) < 1e-8
+
+
+OPTIMISERS = {
+  "sgd": optax.sgd(0.3),
+  "momentum": optax.sgd(0.1, momentum=0.9, nesterov=True),
+  "adam": optax.adam(0.05),
+}
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7])
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_03_forward_equals_reverse_at_any_length(name, steps):
+  problem, optimiser = logistic(), OPTIMISERS[name]
+  update = optax_update(problem.inner, optimiser)
+  start = jax.tree.map(lambda w: w + 0.1, problem.params)
+  state = Iterate(start, optimiser.init(start))
+
+  def run(unroll):
+    return jax.jit(lambda h: unroll(update, problem.outer, state, h, steps))(
+      problem.hyper
+    )
+
+  (ahead, one), (back, two) = run(forward_unroll), run(reverse_unroll)
+  assert relative(ahead, back) < 1e-10
+  assert relative(one, two) < 1e-12
+
+
+def test_04_finite_differences_of_retrained_inner_problem():
+  problem, eps = two_losses(), 1e-4
+  value, _ = solve(problem, Neumann(terms=300))
+
+  def retrained(alpha):
+    params = newton(problem.inner, problem.params, alpha)
+    return problem.outer(params, alpha)
+
+  up, down = retrained(problem.hyper + eps), retrained(problem.hyper - eps)
+  np.testing.assert_allclose(value, (up - down) / (2 * eps), rtol=1e-6)
+
+
+@pytest.mark.parametrize("terms", [0, 1, 5])
+def test_05_series_equals_fixed_point_and_truncated_unroll(terms):
+  problem, step = logistic(), 0.7
+  value, info = solve(problem, Neumann(terms=terms, step_size=step))
+
+  # Fixed-point iteration of the adjoint, terms + 1 times from zero.
+  w, restore = ravel_pytree(problem.params)
+
+  def loss(w, h):
+    return problem.inner(restore(w), h)
+
+  def update(w, h):
+    return w - step * jax.grad(loss)(w, h)
+
+  def outer(w, h):
+    return problem.outer(restore(w), h)
+
+  g, direct = jax.grad(outer, (0, 1))(w, problem.hyper)
+  pull = jax.vjp(update, w, problem.hyper)[1]
+  adjoint = jnp.zeros_like(w)
+  for _ in range(terms + 1):
+    adjoint = pull(adjoint)[0] + g
+  fixed = trees.axpy(1.0, pull(adjoint)[1], direct)
+  assert relative(value, fixed) < 1e-12
+
+  # Gradient descent at the minimum, its last terms + 1 steps differentiated.
+  unrolled, _ = reverse_unroll(
+    update, outer, w, problem.hyper, terms + 4, truncate=terms + 1
+  )
+  assert relative(value, unrolled) < 1e-9
+  assert info.iterations == terms
+
+
+def test_06_error_falls_as_the_smallest_eigenvalue_says():
+  eigenvalues, step = np.linspace(0.2, 2.0, 12), 0.45
+  problem = quadratic(eigenvalues)
+  H = jax.hessian(problem.inner)(problem.params, problem.hyper)
+  v = jax.grad(problem.outer)(problem.params, problem.hyper)
+  exact = np.linalg.solve(H, v)
+  terms = np.array([40, 60, 80])
+  errors = []
+  for k in terms:
+    _, info = solve(problem, Neumann(terms=int(k), step_size=step))
+    np.testing.assert_allclose(info.q, series(H, v, step, k), rtol=1e-10)
+    errors.append(np.linalg.norm(info.q - exact))
+  slope = np.polyfit(terms + 1, np.log(errors), 1)[0]
+  np.testing.assert_allclose(slope, np.log1p(-step * 0.2), rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_07_on_its_own_data_the_weight_can_only_fall(seed):
+  problem = two_losses(seed=seed)
+  value, _ = solve(problem, ConjugateGradient())
+  g = jax.grad(problem.outer)(problem.params, problem.hyper)
+  H = jax.hessian(problem.inner)(problem.params, problem.hyper)
+  expected = g @ jnp.linalg.solve(H, g) / problem.hyper
+  np.testing.assert_allclose(value, expected, rtol=1e-8)
+  assert value >= 0
+
+
+@pytest.mark.parametrize(
+  "solver",
+  [
+    Neumann(terms=10),
+    Neumann(terms=10, step_size=0.1),
+    Neumann(terms=10, step_size="power"),
+    ConjugateGradient(),
+    GMRES(),
+    Nystrom(rank=30, rho=1e-3),
+    Dense(),
+  ],
+  ids=lambda s: f"{type(s).__name__}-{getattr(s, 'step_size', '')}",
+)
+def test_08_negative_curvature_sets_the_status(solver):
+  problem = quadratic(np.r_[-1.0, np.linspace(0.5, 5, 19)])
+  value, info = solve(problem, solver)
+  assert status_name(info.status) == "indefinite"
+  assert info.curvature == -1
+  assert jnp.all(jnp.isfinite(value))
+  assert info.residual <= 1
+
+
+@pytest.mark.parametrize("terms", [1, 10, 200])
+@pytest.mark.parametrize("step", [0.5, 5.0, 1e8])
+def test_08_a_step_too_large_is_reported_and_handled(step, terms):
+  problem = quadratic(np.linspace(1.0, 10.0, 20))
+  exact = dense_hypergradient(problem)
+  value, info = solve(problem, Neumann(terms=terms, step_size=step))
+  assert status_name(info.status) == "diverged"
+  assert info.residual <= 1
+  if terms == 200:
+    assert info.residual < 1e-6
+    assert relative(value, exact) < 1e-6
+
+
+def test_08_identity_makes_no_claim():
+  problem = quadratic(np.linspace(1.0, 10.0, 20))
+  _, info = solve(problem, Identity())
+  assert jnp.isinf(info.residual)
+  assert info.status == Status.TRUNCATED
+  assert info.curvature == 0
+  _, info = solve(problem, Identity(), exact_residual=True)
+  H = jax.hessian(problem.inner)(problem.params, problem.hyper)
+  v = jax.grad(problem.outer)(problem.params, problem.hyper)
+  expected = jnp.linalg.norm(v - H @ v) / jnp.linalg.norm(v)
+  np.testing.assert_allclose(info.residual, expected, rtol=1e-12)
+
+
+def numpy_conjugate_gradient(A, b, rounds):
+  """Textbook conjugate gradient from zero, as hypergradient libraries do it."""
+  x, r = np.zeros_like(b), b.copy()
+  p = r.copy()
+  for _ in range(rounds):
+    Ap = A @ p
+    alpha = (r @ r) / (p @ Ap)
+    x = x + alpha * p
+    new = r - alpha * Ap
+    p = new + (new @ new) / (r @ r) * p
+    r = new
+  return x
+
+
+def test_09_equals_independent_numpy_solvers():
+  problem = quadratic(np.geomspace(0.5, 8.0, 15))
+  H = np.asarray(jax.hessian(problem.inner)(problem.params, problem.hyper))
+  v = np.asarray(jax.grad(problem.outer)(problem.params, problem.hyper))
+  for rounds in (1, 4, 9):
+    _, info = solve(problem, ConjugateGradient(iterations=rounds))
+    expected = numpy_conjugate_gradient(H, v, rounds)
+    np.testing.assert_allclose(info.q, expected, rtol=1e-9, atol=1e-12)
+    left = np.linalg.norm(v - H @ expected) / np.linalg.norm(v)
+    np.testing.assert_allclose(info.residual, left, rtol=1e-8)
+
+    _, info = solve(problem, Neumann(terms=rounds))
+    q, r = np.zeros_like(v), v
+    for _ in range(rounds):  # least residual along the residual itself
+      step = np.linalg.lstsq((H @ r)[:, None], r, rcond=None)[0][0]
+      q, r = q + step * r, r - step * H @ r
+    np.testing.assert_allclose(info.q, q, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(info.step_size, step, rtol=1e-9)
+
+    _, info = solve(problem, GMRES(iterations=rounds))
+    space = np.stack([np.linalg.matrix_power(H, j) @ v for j in range(rounds)])
+    basis = np.linalg.qr(space.T)[0]
+    best = basis @ np.linalg.lstsq(H @ basis, v, rcond=None)[0]
+    np.testing.assert_allclose(info.q, best, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+  "solver",
+  [Neumann(terms=3000), ConjugateGradient(), GMRES(iterations=60), Dense()],
+  ids=["neumann", "cg", "gmres", "dense"],
+)
+def test_10_network_with_batch_norm_equals_dense(solver):
+  problem = tiny_cnn()
+  value, info = solve(problem, solver, damping=0.5)
+  assert info.curvature == 1
+  assert relative(value, dense_hypergradient(problem, damping=0.5)) < 1e-6
+
+
+def test_10_network_equals_finite_differences_of_training():
+  """Trained to a minimum, where the Hessian needs no damping."""
+  problem, eps = tiny_cnn(), 1e-4
+  flat, restore = ravel_pytree(problem.params)
+
+  @jax.jit
+  def train(h):
+    def loss(w):
+      return problem.inner(restore(w), h)
+
+    def descend(i, w):
+      return w - 0.5 * jax.grad(loss)(w)
+
+    w = jax.lax.fori_loop(0, 1500, descend, flat)
+    return restore(
+      jax.lax.fori_loop(
+        0,
+        6,
+        lambda i, w: (
+          w - jnp.linalg.solve(jax.hessian(loss)(w), jax.grad(loss)(w))
+        ),
+        w,
+      )
+    )
+
+  def at(**change):
+    h = {**problem.hyper, **change}
+    return problem.outer(train(h), h)
+
+  trained = train(problem.hyper)
+  slope = jax.grad(problem.inner)(trained, problem.hyper)
+  assert trees.norm(slope) < 1e-12
+  value, info = hypergradient(
+    problem.inner, problem.outer, trained, problem.hyper, ConjugateGradient()
+  )
+  assert status_name(info.status) == "converged"
+  for name, centre in problem.hyper.items():
+    up, down = at(**{name: centre + eps}), at(**{name: centre - eps})
+    np.testing.assert_allclose(value[name], (up - down) / (2 * eps), rtol=1e-6)
