@@ -16,7 +16,8 @@ def get_config(arg=None):
   config.data.update(common.options(openmoji.load), name="openmoji")
   config.data.image_size = 24
   config.encoders = {
-    "image": common.encoder("small.ConvNet", widths=(16, 32, 64), dropout=0.2),
-    "text": common.encoder("small.WordBag", dropout=0.4),
+    "image": common.encoder("small.ConvNet", widths=(16, 32, 64)),
+    "text": common.encoder("small.WordBag", dropout=0.2),
   }
+  config.optimiser.schedule = "cosine"
   return common.with_recipe(config, arg)

@@ -1,6 +1,7 @@
 """Inner and outer problems with known answers, in float64."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from dmg_jax.bilevel import hypergradient
 from jax.flatten_util import ravel_pytree
 
 
@@ -20,6 +22,23 @@ class Bilevel:
   outer: Callable[..., Any]
   params: Any
   hyper: Any
+
+
+# Compiling is most of the time that these tests take.
+quick_jit = functools.partial(
+  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+def solve(problem, solver, **options):
+  """The hypergradient of a problem at its params and hyper."""
+
+  def run(p, h):
+    return hypergradient(
+      problem.inner, problem.outer, p, h, solver, **options
+    )
+
+  return quick_jit(run)(problem.params, problem.hyper)
 
 
 def spread(eigenvalues, seed=0):

@@ -10,9 +10,11 @@ from bilevel.problems import (
   logistic,
   newton,
   quadratic,
+  quick_jit,
   relative,
   ridge,
   series,
+  solve,
   tiny_cnn,
   two_losses,
 )
@@ -45,14 +47,6 @@ SOLVERS = [
 NAMES = ["neumann", "power", "cg", "gmres", "dense"]
 
 
-def solve(problem, solver, **options):
-  return jax.jit(
-    lambda p, h: hypergradient(
-      problem.inner, problem.outer, p, h, solver, **options
-    )
-  )(problem.params, problem.hyper)
-
-
 @pytest.mark.parametrize("solver", SOLVERS, ids=NAMES)
 def test_01_ridge_equals_its_closed_form(solver):
   problem, fit = ridge()
@@ -79,7 +73,7 @@ def test_03_implicit_equals_autodiff_through_converged_training():
   state = Iterate(start, optax.sgd(1.0).init(start))
   implicit, _ = solve(problem, ConjugateGradient())
   for unroll in (reverse_unroll, forward_unroll):
-    unrolled, end = jax.jit(
+    unrolled, end = quick_jit(
       lambda h, unroll=unroll: unroll(update, problem.outer, state, h, 400)
     )(problem.hyper)
     assert relative(end.params, problem.params) < 1e-10
@@ -172,7 +166,7 @@ def test_06_error_falls_as_the_smallest_eigenvalue_says():
   np.testing.assert_allclose(slope, np.log1p(-step * 0.2), rtol=1e-3)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_07_on_its_own_data_the_weight_can_only_fall(seed):
   problem = two_losses(seed=seed)
   value, _ = solve(problem, ConjugateGradient())
@@ -249,7 +243,7 @@ def test_09_equals_independent_numpy_solvers():
   problem = quadratic(np.geomspace(0.5, 8.0, 15))
   H = np.asarray(jax.hessian(problem.inner)(problem.params, problem.hyper))
   v = np.asarray(jax.grad(problem.outer)(problem.params, problem.hyper))
-  for rounds in (1, 4, 9):
+  for rounds in (1, 6):
     _, info = solve(problem, ConjugateGradient(iterations=rounds))
     expected = numpy_conjugate_gradient(H, v, rounds)
     np.testing.assert_allclose(info.q, expected, rtol=1e-9, atol=1e-12)
@@ -273,14 +267,14 @@ def test_09_equals_independent_numpy_solvers():
 
 @pytest.mark.parametrize(
   "solver",
-  [Neumann(terms=3000), ConjugateGradient(), GMRES(iterations=60), Dense()],
+  [Neumann(terms=300), ConjugateGradient(), GMRES(iterations=60), Dense()],
   ids=["neumann", "cg", "gmres", "dense"],
 )
 def test_10_network_with_batch_norm_equals_dense(solver):
   problem = tiny_cnn()
-  value, info = solve(problem, solver, damping=0.5)
+  value, info = solve(problem, solver, damping=2.0)
   assert info.curvature == 1
-  assert relative(value, dense_hypergradient(problem, damping=0.5)) < 1e-6
+  assert relative(value, dense_hypergradient(problem, damping=2.0)) < 1e-6
 
 
 def test_10_network_equals_finite_differences_of_training():
@@ -288,7 +282,7 @@ def test_10_network_equals_finite_differences_of_training():
   problem, eps = tiny_cnn(), 1e-4
   flat, restore = ravel_pytree(problem.params)
 
-  @jax.jit
+  @quick_jit
   def train(h):
     def loss(w):
       return problem.inner(restore(w), h)
