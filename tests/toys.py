@@ -78,6 +78,7 @@ class Run:
     fusion: str = "concat",
     optimiser: str = "adam",
     rate: float = 1e-2,
+    momentum: float = 0.9,
     **options,
   ):
     self.problem, self.params, self.stats = problem(
@@ -85,7 +86,10 @@ class Run:
     )
     self.method = method
     self.init_opt, self.apply = optim.make(
-      self.problem.owner, lambda step: jnp.float32(rate), name=optimiser
+      self.problem.owner,
+      lambda step: jnp.float32(rate),
+      name=optimiser,
+      momentum=momentum,
     )
     self.step = steps.make_train_step(self.problem, method, self.apply, 0)
     self.outer = None

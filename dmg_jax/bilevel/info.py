@@ -49,6 +49,8 @@ def status_name(status: int | Int[Array, ""]) -> str:
 class HypergradientInfo:
   """Diagnostics of one solve of ``H q = v``; ``H`` includes all damping.
 
+  Scalars, with an axis in front under ``vmap``.
+
   Attributes:
     residual: ``‖v - H q‖ / ‖v‖``. Exact where the solver knows it for free or
       ``exact_residual=True``; else an upper bound that the solver documents;
@@ -68,13 +70,13 @@ class HypergradientInfo:
       direct part. A solver that does not come by it leaves ``None``.
   """
 
-  residual: Float[Array, ""]
-  lambda_max: Float[Array, ""]
-  curvature: Int[Array, ""]
-  cosine: Float[Array, ""]
-  iterations: Int[Array, ""]
-  step_size: Float[Array, ""]
-  status: Int[Array, ""]
+  residual: Float[Array, "*batch"]
+  lambda_max: Float[Array, "*batch"]
+  curvature: Int[Array, "*batch"]
+  cosine: Float[Array, "*batch"]
+  iterations: Int[Array, "*batch"]
+  step_size: Float[Array, "*batch"]
+  status: Int[Array, "*batch"]
   q: PyTree
   mixed: PyTree = None
 

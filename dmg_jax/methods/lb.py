@@ -38,7 +38,7 @@ OUTER = {"heldout": "outer", "train": "train"}
 def make(
   *,
   start: float = 0.5,
-  rate: float = 0.05,
+  rate: float = 0.02,
   normalise: str = "rms",
   optimiser: str = "sgd",
   momentum: float = 0.0,

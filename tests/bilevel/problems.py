@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from dmg_jax.bilevel import hypergradient
 from jax.flatten_util import ravel_pytree
+
+from dmg_jax.bilevel import hypergradient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +35,7 @@ def solve(problem, solver, **options):
   """The hypergradient of a problem at its params and hyper."""
 
   def run(p, h):
-    return hypergradient(
-      problem.inner, problem.outer, p, h, solver, **options
-    )
+    return hypergradient(problem.inner, problem.outer, p, h, solver, **options)
 
   return quick_jit(run)(problem.params, problem.hyper)
 
@@ -166,10 +165,10 @@ class TinyNet(nn.Module):
     return nn.Dense(3, dtype=x.dtype, param_dtype=x.dtype)(x)
 
 
-def tiny_cnn(seed=0, samples=12):
+def tiny_cnn(seed=0, samples=8):
   """Cross-entropy and logit decay on TinyNet; running statistics frozen."""
   rng = np.random.default_rng(seed)
-  x, z = (jnp.asarray(rng.normal(size=(samples, 5, 5, 1))) for _ in "xz")
+  x, z = (jnp.asarray(rng.normal(size=(samples, 4, 4, 1))) for _ in "xz")
   y, t = (jnp.asarray(rng.integers(0, 3, samples)) for _ in "yt")
   net = TinyNet()
   variables = net.init(jax.random.key(seed), x)

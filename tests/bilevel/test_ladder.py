@@ -1,5 +1,7 @@
 """The verification ladder: ten independent checks, one test a rung."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,7 +58,7 @@ def test_01_ridge_equals_its_closed_form(solver):
   assert status_name(info.status) == "converged"
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=NAMES)
+@pytest.mark.parametrize("solver", SOLVERS[::2], ids=NAMES[::2])
 def test_02_logistic_equals_a_dense_solve_at_a_minimum(solver):
   problem = logistic()
   slope = jax.grad(problem.inner)(problem.params, problem.hyper)
@@ -87,8 +89,9 @@ OPTIMISERS = {
 }
 
 
-@pytest.mark.parametrize("steps", [0, 1, 7])
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize(
+  "name, steps", [("sgd", 0), ("sgd", 1), ("momentum", 7), ("adam", 7)]
+)
 def test_03_forward_equals_reverse_at_any_length(name, steps):
   problem, optimiser = logistic(), OPTIMISERS[name]
   update = optax_update(problem.inner, optimiser)
@@ -117,7 +120,7 @@ def test_04_finite_differences_of_retrained_inner_problem():
   np.testing.assert_allclose(value, (up - down) / (2 * eps), rtol=1e-6)
 
 
-@pytest.mark.parametrize("terms", [0, 1, 5])
+@pytest.mark.parametrize("terms", [0, 5])
 def test_05_series_equals_fixed_point_and_truncated_unroll(terms):
   problem, step = logistic(), 0.7
   value, info = solve(problem, Neumann(terms=terms, step_size=step))
@@ -156,7 +159,7 @@ def test_06_error_falls_as_the_smallest_eigenvalue_says():
   H = jax.hessian(problem.inner)(problem.params, problem.hyper)
   v = jax.grad(problem.outer)(problem.params, problem.hyper)
   exact = np.linalg.solve(H, v)
-  terms = np.array([40, 60, 80])
+  terms = np.array([40, 80])
   errors = []
   for k in terms:
     _, info = solve(problem, Neumann(terms=int(k), step_size=step))
@@ -166,7 +169,7 @@ def test_06_error_falls_as_the_smallest_eigenvalue_says():
   np.testing.assert_allclose(slope, np.log1p(-step * 0.2), rtol=1e-3)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_07_on_its_own_data_the_weight_can_only_fall(seed):
   problem = two_losses(seed=seed)
   value, _ = solve(problem, ConjugateGradient())
@@ -192,24 +195,30 @@ def test_07_on_its_own_data_the_weight_can_only_fall(seed):
 )
 def test_08_negative_curvature_sets_the_status(solver):
   problem = quadratic(np.r_[-1.0, np.linspace(0.5, 5, 19)])
-  value, info = solve(problem, solver)
+  value, info = solve(problem, solver, unroll=False)
   assert status_name(info.status) == "indefinite"
   assert info.curvature == -1
   assert jnp.all(jnp.isfinite(value))
   assert info.residual <= 1
 
 
-@pytest.mark.parametrize("terms", [1, 10, 200])
-@pytest.mark.parametrize("step", [0.5, 5.0, 1e8])
-def test_08_a_step_too_large_is_reported_and_handled(step, terms):
+@pytest.mark.parametrize("terms", [1, 200])
+def test_08_a_step_too_large_is_reported_and_handled(terms):
   problem = quadratic(np.linspace(1.0, 10.0, 20))
   exact = dense_hypergradient(problem)
-  value, info = solve(problem, Neumann(terms=terms, step_size=step))
-  assert status_name(info.status) == "diverged"
-  assert info.residual <= 1
+
+  def run(step):
+    solver = Neumann(terms=terms, step_size=step)
+    return hypergradient(
+      problem.inner, problem.outer, problem.params, problem.hyper, solver
+    )
+
+  values, infos = quick_jit(jax.vmap(run))(jnp.asarray([0.5, 5.0, 1e8]))
+  assert {status_name(s) for s in infos.status} == {"diverged"}
+  assert jnp.all(infos.residual <= 1)
   if terms == 200:
-    assert info.residual < 1e-6
-    assert relative(value, exact) < 1e-6
+    assert jnp.all(infos.residual < 1e-6)
+    assert all(relative(value, exact) < 1e-6 for value in values)
 
 
 def test_08_identity_makes_no_claim():
@@ -243,14 +252,14 @@ def test_09_equals_independent_numpy_solvers():
   problem = quadratic(np.geomspace(0.5, 8.0, 15))
   H = np.asarray(jax.hessian(problem.inner)(problem.params, problem.hyper))
   v = np.asarray(jax.grad(problem.outer)(problem.params, problem.hyper))
-  for rounds in (1, 6):
-    _, info = solve(problem, ConjugateGradient(iterations=rounds))
+  for rounds in (5,):
+    _, info = solve(problem, ConjugateGradient(rounds), unroll=False)
     expected = numpy_conjugate_gradient(H, v, rounds)
     np.testing.assert_allclose(info.q, expected, rtol=1e-9, atol=1e-12)
     left = np.linalg.norm(v - H @ expected) / np.linalg.norm(v)
     np.testing.assert_allclose(info.residual, left, rtol=1e-8)
 
-    _, info = solve(problem, Neumann(terms=rounds))
+    _, info = solve(problem, Neumann(rounds), unroll=False)
     q, r = np.zeros_like(v), v
     for _ in range(rounds):  # least residual along the residual itself
       step = np.linalg.lstsq((H @ r)[:, None], r, rcond=None)[0][0]
@@ -258,7 +267,7 @@ def test_09_equals_independent_numpy_solvers():
     np.testing.assert_allclose(info.q, q, rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(info.step_size, step, rtol=1e-9)
 
-    _, info = solve(problem, GMRES(iterations=rounds))
+    _, info = solve(problem, GMRES(rounds), unroll=False)
     space = np.stack([np.linalg.matrix_power(H, j) @ v for j in range(rounds)])
     basis = np.linalg.qr(space.T)[0]
     best = basis @ np.linalg.lstsq(H @ basis, v, rcond=None)[0]
@@ -267,12 +276,16 @@ def test_09_equals_independent_numpy_solvers():
 
 @pytest.mark.parametrize(
   "solver",
-  [Neumann(terms=300), ConjugateGradient(), GMRES(iterations=60), Dense()],
-  ids=["neumann", "cg", "gmres", "dense"],
+  [Neumann(terms=100), ConjugateGradient(), Dense()],
+  ids=["neumann", "cg", "dense"],
 )
 def test_10_network_with_batch_norm_equals_dense(solver):
   problem = tiny_cnn()
-  value, info = solve(problem, solver, damping=2.0)
+  value, info = jax.jit(
+    lambda p, h: hypergradient(
+      problem.inner, problem.outer, p, h, solver, damping=2.0
+    )
+  )(problem.params, problem.hyper)
   assert info.curvature == 1
   assert relative(value, dense_hypergradient(problem, damping=2.0)) < 1e-6
 
@@ -282,37 +295,35 @@ def test_10_network_equals_finite_differences_of_training():
   problem, eps = tiny_cnn(), 1e-4
   flat, restore = ravel_pytree(problem.params)
 
+  def loss(w, h):
+    return problem.inner(restore(w), h)
+
   @quick_jit
-  def train(h):
-    def loss(w):
-      return problem.inner(restore(w), h)
-
-    def descend(i, w):
-      return w - 0.5 * jax.grad(loss)(w)
-
-    w = jax.lax.fori_loop(0, 1500, descend, flat)
-    return restore(
-      jax.lax.fori_loop(
-        0,
-        6,
-        lambda i, w: (
-          w - jnp.linalg.solve(jax.hessian(loss)(w), jax.grad(loss)(w))
-        ),
-        w,
-      )
+  def descend(h):
+    return jax.lax.fori_loop(
+      0, 800, lambda i, w: w - 0.5 * jax.grad(loss)(w, h), flat
     )
 
-  def at(**change):
-    h = {**problem.hyper, **change}
-    return problem.outer(train(h), h)
+  @quick_jit
+  def newton_step(w, h):
+    w = w - jnp.linalg.solve(jax.hessian(loss)(w, h), jax.grad(loss)(w, h))
+    return (
+      w,
+      problem.outer(restore(w), h),
+      jnp.linalg.norm(jax.grad(loss)(w, h)),
+    )
 
-  trained = train(problem.hyper)
-  slope = jax.grad(problem.inner)(trained, problem.hyper)
-  assert trees.norm(slope) < 1e-12
-  value, info = hypergradient(
-    problem.inner, problem.outer, trained, problem.hyper, ConjugateGradient()
-  )
+  def retrain(w, h):
+    for _ in range(5):
+      w, value, slope = newton_step(w, h)
+    assert slope < 1e-12
+    return w, value
+
+  w, _ = retrain(descend(problem.hyper), problem.hyper)
+  trained = dataclasses.replace(problem, params=restore(w))
+  value, info = solve(trained, ConjugateGradient())
   assert status_name(info.status) == "converged"
   for name, centre in problem.hyper.items():
-    up, down = at(**{name: centre + eps}), at(**{name: centre - eps})
+    up = retrain(w, {**problem.hyper, name: centre + eps})[1]
+    down = retrain(w, {**problem.hyper, name: centre - eps})[1]
     np.testing.assert_allclose(value[name], (up - down) / (2 * eps), rtol=1e-6)

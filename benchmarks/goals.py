@@ -1,0 +1,79 @@
+"""Which entry tells whether a goal is met; the goals are in README.md."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarks.measure import Entry
+
+_MODELS = ("openmoji", "resnet", "resnet-18")
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+  """A ratio of an entry that should not exceed a bound.
+
+  Attributes:
+    number: of the goal.
+    benchmark: of the entry.
+    name: of the entry.
+    of: which ratio: ``seconds`` (the median), ``flops`` or ``temp_bytes``.
+    cpu: largest ratio on a CPU; ``None``: no goal there.
+    gpu: largest ratio on a GPU.
+    cases: the cases that it holds for; none means all.
+  """
+
+  number: int
+  benchmark: str
+  name: str
+  of: str
+  cpu: float | None
+  gpu: float | None
+  cases: tuple[str, ...] = ()
+
+
+_K5 = "neumann K=5"
+GOALS = (
+  Goal(1, "hypergradient", "hvp", "seconds", 2.9, 2.6, _MODELS),
+  Goal(1, "hypergradient", "hvp", "flops", 2.65, None, _MODELS),
+  Goal(2, "hypergradient", "one more term", "seconds", 1.8, 1.9, _MODELS),
+  Goal(2, "hypergradient", "one more term", "flops", 1.9, None, _MODELS),
+  Goal(3, "hypergradient", _K5, "seconds", 11, 10, _MODELS),
+  Goal(3, "hypergradient", _K5, "flops", 11.5, None, _MODELS),
+  Goal(4, "training", "lb, epoch", "seconds", 1.12, 1.10, _MODELS),
+  Goal(4, "training", "lb, epoch", "flops", 1.12, None, _MODELS),
+  Goal(7, "loading", "steps, batches from the stream", "seconds", 1.05, 1.05),
+  Goal(7, "loading", "cached", "seconds", 0.1, 0.1),
+  Goal(9, "hypergradient", f"{_K5}, jvp", "temp_bytes", 2.1, 2.1, _MODELS),
+  Goal(9, "hypergradient", _K5, "temp_bytes", 3.3, 3.3, _MODELS),
+  Goal(12, "startup", "start to first step, warm", "seconds", 0.25, 0.2),
+  Goal(12, "startup", "save, stall", "seconds", 0.02, 0.01),
+)
+
+
+def judge(entries: Iterable[Entry], platform: str) -> list[dict[str, Any]]:
+  """Each goal that an entry tells of, its value, and whether it is met."""
+  found = []
+  for entry in entries:
+    for goal in GOALS:
+      bound = goal.cpu if platform == "cpu" else goal.gpu
+      value = entry.ratios.get(goal.of)
+      same = (goal.benchmark, goal.name) == (entry.benchmark, entry.name)
+      here = not goal.cases or entry.case in goal.cases
+      if not (same and here) or bound is None or value is None:
+        continue
+      value = value["median"] if isinstance(value, dict) else value
+      found.append(
+        {
+          "goal": goal.number,
+          "case": entry.case,
+          "name": entry.name,
+          "ratio": goal.of,
+          "value": value,
+          "bound": bound,
+          "met": value <= bound,
+        }
+      )
+  return sorted(found, key=lambda line: line["goal"])
