@@ -153,15 +153,20 @@ def with_recipe(config: Config, arg: str | None) -> Config:
 
 
 def _assign(config: Config, path: str, value: Any) -> None:
+  *parents, name = path.split(".")
+  node = config
+  for part in parents:
+    node = node[part]
+  kind, optional = node.get_type(name), node[name] is None
+  # To Python a truth value is a number, and to ml_collections nothing fits all.
+  wrong = not optional if value is None else isinstance(value, bool)
   try:
-    config.update_from_flattened_dict({path: value})
+    if wrong and kind is not bool:
+      raise TypeError
+    node[name] = value
   except (TypeError, ValueError) as error:
-    node = config
-    for part in path.split("."):
-      node = node[part]
-    kind = type(node).__name__
     raise ValueError(
-      f"{path.split('.')[-1]} must be of type {kind}, got {value!r}"
+      f"{name} must be of type {kind.__name__}, got {value!r}"
     ) from error
 
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from configs.common import SHORT, Config
 from configs.recipes import RECIPES
 
+FLAGS = ["config", "mode", "quiet", "traceback", "workdir"]
 _OVERRIDE = re.compile(r"^--?(?:no)?config\.([^=]+)")
 
 
@@ -45,6 +46,9 @@ def parse(argv: list[str]) -> list[str]:
   _check_fields(argv, _load(given))
   try:
     left = flags.FLAGS(argv)
+  except flags.UnrecognizedFlagError as error:
+    name = error.flagname
+    raise UsageError(f"unknown flag --{name}{_near(name, FLAGS)}") from error
   except (flags.Error, TypeError, ValueError) as error:
     raise UsageError(_first_line(error) + _near_choice(error)) from error
   if len(left) > 1:
@@ -55,12 +59,14 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def _config_argument(argv: list[str]) -> str | None:
+  """The last one given, as absl takes it."""
+  found = None
   for i, word in enumerate(argv):
-    if word.lstrip("-").startswith("config=") and word.startswith("-"):
-      return word.partition("=")[2]
-    if word in ("--config", "-config") and i + 1 < len(argv):
-      return argv[i + 1]
-  return None
+    if word.startswith(("--config=", "-config=")):
+      found = word.partition("=")[2]
+    elif word in ("--config", "-config") and i + 1 < len(argv):
+      found = argv[i + 1]
+  return found
 
 
 def _config_files() -> list[str]:

@@ -20,7 +20,7 @@ Config = Any
 SELECT = ("best", "last")
 SPLITS = ("outer", "test", "train", "val")
 
-# Field -> (lowest, highest); the lowest itself is allowed.
+# Field -> (lowest, highest), both allowed but for those in _OPEN.
 _RANGES = {
   "seed": (0, 2**31 - 1),
   "seeds": (1, 10_000),
@@ -30,10 +30,17 @@ _RANGES = {
   "train.checkpoint_steps": (0, 10**9),
   "train.log_steps": (1, 10**9),
   "eval.batch_size": (1, 10**7),
-  "optimiser.learning_rate": (0, 1e6),
+  "optimiser.learning_rate": (0, 1e38),
+  "optimiser.momentum": (0, 1),
   "optimiser.warmup_epochs": (0, 10**6),
   "optimiser.weight_decay": (0, 1e6),
   "optimiser.clip_norm": (0, 1e9),
+}
+# Fields that one of the bounds is not allowed for.
+_OPEN = {
+  "optimiser.learning_rate": 0,
+  "optimiser.momentum": 1,
+  "optimiser.clip_norm": 0,
 }
 
 
@@ -44,9 +51,9 @@ def check(config: Config) -> Method:
     ValueError: the first thing that is wrong, with the choices.
   """
   for path, (low, high) in _RANGES.items():
-    value = _get(config, path)
-    if value is not None and not low <= value <= high:
-      raise ValueError(f"{path} must lie in [{low:g}, {high:g}], got {value!r}")
+    _check_range(path, _get(config, path), low, high, _OPEN.get(path))
+  last = config.seed + config.seeds - 1
+  _check_range("seed + seeds - 1", last, *_RANGES["seed"])
   for path, choices in (("train.select", SELECT), ("eval.split", SPLITS)):
     if _get(config, path) not in choices:
       raise build.unknown(path, str(_get(config, path)), choices)
@@ -55,10 +62,35 @@ def check(config: Config) -> Method:
   if config.optimiser.schedule not in optim.SCHEDULES:
     raise build.unknown("schedule", config.optimiser.schedule, optim.SCHEDULES)
   build.make_fusion(num_classes=2, **config.fusion.to_dict())
-  for options in config.encoders.values():
-    build.make_encoder(**_with_vocabulary(options.to_dict(), 2))
+  for modality, options in config.encoders.items():
+    _check_encoder(modality, options)
   evaluate.check_names(tuple(config.encoders))
   return build.make_method(**config.method.to_dict())
+
+
+def _check_range(path, value, low, high, excluded=None) -> None:
+  """``None`` means that the field is not set."""
+  if value is None or (low <= value <= high and value != excluded):
+    return
+  left, right = "(" if excluded == low else "[", ")" if excluded == high else "]"
+  raise ValueError(
+    f"{path} must lie in {left}{low:g}, {high:g}{right}, got {value!r}"
+  )
+
+
+def _check_encoder(modality: str, options: Config) -> None:
+  """Its name, its options' names, and sizes and probabilities."""
+  for name, value in options.items():
+    path = f"encoders.{modality}.{name}"
+    if name == "dropout":
+      _check_range(path, value, 0, 1, excluded=1)
+    if name in ("features", "width", "widths"):
+      sizes = value if isinstance(value, tuple | list) else (value,)
+      if not sizes or not all(isinstance(x, int) and x > 0 for x in sizes):
+        raise ValueError(
+          f"{path} must be made of whole numbers of at least 1, got {value!r}"
+        )
+  build.make_encoder(**_with_vocabulary(options.to_dict(), 2))
 
 
 def _get(config: Config, path: str) -> Any:
@@ -115,6 +147,7 @@ def assemble(config: Config) -> Setup:
   method = check(config)
   dataset = load(config, method)
   spec = dataset.spec
+  _check_batches(config, method, spec)
   model = build.make_classifier(
     {m: _encoder(config, m, spec.modalities[m]) for m in spec.modalities},
     config.fusion.to_dict(),
@@ -144,6 +177,22 @@ def assemble(config: Config) -> Setup:
     place=sharding.make_place(mesh),
     parameters=_count(params, problem),
   )
+
+
+def _check_batches(config, method, spec) -> None:
+  """Every split has a batch, and every device a part of it."""
+  drawn = {"train.batch_size": "train"}
+  if method.outer_step is not None:
+    drawn["train.outer_batch_size"] = method.outer_split
+  for path, split in drawn.items():
+    size, most = _get(config, path), spec.sizes[split]
+    if size > most:
+      raise ValueError(
+        f"{path} must be at most {most}, the size of split {split!r}, got "
+        f"{size}"
+      )
+  for path in (*drawn, "eval.batch_size"):
+    sharding.make_mesh(_get(config, path))
 
 
 def load(config: Config, method: Method) -> core.Dataset:

@@ -66,9 +66,12 @@ class EpochData:
 
 
 class Trainer:
-  """A run in progress: the compiled steps and where their results go."""
+  """A run in progress: the compiled steps and where their results go.
 
-  def __init__(self, setup: Setup, workdir: Path, console: Console):
+  What cannot work fails in the constructor; only ``open`` makes files.
+  """
+
+  def __init__(self, setup: Setup, console: Console):
     config, method = setup.config, setup.method
     self.setup, self.console = setup, console
     self.loader = setup.loader("train", config.train.batch_size, train=True)
@@ -88,13 +91,23 @@ class Trainer:
         setup.problem, method, config.seed
       )
     self.eval_step = make_eval_step(setup.problem, method)
+    self.timing: dict[str, float] = {}
+    self._fresh = setup.fresh()
+    self._trace(self._fresh)
+
+  def _trace(self, state: TrainState) -> None:
+    """Traces what is compiled later, which takes no time away from then."""
+    batch = self.setup.place(self.loader.batch(0))
+    jax.eval_shape(self.train_step, state, batch)
+    if self.outer_step is not None:
+      outer = self.setup.place(self.outer_loader.batch(0))
+      jax.eval_shape(self.outer_step, state, batch, outer)
+
+  def open(self, workdir: Path) -> TrainState:
+    """The last checkpoint's state, or a fresh one; once, before ``run``."""
     self.checkpoints = Checkpoints(workdir)
     self.log = MetricsFile(workdir)
-    self.timing: dict[str, float] = {}
-
-  def restore(self) -> TrainState:
-    """The last checkpoint's state, or a fresh one."""
-    state = self.setup.fresh()
+    state, self._fresh = self._fresh, None
     last = self.checkpoints.last()
     if last is not None:
       state = self.checkpoints.restore(last, state)

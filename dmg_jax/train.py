@@ -64,7 +64,8 @@ def run(
     console.note(f"finished before: {done}")
     results = json.loads(done.read_text())
   elif config.seeds == 1:
-    results = _run_seed(config, workdir, console, command)
+    files = [(config, workdir, command)]
+    results = _run_seed(config, workdir, console, files)
   else:
     results = _run_seeds(config, workdir, console, command)
   if results is not None:
@@ -76,7 +77,6 @@ def run(
 
 def _run_seeds(config, workdir, console, command):
   """One run a seed, in ``seed_<i>`` folders; then their mean and std."""
-  _write_config(config, workdir, command)
   runs = []
   for offset in range(config.seeds):
     one = ConfigDict(config.to_dict())
@@ -87,7 +87,8 @@ def _run_seeds(config, workdir, console, command):
       _check_same(one, folder)
       result = json.loads(done.read_text())
     else:
-      result = _run_seed(one, folder, console)
+      files = [(config, workdir, command), (one, folder, None)]
+      result = _run_seed(one, folder, console, files)
     if result is None:
       return None
     runs.append(result)
@@ -111,15 +112,19 @@ def _over_runs(statistic, values: list[Any]) -> Any:
   return float(statistic(np.asarray(values)))
 
 
-def _run_seed(config, workdir, console, command=None):
-  """Trains, then tests once; ``None`` if a signal came first."""
+def _run_seed(config, workdir, console, files):
+  """Trains, then tests once; ``None`` if a signal came first.
+
+  ``files`` are the arguments of ``_write_config``, called once all is in order.
+  """
   begin = time.monotonic()
   setup = assemble.assemble(config)
-  _write_config(config, workdir, command)
+  trainer = Trainer(setup, console)
+  for file in files:
+    _write_config(*file)
   console.announce(describe(setup, workdir))
-  trainer = Trainer(setup, workdir, console)
+  state = trainer.open(workdir)
   try:
-    state = trainer.restore()
     first = int(state.step)
     if first:
       console.note(f"resumed at step {first} of {trainer.total}")
@@ -206,7 +211,7 @@ def _check_same(config: Config, workdir: Path) -> None:
   """Refuses to go on with a run of another config."""
   path = workdir / "config.json"
   if not path.exists():
-    if workdir.is_dir() and any(workdir.iterdir()):
+    if workdir.is_dir() and any(p.suffix != ".part" for p in workdir.iterdir()):
       raise ValueError(
         f"{workdir} is not empty and holds no run: choose another --workdir"
       )

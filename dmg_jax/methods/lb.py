@@ -24,6 +24,8 @@ Deviations:
 
 from __future__ import annotations
 
+import functools
+
 from dmg_jax import losses
 from dmg_jax.bilevel import hypergradient, solver_by_name
 from dmg_jax.bilevel.alpha import AlphaOptimiser
@@ -62,42 +64,41 @@ def make(
   """
   chain = AlphaOptimiser(start, rate, normalise, optimiser, momentum)
   total = make_total(Matching(matching, temperature, scaled))
-  split = outer_split(outer, inner_iters)
   inverse = _solver(solver, iterations, damping)
-
-  def outer_step(problem, state, inner_batch, outer_batch, key):
-    def inner_loss(params, alpha):
-      outputs, _ = problem.forward(
-        params, state.stats, inner_batch.inputs, key, True
-      )
-      return total(outputs, inner_batch, alpha)[0]
-
-    def outer_loss(params, alpha):
-      del alpha
-      return heldout_loss(problem, params, state.stats, outer_batch)
-
-    gradient, info = hypergradient(
-      inner_loss, outer_loss, state.params, state.method.value, solver=inverse
-    )
-    alpha = chain.update(state.method, gradient)
-    metrics = {
-      "hypergradient": gradient,
-      "alpha": alpha.value,
-      "residual": info.residual,
-      "lambda_max": info.lambda_max,
-      "curvature": info.curvature,
-      "cosine": info.cosine,
-      "status": info.status,
-    }
-    return state.replace(method=alpha), metrics
-
   return from_loss(
     lambda outputs, batch, alpha: total(outputs, batch, alpha.value),
     init=lambda problem, state, key: chain.init(),
-    outer_step=outer_step,
+    outer_step=functools.partial(_outer_step, chain, total, inverse),
     inner_iters=inner_iters,
-    outer_split=split,
+    outer_split=outer_split(outer, inner_iters),
   )
+
+
+def _outer_step(chain, total, solver, problem, state, inner, outer, key):
+  """One step of α: equation 3 on an inner and an outer batch."""
+
+  def inner_loss(params, alpha):
+    outputs, _ = problem.forward(params, state.stats, inner.inputs, key, True)
+    return total(outputs, inner, alpha)[0]
+
+  def outer_loss(params, alpha):
+    del alpha
+    return heldout_loss(problem, params, state.stats, outer)
+
+  gradient, info = hypergradient(
+    inner_loss, outer_loss, state.params, state.method.value, solver=solver
+  )
+  alpha = chain.update(state.method, gradient)
+  metrics = {
+    "hypergradient": gradient,
+    "alpha": alpha.value,
+    "residual": info.residual,
+    "lambda_max": info.lambda_max,
+    "curvature": info.curvature,
+    "cosine": info.cosine,
+    "status": info.status,
+  }
+  return state.replace(method=alpha), metrics
 
 
 def heldout_loss(problem, params, stats, batch):

@@ -26,6 +26,8 @@ Deviations:
 
 from __future__ import annotations
 
+import functools
+
 import jax
 from flax import struct
 from jaxtyping import PyTree
@@ -61,59 +63,56 @@ def make(
   """Args: as ``lb``, without what concerns the inverse Hessian."""
   chain = AlphaOptimiser(start, rate, normalise, optimiser, momentum)
   total = make_total(Matching(matching, temperature, scaled))
-  split = outer_split(outer, inner_iters)
-
-  def step(problem, state, batch, key, apply):
-    k_forward, _ = jax.random.split(key)
-
-    def loss(params, alpha):
-      outputs, stats = problem.forward(
-        params, state.stats, batch.inputs, k_forward, True
-      )
-      value, terms = total(outputs, batch, alpha)
-      return value, (stats, {"loss": value, **terms})
-
-    def update(iterate, alpha):
-      grads, aux = jax.grad(loss, has_aux=True)(iterate.params, alpha)
-      here = state.replace(params=iterate.params, opt_state=iterate.opt_state)
-      new = apply(here, grads)
-      return Iterate(new.params, new.opt_state), aux
-
-    alpha, tangent = state.method.alpha, state.method.tangent
-    now = Iterate(state.params, state.opt_state)
-    (new, (stats, metrics)), (tangent, _) = tangent_step(
-      update, now, tangent, alpha.value, 1.0
-    )
-    state = state.replace(
-      params=new.params,
-      opt_state=new.opt_state,
-      stats=stats,
-      method=State(alpha, tangent),
-    )
-    return state, metrics
-
-  def outer_step(problem, state, inner_batch, outer_batch, key):
-    del inner_batch, key
-    alpha, tangent = state.method.alpha, state.method.tangent
-    slope = jax.grad(
-      lambda params: heldout_loss(problem, params, state.stats, outer_batch)
-    )(state.params)
-    gradient = trees.vdot(slope, tangent.params)
-    alpha = chain.update(alpha, gradient)
-    metrics = {"hypergradient": gradient, "alpha": alpha.value}
-    return state.replace(method=State(alpha, _zero(state))), metrics
-
-  def init(problem, state, key):
-    del problem, key
-    return State(chain.init(), _zero(state))
-
   return Method(
-    step=step,
-    init=init,
-    outer_step=outer_step,
+    step=functools.partial(_step, total),
+    init=lambda problem, state, key: State(chain.init(), _zero(state)),
+    outer_step=functools.partial(_outer_step, chain),
     inner_iters=inner_iters,
-    outer_split=split,
+    outer_split=outer_split(outer, inner_iters),
   )
+
+
+def _step(total, problem, state, batch, key, apply):
+  """One step of θ with its tangent."""
+  k_forward, _ = jax.random.split(key)
+
+  def loss(params, alpha):
+    outputs, stats = problem.forward(
+      params, state.stats, batch.inputs, k_forward, True
+    )
+    value, terms = total(outputs, batch, alpha)
+    return value, (stats, {"loss": value, **terms})
+
+  def update(iterate, alpha):
+    grads, aux = jax.grad(loss, has_aux=True)(iterate.params, alpha)
+    here = state.replace(params=iterate.params, opt_state=iterate.opt_state)
+    new = apply(here, grads)
+    return Iterate(new.params, new.opt_state), aux
+
+  alpha, tangent = state.method.alpha, state.method.tangent
+  now = Iterate(state.params, state.opt_state)
+  (new, (stats, metrics)), (tangent, _) = tangent_step(
+    update, now, tangent, alpha.value, 1.0
+  )
+  state = state.replace(
+    params=new.params,
+    opt_state=new.opt_state,
+    stats=stats,
+    method=State(alpha, tangent),
+  )
+  return state, metrics
+
+
+def _outer_step(chain, problem, state, inner, outer, key):
+  """One step of α along the tangent, which then starts again."""
+  del inner, key
+  slope = jax.grad(
+    lambda params: heldout_loss(problem, params, state.stats, outer)
+  )(state.params)
+  gradient = trees.vdot(slope, state.method.tangent.params)
+  alpha = chain.update(state.method.alpha, gradient)
+  metrics = {"hypergradient": gradient, "alpha": alpha.value}
+  return state.replace(method=State(alpha, _zero(state))), metrics
 
 
 def _zero(state):
