@@ -45,6 +45,9 @@ def main(_) -> int:
   f = flags.FLAGS
   try:
     return modes.run(f.mode, f.config, f.workdir, f.quiet)
+  except KeyboardInterrupt:  # Before or after training, which saves and ends.
+    sys.stderr.write("interrupted: the same command goes on from here\n")
+    return 130
   except (ValueError, OSError, RuntimeError) as error:
     if f.traceback:
       raise

@@ -133,8 +133,11 @@ def show(result: dict[str, Any]) -> None:
   for title, entries in groups.items():
     rows = [_row(entry) for entry in entries]
     table = Table(title=": ".join(title))
-    for name in (k for k in rows[-1] if any(row[k] for row in rows)):
-      table.add_column(name, *(row[name] for row in rows), no_wrap=True)
+    shown = [k for k in rows[0] if any(row[k] for row in rows)]
+    for name in shown:
+      table.add_column(name, no_wrap=True)
+    for row in rows:
+      table.add_row(*(row[name] for name in shown))
     console.print(table)
   _show_goals(result, console)
   where, load = result["environment"], result["load_average"]

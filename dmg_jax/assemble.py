@@ -72,7 +72,10 @@ def _check_range(path, value, low, high, excluded=None) -> None:
   """``None`` means that the field is not set."""
   if value is None or (low <= value <= high and value != excluded):
     return
-  left, right = "(" if excluded == low else "[", ")" if excluded == high else "]"
+  left, right = (
+    "(" if excluded == low else "[",
+    ")" if excluded == high else "]",
+  )
   raise ValueError(
     f"{path} must lie in {left}{low:g}, {high:g}{right}, got {value!r}"
   )

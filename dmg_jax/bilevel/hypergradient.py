@@ -1,4 +1,33 @@
-"""Hypergradients by the implicit function theorem."""
+r"""Hypergradients by the implicit function theorem.
+
+.. math::
+  value = \frac{∂ outer}{∂ hyper}
+    - \frac{∂² inner}{∂ hyper ∂ θ} q, \qquad H q ≈ ∇_θ outer, \quad
+  H = \frac{∂² inner}{∂ θ²}
+
+which is ``d outer(θ*(hyper), hyper) / d hyper`` if ``params`` are a minimum θ*
+of the inner objective and ``q`` solves exactly; away from a minimum it is
+biased. The mixed product is ``d/dε ∇_hyper inner(θ + εq, hyper)``: forward mode
+over a reverse pass that goes to ``hyper`` only: less than one gradient.
+
+Parameters narrower than float32 are seen by ``inner`` and ``outer`` as they
+are; gradients, products and every vector of the solver are float32.
+
+* ``matvec="linearize"`` stores the gradient's intermediate values once: two
+  gradients a product, three times the memory of a gradient. ``"jvp"`` repeats
+  the gradient: three gradients a product, twice the memory. With ``batches`` it
+  is always the latter.
+* ``unroll=None`` unrolls few rounds on CPU, and never with ``"jvp"``: the CPU
+  compiler would share what unrolled products have in common, and store it.
+* ``batches``: Neumann uses batch ``i mod n`` for product i and the batch after
+  its last product for the mixed product: give ``terms + 1`` of them for all to
+  be fresh. Other solvers, which need one matrix, take the mean of ``inner``
+  over the n batches, with one batch in memory at a time.
+
+References: Lorraine, Vicol and Duvenaud, Optimizing Millions of Hyperparameters
+by Implicit Differentiation, AISTATS 2020, Eq. 2; Pedregosa, Hyperparameter
+Optimization with Approximate Gradient, ICML 2016.
+"""
 
 from __future__ import annotations
 
@@ -44,20 +73,11 @@ def hypergradient(
 ) -> tuple[PyTree, HypergradientInfo]:
   r"""Gradient of the outer loss at the inner minimum, with respect to hyper.
 
-  .. math::
-    value = \frac{∂ outer}{∂ hyper}
-      - \frac{∂² inner}{∂ hyper ∂ θ} q, \qquad H q ≈ ∇_θ outer, \quad
-    H = \frac{∂² inner}{∂ θ²}
+  .. math:: value = \partial_h\, outer - \partial_h \partial_θ\, inner \; q,
+    \qquad H q ≈ ∇_θ\, outer, \quad H = \partial²_θ\, inner
 
-  which is ``d outer(θ*(hyper), hyper) / d hyper`` if ``params`` are a minimum
-  θ* of the inner objective and ``q`` solves exactly; away from a minimum it is
-  biased. The mixed product is ``d/dε ∇_hyper inner(θ + εq, hyper)``: forward
-  mode over a reverse pass that goes to ``hyper`` only, less than one gradient
-  for a weight of two losses. No matrix as wide as the parameters is formed
-  (except by ``Dense``). It jits, vmaps and runs on sharded arrays.
-
-  Parameters narrower than float32 are seen by ``inner`` and ``outer`` as they
-  are; gradients, products and every vector of the solver are float32.
+  No matrix as wide as the parameters is formed (except by ``Dense``). It jits,
+  vmaps and runs on sharded arrays. See the module for what the options cost.
 
   Args:
     inner: ``(params, hyper) -> scalar``, twice differentiable; with ``batches``
@@ -68,42 +88,38 @@ def hypergradient(
     hyper: pytree of floats, of any size.
     solver: how ``q`` is found, or the name of one with its defaults.
     curvature: ``"hessian"``, or a ``GaussNewton`` for its product instead.
-    matvec: ``"linearize"`` stores the gradient's intermediate values once: two
-      gradients a product, three times the memory of a gradient. ``"jvp"``
-      repeats the gradient: three gradients a product, twice the memory. With
-      ``batches`` it is always the latter.
-    unroll: whether the solver's loop is unrolled; ``None`` does so for few
-      rounds on CPU, and never with ``"jvp"``: the CPU compiler would share what
-      unrolled products have in common, and store it after all.
-    batches: pytree of batches stacked on a leading axis of length n. Neumann
-      uses batch ``i mod n`` for product i and the batch after its last product
-      for the mixed product: give ``terms + 1`` of them for all to be fresh.
-      Other solvers, which need one matrix, take the mean of ``inner`` over the
-      n batches, with one batch in memory at a time.
+    matvec: ``"linearize"`` or ``"jvp"``.
+    unroll: whether the solver's loop is unrolled; ``None`` chooses.
+    batches: pytree of batches stacked on a leading axis.
     damping: ρ ≥ 0, added to H before the solver's own.
     q0: where the solver starts, such as ``info.q`` of the last call.
-    exact_residual: measure the residual with one more product, where the
-      solver only bounds it.
+    exact_residual: measure the residual with one more product.
 
   Returns:
     The hypergradient, like ``hyper``, and its diagnostics. If anything is not
-    finite the hypergradient and ``info.q`` are zero and the status NONFINITE.
+    finite both it and ``info.q`` are zero and the status is NONFINITE.
 
   Raises:
     ValueError: an unknown solver, curvature or matvec; a leaf of ``params`` or
       ``hyper`` that is not a float; batches without a common leading axis.
-
-  References: Lorraine, Vicol and Duvenaud, AISTATS 2020, Eq. 2; Pedregosa,
-    Hyperparameter Optimization with Approximate Gradient, ICML 2016.
   """
   solver = solver_by_name(solver) if isinstance(solver, str) else solver
   _check(params, hyper, curvature, matvec)
+  if unroll is None and matvec == "jvp":
+    unroll = False
+  options = (curvature, matvec, unroll, batches, damping, q0, exact_residual)
+  return _implicit(inner, outer, params, hyper, solver, *options)
+
+
+def _implicit(
+  inner, outer, params, hyper, solver,
+  curvature, matvec, unroll, batches, damping, q0, exact_residual,
+):  # fmt: skip
+  """``hypergradient`` with its arguments checked."""
   wide, wide_hyper = trees.upcast(params), trees.upcast(hyper)
   objective = _narrowed(inner, params, hyper)
   if isinstance(curvature, GaussNewton):
     curvature = _narrowed_split(curvature, params, hyper)
-  if unroll is None and matvec == "jvp":
-    unroll = False
   operator = _operator(
     objective, wide, wide_hyper, curvature, matvec, unroll, batches, solver
   ).damped(damping)

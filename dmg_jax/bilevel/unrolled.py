@@ -253,8 +253,7 @@ def reverse_unroll(
     state: where to start.
     hyper: pytree of floats.
     steps: T.
-    truncate: differentiate through the last so many steps only; ``None`` is
-      all of them.
+    truncate: differentiate through the last so many steps only (all: None).
     batches: one batch for each step, stacked on a leading axis.
     checkpoint: keep only the states and recompute each step's inside.
     unroll: whether the loop is unrolled at compile time.
@@ -263,8 +262,7 @@ def reverse_unroll(
     The hypergradient, like ``hyper``, and the final state.
 
   Raises:
-    ValueError: ``steps`` or ``truncate`` is negative, or there are too few
-      batches.
+    ValueError: ``steps`` or ``truncate`` is negative, or too few batches.
 
   Reference: Maclaurin, Duvenaud and Adams, ICML 2015; truncated: Shaban, Cheng,
     Hatch and Boots, Truncated Back-propagation for Bilevel Optimization,

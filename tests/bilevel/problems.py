@@ -66,6 +66,7 @@ def quadratic(eigenvalues, seed=0, dtype=jnp.float64):
   return Bilevel(inner, outer, params, jnp.asarray([0.1, -0.4, 0.7], dtype))
 
 
+@functools.cache
 def ridge(seed=0, samples=40, features=8):
   """Ridge regression at its minimum; hyper is the log of the weight decay."""
   rng = np.random.default_rng(seed)
@@ -92,15 +93,21 @@ def newton(inner, params, hyper, steps=30):
   """Minimum to machine precision; small problems only."""
   flat, restore = ravel_pytree(params)
 
-  def step(w, _):
-    def loss(w):
-      return inner(restore(w), hyper)
+  def loss(w, h):
+    return inner(restore(w), h)
 
-    return w - jnp.linalg.solve(jax.hessian(loss)(w), jax.grad(loss)(w)), None
+  def step(w, h):
+    change = jnp.linalg.solve(jax.hessian(loss)(w, h), jax.grad(loss)(w, h))
+    return w - change
 
-  return restore(jax.lax.scan(step, flat, None, length=steps)[0])
+  @quick_jit
+  def run(w, h):
+    return jax.lax.fori_loop(0, steps, lambda i, w: step(w, h), w)
+
+  return restore(run(flat, hyper))
 
 
+@functools.cache
 def logistic(seed=0, samples=60, features=5):
   """Logistic regression, a pytree of weights and of hyper-parameters."""
   rng = np.random.default_rng(seed)
@@ -127,6 +134,7 @@ def logistic(seed=0, samples=60, features=5):
   return Bilevel(inner, outer, newton(inner, start, hyper), hyper)
 
 
+@functools.cache
 def two_losses(alpha=0.3, seed=0, n=6):
   """``(1-α) CLS + α MM`` of two strictly convex losses, at its minimum."""
   a, rng = spread(np.linspace(0.5, 3.0, n), seed)
@@ -165,13 +173,14 @@ class TinyNet(nn.Module):
     return nn.Dense(3, dtype=x.dtype, param_dtype=x.dtype)(x)
 
 
+@functools.cache
 def tiny_cnn(seed=0, samples=8):
   """Cross-entropy and logit decay on TinyNet; running statistics frozen."""
   rng = np.random.default_rng(seed)
   x, z = (jnp.asarray(rng.normal(size=(samples, 4, 4, 1))) for _ in "xz")
   y, t = (jnp.asarray(rng.integers(0, 3, samples)) for _ in "yt")
   net = TinyNet()
-  variables = net.init(jax.random.key(seed), x)
+  variables = quick_jit(net.init)(jax.random.key(seed), x)
   stats = variables["batch_stats"]
 
   def logits(p, images):
@@ -198,6 +207,15 @@ def tiny_cnn(seed=0, samples=8):
   return Bilevel(inner, outer, variables["params"], hyper)
 
 
+def matrices(problem):
+  """Inner Hessian and outer slope, in numpy."""
+
+  def both(p, h):
+    return jax.hessian(problem.inner)(p, h), jax.grad(problem.outer)(p, h)
+
+  return map(np.asarray, quick_jit(both)(problem.params, problem.hyper))
+
+
 def dense_hypergradient(problem, damping=0.0):
   """The oracle: full Hessian, full mixed matrix, a direct solve."""
   w, restore = ravel_pytree(problem.params)
@@ -209,10 +227,14 @@ def dense_hypergradient(problem, damping=0.0):
   def outer(w, h):
     return problem.outer(restore(w), restore_hyper(h))
 
-  H = np.asarray(jax.hessian(inner)(w, h)) + damping * np.eye(w.size)
-  M = np.asarray(jax.jacfwd(jax.grad(inner, 1))(w, h))
-  v, direct = jax.grad(outer, (0, 1))(w, h)
-  value = np.asarray(direct) - M @ np.linalg.solve(H, np.asarray(v))
+  def derivatives(w, h):
+    slopes = jax.grad(outer, (0, 1))(w, h)
+    mixed = jax.jacfwd(jax.grad(inner, 1))(w, h)
+    return jax.hessian(inner)(w, h), mixed, *slopes
+
+  H, M, v, direct = map(np.asarray, quick_jit(derivatives)(w, h))
+  H = H + damping * np.eye(w.size)
+  value = direct - M @ np.linalg.solve(H, v)
   return restore_hyper(jnp.asarray(value))
 
 

@@ -9,6 +9,8 @@ from bilevel.problems import quick_jit
 
 from dmg_jax.bilevel import Neumann, hypergradient
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 class ConvNet(nn.Module):
   @nn.compact

@@ -1,25 +1,24 @@
-"""Tiny runs through the real path: one prepared data set, one command line."""
+"""Tiny runs through the real path, on data that are prepared once."""
 
+import contextlib
+import io
 import json
-import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
-import numpy as np
 import pytest
-from absl import flags, logging
+from absl import flags
 from matplotlib.figure import Figure
 
+import launch
 from configs import openmoji
 from data_pipelines import core
-from dmg_jax import sharding, train
-from dmg_jax.logging import Console, read_metrics
+from dmg_jax import assemble, loop, sharding, steps, train
+from dmg_jax.logging import Console
 
-ROOT = Path(__file__).parents[2]
-FILE = "configs/openmoji.py"
-# A model and pictures as small as they go; 15 steps an epoch.
+ROOT = Path(launch.__file__).parent
+# Model and pictures as small as they go; 15 steps an epoch.
 TINY = {
   "data.image_size": 8,
   "encoders.image.widths": (8,),
@@ -32,55 +31,15 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-  """The prepared OpenMoji; workers that find it unfinished make their own."""
+  """A folder that holds the prepared data; not to be changed."""
   folder = tmp_path_factory.mktemp("data")
   core.prepare("openmoji", folder, {})
   return folder
 
 
 @pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory):
-  """Compiled programs: most runs here compile what another has compiled."""
-  return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture
-def compiled_once(cache_dir):
-  """Runs of this process share compiled programs."""
-  with (
-    jax._src.config.compilation_cache_dir(str(cache_dir)),
-  ):
-    yield
-
-
-@pytest.fixture
-def plain(monkeypatch):
-  """Pictures are drawn up but not rendered."""
-
-  def savefig(figure, path, **options):
-    del figure, options
-    path.write_bytes(b"picture")
-
-  monkeypatch.setattr(Figure, "savefig", savefig)
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-  """Training on one of the eight devices."""
-
-  def make_mesh(batch_size):
-    del batch_size
-    kind = (jax.sharding.AxisType.Auto,)
-    return jax.make_mesh(
-      (1,), ("b",), axis_types=kind, devices=jax.devices()[:1]
-    )
-
-  monkeypatch.setattr(sharding, "make_mesh", make_mesh)
-
-
-@pytest.fixture
 def tiny(data_dir):
-  """``tiny("lb,seed=3", {"train.epochs": 1})`` makes a config."""
+  """``tiny("lb,seed=3", {"train.epochs": 1})`` is a config."""
 
   def make(recipe, fields=()):
     config = openmoji.get_config(recipe)
@@ -89,3 +48,132 @@ def tiny(data_dir):
     return config
 
   return make
+
+
+@pytest.fixture(scope="session")
+def words(data_dir):
+  """The same as words of a command line."""
+
+  def make(recipe, workdir, **fields):
+    changes = {**TINY, "data.dir": data_dir, **fields}
+    return [
+      f"--config=configs/openmoji.py:{recipe}",
+      f"--workdir={workdir}",
+      *(f"--config.{k}={str(v).replace(' ', '')}" for k, v in changes.items()),
+    ]
+
+  return make
+
+
+@pytest.fixture
+def command(monkeypatch):
+  """``launch.py`` in this process: ``(exit code, output, errors)``."""
+  monkeypatch.chdir(ROOT)
+
+  def run(*arguments):
+    _forget_flags()
+    monkeypatch.setattr(sys, "argv", ["launch.py", *map(str, arguments)])
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+      try:
+        launch.entry()
+      except SystemExit as end:
+        code = end.code
+    return code, out.getvalue(), err.getvalue()
+
+  yield run
+  _forget_flags()
+
+
+def _forget_flags():
+  """As in a new process: no fields of another config, nothing given."""
+  for name in list(flags.FLAGS):
+    if name.startswith("config."):
+      delattr(flags.FLAGS, name)
+  flags.FLAGS.unparse_flags()
+  for name in ("config", "workdir", "mode", "quiet", "traceback"):
+    flags.FLAGS[name].unparse()
+
+
+class Shared:
+  """What runs of one config share here and would each make anew otherwise."""
+
+  def __init__(self):
+    self._made = {}
+
+  def assemble(self, original):
+    """Data, model and method, once a config and number of devices."""
+
+    def wrapped(config):
+      key = (json.dumps(config.to_dict(), default=str), sharding.make_mesh)
+      if key not in self._made:
+        self._made[key] = original(config)
+      return self._made[key]
+
+    return wrapped
+
+  def once(self, original):
+    """A compiled function, once a problem."""
+
+    def wrapped(problem, *rest):
+      key = (original.__name__, id(problem))
+      if key not in self._made:
+        self._made[key] = original(problem, *rest)
+      return self._made[key]
+
+    return wrapped
+
+
+@pytest.fixture(scope="session")
+def shared():
+  """One memory of compiled programs for the session."""
+  return Shared()
+
+
+def _one_device(batch_size):
+  del batch_size
+  kind, one = (jax.sharding.AxisType.Auto,), jax.devices()[:1]
+  return jax.make_mesh((1,), ("b",), axis_types=kind, devices=one)
+
+
+def _savefig(figure, path, **options):
+  del figure, options
+  path.write_bytes(b"picture")
+
+
+@pytest.fixture(scope="module")
+def quick(shared):
+  """Runs compile once, use one device and render no pictures."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(Figure, "savefig", _savefig)
+    patch.setattr(sharding, "make_mesh", _one_device)
+    patch.setattr(assemble, "assemble", shared.assemble(assemble.assemble))
+    for module, name in (
+      (steps, "make_train_step"),
+      (steps, "make_outer_step"),
+      (loop, "make_eval_step"),
+    ):
+      patch.setattr(module, name, shared.once(getattr(module, name)))
+    yield
+
+
+@pytest.fixture(scope="session")
+def finished():
+  """{(recipe, devices): work directory}."""
+  return {}
+
+
+@pytest.fixture
+def straight(quick, tiny, finished, tmp_path_factory):
+  """The work directory of a run that never stopped; not to be changed."""
+  del quick
+
+  def folder(recipe):
+    key = recipe, sharding.make_mesh(8).size
+    if key not in finished:
+      path = tmp_path_factory.mktemp("run") / "work"
+      train.run(tiny(recipe), path, Console(quiet=True))
+      finished[key] = path
+    return finished[key]
+
+  return folder

@@ -1,0 +1,241 @@
+"""A run that was stopped anywhere ends with the bits of one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import launch
+from dmg_jax import assemble, sharding, train
+from dmg_jax.checkpoint import Checkpoints
+from dmg_jax.logging import Console
+from dmg_jax.loop import Trainer
+
+ROOT = Path(launch.__file__).parent
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def stopped(tiny, monkeypatch):
+  """Runs in ``work``, with a signal in each of ``steps``, then to the end."""
+  original = Trainer._save_here
+
+  def run(recipe, work, steps):
+    config = tiny(recipe)
+    for at, number in steps:
+
+      def save_here(self, step, stop, at=at, number=number):
+        if step == at:
+          signal.raise_signal(number)
+        return original(self, step, stop)
+
+      monkeypatch.setattr(Trainer, "_save_here", save_here)
+      assert train.run(config, work, QUIET) is None
+      assert not (work / "results.json").exists()
+      checkpoints = Checkpoints(_last_run(work))
+      assert checkpoints.last() == at
+      checkpoints.close()
+    monkeypatch.setattr(Trainer, "_save_here", original)
+    return train.run(config, work, QUIET)
+
+  return run
+
+
+def _last_run(work):
+  return (sorted(work.glob("seed_*")) or [work])[-1]
+
+
+def _untimed(results):
+  return {
+    k: [_untimed(r) for r in v] if k == "runs" else v
+    for k, v in results.items()
+    if k != "timing"
+  }
+
+
+def _states(work, like):
+  checkpoints = Checkpoints(work)
+  wanted = {"best": checkpoints.best(), "last": checkpoints.last()}
+  found = {
+    name: (step, jax.device_get(checkpoints.restore(step, like)))
+    for name, step in wanted.items()
+  }
+  checkpoints.close()
+  return found
+
+
+def assert_same_bits(work, other, like):
+  """Checkpoints, logged lines and results of two runs."""
+  for name, (step, state) in _states(work, like).items():
+    step_there, there = _states(other, like)[name]
+    assert step == step_there
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    for (path, x), y in zip(leaves, jax.tree.leaves(there), strict=True):
+      assert x.dtype == y.dtype, path
+      assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), (name, path)
+  lines = (work / "metrics.jsonl").read_bytes()
+  assert lines == (other / "metrics.jsonl").read_bytes()
+  results, there = (
+    json.loads((w / "results.json").read_text()) for w in (work, other)
+  )
+  assert _untimed(results) == _untimed(there)
+
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+CHAINS = [
+  # First step, before and after an α step, last step of an epoch, mid-epoch.
+  ("lb,inner_iters=7", [(1, TERM), (7, INT), (8, TERM), (15, TERM), (29, INT)]),
+  # The tangent is half-way between two α steps.
+  ("lb_forward,inner_iters=7", [(11, TERM)]),
+  ("ogm_ge", [(15, INT), (22, TERM)]),
+  ("mla", [(4, TERM)]),
+]
+
+
+@pytest.mark.parametrize("recipe,steps", CHAINS)
+def test_stopped_and_started_again(
+  straight, stopped, tiny, tmp_path, recipe, steps
+):
+  one = straight(recipe)
+  stopped(recipe, tmp_path / "work", steps)
+  like = assemble.assemble(tiny(recipe)).fresh()
+  assert_same_bits(one, tmp_path / "work", like)
+
+
+def test_signal_in_the_last_step(straight, stopped, tmp_path, monkeypatch):
+  """Nothing is left to do: the run ends as if there had been none."""
+  original = Trainer._end_epoch
+
+  def end_epoch(self, state, epoch):
+    if epoch == 1:
+      signal.raise_signal(signal.SIGTERM)
+    return original(self, state, epoch)
+
+  monkeypatch.setattr(Trainer, "_end_epoch", end_epoch)
+  results = stopped("ogm_ge", tmp_path / "work", [])
+  there = json.loads((straight("ogm_ge") / "results.json").read_text())
+  assert _untimed(json.loads(json.dumps(results))) == _untimed(there)
+
+
+def test_stopped_between_and_in_seeds(straight, stopped, tmp_path):
+  recipe, work = "joint,seeds=2", tmp_path / "work"
+  one = json.loads((straight(recipe) / "results.json").read_text())
+  original = train._run_seed
+
+  results = stopped(recipe, work, [(9, TERM), (15, TERM)])
+  assert train._run_seed is original
+  assert _untimed(json.loads(json.dumps(results))) == _untimed(one)
+
+
+def test_seed_decides(straight, stopped, tmp_path):
+  """The same seed elsewhere gives the same bits; another seed gives others."""
+  del stopped
+  a, b = (straight(f"ogm_ge{seed}") for seed in ("", ",seed=1"))
+  lines = [(w / "metrics.jsonl").read_bytes().splitlines() for w in (a, b)]
+  assert len(lines[0]) == len(lines[1])
+  assert not set(lines[0]) & set(lines[1])
+
+
+def test_eight_devices(quick, stopped, tiny, tmp_path, monkeypatch):
+  del quick
+  monkeypatch.setattr(sharding, "make_mesh", _all_devices)
+  train.run(tiny("ogm_ge"), tmp_path / "one", QUIET)
+  stopped("ogm_ge", tmp_path / "other", [(13, TERM)])
+  like = assemble.assemble(tiny("ogm_ge")).fresh()
+  assert_same_bits(tmp_path / "one", tmp_path / "other", like)
+
+
+def _all_devices(batch_size):
+  del batch_size
+  kind = (jax.sharding.AxisType.Auto,)
+  return jax.make_mesh((jax.device_count(),), ("b",), axis_types=kind)
+
+
+def test_killed_while_the_folder_was_made(tiny, tmp_path, straight):
+  """A half-written file of a run is no reason to refuse the folder."""
+  work = tmp_path / "work"
+  work.mkdir()
+  (work / "config.json.12.part").write_text("{")
+  results = train.run(tiny("ogm_ge"), work, QUIET)
+  there = json.loads((straight("ogm_ge") / "results.json").read_text())
+  assert results["test"] == there["test"]
+
+
+@pytest.fixture
+def process(words, tmp_path):
+  """Starts ``launch.py`` as a process."""
+  started = []
+
+  def start(recipe, work, **fields):
+    arguments = words(recipe, work, **fields)
+    cache = {
+      "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    begun = subprocess.Popen(
+      [sys.executable, "launch.py", *arguments],
+      cwd=ROOT,
+      env={**environment, **cache},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    started.append(begun)
+    return begun
+
+  yield start
+  for begun in started:
+    if begun.poll() is None:
+      begun.kill()
+      begun.communicate()
+
+
+def _steps(work):
+  """Steps of the whole checkpoints."""
+  names = [p.name for p in (work / "checkpoints").glob("*")]
+  return [int(n) for n in names if n.isdigit()] or [0]
+
+
+def _when(process, work, step, number):
+  """Sends a signal once a checkpoint of ``step`` or later is there."""
+  until = time.monotonic() + 120
+  while max(_steps(work)) < step:
+    assert process.poll() is None, process.communicate()
+    assert time.monotonic() < until
+    time.sleep(0.005)
+  process.send_signal(number)
+  out, err = process.communicate(timeout=120)
+  return process.returncode, out, err
+
+
+def test_processes_killed_and_terminated(process, tmp_path):
+  """SIGTERM, then kill -9 twice, then to the end: the bits of one process."""
+  work, one = tmp_path / "work", tmp_path / "one"
+  fields = {"train.epochs": 8, "train.checkpoint_steps": 2}
+  code, out, err = _when(process("h", work, **fields), work, 4, signal.SIGTERM)
+  assert (code, err) == (0, "") and "stopped by a signal" in out
+  saved = max(_steps(work))
+  assert f"saved at step {saved}" in out and 4 <= saved < 120
+  for more in (12, 25):
+    killed = process("h", work, **fields)
+    code, *_ = _when(killed, work, saved + more, signal.SIGKILL)
+    assert code == -signal.SIGKILL and not (work / "results.json").exists()
+  ends = [process("h", w, **fields) for w in (work, one)]
+  for end in ends:
+    out, err = end.communicate(timeout=240)
+    assert (end.returncode, err) == (0, ""), err
+  for name in ("metrics.jsonl", "results.json"):
+    a, b = ((w / name).read_text() for w in (work, one))
+    if name == "results.json":
+      a, b = (_untimed(json.loads(x)) for x in (a, b))
+    assert a == b
+  assert sorted(_steps(work)) == sorted(_steps(one))
+  assert not list((work / "checkpoints").glob("*tmp*"))

@@ -1,0 +1,227 @@
+"""Every recipe through the real path, and what the other modes make of it."""
+
+import csv
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+import launch
+from configs import openmoji
+from configs.recipes import RECIPES
+from dmg_jax import train
+from dmg_jax.logging import Console, read_metrics
+
+SIZES = {"train": 972, "outer": 158, "val": 159, "test": 340}
+MODALITIES, CLASSES, EPOCHS = {"image", "text"}, 8, 2
+# Recipes that are not runnable as they are, or whose α shall move in mid-epoch.
+KEYS = {
+  "unimodal": "unimodal,modality=text",
+  "lb": "lb,inner_iters=7",
+  "lb_forward": "lb_forward,inner_iters=7",
+}
+ALIASES = {"concat": "joint", "heuristic": "h"}
+WITH_ALPHA = {"constant", "stepwise", "h", "lb", "lb_forward"}
+SCORES = {"accuracy", "map", "macro_f1", "loss"}
+
+
+def check_metrics(found, modalities):
+  assert set(found) == {"fused", "gap", *modalities}
+  for head in ("fused", *modalities):
+    assert set(found[head]) == SCORES
+    for score in SCORES - {"loss"}:
+      assert 0 <= found[head][score] <= 1
+    assert 0 < found[head]["loss"] < 10
+  single = [found[m]["accuracy"] for m in modalities]
+  assert found["gap"]["accuracy"] == pytest.approx(max(single) - min(single))
+  pairs = {"image-text"} if len(modalities) == 2 else set()
+  assert set(found["gap"]["centroid"]) == pairs
+  assert all(0 <= x <= 2 for x in found["gap"]["centroid"].values())
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - set(ALIASES)))
+def test_recipe(straight, name):
+  work = straight(KEYS.get(name, name))
+  results = json.loads((work / "results.json").read_text())
+  assert set(results) == {
+    "recipe", "dataset", "seed", "epochs", "alpha", "selected_step",
+    "readout", "val", "test", "timing",
+  }  # fmt: skip
+  assert results["recipe"] == name and results["dataset"] == "openmoji"
+  assert (results["seed"], results["epochs"]) == (0, EPOCHS)
+  assert len(results["alpha"]) == (EPOCHS if name in WITH_ALPHA else 0)
+  assert all(0 <= a <= 1 for a in results["alpha"])
+  assert results["selected_step"] in (15, 30)
+  assert re.match(r"R\d ", results["readout"])
+  modalities = {"text"} if name == "unimodal" else MODALITIES
+  for split in ("val", "test"):
+    check_metrics(results[split], modalities)
+  assert results["timing"]["train_steps"] == 30
+  assert results["timing"]["total_seconds"] > 0
+  check_files(work, results)
+
+
+def check_files(work, results):
+  config = json.loads((work / "config.json").read_text())
+  assert set(config) == {"config", "versions", "git", "command"}
+  assert config["config"]["recipe"] == results["recipe"]
+  assert "jax" in config["versions"]
+  assert (work / "report" / "report.html").stat().st_size > 1000
+  assert list(work.glob("events.*")) and not list(work.rglob("*.part"))
+  lines = read_metrics(work / "metrics.jsonl")
+  assert all({"step", "epoch", "split"} <= set(x) for x in lines)
+  assert all(
+    math.isfinite(v) for x in lines for v in x.values() if v != x["split"]
+  )
+  steps = {s: [x["step"] for x in lines if x["split"] == s] for s in SIZES}
+  assert steps["train"] == [10, 15, 20, 30] and steps["val"] == [15, 30]
+  best = max(
+    (x["fused/accuracy"], x["step"]) for x in lines if x["split"] == "val"
+  )
+  assert best[1] == results["selected_step"]
+  assert best[0] == results["val"]["fused"]["accuracy"]
+  kept = {int(p.name) for p in (work / "checkpoints").iterdir()}
+  assert kept == {30, best[1]}
+
+
+def test_alpha_of_the_schedules(straight):
+  expected = {
+    "constant": [0.5, 0.5],
+    "stepwise": [0.95, 0.05],
+    "h": [1 - math.exp(-1), 1 - math.exp(-1 / 2)],
+  }
+  for name, alpha in expected.items():
+    results = json.loads((straight(name) / "results.json").read_text())
+    np.testing.assert_allclose(results["alpha"], alpha, rtol=1e-6)
+
+
+@pytest.mark.parametrize("alias,name", ALIASES.items())
+def test_aliases(alias, name):
+  one, other = openmoji.get_config(alias), openmoji.get_config(name)
+  changed = {"recipe": name, "variant": name}
+  assert {**one.to_dict(), **changed} == other.to_dict()
+
+
+def test_seeds(straight):
+  work = straight("joint,seeds=2")
+  results = json.loads((work / "results.json").read_text())
+  assert set(results) == {"recipe", "dataset", "runs", "mean", "std"}
+  assert [r["seed"] for r in results["runs"]] == [0, 1]
+  for i, run in enumerate(results["runs"]):
+    alone = json.loads((work / f"seed_{i}" / "results.json").read_text())
+    assert alone == run
+  a, b = (r["test"]["fused"]["loss"] for r in results["runs"])
+  assert a != b
+  assert results["mean"]["fused"]["loss"] == pytest.approx((a + b) / 2)
+  std = abs(a - b) / math.sqrt(2)
+  assert results["std"]["fused"]["loss"] == pytest.approx(std)
+  single = json.loads((straight("joint") / "results.json").read_text())
+  assert single["test"] == results["runs"][0]["test"]
+
+
+def test_evaluate(straight, command, words):
+  work = straight("h")
+  results = json.loads((work / "results.json").read_text())
+  before = set(work.rglob("*"))
+  for split in ("val", "test"):
+    code, out, err = command(
+      *words("h", work), "--mode=evaluate", f"--config.eval.split={split}"
+    )
+    assert (code, err) == (0, "") and "fused" in out
+    found = json.loads((work / f"evaluation_{split}.json").read_text())
+    assert found == {"split": split, **results[split]}
+  added = {p.name for p in set(work.rglob("*")) - before}
+  assert added == {"evaluation_val.json", "evaluation_test.json"}
+
+
+@pytest.mark.parametrize("split", ["test", "outer"])
+def test_predict(straight, command, words, split):
+  work = straight("h")
+  given = [*words("h", work), "--mode=predict", f"--config.eval.split={split}"]
+  assert command(*given)[::2] == (0, "")
+  path = work / f"predictions_{split}.csv"
+  with path.open(encoding="utf-8", newline="") as file:
+    rows = list(csv.DictReader(file))
+  assert len(rows) == SIZES[split] == len({row["id"] for row in rows})
+  heads = ("fused", "image", "text")
+  classes = [k.partition(":")[2] for k in rows[0] if k.startswith("fused:")]
+  assert len(classes) == CLASSES
+  assert list(rows[0]) == [
+    "id", "label", *(f"{h}_prediction" for h in heads),
+    *(f"{h}:{c}" for h in heads for c in classes),
+  ]  # fmt: skip
+  for row in rows:
+    assert row["label"] in classes
+    for head in heads:
+      p = [float(row[f"{head}:{c}"]) for c in classes]
+      assert min(p) >= 0 and sum(p) == pytest.approx(1, abs=1e-5)
+      said = row[f"{head}_prediction"]
+      assert float(row[f"{head}:{said}"]) == max(p)
+  if split == "test":
+    results = json.loads((work / "results.json").read_text())
+    right = np.mean([r["fused_prediction"] == r["label"] for r in rows])
+    assert right == results["test"]["fused"]["accuracy"]
+
+
+def test_prepare_and_report(straight, command, words, tmp_path):
+  code, out, err = command(*words("h", tmp_path / "w"), "--mode=prepare")
+  assert (code, err) == (0, "") and "1,629" in out.replace("1629", "1,629")
+  assert list(tmp_path.iterdir()) == []
+  page = straight("h") / "report" / "report.html"
+  page.unlink()
+  assert command(*words("h", straight("h")), "--mode=report")[::2] == (0, "")
+  assert page.exists()
+
+
+def test_finished_run_is_only_shown(straight, command, words, monkeypatch):
+  work = straight("h")
+  before = {
+    p: p.stat().st_mtime_ns
+    for p in work.rglob("*")
+    if p.is_file() and p.parent.name != "report"
+  }
+  monkeypatch.delattr(train, "_run_seed")
+  code, out, err = command(*words("h", work))
+  assert (code, err) == (0, "") and "finished before" in out
+  assert "fused" in out and "image" in out
+  assert {p: p.stat().st_mtime_ns for p in before} == before
+  assert command(*words("h", work), "--quiet") == (0, "", "")
+
+
+def test_another_config_is_refused(straight, command, words):
+  work = straight("h")
+  for recipe, field, part in (
+    ("h", {"train.epochs": 3}, "train.epochs (2 there)"),
+    ("h,seed=1", {}, "seed (0 there)"),
+    ("joint", {}, "method.name (heuristic there)"),
+  ):
+    code, out, err = command(*words(recipe, work, **field))
+    assert (code, out, err.count("\n")) == (1, "", 1) and part in err
+
+
+def test_foreign_folder_is_refused(command, words, tmp_path):
+  (tmp_path / "thesis.tex").write_text("mine")
+  code, out, err = command(*words("h", tmp_path))
+  assert (code, out, err.count("\n")) == (1, "", 1)
+  assert "not empty" in err and "--workdir" in err
+  assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_default_workdir(quick, command, words, tmp_path, monkeypatch):
+  """``runs/<data set>-<recipe string>``, below the current folder."""
+  del quick
+  given = [w for w in words("h", "") if not w.startswith("--workdir")]
+  given[0] = f"--config={launch.__file__[:-9]}configs/openmoji.py:h"
+  chdir = monkeypatch.chdir
+  monkeypatch.setattr(train, "_run_seed", lambda *args: None)
+  monkeypatch.setattr(monkeypatch, "chdir", chdir)
+  chdir(tmp_path)
+  assert command(*given, "--quiet") == (0, "", "")
+
+
+def test_eight_devices(tiny, tmp_path):
+  results = train.run(tiny("h", {"train.epochs": 1}), tmp_path, Console(True))
+  assert len(results["alpha"]) == 1
+  check_metrics(results["test"], MODALITIES)

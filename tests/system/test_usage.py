@@ -1,0 +1,208 @@
+"""What is wrong is said in one line, before anything is done."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import launch
+from configs.recipes import RECIPES
+from data_pipelines import core
+from dmg_jax import loop, modes
+
+ROOT = Path(launch.__file__).parent
+FIELD = "--config."
+
+# Recipe, flag or field, and what the line must say. Nothing is loaded for it.
+PARSED = [
+  ("bl", "", "'bl'", "'lb'", "unimodal"),
+  ("lb,seedz=3", "", "'seedz'", "'seed'", "seeds", "temperature"),
+  ("lb,", "", "key=value"),
+  ("lb,epochs=", "", "key=value", "'epochs='"),
+  ("", "", "no recipe", "lb_forward"),
+  ("unimodal", "", "modality="),
+  ("joint,seeds=three", "", "seeds", "int", "'three'"),
+  ("joint,epochs=1.5", "", "epochs", "int", "1.5"),
+  ("joint,epochs=true", "", "epochs", "int", "True"),
+  ("joint,seed=none", "", "seed", "int", "None"),
+  ("joint,learning_rate=nan", "", "learning_rate", "'nan'"),
+  ("lb,temperature=no", "", "temperature", "float", "'no'"),
+  ("lb,inner_iters=2.5", "", "inner_iters", "int", "2.5"),
+  ("lb,scaled=2", "", "scaled", "bool", "2"),
+  ("joint", "--mode=trian", "trian", "'train'", "evaluate", "report"),
+  ("joint", "--modee=train", "modee", "'mode'", "workdir"),
+  ("joint", "--nope", "nope", "workdir"),
+  ("joint", "--quiet=maybe", "quiet", "maybe"),
+  ("joint", "extra", "'extra'"),
+  ("joint", "--config.train.epochs=abc", "train.epochs", "abc"),
+  ("joint", "--config.trian.epochs=3", "trian.epochs", "'train.epochs'"),
+  ("joint", "--config.train=3", "config.train", "train.epochs"),
+  ("joint", "--config.encoders.audio.name=x", "encoders.audio.name"),
+  ("joint", "--config=configs/openmoji.py:bl", "'bl'", "'lb'"),
+  ("joint", "--config=configs/openmojj.py:lb", "'configs/openmoji.py'"),
+  ("joint", "--config=configs/common.py:lb", "get_config"),
+  ("joint", "--config=README.md:lb", "README.md"),
+  ("joint", "--config=", "no config file"),
+]
+# Field, value, and what the line must say besides them.
+RANGES = [
+  ("seed", -1, "[0, "),
+  ("seeds", 0, "[1, "),
+  ("train.epochs", 0, "[1, "),
+  ("train.batch_size", 0, "[1, "),
+  ("train.log_steps", 0, "[1, "),
+  ("train.checkpoint_steps", -1, "[0, "),
+  ("eval.batch_size", 0, "[1, "),
+  ("optimiser.learning_rate", -1, "(0, "),
+  ("optimiser.learning_rate", 0, "(0, "),
+  ("optimiser.learning_rate", "inf", "(0, "),
+  ("optimiser.learning_rate", "nan", "(0, "),
+  ("optimiser.momentum", -0.1, "[0, 1)"),
+  ("optimiser.momentum", 1.0, "[0, 1)"),
+  ("optimiser.weight_decay", "nan", "[0, "),
+  ("optimiser.warmup_epochs", -1, "[0, "),
+  ("optimiser.clip_norm", 0, "(0, "),
+  ("encoders.image.features", 0, "at least 1"),
+  ("encoders.image.widths", "()", "at least 1"),
+  ("encoders.image.widths", "(8, -8)", "at least 1"),
+  ("encoders.text.width", -3, "at least 1"),
+  ("encoders.text.dropout", 1.5, "[0, 1)"),
+  ("encoders.image.name", "small.ConvNot", "'small.ConvNet'", "small.MLP"),
+  ("fusion.name", "conct", "'concat'", "shared_head"),
+  ("method.name", "jiont", "'joint'", "ogm_ge"),
+  ("optimiser.name", "adan", "'adam'", "sgd"),
+  ("optimiser.schedule", "cosin", "'cosine'", "constant"),
+  ("train.select", "bst", "'best'", "last"),
+  ("eval.split", "tset", "'test'", "outer"),
+]
+METHODS = [
+  ("constant,alpha=1.5", "alpha", "[0, 1]", "1.5"),
+  ("lb,start=2", "start", "[0, 1]", "2"),
+  ("lb,rate=0", "rate", "positive"),
+  ("lb,inner_iters=0", "inner_iters", "0"),
+  ("lb,temperature=0", "temperature", "0"),
+  ("lb,solver=cgg", "'cgg'", "'cg'", "neumann"),
+  ("lb,matching=infonce", "'infonce'", "info_nce", "divergence"),
+  ("lb_forward,outer=tran", "'tran'", "heldout", "train"),
+  ("mla,projection=of", "'of'", "scalar"),
+  ("stepwise,p=-1", "p must", "[0, 1]", "-1"),
+  ("label_fitting,weight=7", "weight", "[0, 1]", "7"),
+  ("ogm_ge,alpha=-1", "alpha", "-1"),
+  ("joint,seed=2147483647,seeds=2", "seed", "2147483648"),
+]
+# These need the data, but neither a step nor a folder.
+BUILT = [
+  ("joint", "train.batch_size=100000", "100000", "972", "'train'"),
+  ("joint,seeds=2", "train.batch_size=100000", "100000", "972"),
+  ("lb", "train.outer_batch_size=5000", "5000", "158", "'outer'"),
+  ("joint", "data.image_size=1", "image_size", "8 to 72", "1"),
+  ("joint", "data.word_dropout=2.0", "word_dropout", "[0, 1)", "2.0"),
+  ("joint", "data.name=openmojii", "'openmojii'", "'openmoji'"),
+  ("joint", "encoders.image.norm=batchh", "'batchh'", "group"),
+  ("joint", "encoders.image.widths=(7,)", "7"),
+  ("unimodal,modality=audio", "seed=0", "'audio'", "image, text"),
+  ("mla,fusion=sum", "seed=0", "shared_head"),
+  ("joint", "train.batch_size=63", "63", "8 devices"),
+  ("joint", "eval.batch_size=63", "63", "8 devices"),
+]
+
+
+@pytest.fixture(autouse=True)
+def never(monkeypatch):
+  """No run begins here; samples are not decoded before they are read."""
+  monkeypatch.setattr(core, "cache_if_small", lambda source, modalities: source)
+  monkeypatch.delattr(loop.Trainer, "run")
+
+
+@pytest.fixture
+def refused(command, words, tmp_path):
+  """One line on standard error that says ``parts``, and nothing done."""
+
+  def check(recipe, word, parts, code):
+    # A field given twice is no test of the field.
+    field, _, value = word.removeprefix(FIELD).partition("=")
+    fields = {field: value} if word.startswith(FIELD) else {}
+    given = words(recipe, tmp_path / "runs" / "work", **fields)
+    given += [word] if word and not fields else []
+    found, out, err = command(*given)
+    assert found == code and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    assert err.endswith("\n") and "Traceback" not in err
+    for part in parts:
+      assert part in err, err
+    assert list(tmp_path.iterdir()) == []
+
+  return check
+
+
+def _rows(table):
+  """The first two columns, and the rest of them as one."""
+  return [(first, second, rest) for first, second, *rest in table]
+
+
+@pytest.mark.parametrize("recipe,word,parts", _rows(PARSED))
+def test_command_line(refused, recipe, word, parts):
+  refused(recipe, word, parts, 2)
+
+
+@pytest.mark.parametrize("field,value,parts", _rows(RANGES))
+def test_fields(refused, field, value, parts):
+  named = f"'{value}'" if field.endswith("name") else field
+  refused("joint", f"{FIELD}{field}={value}", [named, str(value), *parts], 1)
+
+
+@pytest.mark.parametrize("recipe,parts", [(a, b) for a, *b in METHODS])
+def test_options_of_methods(refused, recipe, parts):
+  refused(recipe, "", parts, 1)
+
+
+@pytest.mark.parametrize("recipe,field,parts", _rows(BUILT))
+def test_what_only_the_data_tell(refused, recipe, field, parts):
+  refused(recipe, FIELD + field, parts, 1)
+
+
+def test_nothing_given(command, tmp_path):
+  code, out, err = command()
+  assert (code, out) == (2, "") and err.count("\n") == 1
+  assert err.startswith("error: ") and "--config=configs/openmoji.py:lb" in err
+
+
+def test_where_an_error_comes_from(command, words, tmp_path):
+  with pytest.raises(ValueError, match=r"train\.epochs"):
+    command(
+      *words("joint", tmp_path / "work"), f"{FIELD}train.epochs=0",
+      "--traceback",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "predict", "report"])
+def test_modes_that_need_a_run(command, words, tmp_path, mode):
+  work = tmp_path / "work"
+  code, _, err = command(*words("joint", work), f"--mode={mode}")
+  assert code == 1 and err.count("\n") == 1 and str(work) in err
+  assert not work.exists()
+
+
+def test_interrupted_before_training(command, words, tmp_path, monkeypatch):
+  def interrupted(*args):
+    del args
+    signal.raise_signal(signal.SIGINT)
+
+  monkeypatch.setattr(modes, "run", interrupted)
+  code, out, err = command(*words("joint", tmp_path / "work"))
+  assert (code, out, err.count("\n")) == (130, "", 1)
+
+
+def test_help(tmp_path):
+  done = subprocess.run(
+    [sys.executable, ROOT / "launch.py", "--help"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stderr == "" and "configs/openmoji.py" in done.stdout
+  for name in (*RECIPES, "--mode", "--workdir", "--config", "seeds"):
+    assert name in done.stdout
