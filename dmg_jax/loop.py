@@ -108,6 +108,7 @@ class Trainer:
     self.checkpoints = Checkpoints(workdir)
     self.log = MetricsFile(workdir)
     state, self._fresh = self._fresh, None
+    assert state is not None
     last = self.checkpoints.last()
     if last is not None:
       state = self.checkpoints.restore(last, state)
