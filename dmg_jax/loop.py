@@ -97,11 +97,10 @@ class Trainer:
 
   def _trace(self, state: TrainState) -> None:
     """Traces what is compiled later, which takes no time away from then."""
-    batch = self.setup.place(self.loader.batch(0))
-    jax.eval_shape(self.train_step, state, batch)
+    batch = self.loader.batch(0)
+    jax.eval_shape(self.train_step, state, self.setup.place(batch))
     if self.outer_step is not None:
-      outer = self.setup.place(self.outer_loader.batch(0))
-      jax.eval_shape(self.outer_step, state, batch, outer)
+      jax.eval_shape(self.outer_step, state, *self._hyper_batches(batch, 0))
 
   def open(self, workdir: Path) -> TrainState:
     """The last checkpoint's state, or a fresh one; once, before ``run``."""
@@ -152,8 +151,8 @@ class Trainer:
       )
     pending: tuple[int, Metrics] | None = None
     for done in range(step + 1, (epoch + 1) * self.per_epoch + 1):
-      batch = self.setup.place(next(stream))
-      state, metrics = self.train_step(state, batch)
+      batch = next(stream)
+      state, metrics = self.train_step(state, self.setup.place(batch))
       # One step late, so that the device is never waited for.
       self._record(pending)
       pending = done, metrics
@@ -174,11 +173,16 @@ class Trainer:
     due = stop.signal is not None or (every > 0 and step % every == 0)
     return due and step % self.per_epoch != 0
 
+  def _hyper_batches(self, batch: Batch, number: int) -> tuple[Batch, Batch]:
+    """Inner and outer batch of an outer step, both of the outer's size."""
+    outer = self.outer_loader.batch(number)
+    inner = jax.tree.map(lambda x: x[: outer.labels.size], batch)
+    return self.setup.place(inner), self.setup.place(outer)
+
   def _outer(self, state, batch, step):
-    number = step // self.outer_every - 1
-    outer = self.setup.place(self.outer_loader.batch(number))
     assert self.outer_step is not None
-    state, metrics = self.outer_step(state, batch, outer)
+    hyper = self._hyper_batches(batch, step // self.outer_every - 1)
+    state, metrics = self.outer_step(state, *hyper)
     values = self._finite(step, metrics)
     self._write(step, "outer", values)
     return state

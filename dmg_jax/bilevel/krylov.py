@@ -89,22 +89,7 @@ class ConjugateGradient:
     if q0 is not None:
       q, r = q0, trees.axpy(-1.0, operator.product(q0, 0), v)
       spent = 1
-    rr = trees.vdot(r, r)
-    start = _Conjugate(
-      q=q,
-      r=r,
-      p=r,
-      rr=rr,
-      best=q,
-      least=rr,
-      lanczos=jnp.zeros((2, self.iterations), rr.dtype),
-      carried=rr * 0,
-      bound=rr * 0,
-      products=jnp.asarray(spent, jnp.int32),
-      rounds=jnp.asarray(0, jnp.int32),
-      negative=jnp.asarray(False),
-      finite=jnp.isfinite(rr),
-    )
+    start = self._start(q, r, spent)
     goal = (tolerance(self.rtol, size.dtype) * size) ** 2
 
     def going(s: _Conjugate) -> Bool[Array, ""]:
@@ -126,6 +111,24 @@ class ConjugateGradient:
       negative=end.negative,
       finite=end.finite,
       iterations=end.products,
+    )
+
+  def _start(self, q: PyTree, r: PyTree, spent: int) -> _Conjugate:
+    rr = trees.vdot(r, r)
+    return _Conjugate(
+      q=q,
+      r=r,
+      p=r,
+      rr=rr,
+      best=q,
+      least=rr,
+      lanczos=jnp.zeros((2, self.iterations), rr.dtype),
+      carried=rr * 0,
+      bound=rr * 0,
+      products=jnp.asarray(spent, jnp.int32),
+      rounds=jnp.asarray(0, jnp.int32),
+      negative=jnp.asarray(False),
+      finite=jnp.isfinite(rr),
     )
 
   @staticmethod

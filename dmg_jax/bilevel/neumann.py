@@ -155,26 +155,12 @@ class Neumann:
     else:
       q, r = q0, trees.axpy(-1.0, operator.product(q0, spent), v)
       spent += 1
-    no = jnp.asarray(False)
     both = operator.both if step is None and q0 is None else None
-    if both is None:
-      pair = (q, ())
-    else:
+    start = _start(q, r, step, bound)
+    if both is not None:
       like = jax.eval_shape(lambda u: both(u, 0)[1], v)
       pair = (q, trees.zeros_like(like))
-    start = _Series(
-      q=pair,
-      r=r,
-      best=pair,
-      least=trees.norm(r),
-      step=jnp.zeros_like(size) if step is None else step.astype(size.dtype),
-      square=jnp.zeros_like(size),
-      energy=jnp.zeros_like(size),
-      bound=jnp.asarray(bound, size.dtype),
-      negative=no,
-      replaced=no,
-      finite=jnp.isfinite(size),
-    )
+      start = start._replace(q=pair, best=pair)
 
     def body(s: _Series, i) -> _Series:
       if both is None:
@@ -218,14 +204,7 @@ class Neumann:
       trees.vdot(s.r, Hr),
       trees.vdot(Hr, Hr),
     )
-    seen = trees.safe_divide(jnp.sqrt(HrHr), jnp.sqrt(rr))
-    bound = jnp.maximum(s.bound, seen)
-    negative = s.negative | is_negative(rHr, bound * rr)
-    if fixed:
-      low, high = _two_terms(s, rr, rHr)
-      bound = jnp.maximum(bound, high)
-      rough = jnp.sqrt(jnp.finfo(rr.dtype).eps)
-      negative = negative | (low < -10 * rough * bound)
+    bound, negative = _seen(s, rr, rHr, HrHr, fixed)
     if step is None:
       eta, replaced = jnp.maximum(trees.safe_divide(rHr, HrHr), 0.0), s.replaced
     else:
@@ -281,3 +260,38 @@ def _two_terms(s: _Series, rr: Scalar, rHr: Scalar) -> tuple[Scalar, Scalar]:
   low, high = ritz_pair(s.square, rr, cross, s.energy, rHr, mixed)
   known = (s.square > 0) & (s.step > 0) & (rr > 0)
   return jnp.where(known, low, 0.0), jnp.where(known, high, 0.0)
+
+
+def _start(
+  q: PyTree, r: PyTree, step: Scalar | None, bound: ArrayLike
+) -> _Series:
+  no, length = jnp.asarray(False), trees.norm(r)
+  return _Series(
+    q=(q, ()),
+    r=r,
+    best=(q, ()),
+    least=length,
+    step=jnp.zeros_like(length) if step is None else step.astype(length.dtype),
+    square=jnp.zeros_like(length),
+    energy=jnp.zeros_like(length),
+    bound=jnp.asarray(bound, length.dtype),
+    negative=no,
+    replaced=no,
+    finite=jnp.isfinite(length),
+  )
+
+
+def _seen(
+  s: _Series, rr: Scalar, rHr: Scalar, HrHr: Scalar, fixed: bool
+) -> tuple[Scalar, Bool[Array, ""]]:
+  """What this term adds to the λmax estimate and to the sign of curvature."""
+  kind = jnp.finfo(rr.dtype)
+  alive = rr > kind.tiny / kind.eps  # below, products of residuals lose digits
+  length = trees.safe_divide(jnp.sqrt(HrHr), jnp.sqrt(rr))
+  bound = jnp.where(alive, jnp.maximum(s.bound, length), s.bound)
+  negative = s.negative | (alive & is_negative(rHr, bound * rr))
+  if not fixed:
+    return bound, negative
+  low, high = _two_terms(s, rr, rHr)
+  bound = jnp.where(alive, jnp.maximum(bound, high), bound)
+  return bound, negative | (alive & (low < -10 * jnp.sqrt(kind.eps) * bound))

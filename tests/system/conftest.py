@@ -105,9 +105,22 @@ class Shared:
     """Data, model and method, once a config and number of devices."""
 
     def wrapped(config):
-      key = (json.dumps(config.to_dict(), default=str), sharding.make_mesh)
+      names = {"variant": "", "recipe": ""}  # They change nothing.
+      fields = json.dumps({**config.to_dict(), **names})
+      key = fields, sharding.make_mesh
       if key not in self._made:
         self._made[key] = original(config)
+      return self._made[key]
+
+    return wrapped
+
+  def load(self, original):
+    """A data set, once."""
+
+    def wrapped(config, method):
+      key = json.dumps(config.data.to_dict()), method.modalities
+      if key not in self._made:
+        self._made[key] = original(config, method)
       return self._made[key]
 
     return wrapped
@@ -148,6 +161,7 @@ def quick(shared):
     patch.setattr(Figure, "savefig", _savefig)
     patch.setattr(sharding, "make_mesh", _one_device)
     patch.setattr(assemble, "assemble", shared.assemble(assemble.assemble))
+    patch.setattr(assemble, "load", shared.load(assemble.load))
     for module, name in (
       (steps, "make_train_step"),
       (steps, "make_outer_step"),

@@ -127,18 +127,19 @@ def test_signal_in_the_last_step(straight, stopped, tmp_path, monkeypatch):
 def test_stopped_between_and_in_seeds(straight, stopped, tmp_path):
   recipe, work = "joint,seeds=2", tmp_path / "work"
   one = json.loads((straight(recipe) / "results.json").read_text())
-  original = train._run_seed
-
   results = stopped(recipe, work, [(9, TERM), (15, TERM)])
-  assert train._run_seed is original
   assert _untimed(json.loads(json.dumps(results))) == _untimed(one)
 
 
-def test_seed_decides(straight, stopped, tmp_path):
+def test_seed_decides(straight, tiny):
   """The same seed elsewhere gives the same bits; another seed gives others."""
-  del stopped
-  a, b = (straight(f"ogm_ge{seed}") for seed in ("", ",seed=1"))
-  lines = [(w / "metrics.jsonl").read_bytes().splitlines() for w in (a, b)]
+  both, alone = straight("joint,seeds=2"), straight("joint")
+  like = assemble.assemble(tiny("joint")).fresh()
+  assert_same_bits(both / "seed_0", alone, like)
+  lines = [
+    (both / f"seed_{i}" / "metrics.jsonl").read_bytes().splitlines()
+    for i in (0, 1)
+  ]
   assert len(lines[0]) == len(lines[1])
   assert not set(lines[0]) & set(lines[1])
 
@@ -146,9 +147,9 @@ def test_seed_decides(straight, stopped, tmp_path):
 def test_eight_devices(quick, stopped, tiny, tmp_path, monkeypatch):
   del quick
   monkeypatch.setattr(sharding, "make_mesh", _all_devices)
-  train.run(tiny("ogm_ge"), tmp_path / "one", QUIET)
-  stopped("ogm_ge", tmp_path / "other", [(13, TERM)])
-  like = assemble.assemble(tiny("ogm_ge")).fresh()
+  train.run(tiny("joint"), tmp_path / "one", QUIET)
+  stopped("joint", tmp_path / "other", [(13, TERM)])
+  like = assemble.assemble(tiny("joint")).fresh()
   assert_same_bits(tmp_path / "one", tmp_path / "other", like)
 
 

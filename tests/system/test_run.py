@@ -8,11 +8,10 @@ import re
 import numpy as np
 import pytest
 
-import launch
 from configs import openmoji
 from configs.recipes import RECIPES
 from dmg_jax import train
-from dmg_jax.logging import Console, read_metrics
+from dmg_jax.logging import read_metrics
 
 SIZES = {"train": 972, "outer": 158, "val": 159, "test": 340}
 MODALITIES, CLASSES, EPOCHS = {"image", "text"}, 8, 2
@@ -209,19 +208,12 @@ def test_foreign_folder_is_refused(command, words, tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_default_workdir(quick, command, words, tmp_path, monkeypatch):
+def test_default_workdir(command, words, monkeypatch):
   """``runs/<data set>-<recipe string>``, below the current folder."""
-  del quick
-  given = [w for w in words("h", "") if not w.startswith("--workdir")]
-  given[0] = f"--config={launch.__file__[:-9]}configs/openmoji.py:h"
-  chdir = monkeypatch.chdir
-  monkeypatch.setattr(train, "_run_seed", lambda *args: None)
-  monkeypatch.setattr(monkeypatch, "chdir", chdir)
-  chdir(tmp_path)
-  assert command(*given, "--quiet") == (0, "", "")
-
-
-def test_eight_devices(tiny, tmp_path):
-  results = train.run(tiny("h", {"train.epochs": 1}), tmp_path, Console(True))
-  assert len(results["alpha"]) == 1
-  check_metrics(results["test"], MODALITIES)
+  asked = []
+  monkeypatch.setattr(
+    train, "run", lambda config, workdir, *rest: asked.append(workdir)
+  )
+  given = [w for w in words("h,seed=3", "") if not w.startswith("--workdir")]
+  assert command(*given) == (0, "", "")
+  assert [str(w) for w in asked] == ["runs/openmoji-h,seed=3"]

@@ -1,0 +1,204 @@
+"""Import layers and rules of style, held by reading the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import launch
+
+ROOT = Path(launch.__file__).parent
+PACKAGES = ("dmg_jax", "data_pipelines", "configs")
+FILES = {
+  p.relative_to(ROOT).as_posix(): p
+  for package in PACKAGES
+  for p in sorted((ROOT / package).rglob("*.py"))
+} | {"launch.py": ROOT / "launch.py"}
+TREES = {f: ast.parse(p.read_text(encoding="utf-8")) for f, p in FILES.items()}
+ALL = {
+  p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8")
+  for folder in (*PACKAGES, "tests", "benchmarks")
+  for p in sorted((ROOT / folder).rglob("*.py"))
+}
+
+# A layer may import those before it, and files of its own.
+LAYERS = [
+  ("types",),
+  ("losses", "trees"),
+  ("bilevel", "encoders", "fusion"),
+  ("methods",),
+  ("classifier", "build", "optim", "sharding", "steps"),
+  ("evaluate", "checkpoint", "logging", "assemble", "report"),
+  ("loop",),
+  ("train",),
+  ("modes",),
+  ("launch",),
+]
+LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
+
+
+def module_of(file):
+  return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+MODULES = {module_of(f) for f in FILES}
+
+
+def imports(file):
+  """Full names of what a file imports, anywhere in it."""
+  found = set()
+  for node in ast.walk(TREES[file]):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"{file} imports relatively"
+      for alias in node.names:
+        full = f"{node.module}.{alias.name}"
+        found.add(full if full in MODULES else node.module)
+  return found
+
+
+def layer(module):
+  """``dmg_jax.bilevel.alpha`` is of ``bilevel``; others have no layer."""
+  parts = module.split(".")
+  return parts[1] if parts[0] == "dmg_jax" and len(parts) > 1 else parts[0]
+
+
+OWN = sorted(f for f in FILES if f.startswith("dmg_jax/") or f == "launch.py")
+
+
+@pytest.mark.parametrize("file", [f for f in OWN if f != "dmg_jax/__init__.py"])
+def test_layers(file):
+  own = layer(module_of(file))
+  assert own in LEVEL, f"{file}: name its layer in this test"
+  for module in imports(file):
+    other = layer(module)
+    if other in LEVEL and other != own and module.startswith("dmg_jax"):
+      assert LEVEL[other] <= LEVEL[own], f"{file} imports {module}"
+
+
+def test_what_must_not_be_imported():
+  forbidden = {
+    "dmg_jax/": ("configs", "launch", "absl.flags", "torch"),
+    "dmg_jax/methods/": (
+      "data_pipelines", "dmg_jax.checkpoint", "dmg_jax.optim",
+      "dmg_jax.logging", "dmg_jax.evaluate", "dmg_jax.build", "ml_collections",
+    ),
+    "dmg_jax/bilevel/": ("data_pipelines", "dmg_jax.methods", "ml_collections"),
+    "dmg_jax/encoders/": ("data_pipelines", "dmg_jax.methods"),
+    "dmg_jax/fusion/": ("data_pipelines", "dmg_jax.methods"),
+    "dmg_jax/report/": ("jax", "flax", "optax", "data_pipelines"),
+    "data_pipelines/": ("configs", "tensorflow", "torch", "jax", "flax"),
+  }  # fmt: skip
+  for folder, names in forbidden.items():
+    for file in (f for f in FILES if f.startswith(folder)):
+      for module in imports(file):
+        bad = [n for n in names if module == n or module.startswith(f"{n}.")]
+        assert not bad, f"{file} imports {module}"
+
+
+def test_only_the_entrance_imports_training():
+  users = {f for f in FILES if "dmg_jax.train" in imports(f)}
+  assert users <= {"dmg_jax/modes.py", "launch.py"}
+
+
+def test_flags_are_defined_by_the_entrance_only():
+  for file, text in ALL.items():
+    if file != "tests/system/test_layers.py":
+      assert "flags.DEFINE" not in text, file
+
+
+def definitions(file, kinds):
+  return [n for n in ast.walk(TREES[file]) if isinstance(n, kinds)]
+
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def length(node):
+  """Lines of a function without its docstring."""
+  body = node.body
+  lines = node.end_lineno - node.lineno + 1
+  if ast.get_docstring(node) is not None:
+    lines -= body[0].end_lineno - body[0].lineno + 1
+  return lines
+
+
+# Functions that may have more than 40 lines (never more than 60).
+LONG: set[str] = set()
+
+
+def test_functions_are_short():
+  found = {
+    f"{file}:{node.name}": length(node)
+    for file in FILES
+    for node in definitions(file, FUNCTIONS)
+    if length(node) > 40
+  }
+  assert set(found) == LONG, found
+  assert max(found.values(), default=0) <= 60
+
+
+@pytest.mark.parametrize("file", sorted({*FILES, *ALL}))
+def test_file(file):
+  text = FILES[file].read_text() if file in FILES else ALL[file]
+  limit = (
+    120 if file.startswith(("dmg_jax/methods/", "dmg_jax/fusion")) else 300
+  )
+  limit = 165 if file == "dmg_jax/methods/mla.py" else limit
+  lines = text.splitlines()
+  assert len(lines) <= limit, f"{file}: {len(lines)} lines"
+  assert not any("\t" in x or x != x.rstrip() for x in lines), file
+
+
+def public(file):
+  """Public functions and classes, and the public methods of those classes."""
+  for node in TREES[file].body:
+    if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+      if node.name.startswith("_"):
+        continue
+      yield node.name, node
+      for inner in node.body if isinstance(node, ast.ClassDef) else ():
+        if isinstance(inner, FUNCTIONS) and not inner.name.startswith("_"):
+          yield f"{node.name}.{inner.name}", inner
+
+
+# They are said once, where they are declared.
+UNSAID = {"solve", "matvec"}
+
+
+@pytest.mark.parametrize("file", sorted(FILES))
+def test_docstrings(file):
+  tree = TREES[file]
+  assert ast.get_docstring(tree) or not tree.body, f"{file} has no docstring"
+  for name, node in public(file):
+    if name.rpartition(".")[2] not in UNSAID:
+      assert ast.get_docstring(node), f"{file}: {name} has no docstring"
+
+
+@pytest.mark.parametrize("file", sorted(FILES))
+def test_never_in_the_tree(file):
+  names = imports(file)
+  assert not names & {"pickle", "dill", "joblib", "cloudpickle"}
+  for node in ast.walk(TREES[file]):
+    if isinstance(node, ast.Call):
+      called = ast.unparse(node.func)
+      assert called not in ("print", "eval", "exec", "torch.load"), file
+      if called in ("np.load", "numpy.load"):
+        options = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        assert options.get("allow_pickle") == "False", file
+    if isinstance(node, ast.ExceptHandler):
+      assert node.type is not None, f"{file}: bare except"
+    if isinstance(node, ast.ImportFrom):
+      assert all(alias.name != "*" for alias in node.names), file
+
+
+def test_no_absolute_paths():
+  for file, text in (
+    *ALL.items(),
+    ("launch.py", FILES["launch.py"].read_text()),
+  ):
+    for node in ast.walk(ast.parse(text)):
+      if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        for start in ("work", "tmp", "home", "Users", "root", "mnt"):
+          assert f"/{start}/" not in node.value, (file, node.value[:60])
