@@ -27,9 +27,9 @@ from __future__ import annotations
 import functools
 
 from dmg_jax import losses
-from dmg_jax.bilevel import hypergradient, solver_by_name
+from dmg_jax.bilevel import Identity, hypergradient, solver_by_name
 from dmg_jax.bilevel.alpha import AlphaOptimiser
-from dmg_jax.methods._adapters import from_loss
+from dmg_jax.methods._adapters import check_range, from_loss
 from dmg_jax.methods._matching import Matching, make_total
 from dmg_jax.types import Method
 
@@ -64,17 +64,21 @@ def make(
   """
   chain = AlphaOptimiser(start, rate, normalise, optimiser, momentum)
   total = make_total(Matching(matching, temperature, scaled))
-  inverse = _solver(solver, iterations, damping)
+  count = _COUNT.get(solver, "iterations")
+  inverse = solver_by_name(solver, **({count: iterations} if count else {}))
+  check_range("damping", damping, 0, 1e12)
   return from_loss(
     lambda outputs, batch, alpha: total(outputs, batch, alpha.value),
     init=lambda problem, state, key: chain.init(),
-    outer_step=functools.partial(_outer_step, chain, total, inverse),
+    outer_step=functools.partial(_outer_step, chain, total, inverse, damping),
     inner_iters=inner_iters,
     outer_split=outer_split(outer, inner_iters),
   )
 
 
-def _outer_step(chain, total, solver, problem, state, inner, outer, key):
+def _outer_step(
+  chain, total, solver, damping, problem, state, inner, outer, key
+):
   """One step of α: equation 3 on an inner and an outer batch."""
 
   def inner_loss(params, alpha):
@@ -86,18 +90,24 @@ def _outer_step(chain, total, solver, problem, state, inner, outer, key):
     return heldout_loss(problem, params, state.stats, outer)
 
   gradient, info = hypergradient(
-    inner_loss, outer_loss, state.params, state.method.value, solver=solver
+    inner_loss,
+    outer_loss,
+    state.params,
+    state.method.value,
+    solver,
+    damping=damping,
   )
   alpha = chain.update(state.method, gradient)
   metrics = {
     "hypergradient": gradient,
     "alpha": alpha.value,
-    "residual": info.residual,
     "lambda_max": info.lambda_max,
     "curvature": info.curvature,
     "cosine": info.cosine,
     "status": info.status,
   }
+  if not isinstance(solver, Identity):  # It makes no product: not known.
+    metrics["residual"] = info.residual
   return state.replace(method=alpha), metrics
 
 
@@ -115,11 +125,3 @@ def outer_split(outer: str, inner_iters: int | None) -> str:
   if inner_iters is not None and inner_iters < 1:
     raise ValueError(f"inner_iters must be at least 1, got {inner_iters}")
   return OUTER[outer]
-
-
-def _solver(name, iterations, damping):
-  count = _COUNT.get(name, "iterations")
-  options = {count: iterations} if count else {}
-  if damping:
-    options["damping"] = damping
-  return solver_by_name(name, **options)

@@ -13,13 +13,15 @@ FILES = {
   p.relative_to(ROOT).as_posix(): p
   for package in PACKAGES
   for p in sorted((ROOT / package).rglob("*.py"))
-} | {"launch.py": ROOT / "launch.py"}
+}
+FILES["launch.py"] = ROOT / "launch.py"
 TREES = {f: ast.parse(p.read_text(encoding="utf-8")) for f, p in FILES.items()}
 ALL = {
   p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8")
   for folder in (*PACKAGES, "tests", "benchmarks")
   for p in sorted((ROOT / folder).rglob("*.py"))
 }
+ALL["launch.py"] = FILES["launch.py"].read_text(encoding="utf-8")
 
 # A layer may import those before it, and files of its own.
 LAYERS = [
@@ -139,14 +141,18 @@ def test_functions_are_short():
   assert max(found.values(), default=0) <= 60
 
 
-@pytest.mark.parametrize("file", sorted({*FILES, *ALL}))
+# Files of methods and fusions that may have more than 120 lines, with reason.
+LONG_FILES = {
+  "dmg_jax/methods/mla.py": 165,  # Four deviations, each with its option.
+  "dmg_jax/methods/lb.py": 130,  # Its options are half of it.
+}
+
+
+@pytest.mark.parametrize("file", sorted(ALL))
 def test_file(file):
-  text = FILES[file].read_text() if file in FILES else ALL[file]
-  limit = (
-    120 if file.startswith(("dmg_jax/methods/", "dmg_jax/fusion")) else 300
-  )
-  limit = 165 if file == "dmg_jax/methods/mla.py" else limit
-  lines = text.splitlines()
+  short = file.startswith(("dmg_jax/methods/", "dmg_jax/fusion/"))
+  lines = ALL[file].splitlines()
+  limit = LONG_FILES.get(file, 120 if short else 300)
   assert len(lines) <= limit, f"{file}: {len(lines)} lines"
   assert not any("\t" in x or x != x.rstrip() for x in lines), file
 
@@ -163,8 +169,8 @@ def public(file):
           yield f"{node.name}.{inner.name}", inner
 
 
-# They are said once, where they are declared.
-UNSAID = {"solve", "matvec"}
+# Said once where they are declared, or by their name; longer than four lines.
+UNSAID = {"solve", "matvec", "new_axes"}
 
 
 @pytest.mark.parametrize("file", sorted(FILES))
@@ -172,7 +178,8 @@ def test_docstrings(file):
   tree = TREES[file]
   assert ast.get_docstring(tree) or not tree.body, f"{file} has no docstring"
   for name, node in public(file):
-    if name.rpartition(".")[2] not in UNSAID:
+    tiny = node.end_lineno - node.lineno < 4 and isinstance(node, FUNCTIONS)
+    if not tiny and name.rpartition(".")[2] not in UNSAID:
       assert ast.get_docstring(node), f"{file}: {name} has no docstring"
 
 
@@ -194,10 +201,7 @@ def test_never_in_the_tree(file):
 
 
 def test_no_absolute_paths():
-  for file, text in (
-    *ALL.items(),
-    ("launch.py", FILES["launch.py"].read_text()),
-  ):
+  for file, text in ALL.items():
     for node in ast.walk(ast.parse(text)):
       if isinstance(node, ast.Constant) and isinstance(node.value, str):
         for start in ("work", "tmp", "home", "Users", "root", "mnt"):

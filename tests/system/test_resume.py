@@ -91,7 +91,7 @@ def assert_same_bits(work, other, like):
 TERM, INT = signal.SIGTERM, signal.SIGINT
 CHAINS = [
   # First step, before and after an α step, last step of an epoch, mid-epoch.
-  ("lb,inner_iters=7", [(1, TERM), (7, INT), (8, TERM), (15, TERM), (29, INT)]),
+  ("lb,inner_iters=7,iterations=1", [(1, TERM), (7, INT), (8, TERM), (15, TERM), (29, INT)]),
   # The tangent is half-way between two α steps.
   ("lb_forward,inner_iters=7", [(11, TERM)]),
   ("ogm_ge", [(15, INT), (22, TERM)]),

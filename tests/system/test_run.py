@@ -18,7 +18,7 @@ MODALITIES, CLASSES, EPOCHS = {"image", "text"}, 8, 2
 # Recipes that are not runnable as they are, or whose α shall move in mid-epoch.
 KEYS = {
   "unimodal": "unimodal,modality=text",
-  "lb": "lb,inner_iters=7",
+  "lb": "lb,inner_iters=7,iterations=1",
   "lb_forward": "lb_forward,inner_iters=7",
 }
 ALIASES = {"concat": "joint", "heuristic": "h"}
