@@ -91,7 +91,10 @@ def assert_same_bits(work, other, like):
 TERM, INT = signal.SIGTERM, signal.SIGINT
 CHAINS = [
   # First step, before and after an α step, last step of an epoch, mid-epoch.
-  ("lb,inner_iters=7,iterations=1", [(1, TERM), (7, INT), (8, TERM), (15, TERM), (29, INT)]),
+  (
+    "lb,inner_iters=7,iterations=1",
+    [(1, TERM), (7, INT), (8, TERM), (15, TERM), (29, INT)],
+  ),
   # The tangent is half-way between two α steps.
   ("lb_forward,inner_iters=7", [(11, TERM)]),
   ("ogm_ge", [(15, INT), (22, TERM)]),
@@ -220,11 +223,11 @@ def _when(process, work, step, number):
 def test_processes_killed_and_terminated(process, tmp_path):
   """SIGTERM, then kill -9 twice, then to the end: the bits of one process."""
   work, one = tmp_path / "work", tmp_path / "one"
-  fields = {"train.epochs": 8, "train.checkpoint_steps": 2}
+  fields = {"train.epochs": 5, "train.checkpoint_steps": 2}
   code, out, err = _when(process("h", work, **fields), work, 4, signal.SIGTERM)
   assert (code, err) == (0, "") and "stopped by a signal" in out
   saved = max(_steps(work))
-  assert f"saved at step {saved}" in out and 4 <= saved < 120
+  assert f"saved at step {saved}" in out and 4 <= saved < 75
   for more in (12, 25):
     killed = process("h", work, **fields)
     code, *_ = _when(killed, work, saved + more, signal.SIGKILL)

@@ -149,7 +149,7 @@ def test_command_line(refused, recipe, word, parts):
 
 @pytest.mark.parametrize("field,value,parts", _rows(RANGES))
 def test_fields(refused, field, value, parts):
-  named = f"'{value}'" if field.endswith("name") else field
+  named = f"'{value}'" if field.endswith(("name", "schedule")) else field
   refused("joint", f"{FIELD}{field}={value}", [named, str(value), *parts], 1)
 
 
