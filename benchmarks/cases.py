@@ -153,8 +153,10 @@ def make(name: str, recipe: str = "constant") -> Case:
   def batch(count: int) -> Batch:
     return _batch({m: shapes[m] for m in kept}, classes, count)
 
-  params, stats = classifier.init(model, batch(2).inputs, jax.random.key(0))
-  problem = classifier.bind(model, params)
+  inputs = batch(2).inputs
+  params, stats = classifier.init(model, inputs, jax.random.key(0))
+  readout = build.readout(config.fusion.name)
+  problem = classifier.bind(model, params, stats, inputs, 972, readout)
   rate = optim.learning_rate("constant", config.optimiser.learning_rate, 1)
   init_opt, apply = optim.make(problem.owner, rate, name=config.optimiser.name)
   return Case(

@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from configs.recipes import RECIPES
+from configs.recipes import RECIPES, Recipe
 from dmg_jax import build
 
 # A ConfigDict; checkers cannot know its fields.
@@ -134,7 +134,7 @@ def with_recipe(config: Config, arg: str | None) -> Config:
   recipe = RECIPES[name]
   factory = build.method_factory(recipe.method)
   config.recipe, config.variant = name, arg or ""
-  config.fusion.name = recipe.fusion
+  config.fusion = _fusion(recipe, given.pop("fusion", recipe.fusion))
   config.method = {"name": recipe.method, **options(factory)}
   required = set(inspect.signature(factory).parameters) - set(config.method)
   for key in sorted(required):
@@ -150,6 +150,15 @@ def with_recipe(config: Config, arg: str | None) -> Config:
     path = f"method.{key}" if key in own else SHORT[key]
     _assign(config, path, value)
   return config
+
+
+def _fusion(recipe: Recipe, name: str) -> Config:
+  """The fusion's name and options; those of the recipe are for its own."""
+  skip = ("parent", "name", "num_classes")
+  chosen = {"name": name, **options(build.fusion_class(str(name)), skip)}
+  if name == recipe.fusion:
+    chosen.update(recipe.fusion_options)
+  return ConfigDict(chosen)
 
 
 def _assign(config: Config, path: str, value: Any) -> None:

@@ -7,6 +7,8 @@ overridden as ``--config.method.<option>=<value>`` or after the recipe's name,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -15,23 +17,78 @@ class Recipe(NamedTuple):
 
   fusion: str
   method: str
-  options: dict[str, Any]
+  options: Mapping[str, Any]
   source: str
+  fusion_options: Mapping[str, Any] = MappingProxyType({})
 
 
 RECIPES = {
+  # Baselines and fusions.
   "joint": Recipe("concat", "joint", {}, "paper Table 1, CONCAT"),
   "concat": Recipe("concat", "joint", {}, "paper Table 1, CONCAT"),
+  "unimodal": Recipe("sum", "unimodal", {}, "paper Table 1, first rows"),
+  "multitask": Recipe("own_heads", "multitask", {}, "w = 1, as MMPareto"),
   "sum": Recipe("sum", "joint", {}, "paper Table 1, Sum"),
-  "unimodal": Recipe("concat", "unimodal", {}, "paper Table 1, first rows"),
-  "multitask": Recipe("sum", "multitask", {}, "own heads; see the method"),
+  "affine": Recipe("affine", "joint", {}, "OGM-GE, fusion_modules"),
+  "channel": Recipe("channel", "joint", {}, "MMTM, official code"),
+  "ml_lstm": Recipe("ml_lstm", "joint", {}, "interpretation: 2 layers of 256"),
+  "weight": Recipe("weight", "weight", {}, "CMML, official code"),
+  "etmc": Recipe("etmc", "etmc", {}, "ETMC, official code"),
+  "tmc": Recipe(
+    "etmc", "etmc", {}, "TMC, official code", {"pseudo_view": False}
+  ),
+  "mmcosine": Recipe("mmcosine", "joint", {}, "MMCosine, official code"),
+  # The paper's method.
   "label_fitting": Recipe("concat", "label_fitting", {}, "paper Figure 1"),
   "constant": Recipe("concat", "constant", {}, "paper Table 4, α = .5"),
   "stepwise": Recipe("concat", "stepwise", {}, "paper Table 4, h(.95)"),
   "h": Recipe("concat", "heuristic", {}, "paper Table 1, Ours-H"),
   "heuristic": Recipe("concat", "heuristic", {}, "paper Table 1, Ours-H"),
-  "lb": Recipe("concat", "lb", {}, "paper Table 1, Ours-LB"),
+  "lb": Recipe("concat", "lb", {}, "paper Table 1, Ours-LB; our best"),
   "lb_forward": Recipe("concat", "lb_forward", {}, "trajectory gradient"),
-  "ogm_ge": Recipe("concat", "ogm_ge", {}, "OGM-GE, official CREMA-D script"),
-  "mla": Recipe("shared_head", "mla", {}, "MLA, official defaults"),
+  "lfm_paper": Recipe(
+    "concat",
+    "lb",
+    {"outer": "train", "normalise": "none", "scaled": False, "rate": 0.1},
+    "the letter of eqs. 1-3; it gives no rate",
+  ),
+  "lfm_code": Recipe(
+    "sum", "lfm_code", {}, "released code, learned", {"mean": True}
+  ),
+  "lfm_code_fitted": Recipe(
+    "sum",
+    "lfm_code",
+    {"fitted": True},
+    "released code, script of its README",
+    {"mean": True},
+  ),
+  # Rebalancing methods of the paper's tables.
+  "mses": Recipe("own_heads", "mses", {}, "AGM's repository; patience ours"),
+  "gblend": Recipe("own_heads", "gblend", {}, "offline, one probe epoch"),
+  "gblend_online": Recipe(
+    "own_heads", "gblend", {"online": True}, "BalanceBenchmark, 10 epochs"
+  ),
+  "ogm": Recipe("concat", "ogm_ge", {"noise": False}, "OGM, CREMA-D script"),
+  "ogm_ge": Recipe("concat", "ogm_ge", {}, "OGM-GE, CREMA-D script"),
+  "greedy": Recipe("channel", "greedy", {}, "official code"),
+  "domfn": Recipe(
+    "own_heads", "domfn", {}, "official code, MOSI", {"hidden": 64}
+  ),
+  "mslr": Recipe("sum", "mslr", {}, "AGM's repository, window 5"),
+  "pmr": Recipe("concat", "pmr", {}, "official scripts; coefficients: paper"),
+  "agm": Recipe("concat", "agm", {}, "official code, CREMA-D"),
+  "mla": Recipe("shared_head", "mla", {}, "official defaults"),
+  # The other methods of BalanceBenchmark.
+  "opm": Recipe("concat", "opm", {}, "BML, official script"),
+  "amco": Recipe("concat", "amco", {}, "BalanceBenchmark; cap ours"),
+  "umt": Recipe("concat", "umt", {}, "BalanceBenchmark, λ = 10"),
+  "mbsd": Recipe("concat", "mbsd", {}, "BalanceBenchmark"),
+  "cml": Recipe("concat", "cml", {}, "BalanceBenchmark, λ = .1"),
+  "mmpareto": Recipe("own_heads", "mmpareto", {}, "official code, γ = 1.5"),
+  "reconboost": Recipe("boost", "reconboost", {}, "official code, CREMA-D"),
+  "relearning": Recipe("concat", "relearning", {}, "official code"),
+  "valuation": Recipe("concat", "valuation", {}, "official, sample level"),
+  "valuation_modality": Recipe(
+    "concat", "valuation", {"level": "modality"}, "official, modality level"
+  ),
 }

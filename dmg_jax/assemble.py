@@ -61,11 +61,24 @@ def check(config: Config) -> Method:
     raise build.unknown("optimiser", config.optimiser.name, optim.OPTIMISERS)
   if config.optimiser.schedule not in optim.SCHEDULES:
     raise build.unknown("schedule", config.optimiser.schedule, optim.SCHEDULES)
-  build.make_fusion(num_classes=2, **config.fusion.to_dict())
+  _check_fusion(config)
   for modality, options in config.encoders.items():
     _check_encoder(modality, options)
   evaluate.check_names(tuple(config.encoders))
   return build.make_method(**config.method.to_dict())
+
+
+def _check_fusion(config: Config) -> None:
+  try:
+    build.make_fusion(num_classes=2, **config.fusion.to_dict())
+  except ValueError as error:
+    if "option of fusion" not in str(error):
+      raise
+    name = config.fusion.name
+    raise ValueError(
+      f"{error}. A fusion comes with its options as "
+      f"{config.recipe},fusion={name}"
+    ) from error
 
 
 def _check_range(path, value, low, high, excluded=None) -> None:
@@ -110,7 +123,7 @@ def _with_vocabulary(options: dict[str, Any], size: int | None):
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """A run, ready: data, model, method and their compiled steps."""
+  """A run, ready to be compiled: data, model, method, optimiser."""
 
   config: Config
   dataset: core.Dataset
@@ -156,10 +169,12 @@ def assemble(config: Config) -> Setup:
     config.fusion.to_dict(),
     len(spec.classes),
   )
-  params, stats = classifier.init(
-    model, _example(spec), jax.random.key(config.seed)
+  example = _example(spec)
+  params, stats = classifier.init(model, example, jax.random.key(config.seed))
+  readout = build.readout(config.fusion.name)
+  problem = classifier.bind(
+    model, params, stats, example, spec.sizes["train"], readout
   )
-  problem = classifier.bind(model, params)
   mesh = sharding.make_mesh(config.train.batch_size)
   init_opt, apply = _optimiser(config, problem, spec)
 

@@ -95,8 +95,13 @@ def make_encoder(name: str, **kwargs: Any) -> nn.Module:
 
 def make_fusion(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
   """``dmg_jax.fusion.<name>.Fusion``."""
-  cls = _module("fusion", "fusion", name).Fusion
-  return _call("fusion", name, cls, {"num_classes": num_classes, **kwargs})
+  options = {"num_classes": num_classes, **kwargs}
+  return _call("fusion", name, fusion_class(name), options)
+
+
+def fusion_class(name: str) -> type[nn.Module]:
+  """The class ``Fusion`` of ``dmg_jax.fusion.<name>``."""
+  return _module("fusion", "fusion", name).Fusion
 
 
 def readout(fusion: str) -> str:

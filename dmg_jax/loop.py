@@ -76,7 +76,10 @@ class Trainer:
     self.setup, self.console = setup, console
     self.loader = setup.loader("train", config.train.batch_size, train=True)
     self.per_epoch = self.loader.steps_per_epoch
-    self.total = config.train.epochs * self.per_epoch
+    self.epochs = method.length(
+      config.train.epochs, len(setup.problem.modalities)
+    )
+    self.total = self.epochs * self.per_epoch
     self.data = EpochData(setup, self.per_epoch)
     self.train_step = steps.make_train_step(
       setup.problem, method, setup.apply, config.seed
@@ -146,8 +149,8 @@ class Trainer:
     """From ``step`` to the end of its epoch."""
     epoch = step // self.per_epoch
     if step % self.per_epoch == 0:
-      state = self.setup.method.between_epochs(
-        self.setup.problem, state, self.data, epoch
+      state = steps.between_epochs(
+        self.setup.problem, self.setup.method, state, self.data, epoch
       )
     pending: tuple[int, Metrics] | None = None
     for done in range(step + 1, (epoch + 1) * self.per_epoch + 1):
@@ -221,7 +224,8 @@ class Trainer:
     self._finite(step, {"val loss": val["fused/loss"]})
     self._write(step, "val", val)
     self.console.epoch(epoch + 1, val)
-    self.checkpoints.save(state, val)
+    ready = self.setup.method.ready(jax.device_get(state.method))
+    self.checkpoints.save(state, val if ready else None)
     return state
 
   def evaluate(self, state: TrainState, split: str):

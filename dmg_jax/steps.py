@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 from dmg_jax.types import (
   Apply,
   Batch,
+  Data,
   Method,
   Metrics,
   Params,
@@ -39,7 +40,27 @@ def init_state(
   """The state before the first step."""
   step = jnp.zeros((), jnp.int32)
   state = TrainState(step, params, stats, init_opt(params), method=())
-  return state.replace(method=method.init(problem, state, _key(seed, _INIT)))
+  memory = method.init(problem, state, _key(seed, _INIT))
+  return _separate(state.replace(method=memory))
+
+
+def between_epochs(
+  problem: Problem, method: Method, state: TrainState, data: Data, epoch: int
+) -> TrainState:
+  """The method's hook; what comes back is ready for ``make_train_step``."""
+  return _separate(method.between_epochs(problem, state, data, epoch))
+
+
+def _separate(state: TrainState) -> TrainState:
+  """A copy of every array that occurs twice: a step donates its state."""
+  seen: set[int] = set()
+
+  def own(x):
+    again = id(x) in seen
+    seen.add(id(x))
+    return jnp.copy(x) if again else x
+
+  return jax.tree.map(own, state)
 
 
 def make_train_step(

@@ -122,7 +122,7 @@ def _run_seed(config, workdir, console, files):
   trainer = Trainer(setup, console)
   for file in files:
     _write_config(*file)
-  console.announce(describe(setup, workdir))
+  console.announce(describe(setup, workdir, trainer.epochs))
   state = trainer.open(workdir)
   try:
     first = int(state.step)
@@ -161,7 +161,7 @@ def _results(trainer: Trainer, state: TrainState, workdir: Path):
     "recipe": config.recipe,
     "dataset": config.data.name,
     "seed": config.seed,
-    "epochs": config.train.epochs,
+    "epochs": trainer.epochs,
     "alpha": [history[e] for e in sorted(history)],
     "selected_step": int(state.step),
     "readout": build.readout(config.fusion.name),
@@ -170,7 +170,9 @@ def _results(trainer: Trainer, state: TrainState, workdir: Path):
   }
 
 
-def describe(setup: assemble.Setup, workdir: Path) -> dict[str, Any]:
+def describe(
+  setup: assemble.Setup, workdir: Path, epochs: int
+) -> dict[str, Any]:
   """What a run will do: data, splits, parameters, recipe, device."""
   config, spec = setup.config, setup.dataset.spec
   device = jax.devices()[0]
@@ -185,7 +187,7 @@ def describe(setup: assemble.Setup, workdir: Path) -> dict[str, Any]:
     "splits": dict(spec.sizes),
     "encoders": {m: config.encoders[m].name for m in spec.modalities},
     "parameters": setup.parameters,
-    "epochs": config.train.epochs,
+    "epochs": epochs,
     "batch_size": config.train.batch_size,
     "seed": config.seed,
     "device": f"{jax.device_count()} x {device.device_kind}",

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
@@ -57,11 +58,21 @@ class Outputs(struct.PyTreeNode):
     unimodal: {modality: [b k]}, logits from that modality alone, by the
       read-out that the fusion names.
     features: {modality: [b d]}, encoder features before fusion.
+    extra: what else the fusion gives, by name; its docstring lists it.
   """
 
   logits: Leaf
   unimodal: dict[str, Any]
   features: dict[str, Any]
+  extra: dict[str, Any] = struct.field(default_factory=dict)
+
+
+class Fused(NamedTuple):
+  """What a fusion returns: the fields of ``Outputs`` without the features."""
+
+  logits: Leaf
+  unimodal: dict[str, Any]
+  extra: Mapping[str, Any] = MappingProxyType({})
 
 
 @runtime_checkable
@@ -70,7 +81,8 @@ class Forward(Protocol):
 
   ``stats`` are batch statistics; with ``train=False`` they are used and come
   back unchanged. ``keep`` ({modality: [b]}, 1 or 0) zeroes a modality's
-  features before fusion (read-out R3, feature ablation).
+  features before fusion (read-out R3, feature ablation); ``present`` does so
+  with its input (read-out R4): zero, for ``uint8`` pictures mid-grey.
   """
 
   def __call__(
@@ -81,27 +93,65 @@ class Forward(Protocol):
     key: PRNGKeyArray | None,
     train: bool,
     keep: Mapping[str, Float[Array, " b"]] | None = None,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> tuple[Outputs, Stats]: ...
+
+
+@runtime_checkable
+class Fuse(Protocol):
+  """The fusion alone, on features that a forward pass returned.
+
+  Methods that drop, mask or swap features call it instead of running the
+  encoders again.
+  """
+
+  def __call__(
+    self,
+    params: Params,
+    stats: Stats,
+    features: Mapping[str, Float[Array, "b _"]],
+    key: PRNGKeyArray | None,
+    train: bool,
+  ) -> Fused: ...
 
 
 SHARED = "shared"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
-  """All a method may touch.
+  """All a method may touch. Two are equal only if they are the same object.
 
   Attributes:
     forward: the pure forward pass.
+    fuse: the part of it after the encoders.
     owner: pytree like the parameters; each leaf names its owner: ``m`` (the
-      encoder of modality m), ``m/head`` (m's own part of the fusion) or
+      encoder of modality m), ``m/head`` (m's own part of the fusion),
+      ``m/gate`` (what m receives from others inside the encoders) or
       ``SHARED``.
     modalities: their names, in a fixed order.
+    outputs: shapes and dtypes of ``forward``'s outputs for a batch of two.
+    samples: size of the training split.
+    readout: how the fusion obtains unimodal logits, in the words of the field.
   """
 
   forward: Forward
+  fuse: Fuse
   owner: PyTree[str]
   modalities: tuple[str, ...]
+  outputs: Outputs
+  samples: int
+  readout: str
+
+  @property
+  def classes(self) -> int:
+    """Number of classes."""
+    return self.outputs.logits.shape[-1]
+
+  @property
+  def sizes(self) -> dict[str, int]:
+    """{modality: size of its features}."""
+    return {m: z.shape[-1] for m, z in self.outputs.features.items()}
 
 
 class TrainState(struct.PyTreeNode):
@@ -168,6 +218,16 @@ def _fused(outputs: Outputs, method_state: PyTree) -> Float[Array, "b k"]:
   return outputs.logits
 
 
+def _same_length(epochs: int, modalities: int) -> int:
+  del modalities
+  return epochs
+
+
+def _ready(method_state: PyTree) -> bool:
+  del method_state
+  return True
+
+
 StepFn = Callable[
   [Problem, TrainState, Batch, PRNGKeyArray, Apply],
   tuple[TrainState, Metrics],
@@ -198,6 +258,11 @@ class Method:
     inner_iters: steps between two outer steps; ``None`` is one epoch.
     outer_split: the split that the outer batch is drawn from.
     modalities: the modalities the model is built with; ``None`` is all.
+    length: ``(epochs, number of modalities) -> epochs`` that a run of so many
+      takes, phases before the last included (teachers, probes).
+    ready: ``method_state -> bool``, whether the weights are the classifier's,
+      so that a checkpoint may be chosen as the best; not while teachers or
+      probes train.
   """
 
   step: StepFn
@@ -210,3 +275,27 @@ class Method:
   inner_iters: int | None = None
   outer_split: str = "outer"
   modalities: tuple[str, ...] | None = None
+  length: Callable[[int, int], int] = _same_length
+  ready: Callable[[PyTree], bool] = _ready
+
+
+class Card(NamedTuple):
+  """A line of the table of methods (``docs/methods.md``).
+
+  Attributes:
+    category: of ``CATEGORIES``.
+    equation: in one line of plain text.
+    source: authors and venue.
+    modalities: how many it works with.
+  """
+
+  category: str
+  equation: str
+  source: str
+  modalities: str = "any"
+
+
+CATEGORIES = (
+  "baseline", "fusion", "objective", "gradient", "learning rate", "forward",
+  "phases", "data", "matching",
+)  # fmt: skip

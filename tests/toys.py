@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from configs.recipes import RECIPES
 from dmg_jax import build, classifier, optim, steps
 from dmg_jax.types import Batch, Method, TrainState
 
-CLASSES, SIZES = 3, (5, 4, 6)
+CLASSES, SIZES, SAMPLES = 3, (5, 4, 6), 16
 NAMES = ("image", "text", "audio")
 
 
@@ -39,6 +40,7 @@ def problem(
   norm: str = "none",
   dropout: float = 0.0,
   seed: int = 0,
+  fusion_options: tuple[tuple[str, Any], ...] = (),
 ):
   """MLP encoders and a fusion: ``(problem, params, stats)``."""
   encoder = {
@@ -48,17 +50,21 @@ def problem(
     "norm": norm,
     "dropout": dropout,
   }
-  model = build.make_classifier(
-    dict.fromkeys(NAMES[:modalities], encoder), {"name": fusion}, CLASSES
-  )
+  names = NAMES[:modalities]
+  options = {"name": fusion, **dict(fusion_options)}
+  model = build.make_classifier(dict.fromkeys(names, encoder), options, CLASSES)
   inputs = batch(modalities).inputs
   params, stats = classifier.init(model, inputs, jax.random.key(seed))
-  return classifier.bind(model, params), params, stats
+  readout = build.readout(fusion)
+  bound = classifier.bind(model, params, stats, inputs, SAMPLES, readout)
+  return bound, params, stats
 
 
-def fusion_of(method: str) -> str:
-  """The fusion that the recipes use a method with."""
-  return next(r.fusion for r in RECIPES.values() if r.method == method)
+def fusion_of(method: str) -> dict:
+  """The fusion that the recipes use a method with, as keywords of ``Run``."""
+  recipe = next(r for r in RECIPES.values() if r.method == method)
+  options = tuple(recipe.fusion_options.items())
+  return {"fusion": recipe.fusion, "fusion_options": options}
 
 
 def make_method(name: str, **kwargs) -> Method:
@@ -105,11 +111,15 @@ class Run:
       self.problem, self.method, *copy, self.init_opt, seed=0
     )
 
+  def between(self, state, data, epoch: int) -> TrainState:
+    """The hook between epochs, as the loop calls it."""
+    return steps.between_epochs(self.problem, self.method, state, data, epoch)
+
 
 @functools.cache
 def run_of(name: str, modalities: int = 2, **options) -> Run:
   """A method with its defaults and its recipe's fusion, compiled once."""
-  return Run(make_method(name), modalities, fusion_of(name), **options)
+  return Run(make_method(name), modalities, **{**fusion_of(name), **options})
 
 
 class ToyData:

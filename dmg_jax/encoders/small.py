@@ -1,4 +1,11 @@
-"""Encoders for small data, trained from scratch: picture, words, array."""
+"""Encoders for small data, trained from scratch: picture, words, array.
+
+Each is a chain of stages: ``encoder(x, train)`` runs them all, and
+``encoder(x, train, first, last)`` those from ``first`` up to ``last``. The
+``encoder.stages`` first ones return maps [b ... c], channels last; the last
+one, number ``stages``, makes the features [b d] of such a map. A fusion that
+lets modalities talk inside the encoders (``channel``) runs them piece by piece.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +40,9 @@ class _Norm(nn.Module):
 class ConvNet(nn.Module):
   """Picture to features: 3×3 convolutions, each halved by max pooling.
 
+  Frames of a clip ([b t h w c]) are pictures of their own until the features
+  are averaged over time and place.
+
   Attributes:
     features: size ``d`` of the output.
     widths: channels of each convolution; multiples of 8 with GroupNorm.
@@ -45,17 +55,38 @@ class ConvNet(nn.Module):
   norm: str = "group"
   dropout: float = 0.0
 
+  @property
+  def stages(self) -> int:
+    """Number of stages that return maps."""
+    return len(self.widths)
+
   @nn.compact
   def __call__(
-    self, x: UInt8[Array, "b h w c"] | Float[Array, "b h w c"], train: bool
-  ) -> Float[Array, "b d"]:
+    self,
+    x: UInt8[Array, "b ... h w c"] | Float[Array, "b ... h w c"],
+    train: bool,
+    first: int = 0,
+    last: int | None = None,
+  ) -> Float[Array, "b ..."]:
+    last = self.stages + 1 if last is None else last
     if not jnp.issubdtype(x.dtype, jnp.floating):
       x = x.astype(jnp.float32) / 127.5 - 1.0
-    for width in self.widths:
-      x = nn.Conv(width, (3, 3), use_bias=self.norm == "none")(x)
-      x = nn.relu(_Norm(self.norm, train)(x))
-      x = nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
-    x = x.mean(axis=(1, 2))
+    before = x.shape[:-3]
+    if first < self.stages:
+      x = x.reshape(-1, *x.shape[-3:])
+      for i in range(first, min(last, self.stages)):
+        conv = nn.Conv(
+          self.widths[i],
+          (3, 3),
+          use_bias=self.norm == "none",
+          name=f"Conv_{i}",
+        )
+        x = nn.relu(_Norm(self.norm, train, name=f"_Norm_{i}")(conv(x)))
+        x = nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
+      x = x.reshape(*before, *x.shape[1:])
+    if last <= self.stages:
+      return x
+    x = x.mean(axis=tuple(range(1, x.ndim - 1)))
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     return nn.Dense(self.features)(x)
 
@@ -78,16 +109,28 @@ class WordBag(nn.Module):
   width: int = 128
   dropout: float = 0.0
 
+  @property
+  def stages(self) -> int:
+    """Two: the mean embedding and the hidden layer."""
+    return 2
+
   @nn.compact
   def __call__(
-    self, tokens: Int[Array, "b t"], train: bool
+    self,
+    x: Int[Array, "b t"] | Float[Array, "b d"],
+    train: bool,
+    first: int = 0,
+    last: int | None = None,
   ) -> Float[Array, "b d"]:
-    x = nn.Embed(self.vocab_size, self.width)(tokens)
-    real = (tokens > 0).astype(x.dtype)[..., None]
-    x = (x * real).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1.0)
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    x = nn.relu(nn.Dense(self.width)(x))
-    return nn.Dense(self.features)(x)
+    last = 3 if last is None else last
+    if first == 0:
+      words = nn.Embed(self.vocab_size, self.width)(x)
+      real = (x > 0).astype(words.dtype)[..., None]
+      x = (words * real).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1.0)
+      x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    if first <= 1 < last:
+      x = nn.relu(nn.Dense(self.width, name="Dense_0")(x))
+    return nn.Dense(self.features, name="Dense_1")(x) if last > 2 else x
 
 
 class MLP(nn.Module):
@@ -105,10 +148,26 @@ class MLP(nn.Module):
   norm: str = "none"
   dropout: float = 0.0
 
+  @property
+  def stages(self) -> int:
+    """Number of hidden layers."""
+    return len(self.widths)
+
   @nn.compact
-  def __call__(self, x: Float[Array, "b ..."], train: bool):
+  def __call__(
+    self,
+    x: Float[Array, "b ..."],
+    train: bool,
+    first: int = 0,
+    last: int | None = None,
+  ) -> Float[Array, "b d"]:
+    last = self.stages + 1 if last is None else last
     x = x.reshape(x.shape[0], -1)
-    for width in self.widths:
-      x = nn.relu(_Norm(self.norm, train)(nn.Dense(width)(x)))
-      x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    return nn.Dense(self.features)(x)
+    for i in range(first, min(last, self.stages)):
+      x = nn.Dense(self.widths[i], name=f"Dense_{i}")(x)
+      x = nn.relu(_Norm(self.norm, train, name=f"_Norm_{i}")(x))
+      drop = nn.Dropout(self.dropout, name=f"Dropout_{i}")
+      x = drop(x, deterministic=not train)
+    if last <= self.stages:
+      return x
+    return nn.Dense(self.features, name=f"Dense_{self.stages}")(x)

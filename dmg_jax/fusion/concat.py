@@ -18,7 +18,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax.types import Card, Fused
+
 READOUT = "R1 split head"
+CARD = Card("fusion", "o = Σ W_m z_m + b", "Baltrušaitis et al., TPAMI 2018")
 
 
 class Fusion(nn.Module):
@@ -29,7 +32,7 @@ class Fusion(nn.Module):
   @nn.compact
   def __call__(
     self, features: Mapping[str, Float[Array, "b _"]], train: bool
-  ) -> tuple[Float[Array, "b k"], dict[str, Float[Array, "b k"]]]:
+  ) -> Fused:
     del train
     k = self.num_classes
     dtype = next(iter(features.values())).dtype
@@ -42,4 +45,4 @@ class Fusion(nn.Module):
       m: z @ self.param(f"head_{m}", init, (z.shape[-1], k), z.dtype) + share
       for m, z in features.items()
     }
-    return jnp.stack(list(unimodal.values())).sum(axis=0), unimodal
+    return Fused(jnp.stack(list(unimodal.values())).sum(axis=0), unimodal)

@@ -17,7 +17,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax.types import Card, Fused
+
 READOUT = "R5 shared head"
+CARD = Card("fusion", "o = mean_m (W z_m + b)", "Zhang et al. (MLA), CVPR 2024")
 
 
 class Fusion(nn.Module):
@@ -28,7 +31,7 @@ class Fusion(nn.Module):
   @nn.compact
   def __call__(
     self, features: Mapping[str, Float[Array, "b _"]], train: bool
-  ) -> tuple[Float[Array, "b k"], dict[str, Float[Array, "b k"]]]:
+  ) -> Fused:
     del train
     sizes = {m: z.shape[-1] for m, z in features.items()}
     if len(set(sizes.values())) > 1:
@@ -42,4 +45,4 @@ class Fusion(nn.Module):
       name="head",
     )
     unimodal = {m: head(z) for m, z in features.items()}
-    return jnp.stack(list(unimodal.values())).mean(axis=0), unimodal
+    return Fused(jnp.stack(list(unimodal.values())).mean(axis=0), unimodal)

@@ -16,7 +16,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax.types import Card, Fused
+
 READOUT = "R2 own head"
+CARD = Card(
+  "fusion", "o = Σ (U_m z_m + c_m)", "Baltrušaitis et al., TPAMI 2018"
+)
 
 
 class Fusion(nn.Module):
@@ -28,7 +33,7 @@ class Fusion(nn.Module):
   @nn.compact
   def __call__(
     self, features: Mapping[str, Float[Array, "b _"]], train: bool
-  ) -> tuple[Float[Array, "b k"], dict[str, Float[Array, "b k"]]]:
+  ) -> Fused:
     del train
     unimodal = {
       m: nn.Dense(
@@ -39,4 +44,4 @@ class Fusion(nn.Module):
       for m, z in features.items()
     }
     total = jnp.stack(list(unimodal.values())).sum(axis=0)
-    return (total / len(unimodal) if self.mean else total), unimodal
+    return Fused(total / len(unimodal) if self.mean else total, unimodal)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from dmg_jax.methods._adapters import check_range, from_loss, scalar
 from dmg_jax.methods._matching import Matching, make_total
-from dmg_jax.types import Method
+from dmg_jax.types import Card, Method
+
+CARD = Card("matching", "(1-α) CE(o) + α L_MM, α fixed", "the paper, Table 4")
 
 
 def make(

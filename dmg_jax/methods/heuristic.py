@@ -13,7 +13,11 @@ import math
 
 from dmg_jax.methods._adapters import from_loss, scalar
 from dmg_jax.methods._matching import Matching, make_total
-from dmg_jax.types import Method
+from dmg_jax.types import Card, Method
+
+CARD = Card(
+  "matching", "(1-α) CE(o) + α L_MM, α = 1 - exp(-1/t)", "the paper, Ours-H"
+)
 
 
 def make(

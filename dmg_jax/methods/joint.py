@@ -11,16 +11,17 @@ Reference: the paper, L_CLS in §3.1.
 
 from __future__ import annotations
 
-from dmg_jax import losses
+from dmg_jax.methods import _terms
 from dmg_jax.methods._adapters import from_loss
-from dmg_jax.types import Method
+from dmg_jax.types import Card, Method
+
+CARD = Card("baseline", "CE(o, y)", "the paper, CONCAT")
 
 
 def classification(outputs, batch, method_state=()):
   """``L_CLS``: masked mean cross-entropy of the fused logits, in nats."""
   del method_state
-  each = losses.cross_entropy(outputs.logits, batch.labels)
-  value = losses.masked_mean(each, batch.mask)
+  value = _terms.cross_entropy(outputs.logits, batch)
   return value, {"cls": value}
 
 

@@ -18,7 +18,9 @@ import jax.numpy as jnp
 
 from dmg_jax import losses
 from dmg_jax.methods._adapters import check_range, from_loss
-from dmg_jax.types import Method
+from dmg_jax.types import Card, Method
+
+CARD = Card("baseline", "CE(o, (1-w) onehot(y) + w/k)", "the paper, Figure 1")
 
 
 def make(*, weight: float = 0.3) -> Method:

@@ -31,7 +31,11 @@ from dmg_jax.bilevel import Identity, hypergradient, solver_by_name
 from dmg_jax.bilevel.alpha import AlphaOptimiser
 from dmg_jax.methods._adapters import check_range, from_loss
 from dmg_jax.methods._matching import Matching, make_total
-from dmg_jax.types import Method
+from dmg_jax.types import Card, Method
+
+CARD = Card(
+  "matching", "(1-α) CE(o) + α L_MM, α by eq. 3", "the paper, Ours-LB"
+)
 
 _COUNT = {"neumann": "terms", "nystrom": "rank", "identity": "", "dense": ""}
 OUTER = {"heldout": "outer", "train": "train"}

@@ -37,7 +37,11 @@ from dmg_jax.bilevel import Iterate, tangent_step, zero_tangent
 from dmg_jax.bilevel.alpha import Alpha, AlphaOptimiser
 from dmg_jax.methods._matching import Matching, make_total
 from dmg_jax.methods.lb import heldout_loss, outer_split
-from dmg_jax.types import Method
+from dmg_jax.types import Card, Method
+
+CARD = Card(
+  "matching", "(1-α) CE(o) + α L_MM, α by dθ/dα", "this project; paper eq. 2"
+)
 
 
 class State(struct.PyTreeNode):

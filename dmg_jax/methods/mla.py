@@ -39,7 +39,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from dmg_jax import losses
-from dmg_jax.types import SHARED, Leaf, Method
+from dmg_jax.types import SHARED, Card, Leaf, Method
+
+CARD = Card(
+  "phases", "in turn: CE(head(z_m)), ∇W ← P ∇W", "Zhang et al., CVPR 2024"
+)
 
 PROJECTIONS = ("scalar", "outer", "off")
 WEIGHTS = ("entropy", "equal")

@@ -12,10 +12,12 @@ MMPareto (Wei & Hu, ICML 2024).
 
 from __future__ import annotations
 
-from dmg_jax import losses
+from dmg_jax.methods import _terms
 from dmg_jax.methods._adapters import check_range, from_loss
 from dmg_jax.methods.joint import classification
-from dmg_jax.types import Method
+from dmg_jax.types import Card, Method
+
+CARD = Card("baseline", "CE(o) + w Σ CE(o_m)", "supervised part of MSES")
 
 
 def make(*, weight: float = 1.0) -> Method:
@@ -27,12 +29,8 @@ def make(*, weight: float = 1.0) -> Method:
   def loss(outputs, batch, method_state):
     del method_state
     fused, terms = classification(outputs, batch)
-    own = {
-      f"cls_{m}": losses.masked_mean(
-        losses.cross_entropy(logits, batch.labels), batch.mask
-      )
-      for m, logits in outputs.unimodal.items()
-    }
-    return fused + weight * sum(own.values()), {**terms, **own}
+    own = _terms.own(outputs, batch)
+    value = fused + weight * _terms.total(own)
+    return value, {**terms, **_terms.named("cls", own)}
 
   return from_loss(loss)

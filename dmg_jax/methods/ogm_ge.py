@@ -19,7 +19,7 @@ GeWu-Lab/OGM-GE_CVPR2022.
 Deviations:
 1. Tensors with two or more axes are modulated, the official code only those
    with four (convolutions), which leaves text encoders alone;
-   ``conv_only=True`` is the official rule.
+   ``faithful=True`` is the official rule.
 2. M > 2: the official code has two modalities; here ρ_m compares with the mean
    of the others and every modality with ρ_m > 1 is damped.
 """
@@ -31,9 +31,16 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from dmg_jax.methods import _terms
 from dmg_jax.methods._adapters import check_range, from_modulation, scalar
 from dmg_jax.methods.joint import classification
-from dmg_jax.types import Method
+from dmg_jax.types import Card, Method
+
+CARD = Card(
+  "gradient",
+  "g ← κ_m g + ε, κ_m = 1 - tanh(α ρ_m) if ρ_m > 1",
+  "Peng et al., CVPR 2022",
+)
 
 
 def make(
@@ -42,16 +49,16 @@ def make(
   noise: bool = True,
   start: int = 0,
   end: int = 50,
-  conv_only: bool = False,
+  faithful: bool = False,
 ) -> Method:
   """Args:
   alpha: strength α ≥ 0; official .1 (VGGSound) and .8 (CREMA-D).
   noise: add the generalisation-enhancing noise (GE).
   start, end: first and last modulated epoch, 0-based; official 0 and 50.
-  conv_only: see deviation 1.
+  faithful: the official rule, see deviation 1.
   """
   check_range("alpha", alpha, 0, 1e3)
-  ndims = (4,) if conv_only else range(2, 9)
+  ndims = (4,) if faithful else range(2, 9)
 
   def modulate(problem, grads, outputs, batch, active, key):
     kappa = coefficients(outputs.unimodal, batch, alpha)
@@ -83,15 +90,7 @@ def make(
 def coefficients(unimodal, batch, alpha):
   """{modality: κ_m} of a batch; one alone leads nobody and keeps 1."""
 
-  def score(logits):
-    p = jax.nn.softmax(logits)[jnp.arange(batch.labels.size), batch.labels]
-    return (p * batch.mask).sum() + 1e-12
-
-  scores = {m: jax.lax.stop_gradient(score(o)) for m, o in unimodal.items()}
-  if len(scores) == 1:
-    return {m: jnp.ones_like(s) for m, s in scores.items()}
-  total, others = sum(scores.values()), len(scores) - 1
-  rho = {m: s * others / (total - s) for m, s in scores.items()}
+  rho = _terms.ratios(_terms.scores(unimodal, batch))
   return {
     m: jnp.where(r > 1, 1 - jnp.tanh(alpha * r), 1.0) for m, r in rho.items()
   }

@@ -12,7 +12,7 @@ from dmg_jax.methods import heuristic, lb, mla, ogm_ge, stepwise
 
 
 def after(method, name, steps=3, **options):
-  run = toys.Run(method, 2, toys.fusion_of(name), **options)
+  run = toys.Run(method, 2, **toys.fusion_of(name), **options)
   state = run.fresh()
   for seed in range(steps):
     state, _ = run.step(state, toys.batch(2, seed=seed))

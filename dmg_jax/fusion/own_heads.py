@@ -1,0 +1,50 @@
+r"""A head on all features for the fused logits, and an own head per modality.
+
+.. math:: o = F([z_1; \dots; z_M]), \qquad o_m = U_m^\top z_m + c_m
+
+with F linear, or with one hidden layer of ``hidden`` units and ReLU. The heads
+share nothing, so a modality can be trained by its own loss beside the fused
+one (multitask, MSES, G-Blend, DOMFN, MMPareto).
+
+Read-out R2 (own head). Any number of modalities.
+Reference: Wei & Hu (MMPareto), ICML 2024; the hidden layer is that of Yang et
+al. (DOMFN), ACM MM 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dmg_jax.types import Card, Fused
+
+READOUT = "R2 own head"
+CARD = Card(
+  "fusion", "o = F[z_1; …; z_M], o_m = U_m z_m + c_m", "Wei & Hu, ICML 2024"
+)
+
+
+class Fusion(nn.Module):
+  """Own linear heads beside a fused one with ``hidden`` units (0: linear)."""
+
+  num_classes: int
+  hidden: int = 0
+
+  @nn.compact
+  def __call__(
+    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+  ) -> Fused:
+    del train
+    init = nn.initializers.xavier_normal()
+    x = jnp.concatenate(list(features.values()), axis=-1)
+    if self.hidden:
+      x = nn.relu(nn.Dense(self.hidden, kernel_init=init, name="hidden")(x))
+    logits = nn.Dense(self.num_classes, kernel_init=init, name="fused")(x)
+    unimodal = {
+      m: nn.Dense(self.num_classes, kernel_init=init, name=f"head_{m}")(z)
+      for m, z in features.items()
+    }
+    return Fused(logits, unimodal)

@@ -1,0 +1,64 @@
+"""Passes over a split between epochs, for methods that look at the data."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from dmg_jax import losses
+from dmg_jax.types import Batch, Params, Problem, Stats, TrainState
+
+PerBatch = Callable[[Problem, Params, Stats, Batch], Any]
+
+
+def sweep(
+  look: PerBatch, problem: Problem, state: TrainState, batches: Iterable[Batch]
+) -> Any:
+  """``look`` at every batch; its arrays row by row, on the host.
+
+  Args:
+    look: ``(problem, params, stats, batch) -> pytree of [b ...]``, a function
+      of a module: it is compiled once a problem.
+    problem: the model.
+    state: its weights and statistics are used.
+    batches: one pass over a split.
+
+  Returns:
+    The pytree with NumPy arrays, rows of padding left out, or ``None`` if there
+    was no batch.
+  """
+  parts = []
+  for batch in batches:
+    found = _compiled(look, problem, state.params, state.stats, batch)
+    found, mask = jax.device_get((found, batch.mask))
+    parts.append(jax.tree.map(lambda x, real=mask > 0: x[real], found))
+  if not parts:
+    return None
+  return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _compiled(look, problem, params, stats, batch):
+  return look(problem, params, stats, batch)
+
+
+def outputs(problem: Problem, params: Params, stats: Stats, batch: Batch):
+  """``look`` for ``sweep``: features, per-sample losses and right answers.
+
+  Heads are modalities and ``"fused"``; all as at test time.
+  """
+  out, _ = problem.forward(params, stats, batch.inputs, None, False)
+  heads = {**out.unimodal, "fused": out.logits}
+  return {
+    "features": out.features,
+    "labels": batch.labels,
+    "index": batch.index,
+    "loss": {
+      h: losses.cross_entropy(o, batch.labels) for h, o in heads.items()
+    },
+    "correct": {h: o.argmax(axis=-1) == batch.labels for h, o in heads.items()},
+  }

@@ -1,0 +1,34 @@
+"""Training in phases: each with a schedule of its own."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from dmg_jax.types import Apply, TrainState
+
+
+def since(apply: Apply, begin: jax.Array) -> Apply:
+  """``apply`` with a learning rate that counts steps from ``begin``."""
+
+  def local(state: TrainState, grads, scale=None) -> TrainState:
+    moved = apply(state.replace(step=state.step - begin), grads, scale)
+    return moved.replace(step=state.step)
+
+  return local
+
+
+def count(value: int) -> jax.Array:
+  """An int32 scalar, for method states with fixed dtypes."""
+  return jnp.asarray(value, jnp.int32)
+
+
+def epochs_or_same(name: str, value: int | None, epochs: int) -> int:
+  """``value``, or ``epochs`` where it is ``None``.
+
+  Raises:
+    ValueError: it is negative.
+  """
+  if value is not None and value < 0:
+    raise ValueError(f"{name} must be at least 0, got {value}")
+  return epochs if value is None else value

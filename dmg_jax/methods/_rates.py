@@ -1,0 +1,42 @@
+"""Steps whose update is scaled owner by owner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from dmg_jax.methods import _terms
+from dmg_jax.types import SHARED, Apply, Batch, Problem, TrainState
+
+
+def own_scale(
+  problem: Problem, factors: Mapping[str, Any], shared: Any = 1.0
+) -> dict[str, Any]:
+  """{owner: factor}: a modality's is for its encoder, head and gate."""
+  owners = set(jax.tree.leaves(problem.owner))
+  scale = {o: factors[o.partition("/")[0]] for o in owners - {SHARED}}
+  return {**scale, SHARED: shared} if SHARED in owners else scale
+
+
+def plain_step(
+  problem: Problem,
+  state: TrainState,
+  batch: Batch,
+  key: Any,
+  apply: Apply,
+  scale: Mapping[str, Any],
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """Cross-entropy of the fused logits, the update scaled by ``scale``."""
+
+  def total(params):
+    outputs, stats = problem.forward(
+      params, state.stats, batch.inputs, key, True
+    )
+    return _terms.cross_entropy(outputs.logits, batch), stats
+
+  (value, stats), grads = jax.value_and_grad(total, has_aux=True)(state.params)
+  state = apply(state.replace(stats=stats), grads, scale)
+  rates = {f"rate_{o}": f for o, f in scale.items() if o in problem.modalities}
+  return state, {"loss": value, "cls": value, **rates}

@@ -1,0 +1,185 @@
+r"""AGM: Shapley-attributed unimodal logits, learned at the same speed.
+
+With f(S) the fused logits when the inputs of the other modalities are zero
+(read-out R4), f(∅) = 0:
+
+.. math:: \mu_m = \sum_{S \not\ni m} \frac{|S|!\,(M - |S| - 1)!}{M!}
+  (f(S \cup m) - f(S)), \qquad \sum_m \mu_m = f(\text{all})
+.. math:: s_m = \mathrm{CE}(\mu_m, y), \quad
+  r_m = e^{\frac{M}{M-1} (\bar s - s_m)}, \quad
+  \kappa_m = e^{\alpha \min(\hat r_m - r_m,\, 10)}
+
+r̂ is r of the running means τ of s over all steps so far. κ_m multiplies the
+gradient that flows into μ_m: the loss is the cross-entropy of
+Σ_m [κ_m μ_m + sg((1 - κ_m) μ_m)]. Works with any fusion. Any number of
+modalities, at 2^M - 2 passes more a step; one alone keeps κ = 1.
+
+Reference: Li, Li, Hu, et al., "Boosting Multi-modal Model Performance with
+Adaptive Gradient Modulation", ICCV 2023, eqs. 4-12. Official:
+lihong2303/AGM_ICCV2023, whose ablated passes run in evaluation mode and carry
+gradients; so do these.
+
+Deviation 1: the official clip (global norm to 1 where an entry of the head's
+gradient exceeds 1) is ``clip=True``; it is off by default, as it is no part of
+the paper and acts at any α.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dmg_jax import losses, trees
+from dmg_jax.methods import _terms
+from dmg_jax.methods._adapters import check_range, scalar
+from dmg_jax.types import Card, Leaf, Method
+
+CARD = Card(
+  "gradient",
+  "∂/∂μ_m ← κ_m ∂/∂μ_m, μ Shapley values of the logits",
+  "Li et al., ICCV 2023",
+)
+
+
+class State(struct.PyTreeNode):
+  """Running means τ {modality: []}, steps n, whether the epoch modulates."""
+
+  mean: dict[str, Leaf]
+  count: Leaf
+  active: Leaf
+
+
+def make(
+  *, alpha: float = 1.0, start: int = 0, end: int = 20, clip: bool = False
+) -> Method:
+  """Args:
+  alpha: strength α ≥ 0; 0 is joint training.
+  start, end: first and last modulated epoch, 0-based.
+  clip: see deviation 1.
+  """
+  check_range("alpha", alpha, 0, 1e3)
+
+  def step(problem, state, batch, key, apply):
+    def total(params):
+      outputs, stats = problem.forward(
+        params, state.stats, batch.inputs, key, True
+      )
+      mu = shapley(subsets(problem, params, state.stats, batch, outputs))
+      s = {m: floored(v, batch) for m, v in mu.items()}
+      kappa = coefficients(s, state.method, alpha)
+      each = {m: k * mu[m] + sg((1 - k) * mu[m]) for m, k in kappa.items()}
+      value = _terms.cross_entropy(_terms.total(each), batch)
+      return value, (stats, s, kappa)
+
+    (value, (stats, s, kappa)), grads = jax.value_and_grad(total, has_aux=True)(
+      state.params
+    )
+    if clip:
+      grads = clipped(problem, grads)
+    mstate = remember(state.method, s)
+    state = apply(state.replace(stats=stats, method=mstate), grads)
+    metrics = {**_terms.named("kappa", kappa), **_terms.named("score", s)}
+    return state, {"loss": value, "cls": value, **metrics}
+
+  def init(problem, state, key):
+    del state, key
+    zero = scalar(0.0)
+    mean = dict.fromkeys(problem.modalities, zero)
+    return State(mean, zero, scalar(start <= 0 <= end))
+
+  def between_epochs(problem, state, data, epoch):
+    del problem, data
+    active = scalar(start <= epoch <= end)
+    return state.replace(method=state.method.replace(active=active))
+
+  return Method(step=step, init=init, between_epochs=between_epochs)
+
+
+sg = jax.lax.stop_gradient
+
+
+def subsets(problem, params, stats, batch, outputs):
+  """{set of modalities: f(S)}, all but the empty one."""
+  names = problem.modalities
+  found = {frozenset(names): outputs.logits}
+  rows = jnp.ones_like(batch.mask)
+  for size in range(1, len(names)):
+    for chosen in itertools.combinations(names, size):
+      present = {m: rows * (m in chosen) for m in names}
+      ablated, _ = problem.forward(
+        params, stats, batch.inputs, None, False, present=present
+      )
+      found[frozenset(chosen)] = ablated.logits
+  return found
+
+
+def shapley(f):
+  """{modality: μ_m} of ``{set: logits}``, in the order of their names."""
+  everyone = max(f, key=len)
+  total = math.factorial(len(everyone))
+  mu = {}
+  for m in sorted(everyone):
+    parts = []
+    for s in (s for s in f if m in s):
+      rest = s - {m}
+      ways = math.factorial(len(rest)) * math.factorial(len(everyone) - len(s))
+      parts.append(ways / total * (f[s] - f[rest] if rest else f[s]))
+    mu[m] = sum(parts)
+  return mu
+
+
+def floored(logits, batch):
+  """s_m: mean of -log max(p[y], 1e-8), without a gradient."""
+  p = jnp.maximum(_terms.true_class(logits, batch.labels), 1e-8)
+  return losses.masked_mean(-jnp.log(p), batch.mask)
+
+
+def relative(s):
+  """{modality: r_m} of losses s; 1 for a modality that is alone."""
+  count = len(s)
+  if count == 1:
+    return {m: jnp.ones_like(v) for m, v in s.items()}
+  mean = _terms.total(s) / count
+  return {m: jnp.exp(count / (count - 1) * (mean - v)) for m, v in s.items()}
+
+
+def coefficients(s, memory, alpha):
+  """{modality: κ_m}, 1 in epochs that do not modulate."""
+  now, before = relative(s), relative(memory.mean)
+  return {
+    m: jnp.where(
+      memory.active > 0,
+      jnp.exp(alpha * jnp.minimum(before[m] - now[m], 10.0)),
+      1.0,
+    )
+    for m in s
+  }
+
+
+def remember(memory, s):
+  """The running means with the losses of one more step."""
+  n = memory.count + 1
+  mean = {
+    m: (memory.mean[m] * (n - 1) / n + v / n).astype(memory.mean[m].dtype)
+    for m, v in s.items()
+  }
+  return memory.replace(mean=mean, count=n)
+
+
+def clipped(problem, grads):
+  """Global norm at most 1 where an entry of a head's gradient exceeds 1."""
+  largest = [
+    jnp.abs(g).max()
+    for g, o in zip(
+      jax.tree.leaves(grads), jax.tree.leaves(problem.owner), strict=True
+    )
+    if o not in problem.modalities and g.ndim > 1
+  ]
+  norm = trees.norm(grads)
+  too_large = jnp.stack(largest).max() > 1
+  factor = jnp.where(too_large, 1 / jnp.maximum(norm, 1.0), 1.0)
+  return trees.scale(factor, grads)

@@ -1,0 +1,89 @@
+r"""CML: confidence must not rise when a modality is taken away.
+
+.. math:: L = \mathrm{CE}(o) + \lambda \sum_k \frac{1}{n} \sum_i a_{k,i}
+  \max(0,\ \mathrm{conf}_i(S_{k+1}) - \mathrm{conf}_i(S_k)), \quad
+  \mathrm{conf}(S) = \max_c \mathrm{softmax}(o(S))_c
+
+along a random chain of nested sets of modalities S_0 ⊃ S_1 ⊃ …, all of them
+first; o(S) has the features of the others at zero. a is 0 where S_{k+1} is
+right and S_k wrong, else 1. With ``subsets`` the sets share the cross-entropy,
+Σ_k CE(o(S_k)) / M. Any number of modalities; one has no chain.
+
+Reference: Ma, Zhang, Zhang, Wu, Fu, Zhou, Hu, "Calibrating Multimodal
+Learning", ICML 2023, eq. 5. Official: QingyangZhang/CML, which sums over
+samples.
+
+Deviation 1: a mean over samples, so that λ does not depend on the batch size;
+``faithful=True`` sums.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from dmg_jax import losses
+from dmg_jax.methods import _terms
+from dmg_jax.methods._adapters import check_range
+from dmg_jax.types import Card, Method
+
+CARD = Card(
+  "objective",
+  "CE(o) + λ Σ relu(conf(S_k+1) - conf(S_k))",
+  "Ma et al., ICML 2023",
+)
+
+
+def make(
+  *, weight: float = 0.1, subsets: bool = False, faithful: bool = False
+) -> Method:
+  """Args:
+  weight: λ ≥ 0.
+  subsets: cross-entropy of every set of the chain, as in BalanceBenchmark.
+  faithful: sum over samples, see deviation 1.
+  """
+  check_range("weight", weight, 0, 1e6)
+
+  def step(problem, state, batch, key, apply):
+    k_forward, k_order = jax.random.split(key)
+    count = len(problem.modalities)
+    rank = jax.random.permutation(k_order, count)
+
+    def total(params):
+      outputs, stats = problem.forward(
+        params, state.stats, batch.inputs, k_forward, True
+      )
+      chain = [outputs.logits]
+      for k in range(1, count):
+        kept = {
+          m: z * (rank[i] >= k).astype(z.dtype)
+          for i, (m, z) in enumerate(outputs.features.items())
+        }
+        fused = problem.fuse(params, state.stats, kept, k_forward, True)
+        chain.append(fused.logits)
+      cls = _terms.cross_entropy(outputs.logits, batch)
+      if subsets:
+        cls = sum(_terms.cross_entropy(o, batch) for o in chain) / count
+      each = rank_loss(chain, batch.labels)
+      rank_term = losses.masked_mean(each, batch.mask)
+      rank_term *= batch.mask.sum() if faithful else 1.0
+      return cls + weight * rank_term, (stats, {"cls": cls, "rank": rank_term})
+
+    (value, (stats, terms)), grads = jax.value_and_grad(total, has_aux=True)(
+      state.params
+    )
+    return apply(state.replace(stats=stats), grads), {"loss": value, **terms}
+
+  return Method(step=step)
+
+
+def rank_loss(chain: list[jax.Array], labels: jax.Array) -> jax.Array:
+  """Σ_k a_k relu(conf_{k+1} - conf_k) of each sample [b] along ``chain``."""
+  confidence = [_terms.largest(jax.nn.softmax(o)) for o in chain]
+  right = [o.argmax(axis=-1) == labels for o in chain]
+  terms = [
+    jnp.where(right[k + 1] & ~right[k], 0.0, 1.0)
+    * jax.nn.relu(confidence[k + 1] - confidence[k])
+    for k in range(len(chain) - 1)
+  ]
+  return sum(terms, jnp.zeros(labels.shape, confidence[0].dtype))

@@ -1,0 +1,153 @@
+r"""DOMFN: fuse where the modalities agree, else train them apart.
+
+.. math:: \bar q = \mathrm{mean}_m\, q_m, \quad
+  \delta_{m,i} = \max_c (q_{m,i} - \bar q_i)_c^2, \quad
+  G_i = \bigwedge_m [\delta_{m,i} / \tau < \gamma]
+.. math:: L = \frac{1}{n} \sum_i \Bigl[ \sum_m \ell_{m,i} + G_i \Bigl(
+  \ell_i + \sum_m \bigl(\tfrac12 \ell_{m,i}^2 - \eta\, \delta_{m,i}\bigr)
+  \Bigr) \Bigr]
+
+with q_m = softmax(o_m), ℓ the cross-entropies, G without gradient. The first
+``pretrain_epochs`` train Σ ℓ_m alone. Prediction: the fused logits where G
+holds, else those of the modality with the largest probability. Best with own
+heads (fusion ``own_heads``, 64 hidden units). Any number of modalities.
+
+Reference: Yang, Zhang, et al., "DOMFN: A Divergence-Orientated Multi-Modal
+Fusion Network for Resume Assessment", ACM MM 2022, eqs. 4-9. Official:
+njustkmg/DOMFN.
+
+Deviations:
+1. The official q is a sigmoid of the logits and the cross-entropies take it for
+   logits: ``faithful=True``.
+2. It has batches of one sample, where the loss is one of two; this is the mean.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dmg_jax import losses
+from dmg_jax.methods import _phases, _terms
+from dmg_jax.methods._adapters import check_range, scalar
+from dmg_jax.types import SHARED, Card, Leaf, Method
+
+CARD = Card(
+  "objective",
+  "Σ CE(o_m) + G (CE(o) + Σ(½CE(o_m)² - η δ_m))",
+  "Yang et al., ACM MM 2022",
+)
+
+
+class State(struct.PyTreeNode):
+  """1 in the joint phase, and the step that it began at."""
+
+  joint: Leaf
+  begin: Leaf
+
+
+def make(
+  *,
+  eta: float = 0.5,
+  gamma: float = 0.8,
+  tau: float = 0.2,
+  pretrain_epochs: int | None = None,
+  encoder_rate: float = 0.1,
+  faithful: bool = False,
+) -> Method:
+  """Args:
+  eta: η ≥ 0 of the divergence.
+  gamma, tau: the gate's threshold γ > 0 and scale τ > 0.
+  pretrain_epochs: before the joint phase; ``None`` is as many as it has.
+  encoder_rate: learning rate of encoders and own heads in the joint phase, in
+    units of the fused head's.
+  faithful: see deviation 1.
+  """
+  check_range("eta", eta, 0, 1e6)
+  check_range("gamma", gamma, 1e-9, 1e9)
+  check_range("tau", tau, 1e-9, 1e9)
+  check_range("encoder_rate", encoder_rate, 0, 1e6)
+  _phases.epochs_or_same("pretrain_epochs", pretrain_epochs, 0)
+  quirk = jax.nn.sigmoid if faithful else (lambda o: o)
+
+  def step(problem, state, batch, key, apply):
+    joint = state.method.joint
+
+    def total(params):
+      outputs, stats = problem.forward(
+        params, state.stats, batch.inputs, key, True
+      )
+      each = {
+        m: losses.cross_entropy(quirk(o), batch.labels)
+        for m, o in outputs.unimodal.items()
+      }
+      apart = _terms.total(each)
+      delta = divergences(outputs.unimodal, faithful)
+      together = losses.cross_entropy(quirk(outputs.logits), batch.labels)
+      for m, ce in each.items():
+        together = together + 0.5 * ce**2 - eta * delta[m]
+      opened = gate(delta, gamma, tau)
+      value = losses.masked_mean(apart + joint * opened * together, batch.mask)
+      share = losses.masked_mean(opened, batch.mask)
+      return value, (stats, {"gate": share})
+
+    (value, (stats, terms)), grads = jax.value_and_grad(total, has_aux=True)(
+      state.params
+    )
+    own = jnp.where(joint > 0, encoder_rate, 1.0)
+    owners = set(jax.tree.leaves(problem.owner))
+    scale = {o: joint if o == SHARED else own for o in owners}
+    apply = _phases.since(apply, state.method.begin)
+    state = apply(state.replace(stats=stats), grads, scale)
+    return state, {"loss": value, **terms}
+
+  def init(problem, state, key):
+    del problem, state, key
+    return State(scalar(0.0), _phases.count(0))
+
+  def between_epochs(problem, state, data, epoch):
+    del problem
+    first = _phases.epochs_or_same("", pretrain_epochs, data.epochs)
+    if epoch == first:
+      begin = state.step.astype(jnp.int32)
+      return state.replace(method=State(scalar(1.0), begin))
+    return state
+
+  def predict(outputs, method_state):
+    del method_state
+    return decide(outputs, gamma, tau, faithful)
+
+  return Method(
+    step=step,
+    init=init,
+    between_epochs=between_epochs,
+    predict=predict,
+    length=lambda epochs, _: (
+      epochs + _phases.epochs_or_same("", pretrain_epochs, epochs)
+    ),
+    ready=lambda method_state: bool(method_state.joint),
+  )
+
+
+def divergences(unimodal, faithful):
+  """{modality: δ_m [b]}."""
+  squash = jax.nn.sigmoid if faithful else jax.nn.softmax
+  q = {m: squash(o) for m, o in unimodal.items()}
+  mean = sum(q.values()) / len(q)
+  return {m: _terms.largest((v - mean) ** 2) for m, v in q.items()}
+
+
+def gate(delta, gamma, tau):
+  """G [b], 1 where all modalities agree."""
+  agree = jnp.stack([d / tau < gamma for d in delta.values()]).all(axis=0)
+  return jax.lax.stop_gradient(agree.astype(jnp.float32))
+
+
+def decide(outputs, gamma, tau, faithful):
+  """Logits: fused where G holds, else of the most confident modality."""
+  opened = gate(divergences(outputs.unimodal, faithful), gamma, tau)
+  logits = jnp.stack(list(outputs.unimodal.values()))
+  sure = jax.nn.softmax(logits).max(axis=-1).argmax(axis=0)
+  best = jnp.take_along_axis(logits, sure[None, :, None], axis=0)[0]
+  return jnp.where(opened[:, None] > 0, outputs.logits, best)

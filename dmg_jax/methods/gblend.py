@@ -1,0 +1,214 @@
+r"""Gradient blending: branches weighted by generalisation over over-fitting.
+
+.. math:: L = \sum_{k \in \{1..M, \text{fused}\}} w_k\, \mathrm{CE}(o_k), \qquad
+  w_k \propto \frac{|G_k|}{\Delta O_k^2 + 10^{-8}}, \quad \sum_k w_k = 1
+.. math:: G_k = L^{val}_k(N) - L^{val}_k(N + n), \quad
+  O_k = L^{val}_k - L^{train}_k, \quad \Delta O_k = O_k(N + n) - O_k(N)
+
+Each estimate trains every branch alone for n = ``probe_epochs`` from the same
+weights N and throws that training away: (M + 1) n epochs more. Offline: once,
+from the start. ``online``: before every ``super_epoch`` epochs, from the
+weights of then. Predicts the fused logits. Best with own heads (fusion
+``own_heads``). Any number of modalities.
+
+Reference: Wang, Tran, Feiszli, "What Makes Training Multi-Modal Classification
+Networks Hard?", CVPR 2020, eq. 3 and Algorithms 1-2.
+
+Deviation 1: losses are means in evaluation mode over train and val; the code of
+BalanceBenchmark has sums over loaders of different length, and the test set.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dmg_jax.methods import _epochs, _phases, _terms
+from dmg_jax.methods._adapters import check_range
+from dmg_jax.types import Card, Leaf, Method
+
+CARD = Card(
+  "objective",
+  "Σ_k w_k CE(o_k), w_k ∝ |G_k| / ΔO_k²",
+  "Wang et al., CVPR 2020",
+)
+_EPSILON = 1e-8
+FUSED = "fused"
+
+
+class State(struct.PyTreeNode):
+  """Weights in use, phase, and what the probes found so far.
+
+  Attributes:
+    weights: {branch: w_k}.
+    probe: number of the branch being probed, -1 in training proper.
+    begin: steps so far that were not training proper.
+    kept: (params, stats, opt_state) that probes start from.
+    before: {branch: [train loss, val loss]} at those weights.
+    after: the same when the branch's own probe has ended.
+  """
+
+  weights: dict[str, Leaf]
+  probe: Leaf
+  begin: Leaf
+  kept: tuple[Leaf, Leaf, Leaf]
+  before: dict[str, Leaf]
+  after: dict[str, Leaf]
+
+
+def make(
+  *,
+  online: bool = False,
+  probe_epochs: int = 1,
+  super_epoch: int = 10,
+  weights: tuple[float, ...] | None = None,
+) -> Method:
+  """Args:
+  online: estimate again before every super-epoch.
+  probe_epochs: n > 0.
+  super_epoch: epochs > 0 between two estimates.
+  weights: w_k ≥ 0 of the modalities in their order, then fused: no probes.
+  """
+  check_range("probe_epochs", probe_epochs, 1, 1e6)
+  check_range("super_epoch", super_epoch, 1, 1e6)
+  for w in weights or ():
+    check_range("weights", w, 0, 1e6)
+
+  def place(epoch, branches):
+    """(first epoch of a block, probe or -1, whether that starts here)."""
+    probing = branches * probe_epochs
+    if online:
+      epoch %= probing + super_epoch
+    if epoch >= probing:
+      return False, -1, epoch == probing
+    return epoch == 0, epoch // probe_epochs, epoch % probe_epochs == 0
+
+  def init(problem, state, key):
+    del key
+    names = (*problem.modalities, FUSED)
+    if weights is not None and len(weights) != len(names):
+      raise ValueError(
+        f"weights needs {len(names)} numbers, for {', '.join(names)}; got "
+        f"{len(weights)}"
+      )
+    given = weights or (1 / len(names),) * len(names)
+    zero = jnp.zeros(2, jnp.float32)
+    return State(
+      weights=named(names, given),
+      probe=_phases.count(-1),
+      begin=_phases.count(0),
+      kept=(state.params, state.stats, state.opt_state),
+      before=dict.fromkeys(names, zero),
+      after=dict.fromkeys(names, zero),
+    )
+
+  def between_epochs(problem, state, data, epoch):
+    names = (*problem.modalities, FUSED)
+    first, probe, starts = place(epoch, len(names))
+    if weights is not None or not starts:
+      return state
+    if first:
+      kept = (state.params, state.stats, state.opt_state)
+      found = measure(problem, state, data)
+      state = state.replace(
+        method=state.method.replace(kept=kept, before=found)
+      )
+    else:
+      state = finish_probe(problem, state, data, names)
+    return begin(state, probe, names, data.steps_per_epoch * probe_epochs)
+
+  def length(epochs, modalities):
+    if weights is not None:
+      return epochs
+    blocks = -(-epochs // super_epoch) if online else 1
+    return epochs + blocks * (modalities + 1) * probe_epochs
+
+  return Method(
+    step=step,
+    init=init,
+    between_epochs=between_epochs,
+    length=length,
+    ready=lambda method_state: int(method_state.probe) < 0,
+  )
+
+
+def step(problem, state, batch, key, apply):
+  """One step on the weighted losses; a probe has weight one on its branch."""
+
+  def total(params):
+    outputs, stats = problem.forward(
+      params, state.stats, batch.inputs, key, True
+    )
+    each = _terms.own(outputs, batch)
+    each[FUSED] = _terms.cross_entropy(outputs.logits, batch)
+    value = sum(w * each[k] for k, w in state.method.weights.items())
+    return value, (stats, each)
+
+  (value, (stats, each)), grads = jax.value_and_grad(total, has_aux=True)(
+    state.params
+  )
+  apply = _phases.since(apply, state.method.begin)
+  metrics = _terms.named("cls", each)
+  metrics |= _terms.named("weight", state.method.weights)
+  state = apply(state.replace(stats=stats), grads)
+  return state, {"loss": value, **metrics}
+
+
+def named(names, values):
+  """{branch: float32 scalar}."""
+  return {
+    k: jnp.asarray(v, jnp.float32) for k, v in zip(names, values, strict=True)
+  }
+
+
+def measure(problem, state, data):
+  """{branch: [train loss, val loss]} in evaluation mode."""
+  train, val = (
+    _epochs.sweep(_epochs.outputs, problem, state, data.batches(split))["loss"]
+    for split in ("train", "val")
+  )
+  return {
+    k: jnp.asarray([train[k].mean(), val[k].mean()], jnp.float32) for k in train
+  }
+
+
+def finish_probe(problem, state, data, names):
+  """Keeps what the probe that just ended did to its own branch."""
+  name = names[int(state.method.probe)]
+  found = measure(problem, state, data)[name]
+  after = {**state.method.after, name: found}
+  return state.replace(method=state.method.replace(after=after))
+
+
+def begin(state, probe, names, steps):
+  """Back to the kept weights, with the next probe's weights or the blend's."""
+  memory = state.method
+  if probe < 0:
+    chosen = blend(memory.before, memory.after)
+  else:
+    chosen = named(names, [float(i == probe) for i in range(len(names))])
+  spent = steps if int(memory.probe) >= 0 else 0  # On the probe before.
+  params, stats, opt_state = memory.kept
+  memory = memory.replace(
+    weights=chosen,
+    probe=_phases.count(probe),
+    begin=memory.begin + spent,
+  )
+  return state.replace(
+    params=params, stats=stats, opt_state=opt_state, method=memory
+  )
+
+
+def blend(before, after):
+  """{branch: w_k} from ``[train loss, val loss]`` before and after."""
+  raw = {}
+  for k, (train, val) in before.items():
+    gain = jnp.abs(val - after[k][1])
+    growth = (after[k][1] - after[k][0]) - (val - train)
+    raw[k] = gain / (growth**2 + _EPSILON)
+  total = sum(raw.values())
+  return {
+    k: jnp.where(total > 0, v / total, 1 / len(raw)).astype(jnp.float32)
+    for k, v in raw.items()
+  }

@@ -1,0 +1,147 @@
+r"""Greedy: the branch that learns fast is starved of cross-modal signal.
+
+Training is ``mean_m CE(o_m)`` times M through MMTM gates (fusion ``channel``).
+With μ(group) = Σ g² / Σ w² over the weights of a group, on each ordinary step
+
+.. math:: B_m \leftarrow B_m + \mu(\text{gates of } m \cup \text{squeeze}),
+  \quad A_m \leftarrow A_m + \mu(\text{encoder, head of } m)
+.. math:: d = \log_{10} \frac{B_0}{A_0} - \log_{10} \frac{B_1}{A_1}
+
+From epoch ``start`` on, |d| > ε starts ``window`` *curation* steps in which the
+gates of modality 0 (d > 0) or 1 are replaced by their running mean, so that it
+gets no signal of the other; nothing is accumulated then. Two modalities only:
+d compares two.
+
+Reference: Wu, Jastrzebski, Cho, Geras, "Characterizing and Overcoming the
+Greedy Nature of Learning in Multi-modal Deep Neural Networks", ICML 2022,
+Algorithm 1. Official: nyukat/greedy_multimodal_learning.
+
+Deviation 1: the official running mean of modality 1's gates averages those of
+modality 0; here each averages its own.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dmg_jax.methods import _phases, _terms
+from dmg_jax.methods._adapters import check_range, scalar
+from dmg_jax.types import SHARED, Card, Leaf, Method
+
+CARD = Card(
+  "gradient",
+  "Σ CE(o_m); fast branch's MMTM gates ← mean for Q steps",
+  "Wu et al., ICML 2022",
+  modalities="2",
+)
+
+
+class State(struct.PyTreeNode):
+  """Accumulated μ of bypass and main [2], curated modality, steps left, on."""
+
+  bypass: Leaf
+  main: Leaf
+  care: Leaf
+  left: Leaf
+  active: Leaf
+
+
+def make(*, epsilon: float = 0.01, window: int = 5, start: int = 1) -> Method:
+  """Args:
+  epsilon: ε > 0 of |d|; the official value, BalanceBenchmark has .001.
+  window: curation steps Q > 0.
+  start: first epoch that may curate, 0-based.
+  """
+  check_range("epsilon", epsilon, 0, 1e6)
+  check_range("window", window, 1, 1e9)
+
+  def step(problem, state, batch, key, apply):
+    memory = state.method
+    stats = caring(state.stats, memory.care)
+
+    def total(params):
+      outputs, new = problem.forward(params, stats, batch.inputs, key, True)
+      own = _terms.own(outputs, batch)
+      return _terms.total(own), (new, own)
+
+    (value, (stats, own)), grads = jax.value_and_grad(total, has_aux=True)(
+      state.params
+    )
+    memory, d = observe(problem, memory, grads, state.params, epsilon, window)
+    stats = caring(stats, _phases.count(-1))  # Evaluation has all gates.
+    state = apply(state.replace(stats=stats, method=memory), grads)
+    metrics = {"speed": d, "curating": state.method.care.astype(d.dtype)}
+    return state, {"loss": value, **_terms.named("cls", own), **metrics}
+
+  def init(problem, state, key):
+    del key
+    if len(problem.modalities) != 2:
+      raise ValueError(
+        "greedy compares two modalities, got "
+        f"{len(problem.modalities)}: {', '.join(problem.modalities)}"
+      )
+    if "gates" not in state.stats:
+      raise ValueError("greedy needs MMTM gates: use fusion=channel")
+    zero = jnp.zeros(2, jnp.float32)
+    none = _phases.count(-1)
+    return State(zero, zero, none, _phases.count(0), scalar(start <= 0))
+
+  def between_epochs(problem, state, data, epoch):
+    del problem, data
+    active = scalar(epoch >= start)
+    return state.replace(method=state.method.replace(active=active))
+
+  return Method(step=step, init=init, between_epochs=between_epochs)
+
+
+def caring(stats, care):
+  """Batch statistics with every gate told whom to curate (-1: nobody)."""
+
+  def change(path, x):
+    return care if path[-1].key == "care" else x
+
+  gates = jax.tree_util.tree_map_with_path(change, stats["gates"])
+  return {**stats, "gates": gates}
+
+
+def observe(problem, memory, grads, params, epsilon, window):
+  """The memory after a step, and d."""
+  bypass, main = speeds(problem, grads, params)
+  ordinary = memory.care < 0
+  bypass = memory.bypass + jnp.where(ordinary, bypass, 0.0)
+  main = memory.main + jnp.where(ordinary, main, 0.0)
+  ratio = jnp.log10((bypass + 1e-30) / (main + 1e-30))
+  d = ratio[0] - ratio[1]
+  begin = ordinary & (jnp.abs(d) > epsilon) & (memory.active > 0)
+  left = jnp.where(begin, window, jnp.maximum(memory.left - 1, 0))
+  chosen = jnp.where(begin, jnp.where(d > 0, 0, 1), memory.care)
+  care = jnp.where(left > 0, chosen, -1)
+  new = State(
+    bypass.astype(jnp.float32),
+    main.astype(jnp.float32),
+    care.astype(jnp.int32),
+    left.astype(jnp.int32),
+    memory.active,
+  )
+  return new, d
+
+
+def speeds(problem, grads, params):
+  """μ of bypass and main of both modalities, [2] each."""
+  owners = jax.tree.leaves(problem.owner)
+
+  def mu(owned):
+    pairs = [
+      ((g**2).sum(), (w**2).sum())
+      for g, w, o in zip(
+        jax.tree.leaves(grads), jax.tree.leaves(params), owners, strict=True
+      )
+      if o in owned
+    ]
+    return sum(g for g, _ in pairs) / (sum(w for _, w in pairs) + 1e-30)
+
+  names = problem.modalities
+  bypass = jnp.stack([mu((f"{m}/gate", SHARED)) for m in names])
+  return bypass, jnp.stack([mu((m, f"{m}/head")) for m in names])

@@ -1,0 +1,133 @@
+r"""MSES: each modality stops when its own loss on val turns.
+
+.. math:: L = \mathrm{CE}(o) + w \sum_m A_m\, \mathrm{CE}(o_m), \qquad
+  \ell_m^{(e)} = 0.6\, v_m^{(e-1)} + 0.4\, v_m^{(e)}
+
+v_m is the loss of modality m on val after epoch e. When its smoothed ℓ has had
+no new minimum for more than ``patience`` epochs, m is finished: A_m becomes 0,
+its encoder and head go back to their best weights and are frozen; the others go
+on. Any number of modalities; own heads are best (fusion ``own_heads``).
+
+Reference: Fujimori, Endo, Kawai, Mochizuki, "Modality-Specific Learning Rate
+Control for Multimodal Classification", ACPR 2019; as in
+lihong2303/AGM_ICCV2023.
+
+Deviations (``faithful=True`` is that code):
+1. It restores the whole model and optimiser of the finished modality's best
+   epoch, which undoes the others' progress; here the modality's own weights.
+2. Its loss is that of the sum alone: ``unimodal_weight=0``. Its patience of 80
+   epochs never ends within its runs. Validation is val, there the test set.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dmg_jax.methods import _epochs, _phases, _terms
+from dmg_jax.methods._adapters import check_range, scalar
+from dmg_jax.methods._rates import own_scale
+from dmg_jax.types import Card, Leaf, Method
+
+CARD = Card(
+  "learning rate",
+  "CE(o) + Σ A_m CE(o_m), A_m = 0 once its val loss turns",
+  "Fujimori et al., ACPR 2019",
+)
+
+
+class State(struct.PyTreeNode):
+  """All {modality: ..}: still active, least ℓ, its epoch, last v, best."""
+
+  active: dict[str, Leaf]
+  least: dict[str, Leaf]
+  when: dict[str, Leaf]
+  last: dict[str, Leaf]
+  best: dict[str, Leaf]
+
+
+def make(
+  *, patience: int = 5, unimodal_weight: float = 1.0, faithful: bool = False
+) -> Method:
+  """Args:
+  patience: epochs > 0 without a new minimum.
+  unimodal_weight: w ≥ 0.
+  faithful: restore everything, see deviation 1.
+  """
+  check_range("patience", patience, 1, 1e9)
+  check_range("unimodal_weight", unimodal_weight, 0, 1e6)
+
+  def kept(state):
+    everything = (state.params, state.stats, state.opt_state)
+    return everything if faithful else state.params
+
+  def init(problem, state, key):
+    del key
+    names = problem.modalities
+    return State(
+      active=dict.fromkeys(names, scalar(1.0)),
+      least=dict.fromkeys(names, scalar(jnp.inf)),
+      when=dict.fromkeys(names, _phases.count(0)),
+      last=dict.fromkeys(names, scalar(0.0)),
+      best={m: kept(state) for m in names},
+    )
+
+  def between_epochs(problem, state, data, epoch):
+    if epoch == 0:
+      return state
+    found = _epochs.sweep(_epochs.outputs, problem, state, data.batches("val"))
+    for m in problem.modalities:
+      if float(state.method.active[m]):
+        loss = float(found["loss"][m].mean())
+        state = observed(problem, state, m, loss, epoch)
+    return state
+
+  def observed(problem, state, m, loss, epoch):
+    """The state after the loss of a modality in one more epoch."""
+    old = state.method
+    smooth = loss if epoch == 1 else 0.6 * float(old.last[m]) + 0.4 * loss
+    change = {"last": scalar(loss)}
+    if smooth < float(old.least[m]):
+      now = {"least": scalar(smooth), "when": _phases.count(epoch)}
+      change |= {**now, "best": kept(state)}
+    elif epoch - int(old.when[m]) > patience:
+      change["active"] = scalar(0.0)
+      state = restored(problem, state, m)
+    fields = {k: {**getattr(old, k), m: v} for k, v in change.items()}
+    return state.replace(method=old.replace(**fields))
+
+  def restored(problem, state, m):
+    best = state.method.best[m]
+    if faithful:
+      params, stats, opt_state = best
+      return state.replace(params=params, stats=stats, opt_state=opt_state)
+    params = jax.tree.map(
+      lambda now, then, o: then if o.partition("/")[0] == m else now,
+      state.params,
+      best,
+      problem.owner,
+    )
+    return state.replace(params=params)
+
+  def step(problem, state, batch, key, apply):
+    active = state.method.active
+
+    def total(params):
+      outputs, stats = problem.forward(
+        params, state.stats, batch.inputs, key, True
+      )
+      cls = _terms.cross_entropy(outputs.logits, batch)
+      own = _terms.own(outputs, batch)
+      value = cls + unimodal_weight * sum(active[m] * v for m, v in own.items())
+      return value, (stats, {"cls": cls, **_terms.named("cls", own)})
+
+    (value, (stats, terms)), grads = jax.value_and_grad(total, has_aux=True)(
+      state.params
+    )
+    some = jnp.stack(list(active.values())).max()
+    scale = own_scale(problem, active, shared=some)
+    state = apply(state.replace(stats=stats), grads, scale)
+    return state, {"loss": value, **terms, **_terms.named("active", active)}
+
+  return Method(step=step, init=init, between_epochs=between_epochs)

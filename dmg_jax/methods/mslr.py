@@ -1,0 +1,123 @@
+r"""MSLR: a learning rate per modality, from the trend of its accuracy on val.
+
+.. math:: \eta_m = \eta\, c_m\, r_m, \qquad
+  r_m = \frac{a_m^{(e)}}{\mathrm{mean}(a_m^{(e - w + 1)}, \dots, a_m^{(e)})}
+
+for encoder and head of modality m, with a the accuracies of its own logits
+after each epoch and w = ``window``; r is 1 until w are known
+(``strategy="dynamic"``) or always (``"keep"``: fixed rates c). Loss: cross-entropy of the sum of own
+heads (fusion ``sum``). The factor acts on the update, after the optimiser, so
+that Adam does not cancel it. Any number of modalities.
+
+Reference: Yao & Mihalcea, "Modality-specific Learning Rates for Effective
+Multimodal Additive Late-fusion", Findings of ACL 2022; as in
+lihong2303/AGM_ICCV2023.
+
+Deviations:
+1. Accuracies are of val, there of the test set.
+2. It scales gradients, in epochs 0 to 20 only: set ``end=20`` for that.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import struct
+
+from dmg_jax.methods import _epochs
+from dmg_jax.methods._adapters import check_range, scalar
+from dmg_jax.methods._rates import own_scale, plain_step
+from dmg_jax.types import Card, Leaf, Method
+
+CARD = Card(
+  "learning rate",
+  "η_m = η c_m acc_m / mean of its last 5",
+  "Yao & Mihalcea, Findings of ACL 2022",
+)
+STRATEGIES = ("dynamic", "keep")
+
+
+class State(struct.PyTreeNode):
+  """{modality: last accuracies [w]}, how many are known, {modality: r_m}."""
+
+  history: dict[str, Leaf]
+  known: Leaf
+  rates: dict[str, Leaf]
+
+
+def make(
+  *,
+  strategy: str = "dynamic",
+  factors: tuple[float, ...] | None = None,
+  window: int = 5,
+  start: int = 0,
+  end: int | None = None,
+) -> Method:
+  """Args:
+  strategy: ``dynamic`` or ``keep``.
+  factors: c_m > 0 in the order of the modalities; ``None`` is 1 for all.
+  window: accuracies w > 0 that are averaged.
+  start, end: first and last epoch that acts, 0-based; ``None`` is the last.
+  """
+  if strategy not in STRATEGIES:
+    raise ValueError(
+      f"unknown strategy {strategy!r}; choose from {', '.join(STRATEGIES)}"
+    )
+  for c in factors or ():
+    check_range("factors", c, 1e-9, 1e9)
+  check_range("window", window, 1, 1e6)
+
+  def init(problem, state, key):
+    del state, key
+    names = problem.modalities
+    if factors and len(factors) != len(names):
+      raise ValueError(
+        f"factors needs {len(names)} numbers, one for each of "
+        f"{', '.join(names)}; got {len(factors)}"
+      )
+    history = jnp.zeros(window, jnp.float32)
+    rates = {m: scalar(c) for m, c in zip(names, base(names), strict=True)}
+    return State(dict.fromkeys(names, history), scalar(0.0), rates)
+
+  def base(names):
+    return factors or (1.0,) * len(names)
+
+  def between_epochs(problem, state, data, epoch):
+    mstate = state.method
+    if epoch and strategy == "dynamic":
+      found = _epochs.sweep(
+        _epochs.outputs, problem, state, data.batches("val")
+      )
+      accuracy = {m: found["correct"][m].mean() for m in problem.modalities}
+      mstate = remember(mstate, accuracy)
+    acts = start <= epoch and (end is None or epoch <= end)
+    names = problem.modalities
+    rates = {
+      m: scalar(c * trend(mstate, m)) if acts else scalar(1.0)
+      for m, c in zip(names, base(names), strict=True)
+    }
+    return state.replace(method=mstate.replace(rates=rates))
+
+  def step(problem, state, batch, key, apply):
+    return plain_step(
+      problem, state, batch, key, apply, own_scale(problem, state.method.rates)
+    )
+
+  return Method(step=step, init=init, between_epochs=between_epochs)
+
+
+def remember(mstate: State, accuracy) -> State:
+  """One more accuracy of each modality, the oldest forgotten."""
+  history = {
+    m: jnp.append(h[1:], jnp.asarray(accuracy[m], h.dtype))
+    for m, h in mstate.history.items()
+  }
+  return mstate.replace(history=history, known=mstate.known + 1)
+
+
+def trend(mstate: State, m: str) -> float:
+  """r_m: the newest accuracy over the mean of all known ones."""
+  history = mstate.history[m]
+  mean = float(history.mean())
+  if int(mstate.known) < len(history) or mean == 0:
+    return 1.0
+  return float(history[-1]) / mean

@@ -1,0 +1,111 @@
+r"""OPM: features of the leading modality are dropped at random.
+
+.. math:: \rho_m = \frac{s_m}{\mathrm{mean}_{j \ne m} s_j}, \quad
+  q_m = \begin{cases} \mathrm{clip}(q (1 + \lambda \tanh(\rho_m - 1)), 0, 1)
+  & \rho_m > 1 \\ 0 & \text{otherwise} \end{cases}
+.. math:: \tilde z_{m,i} = \frac{k_{m,i}\, z_{m,i}}{1 - \theta}, \quad
+  k_{m,i} \sim \mathrm{Bernoulli}(1 - q_m), \quad
+  \theta = \frac{\sum_m d_m q_m}{\sum_m d_m}
+
+s_m is the sum of true-class probabilities of the read-out. With probability
+``probability`` a step, after ``warmup`` epochs; samples without any modality
+leave the loss. Nothing is dropped at test time. Any number of modalities.
+
+Reference: Wei, Hu, Du, Wen, "On-the-fly Modulation for Balanced Multimodal
+Learning", TPAMI 2024, eqs. 8-11. Official: GeWu-Lab/BML_TPAMI2024.
+
+Deviation 1: M > 2 compares with the mean of the others.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from dmg_jax import losses
+from dmg_jax.methods import _terms
+from dmg_jax.methods._adapters import check_range, scalar
+from dmg_jax.types import Card, Method
+
+CARD = Card(
+  "forward",
+  "z_m ← Bernoulli(1-q_m) z_m/(1-θ), q_m from ρ_m",
+  "Wei et al., TPAMI 2024",
+)
+
+
+def make(
+  *,
+  base: float = 0.5,
+  strength: float = 0.5,
+  probability: float = 0.7,
+  warmup: int = 5,
+) -> Method:
+  """Args:
+  base: q in [0, 1), the drop probability at ρ = 1; 0 is joint training.
+  strength: λ ≥ 0.
+  probability: of dropping in a step at all, in [0, 1].
+  warmup: first epochs without dropping.
+  """
+  check_range("base", base, 0, 0.99)
+  check_range("strength", strength, 0, 1e3)
+  check_range("probability", probability, 0, 1)
+
+  def step(problem, state, batch, key, apply):
+    k_forward, k_step, k_keep = jax.random.split(key, 3)
+    acts = jax.random.bernoulli(k_step, probability) & (state.method > 0)
+
+    def total(params):
+      outputs, stats = problem.forward(
+        params, state.stats, batch.inputs, k_forward, True
+      )
+      q = drop_rates(outputs.unimodal, batch, base, strength)
+      q = {m: jnp.where(acts, v, 0.0) for m, v in q.items()}
+      features, mask = drop(outputs.features, batch.mask, q, k_keep)
+      fused = problem.fuse(params, state.stats, features, k_forward, True)
+      each = losses.cross_entropy(fused.logits, batch.labels)
+      return losses.masked_mean(each, mask), (stats, q)
+
+    (value, (stats, q)), grads = jax.value_and_grad(total, has_aux=True)(
+      state.params
+    )
+    state = apply(state.replace(stats=stats), grads)
+    return state, {"loss": value, "cls": value, **_terms.named("drop", q)}
+
+  def between_epochs(problem, state, data, epoch):
+    del problem, data
+    return state.replace(method=scalar(epoch >= warmup))
+
+  return Method(
+    step=step,
+    init=lambda problem, state, key: scalar(warmup <= 0),
+    between_epochs=between_epochs,
+  )
+
+
+def drop_rates(unimodal, batch, base, strength):
+  """{modality: q_m} of a batch."""
+  rho = _terms.ratios(_terms.scores(unimodal, batch))
+  return {
+    m: jnp.where(
+      r > 1, jnp.clip(base * (1 + strength * jnp.tanh(r - 1)), 0, 1), 0.0
+    )
+    for m, r in rho.items()
+  }
+
+
+def drop(features, mask, q, key):
+  """Features with samples dropped and rescaled; the mask of what is left."""
+  sizes = {m: z.shape[-1] for m, z in features.items()}
+  theta = sum(sizes[m] * q[m] for m in q) / sum(sizes.values())
+  keys = jax.random.split(key, len(features))
+  keep = {
+    m: jax.random.bernoulli(k, 1 - q[m], mask.shape)
+    for m, k in zip(features, keys, strict=True)
+  }
+  rest = jnp.maximum(1 - theta, 1e-6)
+  kept = {
+    m: (z * keep[m][:, None] / rest).astype(z.dtype)
+    for m, z in features.items()
+  }
+  return kept, mask * jnp.stack(list(keep.values())).any(axis=0)

@@ -1,0 +1,173 @@
+r"""PMR: the slow modality is drawn to the prototypes of its classes.
+
+.. math:: L = \mathrm{CE}(o) + \alpha \sum_m \beta_m P_m - \eta \sum_m \gamma_m
+  \mathcal{H}_m, \quad P_m = \mathrm{CE}(-\|z_m - c_m\|_2, y)
+.. math:: s_m = \sum_i \mathrm{softmax}(-\|z_{m,i} - c_m\|)_{y_i}, \quad
+  \rho_m = \frac{\max_j s_j}{s_m}, \quad
+  \beta_m = \mathrm{clip}(\rho_m - 1, 0, 1), \quad
+  \gamma_m = \mathrm{clip}\Bigl(\frac{s_m}{\min_j s_j} - 1, 0, 1\Bigr)
+
+c_m [k d] are the mean features of each class, measured between epochs on a part
+of the training split with momentum, c ← (1 - ε) c_new + ε c; H_m is the mean
+entropy of the prototype softmax (regularisation of the leading modality, off by
+default). In epochs ``start`` to ``end``. Works with any fusion. Any number of
+modalities: each is compared with the best.
+
+Reference: Fan, Xu, Wang, et al., "PMR: Prototypical Modal Rebalance for
+Multimodal Learning", CVPR 2023, eqs. 6-12. Official:
+fanyunfeng-bit/Modal-Imbalance-PMR.
+
+Deviations:
+1. β is 1 for the slower modality in the code (``faithful=True``).
+2. A class that the measured part lacks keeps its prototype; there it is 0/0.
+   Until it is seen its samples are left out.
+3. The part is every n-th batch, another one each epoch; there the first tenth
+   of shuffled batches. 1e-12 under the root.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from dmg_jax import losses
+from dmg_jax.methods import _epochs, _terms
+from dmg_jax.methods._adapters import check_range, from_loss, scalar
+from dmg_jax.types import Card, Leaf, Method
+
+CARD = Card(
+  "objective",
+  "CE(o) + α Σ β_m CE(-‖z_m - c_m‖, y)",
+  "Fan et al., CVPR 2023",
+)
+
+
+class State(struct.PyTreeNode):
+  """{modality: prototypes [k d]}, classes seen [k], times measured, active."""
+
+  prototypes: dict[str, Leaf]
+  seen: Leaf
+  times: Leaf
+  active: Leaf
+
+
+def make(
+  *,
+  alpha: float = 1.0,
+  entropy: float = 0.0,
+  momentum: float = 0.2,
+  fraction: float = 0.1,
+  start: int = 0,
+  end: int = 70,
+  faithful: bool = False,
+) -> Method:
+  """Args:
+  alpha: α ≥ 0 of the prototype loss; 0 is joint training.
+  entropy: η ≥ 0 of the leading modality's entropy.
+  momentum: ε in [0, 1) of the prototypes.
+  fraction: of the training batches measured each epoch, in (0, 1].
+  start, end: first and last epoch that acts, 0-based.
+  faithful: see deviation 1.
+  """
+  check_range("alpha", alpha, 0, 1e6)
+  check_range("entropy", entropy, 0, 1e6)
+  check_range("momentum", momentum, 0, 0.999999)
+  check_range("fraction", fraction, 1e-6, 1)
+
+  def loss(outputs, batch, mstate):
+    cls = _terms.cross_entropy(outputs.logits, batch)
+    known = mstate.seen[batch.labels] * batch.mask * mstate.active
+    near = {
+      m: nearness(z, mstate.prototypes[m], mstate.seen)
+      for m, z in outputs.features.items()
+    }
+    s = _terms.scores(near, batch.replace(mask=known))
+    slow, fast = coefficients(s, faithful)
+    proto = sum(
+      slow[m] * losses.masked_mean(losses.cross_entropy(v, batch.labels), known)
+      for m, v in near.items()
+    )
+    bonus = sum(
+      fast[m] * losses.masked_mean(spread(v), known) for m, v in near.items()
+    )
+    value = cls + alpha * proto - entropy * bonus
+    return value, {"cls": cls, "proto": proto, **_terms.named("beta", slow)}
+
+  def init(problem, state, key):
+    del state, key
+    zero = {
+      m: jnp.zeros((problem.classes, d)) for m, d in problem.sizes.items()
+    }
+    seen = jnp.zeros(problem.classes, jnp.float32)
+    return State(zero, seen, scalar(0.0), scalar(start <= 0 <= end))
+
+  def between_epochs(problem, state, data, epoch):
+    chosen = part(data.batches("train"), problem.samples, fraction, epoch)
+    found = _epochs.sweep(_epochs.outputs, problem, state, chosen)
+    mstate = measured(state.method, found, momentum)
+    active = scalar(start <= epoch <= end)
+    return state.replace(method=mstate.replace(active=active))
+
+  return from_loss(loss, init=init, between_epochs=between_epochs)
+
+
+def nearness(z, prototypes, seen):
+  """-‖z - c‖ [b k]; classes not seen yet are far away."""
+  square = ((z[:, None, :] - prototypes[None]) ** 2).sum(axis=-1)
+  return jnp.where(seen[None, :] > 0, -jnp.sqrt(square + 1e-12), -1e9)
+
+
+def spread(logits):
+  """Entropy of the softmax of each row, in nats."""
+  log_p = jax.nn.log_softmax(logits)
+  return -(jnp.exp(log_p) * jnp.where(log_p > -1e6, log_p, 0.0)).sum(axis=-1)
+
+
+def coefficients(s, faithful):
+  """{modality: β_m}, {modality: γ_m}."""
+  most = jnp.stack(list(s.values())).max()
+  least = jnp.stack(list(s.values())).min()
+  slow = {m: jnp.clip(most / v - 1, 0, 1) for m, v in s.items()}
+  if faithful:
+    slow = {m: (v < most).astype(v.dtype) for m, v in s.items()}
+  return slow, {m: jnp.clip(v / least - 1, 0, 1) for m, v in s.items()}
+
+
+def part(batches, samples, fraction, epoch):
+  """Every n-th batch, n ≈ 1 / ``fraction``, starting elsewhere each epoch."""
+  batches = iter(batches)
+  first = next(batches)
+  total = math.ceil(samples / first.labels.size)
+  every = max(1, min(round(1 / fraction), total))
+  for i, batch in enumerate(itertools.chain([first], batches)):
+    if i % every == epoch % every:
+      yield batch
+
+
+def measured(mstate, found, momentum):
+  """Prototypes after one more measurement; none before the third is kept."""
+  if found is None:
+    return mstate
+  labels = found["labels"]
+  counts = np.bincount(labels, minlength=len(mstate.seen))
+  old = momentum if mstate.times >= 2 else 0.0
+  prototypes = {}
+  for m, z in found["features"].items():
+    before = np.asarray(mstate.prototypes[m])
+    sums = np.zeros_like(before)
+    np.add.at(sums, labels, z.astype(before.dtype))
+    new = sums / np.maximum(counts, 1)[:, None]
+    keep = np.where(np.asarray(mstate.seen) > 0, old, 0.0)[:, None]
+    new = (1 - keep) * new + keep * before
+    prototypes[m] = jnp.asarray(
+      np.where(counts[:, None] > 0, new, before), before.dtype
+    )
+  seen = jnp.maximum(mstate.seen, jnp.asarray(counts > 0, jnp.float32))
+  return mstate.replace(
+    prototypes=prototypes, seen=seen, times=mstate.times + 1
+  )

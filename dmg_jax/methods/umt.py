@@ -1,0 +1,120 @@
+r"""UMT: features are distilled from teachers that saw one modality each.
+
+Phase 1 trains the teachers, Σ_m CE(o_m), nothing shared between encoders;
+phase 2 starts afresh and trains
+
+.. math:: L = \mathrm{CE}(o) + \lambda \sum_m \frac{1}{n d_m}
+  \sum_i \| z_{m,i} - z^T_{m,i} \|^2
+
+with the teachers' features z^T as at test time, no gradient. Needs read-outs
+whose loss reaches their own encoder only. Any number of modalities.
+
+Reference: Du, Li, Zhu, et al., "Improving Multi-Modal Learning with Uni-Modal
+Teachers", arXiv 2106.11059, eq. 4; λ as in GeWu-Lab/BalanceBenchmark.
+
+Deviation 1: teachers are trained side by side in one run (with ``concat`` they
+share the head's bias), there one after another.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dmg_jax import losses
+from dmg_jax.methods import _needs, _phases, _terms
+from dmg_jax.methods._adapters import check_range, scalar
+from dmg_jax.types import Card, Leaf, Method
+
+CARD = Card(
+  "phases", "CE(o) + λ Σ ‖z_m - z_m^teacher‖²/d", "Du et al., arXiv 2021"
+)
+
+
+class State(struct.PyTreeNode):
+  """1 in phase 2, the step it began at, (params, stats) of the teachers.
+
+  In phase 1 these are the fresh weights that phase 2 will start from.
+  """
+
+  distil: Leaf
+  begin: Leaf
+  other: tuple[Leaf, Leaf]
+  fresh_opt: Leaf
+
+
+def make(*, weight: float = 10.0, teacher_epochs: int | None = None) -> Method:
+  """Args:
+  weight: λ ≥ 0 of the distillation.
+  teacher_epochs: of phase 1; ``None`` is as many as phase 2 has.
+  """
+  check_range("weight", weight, 0, 1e6)
+  _phases.epochs_or_same("teacher_epochs", teacher_epochs, 0)
+
+  def step(problem, state, batch, key, apply):
+    memory = state.method
+    seen, _ = problem.forward(*memory.other, batch.inputs, None, False)
+    teacher = jax.lax.stop_gradient(seen.features)
+
+    def total(params):
+      outputs, stats = problem.forward(
+        params, state.stats, batch.inputs, key, True
+      )
+      cls = _terms.cross_entropy(outputs.logits, batch)
+      own = _terms.own(outputs, batch)
+      far = distances(outputs.features, teacher, batch.mask)
+      second = cls + weight * _terms.total(far)
+      value = jnp.where(memory.distil > 0, second, _terms.total(own))
+      return value, (stats, {"cls": cls, **_terms.named("distil", far)})
+
+    (value, (stats, terms)), grads = jax.value_and_grad(total, has_aux=True)(
+      state.params
+    )
+    apply = _phases.since(apply, memory.begin)
+    return apply(state.replace(stats=stats), grads), {"loss": value, **terms}
+
+  def init(problem, state, key):
+    del key
+    _needs.independent_readout(problem, "umt")
+    other = (state.params, state.stats)
+    opt = state.opt_state
+    return State(scalar(0.0), _phases.count(0), other, opt)
+
+  def between_epochs(problem, state, data, epoch):
+    del problem
+    first = _phases.epochs_or_same("", teacher_epochs, data.epochs)
+    return switch(state) if epoch == first else state
+
+  return Method(
+    step=step,
+    init=init,
+    between_epochs=between_epochs,
+    length=lambda epochs, _: (
+      epochs + _phases.epochs_or_same("", teacher_epochs, epochs)
+    ),
+    ready=lambda method_state: bool(method_state.distil),
+  )
+
+
+def switch(state):
+  """Phase 2: what was trained teaches, the fresh weights learn."""
+  memory = state.method
+  params, stats = memory.other
+  now = State(
+    scalar(1.0),
+    state.step.astype(jnp.int32),
+    (state.params, state.stats),
+    memory.fresh_opt,
+  )
+  return state.replace(
+    params=params, stats=stats, opt_state=memory.fresh_opt, method=now
+  )
+
+
+def distances(features, teacher, mask):
+  """{modality: mean squared difference over samples and entries}."""
+  return {
+    m: losses.masked_mean(((z - teacher[m]) ** 2).mean(axis=-1), mask)
+    for m, z in features.items()
+  }
