@@ -5,9 +5,10 @@ r"""MSLR: a learning rate per modality, from the trend of its accuracy on val.
 
 for encoder and head of modality m, with a the accuracies of its own logits
 after each epoch and w = ``window``; r is 1 until w are known
-(``strategy="dynamic"``) or always (``"keep"``: fixed rates c). Loss: cross-entropy of the sum of own
-heads (fusion ``sum``). The factor acts on the update, after the optimiser, so
-that Adam does not cancel it. Any number of modalities.
+(``strategy="dynamic"``) or always (``"keep"``: fixed rates c). Loss: CE of the
+sum of own heads (fusion ``sum``). The factor acts on the update, after the
+optimiser, so that Adam does not cancel it. Any number of
+modalities.
 
 Reference: Yao & Mihalcea, "Modality-specific Learning Rates for Effective
 Multimodal Additive Late-fusion", Findings of ACL 2022; as in
