@@ -3,7 +3,7 @@ r"""The released code of the paper, with its quirks: ``lfm_code``.
 .. math:: L = 2 \bigl[(1 - k) \mathrm{CE}(o) + k \mathrm{AG}(o_1, o_2)\bigr],
   \quad o = \mathrm{mean}_m\, o_m
 .. math:: k \leftarrow \mathrm{clip}\bigl(k - \eta\, \mathrm{mean}(H v)_1,\
-  .05, .95\bigr), \quad H = \nabla^2 L, \quad v = \nabla\, \mathrm{CE}(o)
+  .05, .95\bigr), \quad H = \tfrac12 \nabla^2 L, \quad v = \nabla\, \mathrm{CE}(o)
 
 before each epoch, on 8 held-out samples; (·)₁ is the first weight tensor of the
 first encoder, AG the divergence of unimodal predictions
@@ -93,8 +93,8 @@ def objective(outputs, batch, mstate):
   cls = _terms.cross_entropy(outputs.logits, batch)
   apart = losses.over_pairs(losses.divergence, outputs.unimodal, batch.mask)
   alpha = mstate.alpha
-  value = 2 * ((1 - alpha) * cls + alpha * apart)
-  return value, {"cls": cls, "matching": apart, "alpha": alpha}
+  mixed = (1 - alpha) * cls + alpha * apart
+  return 2 * mixed, {"cls": cls, "matching": apart, "alpha": alpha}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
@@ -106,7 +106,7 @@ def moved(problem, state, batch, eta, train):
     return problem.forward(params, state.stats, batch.inputs, key, train)
 
   def total(params):
-    return objective(run(params)[0], batch, state.method)[0]
+    return 0.5 * objective(run(params)[0], batch, state.method)[0]
 
   def cls(params):
     return _terms.cross_entropy(run(params)[0].logits, batch)
