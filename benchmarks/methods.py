@@ -147,10 +147,11 @@ def recorded(text: str) -> Flops:
   """The FLOPs that a table has, by the first name of each row."""
   found: Flops = {}
   for line in text.splitlines():
-    match = re.match(r"\| `(\w+)`.*\| ([\d.]+)(?: \+ ([\d.]+)/α)? \| \w", line)
-    if match:
-      update = None if match[3] is None else float(match[3])
-      found[match[1]] = float(match[2]), update
+    cells = [c.strip() for c in re.split(r"(?<!\\)\|", line)]
+    name = re.match(r"`(\w+)`", cells[1]) if len(cells) == 8 else None
+    if name:
+      step, _, update = cells[4].removesuffix("/α").partition(" + ")
+      found[name[1]] = float(step), float(update) if update else None
   return found
 
 
