@@ -61,24 +61,11 @@ def check(config: Config) -> Method:
     raise build.unknown("optimiser", config.optimiser.name, optim.OPTIMISERS)
   if config.optimiser.schedule not in optim.SCHEDULES:
     raise build.unknown("schedule", config.optimiser.schedule, optim.SCHEDULES)
-  _check_fusion(config)
+  build.make_fusion(num_classes=2, **config.fusion.to_dict())
   for modality, options in config.encoders.items():
     _check_encoder(modality, options)
   evaluate.check_names(tuple(config.encoders))
   return build.make_method(**config.method.to_dict())
-
-
-def _check_fusion(config: Config) -> None:
-  try:
-    build.make_fusion(num_classes=2, **config.fusion.to_dict())
-  except ValueError as error:
-    if "option of fusion" not in str(error):
-      raise
-    name = config.fusion.name
-    raise ValueError(
-      f"{error}. A fusion comes with its options as "
-      f"{config.recipe},fusion={name}"
-    ) from error
 
 
 def _check_range(path, value, low, high, excluded=None) -> None:

@@ -109,7 +109,8 @@ def _over_runs(statistic, values: list[Any]) -> Any:
     return {
       key: _over_runs(statistic, [v[key] for v in values]) for key in values[0]
     }
-  return float(statistic(np.asarray(values)))
+  # JSON has no NaN: it was written as a word.
+  return float(statistic(np.asarray([float(v) for v in values])))
 
 
 def _run_seed(config, workdir, console, files):

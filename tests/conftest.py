@@ -20,3 +20,13 @@ def optimised():
   jax.config.update("jax_disable_most_optimizations", False)
   yield
   jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+  """A folder that holds the prepared OpenMoji; not to be changed."""
+  from data_pipelines import core
+
+  folder = tmp_path_factory.mktemp("data")
+  core.prepare("openmoji", folder, {})
+  return folder

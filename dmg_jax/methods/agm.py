@@ -62,6 +62,7 @@ def make(
   clip: see deviation 1.
   """
   check_range("alpha", alpha, 0, 1e3)
+  check_range("start", start, 0, 1e9)
 
   def step(problem, state, batch, key, apply):
     def total(params):

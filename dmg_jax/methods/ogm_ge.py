@@ -58,6 +58,7 @@ def make(
   faithful: the official rule, see deviation 1.
   """
   check_range("alpha", alpha, 0, 1e3)
+  check_range("start", start, 0, 1e9)
   ndims = (4,) if faithful else range(2, 9)
 
   def modulate(problem, grads, outputs, batch, active, key):
