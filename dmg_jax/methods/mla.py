@@ -118,10 +118,10 @@ def _init(problem, state, key):
     )
     if o == SHARED and p.ndim == 2
   ]
-  if len(head) != 1:
+  if len(head) != 1 or "shared head" not in problem.readout:
     raise ValueError(
-      "mla needs one linear head shared by all modalities: use the fusion "
-      "shared_head (--config.fusion.name=shared_head)"
+      "mla needs a fusion with one linear head shared by all modalities: use "
+      "fusion=shared_head"
     )
   d, dtype = head[0].shape[0], head[0].dtype
   zero = jnp.zeros((), jnp.int32)
