@@ -183,7 +183,10 @@ def describe(setup: assemble.Setup, workdir: Path) -> dict[str, Any]:
     "dataset": spec.name,
     "classes": len(spec.classes),
     "splits": dict(spec.sizes),
-    "encoders": {m: config.encoders[m].name for m in spec.modalities},
+    "encoders": {
+      m: assemble.encoder_options(config, m, s.kind).name
+      for m, s in spec.modalities.items()
+    },
     "parameters": setup.parameters,
     "epochs": config.train.epochs,
     "batch_size": config.train.batch_size,
