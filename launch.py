@@ -56,8 +56,7 @@ def main(_) -> int:
     if f.traceback:
       raise
     several = isinstance(error, ListedDataError)
-    lines = str(error).splitlines() if several else [str(error)]
-    text = "\n".join(" ".join(line.split()) for line in lines)
+    text = str(error) if several else " ".join(str(error).split())
     sys.stderr.write(f"error: {text} (--traceback shows where)\n")
     return 1
 

@@ -121,7 +121,7 @@ def check(
 ) -> list[Problem]:
   """Decodes every file; what is wrong with them."""
   problems = []
-  shapes = {c: {} for c in columns if c.kind == "array"}
+  shapes = {c: [] for c in columns if c.kind == "array"}
   for row in report.progress(rows, "checking files", len(rows)):
     for column in columns:
       name = row.cells[column.name]
@@ -133,15 +133,17 @@ def check(
         problems.append(Problem(row.number, column.header, str(error)))
       else:
         if column in shapes:
-          shapes[column][row] = array.shape
+          shapes[column].append((row, array.shape))
   for column, found in shapes.items():
     problems += _other_shapes(column, found)
   return problems
 
 
-def _other_shapes(column: Column, found: dict[Any, Any]) -> list[Problem]:
+def _other_shapes(
+  column: Column, found: Sequence[tuple[Row, tuple[int, ...]]]
+) -> list[Problem]:
   """The shape that most arrays have is right."""
-  counts = collections.Counter(found.values())
+  counts = collections.Counter(shape for _, shape in found)
   usual = counts.most_common(1)[0][0] if counts else ()
   return [
     Problem(
@@ -150,7 +152,7 @@ def _other_shapes(column: Column, found: dict[Any, Any]) -> list[Problem]:
       f"{row.cells[column.name]} has shape {shape}, {counts[usual]} of "
       f"{len(found)} have {usual}",
     )
-    for row, shape in found.items()
+    for row, shape in found
     if shape != usual
   ]
 

@@ -48,11 +48,6 @@ def log_spectrogram(
   *_, power = signal.spectrogram(
     np.resize(wave, length), sample_rate, nperseg=nperseg, noverlap=noverlap
   )
-  log = np.log(power + FLOOR)
+  log = np.log(power.astype(np.float64) + FLOOR)
   log = (log - log.mean()) / (log.std() + 1e-6)
   return log[..., None].astype(np.float32)
-
-
-def windows(length: int, nperseg: int, noverlap: int) -> int:
-  """``time`` of a spectrogram."""
-  return (length - noverlap) // (nperseg - noverlap)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
@@ -17,12 +18,11 @@ def require() -> Any:
     ModuleNotFoundError: it is not there; the message says how to get it.
   """
   try:
-    import av
+    return importlib.import_module("av")
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
       f"videos need the package av ({error}): pip install -e '.[video]'"
     ) from error
-  return av
 
 
 def positions(total: int, frames: int) -> np.ndarray:
