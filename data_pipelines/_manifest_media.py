@@ -96,7 +96,7 @@ class Media:
 
 
 def read_array(path: pathlib.Path) -> np.ndarray:
-  """The numbers of a ``.npy`` file as float32; never unpickles.
+  """The numbers of a ``.npy`` file as float32, objects refused.
 
   Raises:
     ValueError: not one array of finite numbers.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_pipelines import manifest
 from data_pipelines.core import Cached, Dataset, ModalitySpec, Sample, Spec
 
 CLASSES = ("ant", "bee", "cat")
@@ -113,6 +114,35 @@ def write_table(
 
     parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
   return path
+
+
+# Samples as small as they go.
+MANIFEST = {"image_size": 8, "sample_rate": 8000, "nperseg": 64, "noverlap": 0}
+
+
+def load_manifest(path: pathlib.Path, folder: pathlib.Path, **options: Any):
+  """``manifest.load`` with small samples."""
+  return manifest.load(folder, manifest=str(path), **(MANIFEST | options))
+
+
+def prepare_manifest(path: pathlib.Path, folder: pathlib.Path, **options: Any):
+  """``manifest.prepare`` with small samples."""
+  return manifest.prepare(folder, manifest=str(path), **(MANIFEST | options))
+
+
+def read_table(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The rows of a CSV file."""
+  with path.open(encoding="utf-8", newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def samples(dataset: Dataset) -> dict[tuple[str, str], tuple[str, Any]]:
+  """{(split, id): (class, inputs)}."""
+  return {
+    (split, s["id"]): (dataset.spec.classes[s["label"]], s["inputs"])
+    for split, source in dataset.sources.items()
+    for s in (source[i] for i in range(len(source)))
+  }
 
 
 def _write_image(folder, stem, label, rng) -> str:

@@ -1,7 +1,8 @@
-"""The prepared OpenMoji, once for all tests of the data."""
+"""Data that tests share: the prepared OpenMoji, a manifest."""
 
 import pytest
 
+import helpers
 from data_pipelines import core
 
 
@@ -16,3 +17,9 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def openmoji(data_dir):
   return core.build("openmoji", data_dir, {})
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+  """A manifest of three modalities; not to be changed."""
+  return helpers.write_manifest(tmp_path_factory.mktemp("three"), 80)
