@@ -186,7 +186,10 @@ def describe(
     "dataset": spec.name,
     "classes": len(spec.classes),
     "splits": dict(spec.sizes),
-    "encoders": {m: config.encoders[m].name for m in spec.modalities},
+    "encoders": {
+      m: assemble.encoder_options(config, m, s.kind).name
+      for m, s in spec.modalities.items()
+    },
     "parameters": setup.parameters,
     "epochs": epochs,
     "batch_size": config.train.batch_size,

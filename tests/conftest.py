@@ -30,3 +30,11 @@ def data_dir(tmp_path_factory):
   folder = tmp_path_factory.mktemp("data")
   core.prepare("openmoji", folder, {})
   return folder
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+  """A manifest of three modalities; not to be changed."""
+  import helpers
+
+  return helpers.write_manifest(tmp_path_factory.mktemp("three"), 80)
