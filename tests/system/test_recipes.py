@@ -4,11 +4,18 @@ import jax
 import numpy as np
 import pytest
 
+from configs import manifest
 from configs.recipes import RECIPES
 from dmg_jax import assemble, steps
 from dmg_jax.logging import Console
 from dmg_jax.loop import Trainer
 
+SMALL = {
+  "data.image_size": 8,
+  "encoders.image.widths": (8,),
+  "encoders.audio.widths": (8,),
+  "encoders.text.width": 8,
+}
 ALIASES = {"concat", "heuristic"}
 NAMES = sorted(set(RECIPES) - ALIASES)
 # As costly as their neighbours of another number or outer loss.
@@ -47,3 +54,27 @@ def test_openmoji(quick, tiny, name):
   for p in probabilities.values():
     np.testing.assert_allclose(p.sum(axis=-1), 1, rtol=1e-5)
   assert set(setup.parameters) >= {"image", "text"}
+
+
+# In the fast suite those that differ most in what they do to a third modality.
+SHOWN = ("agm", "affine", "channel", "lb", "ml_lstm", "valuation")
+
+
+@pytest.mark.parametrize(
+  "name",
+  [n if n in SHOWN else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
+)
+def test_manifest_of_three_modalities(quick, made, tmp_path_factory, name):
+  config = manifest.get_config(KEYS.get(name, name))
+  folder = tmp_path_factory.getbasetemp() / "manifest"
+  config.update_from_flattened_dict(
+    {"data.dir": str(folder), "data.manifest": str(made), **SMALL}
+  )
+  config.train.batch_size = config.train.outer_batch_size = 4
+  if name == "greedy":
+    with pytest.raises(ValueError, match="two modalities"):
+      two_steps(config)
+    return
+  found, probabilities, _ = two_steps(config)
+  assert all(np.isfinite(x) for x in jax.tree.leaves(found))
+  assert set(probabilities) == {"fused", "photo", "caption", "sound"}
