@@ -146,7 +146,8 @@ def samples(dataset: Dataset) -> dict[tuple[str, str], tuple[str, Any]]:
 
 
 def _write_image(folder, stem, label, rng) -> str:
-  pixels = rng.integers(0, 120, (12, 16, 3)) + 130 * (np.arange(3) == label)
+  shown = label if rng.random() < 0.9 else rng.integers(len(CLASSES))
+  pixels = rng.integers(0, 170, (12, 16, 3)) + 80 * (np.arange(3) == shown)
   path = folder / f"{stem}.{'jpg' if rng.random() < 0.5 else 'png'}"
   Image.fromarray(pixels.astype(np.uint8)).save(path)
   return path.name
@@ -160,13 +161,16 @@ def _write_text(folder, stem, label, rng) -> str:
 
 
 def _write_audio(folder, stem, label, rng) -> str:
+  """A tone, clicks or nothing, in noise; pitch does not tell the label."""
   import soundfile
 
   rate = 8000
   time = np.arange(int(rate * rng.uniform(0.2, 0.5))) / rate
-  wave = 0.2 * np.sin(2 * np.pi * 500 * 2**label * time)
+  pitch = rng.uniform(300, 3000)
+  tone, clicks = np.sin(2 * np.pi * pitch * time), 5.0 * (time % 0.05 < 1e-4)
+  wave = 0.1 * (tone, clicks, 0 * time)[label]
   path = folder / f"{stem}.wav"
-  soundfile.write(path, wave + rng.normal(scale=0.1, size=len(time)), rate)
+  soundfile.write(path, wave + rng.normal(scale=0.03, size=len(time)), rate)
   return path.name
 
 
