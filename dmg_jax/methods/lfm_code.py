@@ -3,7 +3,8 @@ r"""The released code of the paper, with its quirks: ``lfm_code``.
 .. math:: L = 2 \bigl[(1 - k) \mathrm{CE}(o) + k \mathrm{AG}(o_1, o_2)\bigr],
   \quad o = \mathrm{mean}_m\, o_m
 .. math:: k \leftarrow \mathrm{clip}\bigl(k - \eta\, \mathrm{mean}(H v)_1,\
-  .05, .95\bigr), \quad H = \tfrac12 \nabla^2 L, \quad v = \nabla\, \mathrm{CE}(o)
+  .05, .95\bigr), \quad H = \tfrac12 \nabla^2 L, \quad
+  v = \nabla\, \mathrm{CE}(o)
 
 before each epoch, on 8 held-out samples; (·)₁ is the first weight tensor of the
 first encoder, AG the divergence of unimodal predictions
