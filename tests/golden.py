@@ -32,12 +32,15 @@ def cases(rule: str, kind: str | None = None) -> list:
 
 
 def arrays(x: Any) -> Any:
-  """Lists of numbers as NumPy arrays (null is NaN), all else as it is."""
+  """Lists of numbers as NumPy arrays (a null row is NaN), all else as it is."""
   if isinstance(x, dict):
     return {k: arrays(v) for k, v in x.items()}
-  if not isinstance(x, list) or isinstance(x[0], str | dict):
-    return [arrays(v) for v in x] if isinstance(x, list) else x
-  return np.array(x, float if None in np.ravel(x) else None)
+  if not isinstance(x, list):
+    return x
+  if any(isinstance(v, str | dict) for v in x):
+    return [arrays(v) for v in x]
+  width = max((len(v) for v in x if isinstance(v, list)), default=0)
+  return np.array([[np.nan] * width if v is None else v for v in x])
 
 
 def close(ours: Any, theirs: Any, rtol: float = RTOL, atol: float = ATOL):
@@ -119,6 +122,7 @@ def on_features(fusion: Any, params: dict, encode: Any = None) -> Problem:
 
   def forward(params, inputs, present):
     del inputs, present
+    params = jax.tree.map(jnp.asarray, params)
     z = {m: encode(m, params["features"][m]) for m in names}
     f = fuse(params, z)
     return Outputs(f.logits, f.unimodal, z, dict(f.extra))
@@ -129,7 +133,6 @@ def on_features(fusion: Any, params: dict, encode: Any = None) -> Problem:
     },
     "fusion": jax.tree.map(lambda _: SHARED, params["fusion"]),
   }
-  params = jax.tree.map(jnp.asarray, params)
   return problem(params, owner, forward, names, fuse)
 
 

@@ -33,8 +33,7 @@ def ogm_model(x):
   else:
     fusion = late.Fusion(4)
     head = {
-      f"head_{m}": {"kernel": x[f"W_{m}"].T, "bias": x[f"b_{m}"]}
-      for m in SIDES
+      f"head_{m}": {"kernel": x[f"W_{m}"].T, "bias": x[f"b_{m}"]} for m in SIDES
     }
   zeros = jax.tree.map(np.zeros_like, grads)
   params = {"features": zeros, "fusion": head}

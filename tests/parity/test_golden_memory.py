@@ -9,7 +9,7 @@ import pytest
 import golden
 from dmg_jax.fusion import shared_head
 from dmg_jax.methods import greedy, mla, mmpareto
-from dmg_jax.types import SHARED, Outputs
+from dmg_jax.types import SHARED
 
 # MLA: features are the parameters, so that nothing but the head is learned.
 
