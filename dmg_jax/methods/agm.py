@@ -19,9 +19,11 @@ Adaptive Gradient Modulation", ICCV 2023, eqs. 4-12. Official:
 lihong2303/AGM_ICCV2023, whose ablated passes run in evaluation mode and carry
 gradients; so do these.
 
-Deviation 1: the official clip (global norm to 1 where an entry of the head's
-gradient exceeds 1) is ``clip=True``; it is off by default, as it is no part of
-the paper and acts at any α.
+Deviations:
+1. The official clip (global norm to 1 where an entry of the head's gradient
+   exceeds 1) is ``clip=True``; it is off by default, as it is no part of the
+   paper and acts at any α.
+2. After epoch ``end`` κ is 1 again; the official code keeps the last κ.
 """
 
 from __future__ import annotations

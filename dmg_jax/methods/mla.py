@@ -143,7 +143,8 @@ def _remember(state, z, batch, modalities, projection):
   """``P`` after the features of this turn."""
   memory = state.method
   batch_of_epoch = (memory.substeps // modalities) % memory.batches
-  progress = batch_of_epoch / memory.batches
+  wide = jnp.promote_types(z.dtype, jnp.float32)
+  progress = batch_of_epoch.astype(wide) / memory.batches
   lam = jnp.power(0.1, 1 + progress).astype(z.dtype)
   weight = batch.mask.astype(z.dtype)
   r = (z * weight[:, None]).sum(axis=0) / jnp.maximum(weight.sum(), 1)

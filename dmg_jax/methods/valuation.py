@@ -18,7 +18,8 @@ GeWu-Lab/Valuate-and-Enhance-Multimodal-Cooperation.
 Deviations:
 1. Copies stand in the same batch as their sample, there they lengthen the
    epoch: the same mean gradient over an epoch, in batches of fixed shape.
-2. The mean φ̄ is over all samples, there over a random fifth.
+2. The mean φ̄ is over all samples, there over a random fifth, and the number of
+   copies is rounded down there. Its shares by tanh and square are not here.
 3. M > 2 takes Shapley values of the same v; any number of modalities.
 """
 
