@@ -3,15 +3,16 @@ r"""The released code of the paper, with its quirks: ``lfm_code``.
 .. math:: L = 2 \bigl[(1 - k) \mathrm{CE}(o) + k \mathrm{AG}(o_1, o_2)\bigr],
   \quad o = \mathrm{mean}_m\, o_m
 .. math:: k \leftarrow \mathrm{clip}\bigl(k - \eta\, \mathrm{mean}(H v)_1,\
-  .05, .95\bigr), \quad H = \nabla^2 L, \quad v = \nabla\, \mathrm{CE}(o)
+  .05, .95\bigr), \quad H = \tfrac12 \nabla^2 L, \quad
+  v = \nabla\, \mathrm{CE}(o)
 
 before each epoch, on 8 held-out samples; (·)₁ is the first weight tensor of the
 first encoder, AG the divergence of unimodal predictions
-(``losses.divergence``). There is no inverse, no mixed derivative and no minus
-sign, so this is not equation 3 of the paper: ``lb`` is. ``fitted`` replaces the
-update by the polynomial in the epoch of the script that the README starts.
-Needs own heads averaged (fusion ``sum`` with ``mean``). Any number of
-modalities: mean of AG over pairs.
+(``losses.divergence``). H lacks the 2 of L, there is no inverse, no mixed
+derivative and no minus sign, so this is not equation 3 of the paper: ``lb`` is.
+``fitted`` replaces the update by the polynomial in the epoch of the script that
+the README starts. Needs own heads averaged (fusion ``sum`` with ``mean``). Any
+number of modalities: mean of AG over pairs.
 
 Reference: njustkmg/NeurIPS24-LFM, ``Crema_epoch_learnable.py`` and
 ``Crema_epoch.py`` (fitted) of revision ad44fa0.
@@ -106,7 +107,8 @@ def moved(problem, state, batch, eta, train):
     return problem.forward(params, state.stats, batch.inputs, key, train)
 
   def total(params):
-    return objective(run(params)[0], batch, state.method)[0]
+    # Training minimises twice this.
+    return objective(run(params)[0], batch, state.method)[0] / 2
 
   def cls(params):
     return _terms.cross_entropy(run(params)[0].logits, batch)
