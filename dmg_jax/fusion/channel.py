@@ -8,8 +8,9 @@ Between the last ``exchanges`` pairs of encoder stages, with maps A_m [b … c]:
 dim h = 2 Σ c_m / ``ratio``; GAP is the mean over time and place. Own linear
 heads, the fused logits are their mean. Needs encoders with stages. Variables
 ``gates`` hold, for Greedy, the cumulative mean ḡ_m of each gate over training
-batches and ``care``: the modality whose gates ḡ_m replaces, -1 for none. Extra
-output ``exchanges``. Read-out R2 (own head). Any number of modalities.
+batches and ``care``: the modality whose gates ḡ_m replaces, -1 for none; a
+``mask`` [b] beside them leaves rows of padding out of ḡ_m. Extra output
+``exchanges``. Read-out R2 (own head). Any number of modalities.
 
 Deviations:
 1. s = ``gate_scale`` is 1 as in the code, 2 in the paper's equation.
@@ -108,6 +109,10 @@ class MMTM(nn.Module):
     h = nn.relu(nn.Dense(width, kernel_init=_INIT, name="squeeze")(squeezed))
     care = self.variable("gates", "care", lambda: jnp.full((), -1, jnp.int32))
     seen = self.variable("gates", "seen", jnp.zeros, (), jnp.float32)
+    rows = jnp.ones(len(squeezed), jnp.float32)
+    if self.has_variable("gates", "mask"):
+      rows = self.get_variable("gates", "mask")
+    rows = rows / jnp.maximum(rows.sum(), 1.0)
     gated = {}
     for i, (m, a) in enumerate(maps.items()):
       excite = nn.Dense(a.shape[-1], kernel_init=_INIT, name=f"gate_{m}")
@@ -116,7 +121,7 @@ class MMTM(nn.Module):
         "gates", f"mean_{m}", jnp.zeros, a.shape[-1:], gate.dtype
       )
       if train and self.is_mutable_collection("gates"):
-        new = jax.lax.stop_gradient(gate).mean(axis=0)
+        new = rows.astype(gate.dtype) @ jax.lax.stop_gradient(gate)
         mean.value = (mean.value * seen.value + new) / (seen.value + 1)
       gate = jnp.where(care.value == i, mean.value[None, :], gate)
       gated[m] = a * gate.reshape(len(gate), *(1,) * (a.ndim - 2), -1)

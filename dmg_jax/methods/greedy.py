@@ -59,7 +59,7 @@ def make(*, epsilon: float = 0.01, window: int = 5, start: int = 1) -> Method:
 
   def step(problem, state, batch, key, apply):
     memory = state.method
-    stats = caring(state.stats, memory.care)
+    stats = caring(state.stats, memory.care, batch.mask)
 
     def total(params):
       outputs, new = problem.forward(params, stats, batch.inputs, key, True)
@@ -96,14 +96,19 @@ def make(*, epsilon: float = 0.01, window: int = 5, start: int = 1) -> Method:
   return Method(step=step, init=init, between_epochs=between_epochs)
 
 
-def caring(stats, care):
-  """Batch statistics with every gate told whom to curate (-1: nobody)."""
+def caring(stats, care, mask=None):
+  """Batch statistics with every gate told whom to curate (-1: nobody).
 
-  def change(path, x):
-    return care if path[-1].key == "care" else x
+  With ``mask`` also which rows count in the running means; without, not.
+  """
 
-  gates = jax.tree_util.tree_map_with_path(change, stats["gates"])
-  return {**stats, "gates": gates}
+  def change(node):
+    if "care" not in node:
+      return {k: change(v) for k, v in node.items()}
+    kept = {k: v for k, v in node.items() if k != "mask"}
+    return {**kept, "care": care} | ({} if mask is None else {"mask": mask})
+
+  return {**stats, "gates": change(stats["gates"])}
 
 
 def observe(problem, memory, grads, params, epsilon, window):

@@ -8,11 +8,11 @@ r"""The released code of the paper, with its quirks: ``lfm_code``.
 
 before each epoch, on 8 held-out samples; (·)₁ is the first weight tensor of the
 first encoder, AG the divergence of unimodal predictions
-(``losses.divergence``). There is no inverse, no mixed derivative and no minus
-sign, so this is not equation 3 of the paper: ``lb`` is. ``fitted`` replaces the
-update by the polynomial in the epoch of the script that the README starts.
-Needs own heads averaged (fusion ``sum`` with ``mean``). Any number of
-modalities: mean of AG over pairs.
+(``losses.divergence``). H lacks the 2 of L, there is no inverse, no mixed
+derivative and no minus sign, so this is not equation 3 of the paper: ``lb`` is.
+``fitted`` replaces the update by the polynomial in the epoch of the script that
+the README starts. Needs own heads averaged (fusion ``sum`` with ``mean``). Any
+number of modalities: mean of AG over pairs.
 
 Reference: njustkmg/NeurIPS24-LFM, ``Crema_epoch_learnable.py`` and
 ``Crema_epoch.py`` (fitted) of revision ad44fa0.
@@ -107,7 +107,8 @@ def moved(problem, state, batch, eta, train):
     return problem.forward(params, state.stats, batch.inputs, key, train)
 
   def total(params):
-    return 0.5 * objective(run(params)[0], batch, state.method)[0]
+    # Training minimises twice this.
+    return objective(run(params)[0], batch, state.method)[0] / 2
 
   def cls(params):
     return _terms.cross_entropy(run(params)[0].logits, batch)

@@ -77,14 +77,19 @@ def make(
     if epoch == 0:
       return state
     found = _epochs.sweep(_epochs.outputs, problem, state, data.batches("val"))
-    for m in problem.modalities:
-      if float(state.method.active[m]):
-        loss = float(found["loss"][m].mean())
-        state = observed(problem, state, m, loss, epoch)
+    before = state.method.active
+    active = [m for m in problem.modalities if float(before[m])]
+    for m in active:
+      loss = float(found["loss"][m].mean())
+      state = state.replace(method=observed(state, m, loss, epoch))
+    # After all: what is kept as best must be what was measured.
+    for m in active:
+      if not float(state.method.active[m]):
+        state = restored(problem, state, m)
     return state
 
-  def observed(problem, state, m, loss, epoch):
-    """The state after the loss of a modality in one more epoch."""
+  def observed(state, m, loss, epoch):
+    """The memory after the loss of a modality in one more epoch."""
     old = state.method
     smooth = loss if epoch == 1 else 0.6 * float(old.last[m]) + 0.4 * loss
     change = {"last": scalar(loss)}
@@ -93,9 +98,8 @@ def make(
       change |= {**now, "best": kept(state)}
     elif epoch - int(old.when[m]) > patience:
       change["active"] = scalar(0.0)
-      state = restored(problem, state, m)
     fields = {k: {**getattr(old, k), m: v} for k, v in change.items()}
-    return state.replace(method=old.replace(**fields))
+    return old.replace(**fields)
 
   def restored(problem, state, m):
     best = state.method.best[m]

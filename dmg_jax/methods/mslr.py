@@ -1,13 +1,13 @@
 r"""MSLR: a learning rate per modality, from the trend of its accuracy on val.
 
 .. math:: \eta_m = \eta\, c_m\, r_m, \qquad
-  r_m = \frac{a_m^{(e)}}{\mathrm{mean}(a_m^{(e - w + 1)}, \dots, a_m^{(e)})}
+  r_m = \frac{a_m^{(e)}}{\mathrm{mean}(a_m^{(e - w)}, \dots, a_m^{(e - 1)})}
 
 for encoder and head of modality m, with a the accuracies of its own logits
-after each epoch and w = ``window``; r is 1 until w are known
-(``strategy="dynamic"``) or always (``"keep"``: fixed rates c). Loss: CE of the
-sum of own heads (fusion ``sum``). The factor acts on the update, after the
-optimiser, so that Adam does not cancel it. Any number of
+after each epoch and w = ``window``; r is 1 until w earlier ones are known
+(``strategy="dynamic"``) or always (``"keep"``: fixed rates c). Loss:
+cross-entropy of the sum of own heads (fusion ``sum``). The factor acts on the
+update, after the optimiser, so that Adam does not cancel it. Any number of
 modalities.
 
 Reference: Yao & Mihalcea, "Modality-specific Learning Rates for Effective
@@ -31,7 +31,7 @@ from dmg_jax.types import Card, Leaf, Method
 
 CARD = Card(
   "learning rate",
-  "η_m = η c_m acc_m / mean of its last 5",
+  "η_m = η c_m acc_m / mean of the 5 before",
   "Yao & Mihalcea, Findings of ACL 2022",
 )
 STRATEGIES = ("dynamic", "keep")
@@ -83,17 +83,18 @@ def make(
     return factors or (1.0,) * len(names)
 
   def between_epochs(problem, state, data, epoch):
-    mstate = state.method
+    mstate, names = state.method, problem.modalities
+    ratio = dict.fromkeys(names, 1.0)
     if epoch and strategy == "dynamic":
       found = _epochs.sweep(
         _epochs.outputs, problem, state, data.batches("val")
       )
-      accuracy = {m: found["correct"][m].mean() for m in problem.modalities}
+      accuracy = {m: float(found["correct"][m].mean()) for m in names}
+      ratio = {m: trend(mstate, m, accuracy[m]) for m in names}
       mstate = remember(mstate, accuracy)
     acts = start <= epoch and (end is None or epoch <= end)
-    names = problem.modalities
     rates = {
-      m: scalar(c * trend(mstate, m)) if acts else scalar(1.0)
+      m: scalar(c * ratio[m] if acts else 1.0)
       for m, c in zip(names, base(names), strict=True)
     }
     return state.replace(method=mstate.replace(rates=rates))
@@ -115,10 +116,10 @@ def remember(mstate: State, accuracy) -> State:
   return mstate.replace(history=history, known=mstate.known + 1)
 
 
-def trend(mstate: State, m: str) -> float:
-  """r_m: the newest accuracy over the mean of all known ones."""
+def trend(mstate: State, m: str, accuracy: float) -> float:
+  """r_m: the newest accuracy over the mean of those before it."""
   history = mstate.history[m]
   mean = float(history.mean())
   if int(mstate.known) < len(history) or mean == 0:
     return 1.0
-  return float(history[-1]) / mean
+  return accuracy / mean

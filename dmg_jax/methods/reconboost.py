@@ -95,8 +95,8 @@ def make(
       else 1.0
       for o in set(jax.tree.leaves(problem.owner))
     }
-    state = apply(state.replace(stats=stats), grads, scale)
-    return state, {"loss": value, **terms}
+    moved = apply(state.replace(stats=stats), grads, scale)
+    return scale_held(moved, state, memory.joint), {"loss": value, **terms}
 
   def init(problem, state, key):
     del key
@@ -118,6 +118,15 @@ def make(
     return state.replace(method=memory, opt_state=fresh)
 
   return Method(step=step, init=init, between_epochs=between_epochs)
+
+
+def scale_held(moved, state, joint):
+  """``moved`` with the λ_b of before in phase 1, whatever the weight decay."""
+  new, old = moved.params["fusion"], state.params["fusion"]["scale"]
+  held = jnp.where(joint > 0, new["scale"], old)
+  return moved.replace(
+    params={**moved.params, "fusion": {**new, "scale": held}}
+  )
 
 
 def boosts(outputs, batch, first, second):
