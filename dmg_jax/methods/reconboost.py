@@ -29,7 +29,7 @@ from flax import struct
 from dmg_jax import losses
 from dmg_jax.methods import _needs, _phases, _terms
 from dmg_jax.methods._adapters import check_range, scalar
-from dmg_jax.types import Card, Leaf, Method
+from dmg_jax.types import SHARED, Card, Leaf, Method
 
 CARD = Card(
   "phases",
@@ -96,7 +96,8 @@ def make(
       for o in set(jax.tree.leaves(problem.owner))
     }
     moved = apply(state.replace(stats=stats), grads, scale)
-    return scale_held(moved, state, memory.joint), {"loss": value, **terms}
+    held = scale_held(problem, moved, state, memory.joint)
+    return held, {"loss": value, **terms}
 
   def init(problem, state, key):
     del key
@@ -120,13 +121,15 @@ def make(
   return Method(step=step, init=init, between_epochs=between_epochs)
 
 
-def scale_held(moved, state, joint):
+def scale_held(problem, moved, state, joint):
   """``moved`` with the λ_b of before in phase 1, whatever the weight decay."""
-  new, old = moved.params["fusion"], state.params["fusion"]["scale"]
-  held = jnp.where(joint > 0, new["scale"], old)
-  return moved.replace(
-    params={**moved.params, "fusion": {**new, "scale": held}}
-  )
+
+  def keep(new, old, owner):
+    is_scale = owner == SHARED and new.ndim == 0
+    return jnp.where(joint > 0, new, old) if is_scale else new
+
+  params = jax.tree.map(keep, moved.params, state.params, problem.owner)
+  return moved.replace(params=params)
 
 
 def boosts(outputs, batch, first, second):
