@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -133,7 +134,8 @@ def on_features(fusion: Any, params: dict, encode: Any = None) -> Problem:
     },
     "fusion": jax.tree.map(lambda _: SHARED, params["fusion"]),
   }
-  return problem(params, owner, forward, names, fuse)
+  readout = sys.modules[type(fusion).__module__].READOUT
+  return problem(params, owner, forward, names, fuse, readout=readout)
 
 
 def split_head(names, z, weight, bias) -> dict:
