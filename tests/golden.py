@@ -57,8 +57,8 @@ def batch(labels: np.ndarray, inputs: dict | None = None) -> Batch:
   """A batch without padding."""
   size = len(labels)
   labels = jnp.asarray(labels, jnp.int32)
-  index = jnp.arange(size, dtype=jnp.int32)
-  return Batch(inputs or {}, labels, jnp.ones(size), index)
+  index = jnp.asarray(np.arange(size), jnp.int32)
+  return Batch(inputs or {}, labels, jnp.asarray(np.ones(size)), index)
 
 
 def state(params: Any, method: Any = ()) -> TrainState:
@@ -72,14 +72,22 @@ def capture(state, grads, scale=None):
   return state.replace(opt_state=(*state.opt_state, (grads, scale)))
 
 
+def program(*static: str):
+  """Compiles a whole comparison once for all cases of the same shapes.
+
+  What it returns is on the host, so that nothing else is compiled.
+  """
+
+  def wrap(function):
+    compiled = jax.jit(function, static_argnames=static)
+    return lambda *args, **options: jax.device_get(compiled(*args, **options))
+
+  return wrap
+
+
 def step(method: Method, problem: Problem, start: TrainState, data: Batch):
-  """``(gradients, metrics, state)`` of one compiled step of ``method``."""
-
-  @jax.jit
-  def run(start, data):
-    return method.step(problem, start, data, jax.random.key(0), capture)
-
-  after, metrics = run(start, data)
+  """``(gradients, metrics, state)`` of one step, inside a ``program``."""
+  after, metrics = method.step(problem, start, data, jax.random.key(0), capture)
   return after.opt_state[-1][0], metrics, after
 
 
@@ -107,15 +115,17 @@ def problem(
   return Problem(full, fused, owner, names, like, samples, readout)
 
 
-def on_features(fusion: Any, params: dict, encode: Any = None) -> Problem:
+def on_features(
+  fusion: Any, params: dict, names: tuple[str, ...], encode: Any = None
+) -> Problem:
   """The model whose parameters are its features, under one of our fusions.
 
   Args:
     fusion: a Flax module of ``dmg_jax.fusion``.
     params: ``{"features": {m: ...}, "fusion": Flax parameters}``.
+    names: of the modalities, in their order (a compiler sorts them).
     encode: ``(m, params["features"][m]) -> [b d]``; the features as they are.
   """
-  names = tuple(params["features"])
   encode = encode or (lambda m, z: z)
 
   def fuse(params, features):
@@ -123,7 +133,6 @@ def on_features(fusion: Any, params: dict, encode: Any = None) -> Problem:
 
   def forward(params, inputs, present):
     del inputs, present
-    params = jax.tree.map(jnp.asarray, params)
     z = {m: encode(m, params["features"][m]) for m in names}
     f = fuse(params, z)
     return Outputs(f.logits, f.unimodal, z, dict(f.extra))

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 import golden
-from dmg_jax import losses
 from dmg_jax.fusion import concat
 from dmg_jax.fusion import sum as late
-from dmg_jax.methods import agm, ogm_ge
+from dmg_jax.methods import _terms, agm, ogm_ge
 from dmg_jax.types import SHARED, Outputs
 
 SIDES = {"a": "audio", "v": "visual"}
@@ -18,8 +17,8 @@ SIDES = {"a": "audio", "v": "visual"}
 # OGM-GE: one convolution per modality, its gradient replayed.
 
 
-def ogm_model(x):
-  """``(problem, params)``: recorded features and convolution gradients."""
+def ogm_params(x):
+  """``(fusion, its parameters, features, gradients of convolutions)``."""
   z = {m: x[f"z_{m}"] for m in SIDES}
   grads = {
     m: {
@@ -28,19 +27,33 @@ def ogm_model(x):
     for m, name in SIDES.items()
   }
   if x["fusion"] == "concat":
-    fusion = concat.Fusion(4)
     head = golden.split_head(tuple(SIDES), z, x["W"], x["b"])
-  else:
-    fusion = late.Fusion(4)
-    head = {
-      f"head_{m}": {"kernel": x[f"W_{m}"].T, "bias": x[f"b_{m}"]} for m in SIDES
-    }
-  zeros = jax.tree.map(np.zeros_like, grads)
-  params = {"features": zeros, "fusion": head}
+    return concat.Fusion(4), head, z, grads
+  head = {
+    f"head_{m}": {"kernel": x[f"W_{m}"].T, "bias": x[f"b_{m}"]} for m in SIDES
+  }
+  return late.Fusion(4), head, z, grads
+
+
+@golden.program("fusion", "alpha", "noise")
+def run_ogm(head, z, recorded, labels, fusion, alpha, noise):
+  """Outputs, what κ is made of, and one step."""
+  zeros = jax.tree.map(jnp.zeros_like, recorded)
+  params, batch = {"features": zeros, "fusion": head}, golden.batch(labels)
   made = golden.on_features(
-    fusion, params, lambda m, p: golden.replay(p, jnp.asarray(z[m]), grads[m])
+    fusion,
+    params,
+    tuple(SIDES),
+    lambda m, p: golden.replay(p, z[m], recorded[m]),
   )
-  return made, params
+  out, _ = made.forward(params, {}, {}, None, True)
+  s = _terms.scores(out.unimodal, batch)
+  kappa = ogm_ge.coefficients(out.unimodal, batch, alpha)
+  rule = ogm_ge.make(alpha=alpha, noise=noise, faithful=True)
+  start = golden.state(params, rule.init(made, None, None))
+  grads, metrics, _ = golden.step(rule, made, start, batch)
+  own = _terms.own(out, batch)
+  return out, own, s, _terms.ratios(s), kappa, grads, metrics["loss"]
 
 
 def torch_names(fusion, grads):
@@ -64,56 +77,50 @@ def torch_names(fusion, grads):
 @pytest.mark.parametrize(("x", "y"), golden.cases("ogm_ge"))
 def test_ogm_ge(x, y):
   """Logits, scores, coefficients, and every gradient after modulation."""
-  made, params = ogm_model(x)
-  batch = golden.batch(x["label"])
-  out, _ = made.forward(params, {}, {}, None, True)
+  fusion, head, z, recorded = ogm_params(x)
+  knobs = {"fusion": fusion, "alpha": x["alpha"], "noise": False}
+  out, own, s, rho, kappa, grads, loss = run_ogm(
+    head, z, recorded, x["label"], **knobs
+  )
   golden.close(out.logits, y["out"])
   golden.close(out.unimodal, {m: y[f"out_{m}"] for m in SIDES})
-  for m, logits in out.unimodal.items():
-    each = losses.cross_entropy(logits, batch.labels)
-    golden.close(each.mean(), y[f"loss_{m}"])
-  kappa = ogm_ge.coefficients(out.unimodal, batch, x["alpha"])
-  golden.close(kappa, {m: y[f"coeff_{m}"] for m in SIDES})
-  s = ogm_ge._terms.scores(out.unimodal, batch)
+  golden.close(own, {m: y[f"loss_{m}"] for m in SIDES})
   golden.close(s, {m: y[f"score_{m}"] for m in SIDES})
-  rho = ogm_ge._terms.ratios(s)
   golden.close(rho, {m: y[f"ratio_{m}"] for m in SIDES})
-  rule = ogm_ge.make(alpha=x["alpha"], noise=False, faithful=True)
-  start = golden.state(params, rule.init(made, None, None))
-  grads, metrics, _ = golden.step(rule, made, start, batch)
+  golden.close(kappa, {m: y[f"coeff_{m}"] for m in SIDES})
   after = y.get("grad_after") or y["grad_after_with_zero_noise"]
   golden.close(torch_names(x["fusion"], grads), after)
-  golden.close(metrics["loss"], y["loss"])
+  golden.close(loss, y["loss"])
 
 
-def noisy_case():
-  return next(
-    p for p in golden.cases("ogm_ge") if p.values[0]["modulation"] == "OGM_GE"
-  )
+@golden.program()
+def draw(g):
+  """OGM-GE's noise on a gradient, in units of what was drawn."""
+  key = jax.random.key(1)
+  noise = ogm_ge._modulate(g, 0.0, key, noise=True)
+  return noise / jax.random.normal(key, g.shape, g.dtype)
 
 
 def test_ogm_ge_noise():
   """Noise of the recorded standard deviation, on the recorded tensors."""
-  x, y = noisy_case().values
-  made, params = ogm_model(x)
-  rule = ogm_ge.make(alpha=x["alpha"], faithful=True)
-  start = golden.state(params, rule.init(made, None, None))
-  grads, _, _ = golden.step(rule, made, start, golden.batch(x["label"]))
+  everything = [p.values for p in golden.cases("ogm_ge")]
+  x, y = next(v for v in everything if v[0]["modulation"] == "OGM_GE")
+  fusion, head, z, recorded = ogm_params(x)
+  knobs = {"fusion": fusion, "alpha": x["alpha"], "noise": True}
+  *_, grads, _ = run_ogm(head, z, recorded, x["label"], **knobs)
   grads = torch_names(x["fusion"], grads)
   for name in y["unchanged"]:
     golden.close(grads[name], y["grad_after_with_zero_noise"][name])
   for name in y["changed"]:
-    assert not np.isclose(grads[name], x["grad_before"][name]).any()
-    g, key = jnp.asarray(x["grad_before"][name]), jax.random.key(1)
-    noise = ogm_ge._modulate(g, 0.0, key, noise=True)
-    drawn = jax.random.normal(key, g.shape, g.dtype)
-    golden.close(noise / drawn, np.full(g.shape, y["noise_std"][name]))
+    before = x["grad_before"][name]
+    assert not np.isclose(grads[name], before).any()
+    golden.close(draw(before), np.full(before.shape, y["noise_std"][name]))
 
 
 # AGM: the official net itself, three forward passes.
 
 
-def agm_model(x, batch):
+def agm_model(params, inputs, size):
   """f = fc([s_a tanh(A x_a); s_v tanh(V x_v)]) under torch's names."""
 
   def forward(params, inputs, present):
@@ -122,32 +129,47 @@ def agm_model(x, batch):
       there = 1.0 if present is None else present[m][:, None]
       net = inputs[m] * there @ params[f"{name}_net.weight"].T
       net = net + params[f"{name}_net.bias"][None]
-      z[m] = x[f"feature_scale_{m}"] * jnp.tanh(net)
+      z[m] = size[m] * jnp.tanh(net)
     head = "fusion_module.fc_out"
     both = jnp.concatenate([z["a"], z["v"]], axis=1)
     f = both @ params[f"{head}.weight"].T + params[f"{head}.bias"][None]
     return Outputs(f, {}, z)
 
   short = {"audio_net": "a", "visual_net": "v"}
-  owner = {k: short.get(k.partition(".")[0], SHARED) for k in x["params"]}
-  return golden.problem(
-    x["params"], owner, forward, tuple(SIDES), inputs=batch.inputs
-  )
+  owner = {k: short.get(k.partition(".")[0], SHARED) for k in params}
+  return golden.problem(params, owner, forward, tuple(SIDES), inputs=inputs)
 
 
-def agm_kappa(x, y, start, made, batch):
-  """κ, scores and Shapley values of one step against the official ones."""
-  out, _ = made.forward(start.params, {}, batch.inputs, None, True)
-  f = agm.subsets(made, start.params, {}, batch, out)
-  for names, key in (("av", "f_av"), ("a", "f_a"), ("v", "f_v")):
-    golden.close(f[frozenset(names)], x[key])
+@golden.program("alpha")
+def run_agm(params, inputs, size, labels, memory, alpha):
+  """f of every subset, Shapley values, ratios, and one step."""
+  made, batch = agm_model(params, inputs, size), golden.batch(labels, inputs)
+  start = golden.state(params, memory)
+  out, _ = made.forward(params, {}, inputs, None, True)
+  f = agm.subsets(made, params, {}, batch, out)
   mu = agm.shapley(f)
+  s = {m: agm.floored(v, batch) for m, v in mu.items()}
+  ratios = agm.relative(s), agm.relative(memory.mean)
+  rule = agm.make(alpha=alpha, clip=True)
+  grads, metrics, after = golden.step(rule, made, start, batch)
+  f = {"f_" + "".join(sorted(names)): v for names, v in f.items()}
+  return f, mu, ratios, grads, metrics, after.method
+
+
+def agm_close(x, y, f, mu, ratios, grads, metrics):
+  """One step against the official one."""
+  golden.close(f, {k: x[k] for k in f})
   golden.close(mu, {m: y[f"mu_{m}"] for m in SIDES})
   golden.close(mu["a"] + mu["v"], y["out"])
-  s = {m: agm.floored(v, batch) for m, v in mu.items()}
-  golden.close(agm.relative(s), {m: y[f"ratio_{m}"] for m in SIDES})
-  best = {m: y[f"optimal_ratio_{m}"] for m in SIDES}
-  golden.close(agm.relative(start.method.mean), best)
+  now, best = ratios
+  golden.close(now, {m: y[f"ratio_{m}"] for m in SIDES})
+  golden.close(best, {m: y[f"optimal_ratio_{m}"] for m in SIDES})
+  for m in SIDES:
+    golden.close(metrics[f"kappa_{m}"], y[f"kappa_{m}"])
+    golden.close(metrics[f"score_{m}"], y[f"s_{m}"])
+  golden.close(metrics["loss"], y["loss"])
+  loose = 2e-6 if y["clipped"] else golden.RTOL
+  golden.close(grads, y["grads"], rtol=loose)
 
 
 @pytest.mark.parametrize(("x", "y"), golden.cases("agm"))
@@ -156,23 +178,15 @@ def test_agm(x, y):
 
   torch's clip divides by norm + 1e-6: gradients agree to that where it acts.
   """
-  rule = agm.make(alpha=x["alpha"], clip=True)
+  mean = {m: np.float64(x[f"tau_{m}"]) for m in SIDES}
+  size = {m: np.float64(x[f"feature_scale_{m}"]) for m in SIDES}
   for x_t, y_t in zip(x["steps"], y["steps"], strict=True):
-    inputs = {m: jnp.asarray(x_t[f"x_{m}"]) for m in SIDES}
-    batch = golden.batch(x_t["label"], inputs)
-    if x_t is x["steps"][0]:
-      made = agm_model(x, batch)
-      mean = {m: jnp.float64(x[f"tau_{m}"]) for m in SIDES}
-      memory = agm.State(mean, jnp.float64(0), jnp.float64(1))
-    memory = memory.replace(count=jnp.float64(x_t["iteration"] - 1))
-    start = golden.state(x["params"], memory)
-    agm_kappa(x_t, y_t, start, made, batch)
-    grads, metrics, after = golden.step(rule, made, start, batch)
-    for m in SIDES:
-      golden.close(metrics[f"kappa_{m}"], y_t[f"kappa_{m}"])
-      golden.close(metrics[f"score_{m}"], y_t[f"s_{m}"])
-    golden.close(metrics["loss"], y_t["loss"])
-    loose = 2e-6 if y_t["clipped"] else golden.RTOL
-    golden.close(grads, y_t["grads"], rtol=loose)
-    memory = after.method
-    golden.close(memory.mean, {m: y_t[f"tau_{m}_after"] for m in SIDES})
+    count = np.float64(x_t["iteration"] - 1)
+    memory = agm.State(mean, count, np.float64(1))
+    inputs = {m: x_t[f"x_{m}"] for m in SIDES}
+    *found, memory = run_agm(
+      x["params"], inputs, size, x_t["label"], memory, x["alpha"]
+    )
+    agm_close(x_t, y_t, *found)
+    mean = memory.mean
+    golden.close(mean, {m: y_t[f"tau_{m}_after"] for m in SIDES})

@@ -2,8 +2,6 @@
 
 import types
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 import golden
@@ -21,24 +19,41 @@ def mla_steps(x, y):
   return [pairs[i : i + count] for i in range(0, len(pairs), count)]
 
 
+@golden.program("names", "projection")
+def run_mla(params, labels, memory, names, projection):
+  """One step: the head's gradient and the factors of every turn; memory."""
+  fusion = shared_head.Fusion(len(params["fusion"]["head"]["bias"]))
+  made = golden.on_features(fusion, params, names)
+  start, batch = golden.state(params, memory), golden.batch(labels)
+  rule = mla.make(projection=projection)
+  _, _, after = golden.step(rule, made, start, batch)
+  turns = [(g["fusion"]["head"], scale) for g, scale in after.opt_state]
+  return turns, after.method
+
+
+def mla_memory(x):
+  """The rule's memory before the first step of an epoch."""
+  rule, d = mla.make(), x["W"].shape[1]
+  params = {"head": x["W"].T}
+  made = types.SimpleNamespace(owner={"head": SHARED})
+  start = golden.state(params)
+  start = start.replace(method=rule.init(made, start, None))
+  epoch = types.SimpleNamespace(steps_per_epoch=x["n_batches_per_epoch"])
+  memory = rule.between_epochs(made, start, epoch, 0).method
+  assert memory.projection.shape == (d, d)
+  return memory
+
+
 def mla_turns(x, y, projection):
   """``(recorded, gradient of the head, factors of the update)`` of turns."""
-  head = {"head": {"kernel": x["W"].T, "bias": x["b"]}}
-  rule, made, memory = mla.make(projection=projection), None, None
-  epoch = types.SimpleNamespace(steps_per_epoch=x["n_batches_per_epoch"])
+  head, memory = {"kernel": x["W"].T, "bias": x["b"]}, mla_memory(x)
   for turns in mla_steps(x, y):
     z = {f"m{int(i['modality'])}": i["z"] for i, _ in turns}
-    params = {"features": z, "fusion": head}
-    made = made or golden.on_features(shared_head.Fusion(len(x["b"])), params)
-    start = golden.state(params, memory)
-    if memory is None:
-      start = start.replace(method=rule.init(made, start, None))
-      start = rule.between_epochs(made, start, epoch, 0)
-    batch = golden.batch(turns[0][0]["label"])
-    _, _, after = golden.step(rule, made, start, batch)
-    memory = after.method
-    for (_, theirs), (grads, scale) in zip(turns, after.opt_state, strict=True):
-      yield theirs, grads["fusion"]["head"], scale
+    params = {"features": z, "fusion": {"head": head}}
+    label = turns[0][0]["label"]
+    found, memory = run_mla(params, label, memory, tuple(z), projection)
+    for (_, theirs), (grads, scale) in zip(turns, found, strict=True):
+      yield theirs, grads, scale
     if projection == "outer":
       golden.close(memory.projection, turns[-1][1]["P_after"])
 
@@ -72,11 +87,18 @@ def test_mla_prediction(x, y):
 
   On a whole batch its entropy is over the batch (``*_batch``): deviation 3.
   """
-  logits = {f"m{i}": jnp.asarray(o) for i, o in enumerate(x["logits"])}
-  golden.close(mla.fuse(logits), y["fused_row"])
+  logits = {f"m{i}": o for i, o in enumerate(x["logits"])}
+  golden.close(golden.program()(mla.fuse)(logits), y["fused_row"])
 
 
 # MMPareto: recorded gradients of both tasks.
+
+
+@golden.program("gamma")
+def run_mmpareto(fused, own, gamma):
+  owner = {m: dict.fromkeys(fused[m], m) for m in fused}
+  made = types.SimpleNamespace(owner=owner, modalities=tuple(fused))
+  return mmpareto.balance(made, fused, own, gamma)
 
 
 @pytest.mark.parametrize(("x", "y"), golden.cases("mmpareto", "step"))
@@ -85,11 +107,7 @@ def test_mmpareto(x, y):
   sides = ("audio", "visual")
   fused = {m: x[f"g_mm_{m}"] for m in sides}
   own = {m: x[f"g_uni_{m}"] for m in sides}
-  owner = {m: dict.fromkeys(fused[m], m) for m in sides}
-  made = types.SimpleNamespace(owner=owner, modalities=sides)
-  fused, own = jax.tree.map(jnp.asarray, (fused, own))
-  balance = jax.jit(lambda a, b: mmpareto.balance(made, a, b, x["gamma"]))
-  grads, weights = balance(fused, own)
+  grads, weights = run_mmpareto(fused, own, x["gamma"])
   golden.close(grads, {m: y[f"g_{m}"] for m in sides}, rtol=1e-9)
   golden.close(weights, {m: y[f"k_{m}"][0] for m in sides})
 
@@ -100,12 +118,12 @@ def test_mmpareto_solver():
   On pairs that agree it is never called: the rule has ½ there.
   """
   x, y = golden.cases("mmpareto", "solver")[0].values
-  compared = 0
+  solve, compared = golden.program()(mmpareto.min_norm), 0
   for pair, k, norm in zip(
     x["pairs"], y["k"], y["min_norm_squared"], strict=True
   ):
-    one, two = jnp.asarray(pair["g0"]), jnp.asarray(pair["g1"])
-    ours = mmpareto.min_norm(one, two)
+    one, two = pair["g0"], pair["g1"]
+    ours = solve(one, two)
     if one @ two > 0:
       golden.close(ours, 0.5)
       continue
@@ -127,11 +145,13 @@ _GREEDY = {
 }
 
 
-def greedy_problem(params):
+@golden.program("epsilon", "window")
+def run_greedy(memory, grads, params, epsilon, window):
   owner = {
     k: next(o for part, o in _GREEDY.items() if part in k) for k in params
   }
-  return types.SimpleNamespace(owner=owner, modalities=("m0", "m1"))
+  made = types.SimpleNamespace(owner=owner, modalities=("m0", "m1"))
+  return greedy.observe(made, memory, grads, params, epsilon, window)
 
 
 @pytest.mark.parametrize(("x", "y"), golden.cases("greedy"))
@@ -141,24 +161,14 @@ def test_greedy(x, y):
   The accumulators are float32. Our ``care`` is -1 where the official code
   clears a flag and leaves the modality of old or unused decisions behind.
   """
-  made = greedy_problem(x["params"])
-  rule = greedy.make(
-    epsilon=x["epsilon"],
-    window=x["curation_windowsize"],
-    start=x["starting_epoch"] - 1,
-  )
-  full = types.SimpleNamespace(modalities=made.modalities)
+  knobs = {"epsilon": x["epsilon"], "window": x["curation_windowsize"]}
+  rule = greedy.make(**knobs, start=x["starting_epoch"] - 1)
+  made = types.SimpleNamespace(modalities=("m0", "m1"))
   start = golden.state(x["params"]).replace(stats={"gates": {}})
-  start = start.replace(method=rule.init(full, start, None))
-  observe = jax.jit(
-    lambda memory, grads, params: greedy.observe(
-      made, memory, grads, params, x["epsilon"], x["curation_windowsize"]
-    )
-  )
+  start = start.replace(method=rule.init(made, start, None))
   for x_t, y_t in zip(x["steps"], y["steps"], strict=True):
-    start = rule.between_epochs(full, start, None, x_t["epoch_1based"] - 1)
-    grads = jax.tree.map(jnp.asarray, x_t["grads"])
-    memory, d = observe(start.method, grads, start.params)
+    start = rule.between_epochs(made, start, None, x_t["epoch_1based"] - 1)
+    memory, d = run_greedy(start.method, x_t["grads"], x["params"], **knobs)
     golden.close(memory.bypass, y_t["M_bypass"], rtol=5e-7)
     golden.close(memory.main, y_t["M_main"], rtol=5e-7)
     golden.close(d, y_t["d_BDR"], atol=5e-7)
