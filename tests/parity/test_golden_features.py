@@ -1,6 +1,8 @@
 """Rules about features, data and weights, against the official code."""
 
+import itertools
 import types
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,22 @@ _PARTS = {"squeeze": "squeeze", "visual": "gate_0", "skeleton": "gate_1"}
 
 
 def last(x):
-  return jnp.moveaxis(jnp.asarray(x), 1, -1)
+  return np.moveaxis(x, 1, -1)
+
+
+@golden.program("ratio")
+def run_mmtm(params, maps, cotangent, ratio):
+  """Gated maps, gradients of weights and of maps."""
+  module = channel.MMTM(ratio=ratio, gate_scale=1.0)
+  gates = {"care": jnp.full((), -1, jnp.int32), "seen": jnp.float32(0)}
+  for i, a in maps.items():
+    gates[f"mean_{i}"] = jnp.zeros(a.shape[-1])
+
+  def gated(params, maps):
+    return module.apply({"params": params, "gates": gates}, maps, False)
+
+  out, pull = jax.vjp(gated, params, maps)
+  return out, *pull(cotangent)
 
 
 @pytest.mark.parametrize(("x", "y"), golden.cases("mmtm"))
@@ -31,25 +48,13 @@ def test_mmtm(x, y):
     }
     for theirs, ours in _PARTS.items()
   }
-  module = channel.MMTM(ratio=float(x["ratio"]), gate_scale=1.0)
-  maps = {"0": last(x["x_0"]), "1": last(x["x_1"])}
-  gates = jax.eval_shape(
-    lambda: module.init(jax.random.key(0), maps, False)["gates"]
+  maps, cotangent, y_maps, slopes = (
+    {i: last(part[f"{name}_{i}"]) for i in "01"}
+    for part, name in ((x, "x"), (x, "cotangent"), (y, "y"), (y, "grad_x"))
   )
-  gates = jax.tree.map(lambda g: jnp.full(g.shape, -1, g.dtype), gates)
-
-  @jax.jit
-  def run(params, maps, cotangent):
-    def gated(params, maps):
-      return module.apply({"params": params, "gates": gates}, maps, False)
-
-    out, pull = jax.vjp(gated, params, maps)
-    return out, *pull(cotangent)
-
-  cotangent = {i: last(x[f"cotangent_{i}"]) for i in maps}
-  out, weights, grads = run(params, maps, cotangent)
-  golden.close(out, {i: last(y[f"y_{i}"]) for i in maps})
-  golden.close(grads, {i: last(y[f"grad_x_{i}"]) for i in maps})
+  out, weights, grads = run_mmtm(params, maps, cotangent, float(x["ratio"]))
+  golden.close(out, y_maps)
+  golden.close(grads, slopes)
   assert weights["squeeze"]["bias"].size == y["dim_hidden"]
   for theirs, ours in _PARTS.items():
     tree = y["grad_weights"]
@@ -63,55 +68,53 @@ _ONE_TWO = ("1", "2")
 
 
 def drawing(keep):
-  """``jax.random.bernoulli`` that always acts and draws the columns."""
-  columns = iter(keep.T)
+  """``jax.random.bernoulli`` that always acts and draws the columns in turn."""
+  columns = itertools.cycle(keep.T)
 
   def draw(key, p, shape=None):
     del key, p
-    return jnp.array(True) if shape is None else jnp.asarray(next(columns) > 0)
+    return jnp.array(True) if shape is None else next(columns) > 0
 
   return draw
 
 
-def opm_rates(x, y, out, batch):
-  """Logits, performances and q; returns q."""
-  golden.close(out.unimodal, {m: y[f"logits_{m}"] for m in _ONE_TWO})
+@golden.program("base", "strength", "probability")
+def run_opm(params, keep, labels, base, strength, probability):
+  """Outputs, scores, rates, what is left of the features, and one step."""
+  made = golden.on_features(concat.Fusion(3), params, _ONE_TWO)
+  batch = golden.batch(labels)
+  out, _ = made.forward(params, {}, {}, None, True)
   s = _terms.scores(out.unimodal, batch)
-  golden.close(s, {m: y[f"performance_{m}"] for m in _ONE_TWO})
-  q = opm.drop_rates(out.unimodal, batch, x["q_base"], x["lam"])
-  golden.close(jnp.stack([q[m] for m in _ONE_TWO]), y["q"])
-  return q
+  q = opm.drop_rates(out.unimodal, batch, base, strength)
+  rule = opm.make(base=base, strength=strength, probability=probability)
+  start = golden.state(params, jnp.float32(1))
+  with mock.patch.object(jax.random, "bernoulli", drawing(keep)):
+    kept, mask = opm.drop(out.features, batch.mask, q, jax.random.key(0))
+    grads, metrics, _ = golden.step(rule, made, start, batch)
+  fused = made.fuse(params, {}, kept, None, True)
+  return out, s, q, kept, mask > 0, fused.logits, grads, metrics["loss"]
 
 
 @pytest.mark.parametrize(("x", "y"), golden.cases("opm"))
-def test_opm(x, y, monkeypatch):
+def test_opm(x, y):
   """q, θ, features after the drop, rows in the loss, loss and gradients."""
   z = {m: x[f"z_{m}"] for m in _ONE_TWO}
   head = golden.split_head(_ONE_TWO, z, x["W"], x["b"])
   params = {"features": z, "fusion": head}
-  made = golden.on_features(concat.Fusion(3), params)
-  batch = golden.batch(x["label"])
-  out, _ = made.forward(params, {}, {}, None, True)
-  q = opm_rates(x, y, out, batch)
-  with monkeypatch.context() as patch:
-    patch.setattr(jax.random, "bernoulli", drawing(x["keep"]))
-    kept, mask = opm.drop(out.features, batch.mask, q, jax.random.key(0))
-  rows = mask > 0
-  np.testing.assert_array_equal(rows, y["in_loss"])
-  golden.close(
-    {m: v[rows] for m, v in kept.items()},
-    {m: y[f"z_{m}_out"] for m in _ONE_TWO},
+  knobs = {"base": x["q_base"], "strength": x["lam"]}
+  knobs["probability"] = x["p_exe"]
+  out, s, q, kept, rows, logits, grads, loss = run_opm(
+    params, x["keep"], x["label"], **knobs
   )
-  fused = made.fuse(params, {}, kept, None, True)
-  golden.close(fused.logits[rows], y["logits"])
-  rule = opm.make(base=x["q_base"], strength=x["lam"], probability=x["p_exe"])
-  start = golden.state(params, jnp.float32(1))
-  with monkeypatch.context() as patch:
-    patch.setattr(jax.random, "bernoulli", drawing(x["keep"]))
-    grads, metrics, _ = golden.step(rule, made, start, batch)
-  golden.close(metrics["loss"], y["loss"])
-  theirs = {m: y[f"grad_z_{m}"] for m in _ONE_TWO}
-  golden.close(grads["features"], theirs)
+  golden.close(out.unimodal, {m: y[f"logits_{m}"] for m in _ONE_TWO})
+  golden.close(s, {m: y[f"performance_{m}"] for m in _ONE_TWO})
+  golden.close(np.stack([q[m] for m in _ONE_TWO]), y["q"])
+  np.testing.assert_array_equal(rows, y["in_loss"])
+  for m in _ONE_TWO:
+    golden.close(kept[m][rows], y[f"z_{m}_out"])
+    golden.close(grads["features"][m], y[f"grad_z_{m}"])
+  golden.close(logits[rows], y["logits"])
+  golden.close(loss, y["loss"])
 
 
 # Re-learning: inputs are the features, weights are the recorded ones.
@@ -146,43 +149,38 @@ def relearn_data(x):
   return types.SimpleNamespace(batches=batches)
 
 
-@pytest.mark.parametrize("clusters", ["recorded", "our own"])
 @pytest.mark.parametrize(("x", "y"), golden.cases("relearning"))
-def test_relearning(x, y, clusters, monkeypatch):
-  """Purities and the weights after the mix, with and without k-means.
-
-  Running statistics stay in both, and are no weights here.
-  """
-  if clusters == "recorded":
-    order = iter([f"{s}_{m}" for m in _SIDES for s in ("train", "val")] * 2)
-
-    class Recorded:
-      def __init__(self, n_clusters, random_state, n_init):
-        assert (n_clusters, random_state) == (x["n_classes"], 0)
-
-      def fit_predict(self, scaled):
-        assert np.allclose((scaled.min(0), scaled.max(0)), [[-1], [1]])
-        return y["cluster"][next(order)].astype(int)
-
-    monkeypatch.setattr(relearning, "KMeans", Recorded)
-  made, before, start = relearn_model(x)
-  for name, theirs in sorted(y["purity"].items(), key=purity_order):
+def test_purity(x, y):
+  """Scaling, k-means and purity of every set."""
+  for name, theirs in y["purity"].items():
     labels = x[f"{name.partition('_')[0]}_label"].astype(int)
     ours = relearning.purity(x[name], labels, x["n_classes"])
     golden.close(ours, theirs)
+
+
+@pytest.mark.parametrize(("x", "y"), golden.cases("relearning"))
+def test_relearning(x, y, monkeypatch):
+  """The weights after the mix, with the clusters that were recorded.
+
+  Running statistics stay in both, and are no weights here.
+  """
+  order = iter([f"{s}_{m}" for m in _SIDES for s in ("train", "val")])
+
+  class Recorded:
+    def __init__(self, n_clusters, random_state, n_init):
+      assert (n_clusters, random_state) == (x["n_classes"], 0)
+
+    def fit_predict(self, scaled):
+      assert np.allclose((scaled.min(0), scaled.max(0)), [[-1], [1]])
+      return y["cluster"][next(order)].astype(int)
+
+  monkeypatch.setattr(relearning, "KMeans", Recorded)
+  made, before, start = relearn_model(x)
   rule = relearning.make(every=2, strength=x["move_lambda"])
-  memory = relearning.State(start, jnp.int32(0))
-  after = rule.between_epochs(
-    made, golden.state(before, memory), relearn_data(x), 3
-  )
+  state = golden.state(before, relearning.State(start, jnp.int32(0)))
+  after = rule.between_epochs(made, state, relearn_data(x), 3)
   golden.close(after.params, {k: y["params_after"][k] for k in before})
   assert after.method.done == 1
-
-
-def purity_order(item):
-  """In the order that the rule measures them."""
-  split, _, m = item[0].partition("_")
-  return m, split
 
 
 # Valuation: right and wrong answers are given.

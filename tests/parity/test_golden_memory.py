@@ -2,12 +2,14 @@
 
 import types
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import golden
 from dmg_jax.fusion import shared_head
-from dmg_jax.methods import greedy, mla, mmpareto
-from dmg_jax.types import SHARED
+from dmg_jax.methods import _terms, greedy, mla, mmpareto, reconboost
+from dmg_jax.types import SHARED, Outputs
 
 # MLA: features are the parameters, so that nothing but the head is learned.
 
@@ -176,3 +178,68 @@ def test_greedy(x, y):
     if y_t["curation_mode"]:
       assert memory.care == y_t["caring_modality"]
     start = start.replace(method=memory)
+
+
+# ReconBoost: logits are the parameters, λ_b is shared.
+
+
+@golden.program("names", "first", "second", "alpha")
+def run_boost(params, labels, memory, names, first, second, alpha):
+  """Outputs, both terms of each modality, and one step."""
+
+  def forward(params, inputs, present):
+    del inputs, present
+    unimodal = {m: params[m] for m in names}
+    scale, total = params["scale"], _terms.total(unimodal)
+    return Outputs(scale * total, unimodal, unimodal, {"scale": scale})
+
+  owner = {**{m: m for m in names}, "scale": SHARED}
+  made = golden.problem(params, owner, forward, names)
+  rule = reconboost.make(first=first, second=second, alpha=alpha, faithful=True)
+  start, batch = golden.state(params, memory), golden.batch(labels)
+  grads, metrics, after = golden.step(rule, made, start, batch)
+  out, _ = made.forward(params, {}, {}, None, True)
+  own = reconboost.boosts(out, batch, first, second)
+  agree = reconboost.agreements(out, batch, True)
+  scale = after.opt_state[0][1]
+  return out.logits, own, agree, grads, metrics["loss"], scale
+
+
+def boost_memory(x, within):
+  """The rule's memory at an epoch of a stage like the recorded one."""
+  names = tuple(x["names"])
+  stage = names.index(x["current"]) + (x["stage"] > 0) * len(names)
+  assert x["previous"] == names[stage % len(names) - 1]
+  zero = jnp.float32(0)
+  memory = reconboost.State(jnp.int32(0), zero, zero, ())
+  rule = reconboost.make(boost_epochs=4, joint_epochs=4)
+  made = types.SimpleNamespace(modalities=names)
+  start = golden.state({}, memory)
+  return rule.between_epochs(made, start, None, 8 * stage + within).method
+
+
+@pytest.mark.parametrize(("x", "y"), golden.cases("reconboost"))
+def test_reconboost(x, y):
+  """Both phases: loss, terms, gradients, and who is updated."""
+  params = {**x["logits"], "scale": np.float64(x["boost_rate"])}
+  knobs = {"first": x["weight1"], "second": x["weight2"], "alpha": x["alpha"]}
+  knobs["names"] = tuple(x["names"])
+  logits, own, agree, grads, loss, scale = run_boost(
+    params, x["label"], boost_memory(x, 0), **knobs
+  )
+  golden.close(logits, y["fused_logits"])
+  golden.close(own[x["current"]], y["boosting_loss"])
+  now = agree[x["current"]] * (x["stage"] > 0)
+  golden.close(now, y["agreement_loss"])
+  golden.close(loss, y["loss"])
+  for m in x["names"]:
+    mine = m == x["current"]
+    golden.close(grads[m], y["grad_current"] if mine else 0 * grads[m])
+    assert scale[m] == mine
+  _, _, _, grads, loss, scale = run_boost(
+    params, x["label"], boost_memory(x, 4), **knobs
+  )
+  golden.close(loss, y["phase2_loss"])
+  theirs = {**y["phase2_grad_logits"], "scale": y["phase2_grad_boost_rate"]}
+  golden.close(grads, theirs)
+  assert all(v == 1 for v in scale.values())
