@@ -37,7 +37,9 @@ def mla_memory(x):
   """The rule's memory before the first step of an epoch."""
   rule, d = mla.make(), x["W"].shape[1]
   params = {"head": x["W"].T}
-  made = types.SimpleNamespace(owner={"head": SHARED})
+  made = types.SimpleNamespace(
+    owner={"head": SHARED}, readout=shared_head.READOUT
+  )
   start = golden.state(params)
   start = start.replace(method=rule.init(made, start, None))
   epoch = types.SimpleNamespace(steps_per_epoch=x["n_batches_per_epoch"])
