@@ -37,8 +37,12 @@ flags.DEFINE_bool("traceback", False, "show where an error comes from")
 
 
 def main(_) -> int:
-  """Runs the mode; an error of the user's is one line and exit code 1."""
+  """Runs the mode; an error of the user's is one line and exit code 1.
+
+  What is wrong with the user's own data has a line each.
+  """
   # Late, so that a typo is reported before the libraries are loaded.
+  from data_pipelines.report import ListedDataError
   from dmg_jax import modes
 
   logging.set_verbosity(logging.ERROR)
@@ -48,10 +52,11 @@ def main(_) -> int:
   except KeyboardInterrupt:  # Before or after training, which saves and ends.
     sys.stderr.write("interrupted: the same command goes on from here\n")
     return 130
-  except (ValueError, OSError, RuntimeError) as error:
+  except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
     if f.traceback:
       raise
-    text = " ".join(str(error).split())
+    several = isinstance(error, ListedDataError)
+    text = str(error) if several else " ".join(str(error).split())
     sys.stderr.write(f"error: {text} (--traceback shows where)\n")
     return 1
 

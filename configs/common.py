@@ -83,6 +83,7 @@ def options(factory: Callable[..., Any], skip: tuple[str, ...] = ()) -> dict:
     if p.default is None:
       union = typing.get_args(hints[name])
       kind = next(t for t in union if t is not types.NoneType)
+      kind = typing.get_origin(kind) or kind
       found[name] = config_dict.placeholder(kind)
     elif p.default is not inspect.Parameter.empty:
       found[name] = p.default

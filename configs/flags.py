@@ -14,8 +14,10 @@ from ml_collections import ConfigDict
 
 from configs.common import SHORT, Config
 from configs.recipes import RECIPES
+from dmg_jax import build
 
 FLAGS = ["config", "mode", "quiet", "traceback", "workdir"]
+_OF_RECIPE = ("recipe", "variant", "method.name", "fusion.name")
 _OVERRIDE = re.compile(r"^--?(?:no)?config\.([^=]+)")
 
 
@@ -103,6 +105,15 @@ def _check_fields(argv: list[str], config: Config) -> None:
     if match and match[1] not in fields:
       near = _near(match[1], fields)
       raise UsageError(f"unknown field config.{match[1]}{near}")
+    if match and match[1] in _OF_RECIPE:
+      value = word.partition("=")[2]
+      fusion = match[1] == "fusion.name"
+      near = _near(value, build.known("fusion") if fusion else list(RECIPES))
+      how = f"{config.recipe},fusion=" if fusion else ":"
+      raise UsageError(
+        f"config.{match[1]} brings options along and is set behind the config "
+        f"file's colon, as {how}NAME; {value!r} was given{near}"
+      )
 
 
 def _fields(config: Config, path: str = "") -> Iterable[str]:
@@ -114,7 +125,8 @@ def _fields(config: Config, path: str = "") -> Iterable[str]:
       yield f"{path}{key}"
 
 
-def _near(name: str, choices: list[str]) -> str:
+def _near(name: str, choices: Iterable[str]) -> str:
+  choices = list(choices)
   near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
   hint = f"; did you mean {near[0]!r}?" if near else ""
   return f"{hint} (choose from {', '.join(choices)})"

@@ -88,6 +88,11 @@ RECIPES = {
   "reconboost": Recipe("boost", "reconboost", {}, "official code, CREMA-D"),
   "relearning": Recipe("concat", "relearning", {}, "official code"),
   "valuation": Recipe("concat", "valuation", {}, "official, sample level"),
+  "aug": Recipe("aug", "aug", {}, "official code; boosters trained"),
+  "bss": Recipe("own_heads", "bss", {}, "official, learning-based"),
+  "bss_heuristic": Recipe(
+    "own_heads", "bss", {"scheduler": "heuristic"}, "official, heuristic"
+  ),
   "valuation_modality": Recipe(
     "concat", "valuation", {"level": "modality"}, "official, modality level"
   ),

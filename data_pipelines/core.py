@@ -50,8 +50,8 @@ class ModalitySpec:
 
   Attributes:
     kind: one of ``KINDS``.
-    shape: of one sample: image [h w c], text [t].
-    dtype: image ``uint8`` (0 to 255), text ``int32`` word numbers.
+    shape: of one sample: image [h w c], video [t h w c], text [t].
+    dtype: image, video ``uint8``, text ``int32`` word numbers.
     vocab_size: text only: number of different word numbers, special ones too.
   """
 

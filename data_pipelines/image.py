@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import io
 import math
+import os
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data_pipelines.core import Augment
 
@@ -23,7 +24,33 @@ def decode(
   transparent.
   """
   with Image.open(io.BytesIO(data)) as picture:
-    picture = _opaque(picture, fill)
+    return square(_opaque(picture, fill), size, fill)
+
+
+def read(path: str | os.PathLike, size: int) -> np.ndarray:
+  """A picture's file to RGB, [``size``, ``size``, 3], as ``decode`` does.
+
+  A photograph is turned upright as its camera says; 16 bits become 8.
+
+  Raises:
+    ValueError: numbers that are no brightness.
+    OSError: the file is absent or no picture (decoders raise others, too).
+  """
+  with Image.open(path) as picture:
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in ("I", "F"):
+      raise ValueError(
+        f"pixels of mode {upright.mode}: convert the picture to 8 bits"
+      )
+    if upright.mode.startswith("I;16"):
+      upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
+    return square(_opaque(upright, WHITE), size)
+
+
+def square(
+  picture: Image.Image, size: int, fill: tuple[int, int, int] = WHITE
+) -> np.ndarray:
+  """An RGB picture to [``size``, ``size``, 3]; the rest is ``fill``."""
   scale = size / max(picture.size)
   width, height = (max(1, round(side * scale)) for side in picture.size)
   if (width, height) != picture.size:
@@ -47,6 +74,11 @@ def _opaque(picture: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
     behind = Image.new("RGBA", picture.size, (*fill, 255))
     picture = Image.alpha_composite(behind, picture.convert("RGBA"))
   return picture.convert("RGB")
+
+
+def mirror(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
+  """Every second picture [h w c] or video [t h w c], left to right."""
+  return array[..., ::-1, :] if rng.random() < 0.5 else array
 
 
 def augmentation(

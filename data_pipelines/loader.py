@@ -64,6 +64,7 @@ class Loader:
     if len(self._source) == 0:
       raise ValueError(f"split {split!r} of {dataset.spec.name!r} is empty")
     self._augment = dataset.augment if augment else {}
+    self._seed = seed
     self._samples = self._endless(seed, shuffle)
 
   @property
@@ -91,6 +92,45 @@ class Loader:
     """
     self._check_size()
     return _ahead(range(start_step, sys.maxsize), self.batch)
+
+  def ordered(
+    self, order: np.ndarray, epoch: int, first: int = 0
+  ) -> grain.DatasetIterator[Batch]:
+    """The batches of an epoch in a given order, from batch ``first`` on.
+
+    Args:
+      order: positions in the split, at least as many as an epoch takes.
+      epoch: its number; augmentation depends on it, the seed and the place.
+      first: the first batch wanted.
+
+    Raises:
+      ValueError: the order is too short or names a sample that is not there.
+    """
+    self._check_size()
+    need = self.steps_per_epoch * self._batch_size
+    order = np.asarray(order)[:need]
+    known = (order >= 0) & (order < len(self._source))
+    if len(order) < need or not known.all():
+      raise ValueError(
+        f"an epoch of split {self._split!r} takes {need} positions below "
+        f"{len(self._source)}, got {len(order)}"
+      )
+
+    def make(number: int) -> Batch:
+      start = number * self._batch_size + self._first
+      places = range(start, start + self._local)
+      return self._stack(
+        [self._placed(int(order[p]), epoch, p) for p in places], self._local
+      )
+
+    return _ahead(range(first, self.steps_per_epoch), make)
+
+  def _placed(self, index: int, epoch: int, place: int) -> Sample:
+    sample = self._sample(index)
+    if not self._augment:
+      return sample
+    rng = np.random.default_rng([self._seed, epoch, place])
+    return self._augmented(sample, rng)
 
   def padded(self) -> Iterator[Batch]:
     """One pass in the split's order, nothing augmented, for evaluation.

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -15,6 +16,18 @@ T = TypeVar("T")
 
 class DataError(RuntimeError):
   """Data on disk that cannot be used; the message names folder and fix."""
+
+
+class ListedDataError(DataError):
+  """Several things that are wrong with data: a line each."""
+
+
+def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
+  """Different names, as numbers if all of them are whole ones."""
+  names = set(names)
+  if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in names):
+    return tuple(sorted(names, key=lambda name: (int(name), name)))
+  return tuple(sorted(names))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +40,7 @@ class Report:
     counts: {split: {class: samples}}.
     problems: one sentence each; empty if all is as expected.
     versions: {package or source: version} that the data were made from.
+    notes: one sentence each: what was done that is no problem, but not asked.
   """
 
   name: str
@@ -34,14 +48,15 @@ class Report:
   counts: dict[str, dict[str, int]]
   problems: tuple[str, ...] = ()
   versions: dict[str, str] = dataclasses.field(default_factory=dict)
+  notes: tuple[str, ...] = ()
 
   @property
   def classes(self) -> tuple[str, ...]:
     """All class names, sorted."""
-    return tuple(sorted({c for n in self.counts.values() for c in n}))
+    return sorted_classes(c for n in self.counts.values() for c in n)
 
   def lines(self) -> list[str]:
-    """A plain-text table of the counts, then the problems."""
+    """A plain-text table of the counts, then notes and problems."""
     width = max(map(len, [*self.classes, "total"]))
     rows: list[tuple[str, list[Any]]] = [("", [*self.counts, "total"])]
     for c in self.classes:
@@ -56,7 +71,9 @@ class Report:
     ]
     problems = [f"problem: {p}" for p in self.problems] or ["no problems"]
     head = f"{self.name} in {self.folder}"
-    return [f"{head} ({made_from})" if made_from else head, *table, *problems]
+    notes = [f"note: {n}" for n in self.notes]
+    head = f"{head} ({made_from})" if made_from else head
+    return [head, *table, *notes, *problems]
 
   def summary(self) -> str:
     """``lines`` as one text."""
@@ -81,6 +98,7 @@ class Report:
       known = {f.name for f in dataclasses.fields(cls)} - {"folder"}
       data = {k: v for k, v in data.items() if k in known}
       data["problems"] = tuple(data["problems"])
+      data["notes"] = tuple(data.get("notes", ()))
       return cls(folder=str(folder), **data)
     except (OSError, ValueError, KeyError, TypeError) as error:
       raise DataError(damaged(folder, f"{FILE}: {error}")) from error

@@ -61,24 +61,11 @@ def check(config: Config) -> Method:
     raise build.unknown("optimiser", config.optimiser.name, optim.OPTIMISERS)
   if config.optimiser.schedule not in optim.SCHEDULES:
     raise build.unknown("schedule", config.optimiser.schedule, optim.SCHEDULES)
-  _check_fusion(config)
+  build.make_fusion(num_classes=2, **config.fusion.to_dict())
   for modality, options in config.encoders.items():
     _check_encoder(modality, options)
   evaluate.check_names(tuple(config.encoders))
   return build.make_method(**config.method.to_dict())
-
-
-def _check_fusion(config: Config) -> None:
-  try:
-    build.make_fusion(num_classes=2, **config.fusion.to_dict())
-  except ValueError as error:
-    if "option of fusion" not in str(error):
-      raise
-    name = config.fusion.name
-    raise ValueError(
-      f"{error}. A fusion comes with its options as "
-      f"{config.recipe},fusion={name}"
-    ) from error
 
 
 def _check_range(path, value, low, high, excluded=None) -> None:
@@ -163,6 +150,7 @@ def assemble(config: Config) -> Setup:
   method = check(config)
   dataset = load(config, method)
   spec = dataset.spec
+  evaluate.check_names(tuple(spec.modalities))
   _check_batches(config, method, spec)
   model = build.make_classifier(
     {m: _encoder(config, m, spec.modalities[m]) for m in spec.modalities},
@@ -220,13 +208,23 @@ def load(config: Config, method: Method) -> core.Dataset:
   return core.build(name, folder, options, modalities=method.modalities)
 
 
+def encoder_options(config: Config, modality: str, kind: str) -> Config:
+  """The encoder of a modality: named like it, else like its kind.
+
+  Raises:
+    ValueError: the config has neither.
+  """
+  for key in (modality, kind):
+    if key in config.encoders:
+      return config.encoders[key]
+  raise ValueError(
+    f"no encoder for modality {modality!r} or its kind {kind!r}: the config "
+    f"has encoders for {', '.join(config.encoders)}"
+  )
+
+
 def _encoder(config, modality, spec):
-  if modality not in config.encoders:
-    raise ValueError(
-      f"no encoder for modality {modality!r}: the config has encoders for "
-      + ", ".join(config.encoders)
-    )
-  options = config.encoders[modality].to_dict()
+  options = encoder_options(config, modality, spec.kind).to_dict()
   return _with_vocabulary(options, spec.vocab_size)
 
 

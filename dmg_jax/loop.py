@@ -152,6 +152,7 @@ class Trainer:
       state = steps.between_epochs(
         self.setup.problem, self.setup.method, state, self.data, epoch
       )
+    stream = self._ordered(state, step) or stream
     pending: tuple[int, Metrics] | None = None
     for done in range(step + 1, (epoch + 1) * self.per_epoch + 1):
       batch = next(stream)
@@ -169,6 +170,18 @@ class Trainer:
           return state
     self._record(pending, last=True)
     return self._end_epoch(state, epoch)
+
+  def _ordered(self, state, step):
+    """The rest of the epoch in the method's own order, if it has one."""
+    epoch, within = divmod(step, self.per_epoch)
+    order = steps.order(
+      self.setup.problem,
+      self.setup.method,
+      state,
+      self.setup.config.seed,
+      epoch,
+    )
+    return None if order is None else self.loader.ordered(order, epoch, within)
 
   def _save_here(self, step: int, stop: Stop) -> bool:
     """In mid-epoch only: the end of an epoch is saved with its metrics."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import PyTree
 
@@ -22,7 +23,7 @@ from dmg_jax.types import (
 )
 
 # Independent streams of randomness, all functions of (seed, step).
-_INIT, _STEP, _OUTER = range(3)
+_INIT, _STEP, _OUTER, _ORDER = range(4)
 
 
 def _key(seed: int, stream: int) -> jax.Array:
@@ -49,6 +50,16 @@ def between_epochs(
 ) -> TrainState:
   """The method's hook; what comes back is ready for ``make_train_step``."""
   return _separate(method.between_epochs(problem, state, data, epoch))
+
+
+def order(
+  problem: Problem, method: Method, state: TrainState, seed: int, epoch: int
+) -> np.ndarray | None:
+  """The method's order of an epoch's samples, ``None`` if it has none."""
+  if method.order is None:
+    return None
+  key = jax.random.fold_in(_key(seed, _ORDER), epoch)
+  return np.asarray(method.order(problem, state.method, key, epoch))
 
 
 def _separate(state: TrainState) -> TrainState:

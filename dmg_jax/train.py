@@ -109,7 +109,8 @@ def _over_runs(statistic, values: list[Any]) -> Any:
     return {
       key: _over_runs(statistic, [v[key] for v in values]) for key in values[0]
     }
-  return float(statistic(np.asarray(values)))
+  # JSON has no NaN: it was written as a word.
+  return float(statistic(np.asarray([float(v) for v in values])))
 
 
 def _run_seed(config, workdir, console, files):
@@ -185,7 +186,10 @@ def describe(
     "dataset": spec.name,
     "classes": len(spec.classes),
     "splits": dict(spec.sizes),
-    "encoders": {m: config.encoders[m].name for m in spec.modalities},
+    "encoders": {
+      m: assemble.encoder_options(config, m, s.kind).name
+      for m, s in spec.modalities.items()
+    },
     "parameters": setup.parameters,
     "epochs": epochs,
     "batch_size": config.train.batch_size,

@@ -258,6 +258,9 @@ class Method:
     inner_iters: steps between two outer steps; ``None`` is one epoch.
     outer_split: the split that the outer batch is drawn from.
     modalities: the modalities the model is built with; ``None`` is all.
+    order: ``(problem, method state, key, epoch) -> int [n]``, the samples of
+      an epoch in their order, n of at least the training split's size; must
+      depend on what steps leave alone. ``None`` shuffles.
     length: ``(epochs, number of modalities) -> epochs`` that a run of so many
       takes, phases before the last included (teachers, probes).
     ready: ``method_state -> bool``, whether the weights are the classifier's,
@@ -275,6 +278,7 @@ class Method:
   inner_iters: int | None = None
   outer_split: str = "outer"
   modalities: tuple[str, ...] | None = None
+  order: Callable[[Problem, PyTree, PRNGKeyArray, int], Any] | None = None
   length: Callable[[int, int], int] = _same_length
   ready: Callable[[PyTree], bool] = _ready
 

@@ -20,3 +20,21 @@ def optimised():
   jax.config.update("jax_disable_most_optimizations", False)
   yield
   jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+  """A folder that holds the prepared OpenMoji; not to be changed."""
+  from data_pipelines import core
+
+  folder = tmp_path_factory.mktemp("data")
+  core.prepare("openmoji", folder, {})
+  return folder
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+  """A manifest of three modalities; not to be changed."""
+  import helpers
+
+  return helpers.write_manifest(tmp_path_factory.mktemp("three"), 80)

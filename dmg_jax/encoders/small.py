@@ -117,11 +117,11 @@ class WordBag(nn.Module):
   @nn.compact
   def __call__(
     self,
-    x: Int[Array, "b t"] | Float[Array, "b d"],
+    x: Int[Array, "b t"] | Float[Array, "b _"],
     train: bool,
     first: int = 0,
     last: int | None = None,
-  ) -> Float[Array, "b d"]:
+  ) -> Float[Array, "b _"]:
     last = 3 if last is None else last
     if first == 0:
       words = nn.Embed(self.vocab_size, self.width)(x)

@@ -45,6 +45,6 @@ class Fusion(nn.Module):
     hidden = nn.Dense(self.hidden, kernel_init=init, name="hidden")
     head = nn.Dense(self.num_classes, kernel_init=init, name="head")
     unimodal = {m: head(nn.relu(hidden(z))) for m, z in features.items()}
-    scale = self.param("scale", nn.initializers.ones, ())
     total = jnp.stack(list(unimodal.values())).sum(axis=0)
+    scale = self.param("scale", nn.initializers.ones, (), total.dtype)
     return Fused(scale * total, unimodal, {"scale": scale})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from dmg_jax.types import (
   Outputs,
   Params,
   Problem,
+  TrainState,
 )
 
 Loss = Callable[[Outputs, Batch, Any], tuple[jax.Array, Metrics]]
@@ -44,23 +45,64 @@ def from_modulation(loss: Loss, modulate: Modulate, **hooks: Any) -> Method:
   def step(problem, state, batch, key, apply):
     k_forward, k_modulate = jax.random.split(key)
 
-    def total(params):
-      outputs, stats = problem.forward(
-        params, state.stats, batch.inputs, k_forward, True
-      )
-      value, terms = loss(outputs, batch, state.method)
-      return value, (outputs, stats, terms)
+    def total(outputs, params):
+      del params
+      return loss(outputs, batch, state.method)
 
-    (value, (outputs, stats, terms)), grads = jax.value_and_grad(
-      total, has_aux=True
-    )(state.params)
+    done = differentiate(total, problem, state, batch, k_forward)
     grads, mstate, extra = modulate(
-      problem, grads, outputs, batch, state.method, k_modulate
+      problem, done.grads, done.outputs, batch, state.method, k_modulate
     )
-    state = apply(state.replace(stats=stats, method=mstate), grads)
-    return state, {"loss": value, **terms, **extra}
+    state = apply(done.state.replace(method=mstate), grads)
+    return state, {**done.metrics, **extra}
 
   return Method(step=step, **hooks)
+
+
+class Pass(NamedTuple):
+  """A training pass: what came out, its gradient, the state it leaves.
+
+  Attributes:
+    outputs: of the forward pass.
+    grads: of the loss, like the weights.
+    metrics: ``{"loss": value, **terms}``.
+    state: the state with the new batch statistics.
+  """
+
+  outputs: Outputs
+  grads: Params
+  metrics: dict[str, jax.Array]
+  state: TrainState
+
+
+def differentiate(
+  loss: Callable[..., tuple[Any, Any]],
+  problem: Problem,
+  state: TrainState,
+  batch: Batch,
+  key: Any,
+) -> Pass:
+  """One forward and backward pass in training mode.
+
+  Args:
+    loss: ``(outputs, params) -> (scalar, {term: scalar})``; the weights are
+      there for passes of its own.
+    problem, state, batch: as in ``Method.step``.
+    key: of the forward pass.
+  """
+
+  def total(params):
+    outputs, stats = problem.forward(
+      params, state.stats, batch.inputs, key, True
+    )
+    value, terms = loss(outputs, params)
+    return value, (outputs, stats, terms)
+
+  (value, (outputs, stats, terms)), grads = jax.value_and_grad(
+    total, has_aux=True
+  )(state.params)
+  metrics = {"loss": value, **terms}
+  return Pass(outputs, grads, metrics, state.replace(stats=stats))
 
 
 def _identity(problem: Problem, grads, outputs, batch, mstate, key):

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from dmg_jax.methods import _terms
+from dmg_jax.methods._adapters import differentiate
 from dmg_jax.types import SHARED, Apply, Batch, Problem, TrainState
 
 
@@ -30,13 +31,12 @@ def plain_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """Cross-entropy of the fused logits, the update scaled by ``scale``."""
 
-  def total(params):
-    outputs, stats = problem.forward(
-      params, state.stats, batch.inputs, key, True
-    )
-    return _terms.cross_entropy(outputs.logits, batch), stats
+  def loss(outputs, params):
+    del params
+    value = _terms.cross_entropy(outputs.logits, batch)
+    return value, {"cls": value}
 
-  (value, stats), grads = jax.value_and_grad(total, has_aux=True)(state.params)
-  state = apply(state.replace(stats=stats), grads, scale)
+  done = differentiate(loss, problem, state, batch, key)
+  state = apply(done.state, done.grads, scale)
   rates = {f"rate_{o}": f for o, f in scale.items() if o in problem.modalities}
-  return state, {"loss": value, "cls": value, **rates}
+  return state, {**done.metrics, **rates}

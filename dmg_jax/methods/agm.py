@@ -19,9 +19,11 @@ Adaptive Gradient Modulation", ICCV 2023, eqs. 4-12. Official:
 lihong2303/AGM_ICCV2023, whose ablated passes run in evaluation mode and carry
 gradients; so do these.
 
-Deviation 1: the official clip (global norm to 1 where an entry of the head's
-gradient exceeds 1) is ``clip=True``; it is off by default, as it is no part of
-the paper and acts at any α.
+Deviations:
+1. The official clip (global norm to 1 where an entry of the head's gradient
+   exceeds 1) is ``clip=True``; it is off by default, as it is no part of the
+   paper and acts at any α.
+2. After epoch ``end`` κ is 1 again; the official code keeps the last κ.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from flax import struct
 
 from dmg_jax import losses, trees
 from dmg_jax.methods import _terms
-from dmg_jax.methods._adapters import check_range, scalar
+from dmg_jax.methods._adapters import check_range, differentiate, scalar
 from dmg_jax.types import Card, Leaf, Method
 
 CARD = Card(
@@ -62,28 +64,23 @@ def make(
   clip: see deviation 1.
   """
   check_range("alpha", alpha, 0, 1e3)
+  check_range("start", start, 0, 1e9)
 
   def step(problem, state, batch, key, apply):
-    def total(params):
-      outputs, stats = problem.forward(
-        params, state.stats, batch.inputs, key, True
-      )
+    def loss(outputs, params):
       mu = shapley(subsets(problem, params, state.stats, batch, outputs))
       s = {m: floored(v, batch) for m, v in mu.items()}
       kappa = coefficients(s, state.method, alpha)
       each = {m: k * mu[m] + sg((1 - k) * mu[m]) for m, k in kappa.items()}
       value = _terms.cross_entropy(_terms.total(each), batch)
-      return value, (stats, s, kappa)
+      terms = {**_terms.named("kappa", kappa), **_terms.named("score", s)}
+      return value, {"cls": value, **terms}
 
-    (value, (stats, s, kappa)), grads = jax.value_and_grad(total, has_aux=True)(
-      state.params
-    )
-    if clip:
-      grads = clipped(problem, grads)
+    done = differentiate(loss, problem, state, batch, key)
+    grads = clipped(problem, done.grads) if clip else done.grads
+    s = {m: done.metrics[f"score_{m}"] for m in problem.modalities}
     mstate = remember(state.method, s)
-    state = apply(state.replace(stats=stats, method=mstate), grads)
-    metrics = {**_terms.named("kappa", kappa), **_terms.named("score", s)}
-    return state, {"loss": value, "cls": value, **metrics}
+    return apply(done.state.replace(method=mstate), grads), done.metrics
 
   def init(problem, state, key):
     del state, key

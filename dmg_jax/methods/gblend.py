@@ -20,12 +20,11 @@ BalanceBenchmark has sums over loaders of different length, and the test set.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
 from dmg_jax.methods import _epochs, _phases, _terms
-from dmg_jax.methods._adapters import check_range
+from dmg_jax.methods._adapters import check_range, differentiate
 from dmg_jax.types import Card, Leaf, Method
 
 CARD = Card(
@@ -136,23 +135,17 @@ def make(
 def step(problem, state, batch, key, apply):
   """One step on the weighted losses; a probe has weight one on its branch."""
 
-  def total(params):
-    outputs, stats = problem.forward(
-      params, state.stats, batch.inputs, key, True
-    )
+  def loss(outputs, params):
+    del params
     each = _terms.own(outputs, batch)
     each[FUSED] = _terms.cross_entropy(outputs.logits, batch)
     value = sum(w * each[k] for k, w in state.method.weights.items())
-    return value, (stats, each)
+    return value, _terms.named("cls", each)
 
-  (value, (stats, each)), grads = jax.value_and_grad(total, has_aux=True)(
-    state.params
-  )
-  apply = _phases.since(apply, state.method.begin)
-  metrics = _terms.named("cls", each)
-  metrics |= _terms.named("weight", state.method.weights)
-  state = apply(state.replace(stats=stats), grads)
-  return state, {"loss": value, **metrics}
+  done = differentiate(loss, problem, state, batch, key)
+  state = _phases.since(apply, state.method.begin)(done.state, done.grads)
+  weights = _terms.named("weight", state.method.weights)
+  return state, {**done.metrics, **weights}
 
 
 def named(names, values):

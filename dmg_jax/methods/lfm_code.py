@@ -94,8 +94,8 @@ def objective(outputs, batch, mstate):
   cls = _terms.cross_entropy(outputs.logits, batch)
   apart = losses.over_pairs(losses.divergence, outputs.unimodal, batch.mask)
   alpha = mstate.alpha
-  value = 2 * ((1 - alpha) * cls + alpha * apart)
-  return value, {"cls": cls, "matching": apart, "alpha": alpha}
+  mixed = (1 - alpha) * cls + alpha * apart
+  return 2 * mixed, {"cls": cls, "matching": apart, "alpha": alpha}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))

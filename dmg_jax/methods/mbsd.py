@@ -14,11 +14,13 @@ WSDM 2023, as in GeWu-Lab/BalanceBenchmark.
 Deviations (``faithful=True`` is the toolkit's code):
 1. The toolkit hands a probability to a KL that wants its logarithm, which makes
    it the ``p_t[y] (log p_t[y] - p_s[y])`` of the true class alone.
-2. Its second term is on logits, and the stronger side learns from the weaker.
+2. Its second term is on logits (with three modalities on probabilities), and w
+   and p_s have a gradient, so the stronger side learns from the weaker.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
@@ -43,12 +45,13 @@ def make(*, weight: float = 1.0, faithful: bool = False) -> Method:
   faithful: the toolkit's terms, see the deviations.
   """
   check_range("weight", weight, 0, 1e6)
-  pair = toolkit if faithful else distil
 
   def loss(outputs, batch, method_state):
     del method_state
     cls, terms = classification(outputs, batch)
     own = _terms.own(outputs, batch)
+    theirs = functools.partial(toolkit, on_logits=len(own) == 2)
+    pair = theirs if faithful else distil
     pairs = [
       losses.masked_mean(pair(a, b, batch.labels), batch.mask)
       for a, b in itertools.combinations(outputs.unimodal.values(), 2)
@@ -79,11 +82,14 @@ def distil(a: jax.Array, b: jax.Array, labels: jax.Array) -> jax.Array:
   return w * (kl + ((p_s - p_w) ** 2).mean(axis=-1))
 
 
-def toolkit(a: jax.Array, b: jax.Array, labels: jax.Array) -> jax.Array:
-  """The same as the toolkit computes it for two modalities."""
-  w, _ = _weights(a, b, labels)
-  rows = jnp.arange(labels.size)
-  one = jax.nn.softmax(a)[rows, labels]
-  two = jax.nn.softmax(b)[rows, labels]
+def toolkit(
+  a: jax.Array, b: jax.Array, labels: jax.Array, on_logits: bool = True
+) -> jax.Array:
+  """The same as the toolkit computes it, all of it with a gradient."""
+  right, _ = _weights(a, b, labels)
+  rows, p, q = jnp.arange(labels.size), jax.nn.softmax(a), jax.nn.softmax(b)
+  one, two = p[rows, labels], q[rows, labels]
   strong, weak = jnp.maximum(one, two), jnp.minimum(one, two)
-  return w * (((a - b) ** 2).mean(axis=-1) + weak * (jnp.log(weak) - strong))
+  w = jnp.where(right > 0, strong - weak, 0.0)
+  apart = a - b if on_logits else p - q
+  return w * ((apart**2).mean(axis=-1) + weak * (jnp.log(weak) - strong))

@@ -118,10 +118,10 @@ def _init(problem, state, key):
     )
     if o == SHARED and p.ndim == 2
   ]
-  if len(head) != 1:
+  if len(head) != 1 or "shared head" not in problem.readout:
     raise ValueError(
-      "mla needs one linear head shared by all modalities: use the fusion "
-      "shared_head (--config.fusion.name=shared_head)"
+      "mla needs a fusion with one linear head shared by all modalities: use "
+      "fusion=shared_head"
     )
   d, dtype = head[0].shape[0], head[0].dtype
   zero = jnp.zeros((), jnp.int32)
@@ -143,7 +143,8 @@ def _remember(state, z, batch, modalities, projection):
   """``P`` after the features of this turn."""
   memory = state.method
   batch_of_epoch = (memory.substeps // modalities) % memory.batches
-  progress = batch_of_epoch / memory.batches
+  wide = jnp.promote_types(z.dtype, jnp.float32)
+  progress = batch_of_epoch.astype(wide) / memory.batches
   lam = jnp.power(0.1, 1 + progress).astype(z.dtype)
   weight = batch.mask.astype(z.dtype)
   r = (z * weight[:, None]).sum(axis=0) / jnp.maximum(weight.sum(), 1)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from dmg_jax.methods import _epochs, _phases, _terms
-from dmg_jax.methods._adapters import check_range, scalar
+from dmg_jax.methods._adapters import check_range, differentiate, scalar
 from dmg_jax.methods._rates import own_scale
 from dmg_jax.types import Card, Leaf, Method
 
@@ -117,21 +117,16 @@ def make(
   def step(problem, state, batch, key, apply):
     active = state.method.active
 
-    def total(params):
-      outputs, stats = problem.forward(
-        params, state.stats, batch.inputs, key, True
-      )
+    def loss(outputs, params):
+      del params
       cls = _terms.cross_entropy(outputs.logits, batch)
       own = _terms.own(outputs, batch)
       value = cls + unimodal_weight * sum(active[m] * v for m, v in own.items())
-      return value, (stats, {"cls": cls, **_terms.named("cls", own)})
+      return value, {"cls": cls, **_terms.named("cls", own)}
 
-    (value, (stats, terms)), grads = jax.value_and_grad(total, has_aux=True)(
-      state.params
-    )
+    done = differentiate(loss, problem, state, batch, key)
     some = jnp.stack(list(active.values())).max()
-    scale = own_scale(problem, active, shared=some)
-    state = apply(state.replace(stats=stats), grads, scale)
-    return state, {"loss": value, **terms, **_terms.named("active", active)}
+    state = apply(done.state, done.grads, own_scale(problem, active, some))
+    return state, {**done.metrics, **_terms.named("active", active)}
 
   return Method(step=step, init=init, between_epochs=between_epochs)

@@ -22,6 +22,7 @@ Deviations:
    ``faithful=True`` is the official rule.
 2. M > 2: the official code has two modalities; here ρ_m compares with the mean
    of the others and every modality with ρ_m > 1 is damped.
+3. At ρ_m = 1 exactly nobody is damped, there it is the audio.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def make(
   faithful: the official rule, see deviation 1.
   """
   check_range("alpha", alpha, 0, 1e3)
+  check_range("start", start, 0, 1e9)
   ndims = (4,) if faithful else range(2, 9)
 
   def modulate(problem, grads, outputs, batch, active, key):

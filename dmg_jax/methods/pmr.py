@@ -75,6 +75,7 @@ def make(
   faithful: see deviation 1.
   """
   check_range("alpha", alpha, 0, 1e6)
+  check_range("start", start, 0, 1e9)
   check_range("entropy", entropy, 0, 1e6)
   check_range("momentum", momentum, 0, 0.999999)
   check_range("fraction", fraction, 1e-6, 1)

@@ -28,8 +28,8 @@ from flax import struct
 
 from dmg_jax import losses
 from dmg_jax.methods import _needs, _phases, _terms
-from dmg_jax.methods._adapters import check_range, scalar
-from dmg_jax.types import Card, Leaf, Method
+from dmg_jax.methods._adapters import check_range, differentiate, scalar
+from dmg_jax.types import SHARED, Card, Leaf, Method
 
 CARD = Card(
   "phases",
@@ -72,10 +72,8 @@ def make(
     memory, names = state.method, problem.modalities
     here = {m: memory.turn == i for i, m in enumerate(names)}
 
-    def total(params):
-      outputs, stats = problem.forward(
-        params, state.stats, batch.inputs, key, True
-      )
+    def loss(outputs, params):
+      del params
       own = boosts(outputs, batch, first, second)
       agree = agreements(outputs, batch, faithful)
       boost = sum(
@@ -84,19 +82,17 @@ def make(
       )
       cls = _terms.cross_entropy(outputs.logits, batch)
       value = jnp.where(memory.joint > 0, cls, boost)
-      return value, (stats, {"cls": cls, "boost": boost})
+      return value, {"cls": cls, "boost": boost}
 
-    (value, (stats, terms)), grads = jax.value_and_grad(total, has_aux=True)(
-      state.params
-    )
+    done = differentiate(loss, problem, state, batch, key)
     scale = {
       o: jnp.maximum(memory.joint, here[o].astype(jnp.float32))
       if o in here
       else 1.0
       for o in set(jax.tree.leaves(problem.owner))
     }
-    moved = apply(state.replace(stats=stats), grads, scale)
-    return scale_held(moved, state, memory.joint), {"loss": value, **terms}
+    moved = apply(done.state, done.grads, scale)
+    return scale_held(problem, moved, state, memory.joint), done.metrics
 
   def init(problem, state, key):
     del key
@@ -120,13 +116,15 @@ def make(
   return Method(step=step, init=init, between_epochs=between_epochs)
 
 
-def scale_held(moved, state, joint):
+def scale_held(problem, moved, state, joint):
   """``moved`` with the λ_b of before in phase 1, whatever the weight decay."""
-  new, old = moved.params["fusion"], state.params["fusion"]["scale"]
-  held = jnp.where(joint > 0, new["scale"], old)
-  return moved.replace(
-    params={**moved.params, "fusion": {**new, "scale": held}}
-  )
+
+  def keep(new, old, owner):
+    is_scale = owner == SHARED and new.ndim == 0
+    return jnp.where(joint > 0, new, old) if is_scale else new
+
+  params = jax.tree.map(keep, moved.params, state.params, problem.owner)
+  return moved.replace(params=params)
 
 
 def boosts(outputs, batch, first, second):

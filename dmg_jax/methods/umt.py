@@ -24,7 +24,7 @@ from flax import struct
 
 from dmg_jax import losses
 from dmg_jax.methods import _needs, _phases, _terms
-from dmg_jax.methods._adapters import check_range, scalar
+from dmg_jax.methods._adapters import check_range, differentiate, scalar
 from dmg_jax.types import Card, Leaf, Method
 
 CARD = Card(
@@ -57,22 +57,18 @@ def make(*, weight: float = 10.0, teacher_epochs: int | None = None) -> Method:
     seen, _ = problem.forward(*memory.other, batch.inputs, None, False)
     teacher = jax.lax.stop_gradient(seen.features)
 
-    def total(params):
-      outputs, stats = problem.forward(
-        params, state.stats, batch.inputs, key, True
-      )
+    def loss(outputs, params):
+      del params
       cls = _terms.cross_entropy(outputs.logits, batch)
       own = _terms.own(outputs, batch)
       far = distances(outputs.features, teacher, batch.mask)
       second = cls + weight * _terms.total(far)
       value = jnp.where(memory.distil > 0, second, _terms.total(own))
-      return value, (stats, {"cls": cls, **_terms.named("distil", far)})
+      return value, {"cls": cls, **_terms.named("distil", far)}
 
-    (value, (stats, terms)), grads = jax.value_and_grad(total, has_aux=True)(
-      state.params
-    )
+    done = differentiate(loss, problem, state, batch, key)
     apply = _phases.since(apply, memory.begin)
-    return apply(state.replace(stats=stats), grads), {"loss": value, **terms}
+    return apply(done.state, done.grads), done.metrics
 
   def init(problem, state, key):
     del key

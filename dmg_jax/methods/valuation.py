@@ -18,7 +18,8 @@ GeWu-Lab/Valuate-and-Enhance-Multimodal-Cooperation.
 Deviations:
 1. Copies stand in the same batch as their sample, there they lengthen the
    epoch: the same mean gradient over an epoch, in batches of fixed shape.
-2. The mean φ̄ is over all samples, there over a random fifth.
+2. The mean φ̄ is over all samples, there over a random fifth, and the number of
+   copies is rounded down there. Its shares by tanh and square are not here.
 3. M > 2 takes Shapley values of the same v; any number of modalities.
 """
 
@@ -33,7 +34,7 @@ from flax import struct
 
 from dmg_jax import losses
 from dmg_jax.methods import _epochs, _terms
-from dmg_jax.methods._adapters import check_range
+from dmg_jax.methods._adapters import check_range, differentiate
 from dmg_jax.methods.agm import shapley
 from dmg_jax.types import Card, Leaf, Method
 
@@ -72,10 +73,7 @@ def make(
     k_forward, k_copies = jax.random.split(key)
     copies = drawn(state.method.copies, batch, k_copies)
 
-    def total(params):
-      outputs, stats = problem.forward(
-        params, state.stats, batch.inputs, k_forward, True
-      )
+    def loss(outputs, params):
       each = losses.cross_entropy(outputs.logits, batch.labels) * batch.mask
       value, count = each.sum(), batch.mask.sum()
       for m, number in copies.items():
@@ -84,14 +82,12 @@ def make(
         each = losses.cross_entropy(fused.logits, batch.labels)
         value = value + (each * number).sum()
         count = count + number.sum()
-      return value / jnp.maximum(count, 1.0), stats
+      return value / jnp.maximum(count, 1.0), {}
 
-    (value, stats), grads = jax.value_and_grad(total, has_aux=True)(
-      state.params
-    )
-    state = apply(state.replace(stats=stats), grads)
+    done = differentiate(loss, problem, state, batch, k_forward)
+    state = apply(done.state, done.grads)
     mean = {m: c.sum() / batch.mask.sum() for m, c in copies.items()}
-    return state, {"loss": value, **_terms.named("copies", mean)}
+    return state, {**done.metrics, **_terms.named("copies", mean)}
 
   def init(problem, state, key):
     del state, key

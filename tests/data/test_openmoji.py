@@ -30,6 +30,11 @@ def rows(data_dir):
   }
 
 
+@pytest.fixture(scope="module")
+def openmoji(data_dir):
+  return core.build("openmoji", data_dir, {})
+
+
 def test_counts(data_dir, openmoji):
   report = core.prepare("openmoji", data_dir, {})
   assert report.problems == ()

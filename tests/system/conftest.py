@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 import launch
 from configs import openmoji
-from data_pipelines import core
 from dmg_jax import assemble, loop, sharding, steps, train
 from dmg_jax.logging import Console
 
@@ -27,14 +26,6 @@ TINY = {
   "encoders.text.width": 8,
   "train.epochs": 2,
 }
-
-
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-  """A folder that holds the prepared data; not to be changed."""
-  folder = tmp_path_factory.mktemp("data")
-  core.prepare("openmoji", folder, {})
-  return folder
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,9 @@ CHAINS = [
   ("lb_forward,inner_iters=7", [(11, TERM)]),
   ("ogm_ge", [(15, INT), (22, TERM)]),
   ("mla", [(4, TERM)]),
+  # An order of its own, and two phases.
+  ("bss", [(4, TERM), (22, INT)]),
+  ("umt,teacher_epochs=1", [(15, TERM), (17, INT)]),
 ]
 
 

@@ -22,7 +22,6 @@ PARSED = [
   ("lb,", "", "key=value"),
   ("lb,epochs=", "", "key=value", "'epochs='"),
   ("", "", "no recipe", "lb_forward"),
-  ("unimodal", "", "modality="),
   ("joint,seeds=three", "", "seeds", "int", "'three'"),
   ("joint,epochs=1.5", "", "epochs", "int", "1.5"),
   ("joint,epochs=true", "", "epochs", "int", "True"),
@@ -45,6 +44,10 @@ PARSED = [
   ("joint", "--config=configs/common.py:lb", "get_config"),
   ("joint", "--config=README.md:lb", "README.md"),
   ("joint", "--config=", "no config file"),
+  ("joint", "--config.fusion.name=conct", "'concat'", "shared_head"),
+  ("joint", "--config.method.name=lb", "method.name", "'lb'", "ogm_ge"),
+  ("joint", "--config.variant=h", "variant", "'h'", "colon"),
+  ("joint,fusion=conct", "", "'conct'", "'concat'", "shared_head"),
 ]
 # Field, value, and what the line must say besides them.
 RANGES = [
@@ -70,8 +73,6 @@ RANGES = [
   ("encoders.text.width", -3, "at least 1"),
   ("encoders.text.dropout", 1.5, "[0, 1)"),
   ("encoders.image.name", "small.ConvNot", "'small.ConvNet'", "small.MLP"),
-  ("fusion.name", "conct", "'concat'", "shared_head"),
-  ("method.name", "jiont", "'joint'", "ogm_ge"),
   ("optimiser.name", "adan", "'adam'", "sgd"),
   ("optimiser.schedule", "cosin", "'cosine'", "constant"),
   ("train.select", "bst", "'best'", "last"),
@@ -90,6 +91,10 @@ METHODS = [
   ("stepwise,p=-1", "p must", "[0, 1]", "-1"),
   ("label_fitting,weight=7", "weight", "[0, 1]", "7"),
   ("ogm_ge,alpha=-1", "alpha", "-1"),
+  ("ogm_ge,start=-4", "start", "-4"),
+  ("lb,damping=-1", "damping", "-1"),
+  ("umt,teacher_epochs=-1", "teacher_epochs", "-1"),
+  ("valuation,level=smaple", "'smaple'", "sample, modality"),
   ("joint,seed=2147483647,seeds=2", "seed", "2147483648"),
 ]
 # These need the data, but neither a step nor a folder.
@@ -104,6 +109,10 @@ BUILT = [
   ("joint", "encoders.image.widths=(7,)", "7"),
   ("unimodal,modality=audio", "seed=0", "'audio'", "image, text"),
   ("mla,fusion=sum", "seed=0", "shared_head"),
+  ("etmc,fusion=concat", "seed=0", "etmc", "'evidential'"),
+  ("greedy,fusion=sum", "seed=0", "gates", "fusion=channel"),
+  ("reconboost,fusion=sum", "seed=0", "'scale'", "fusion=boost"),
+  ("unimodal,fusion=concat", "seed=0", "fusion=sum"),
   ("joint", "train.batch_size=63", "63", "8 devices"),
   ("joint", "eval.batch_size=63", "63", "8 devices"),
 ]

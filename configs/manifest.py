@@ -1,0 +1,29 @@
+"""Your own data: a table with one row a sample, any modalities.
+
+python launch.py --config=configs/manifest.py:lb --config.data.manifest=a.csv
+
+See data_pipelines/manifest.py for the table. An encoder is looked up by the
+modality's name, then by its kind; pictures and spectrograms are small enough
+for a laptop's CPU.
+"""
+
+from configs import common
+from data_pipelines import manifest
+
+
+def get_config(arg=None):
+  """The config of ``<recipe>[,key=value...]``."""
+  config = common.base()
+  config.data.update(common.options(manifest.load), name="manifest")
+  config.data.update(nperseg=256, noverlap=0)
+  conv = {"widths": (16, 32, 64)}
+  config.encoders = {
+    "image": common.encoder("small.ConvNet", **conv),
+    "audio": common.encoder("small.ConvNet", **conv),
+    "video": common.encoder("small.ConvNet", **conv),
+    "text": common.encoder("small.WordBag", dropout=0.2),
+    "array": common.encoder("small.MLP"),
+  }
+  config.optimiser.schedule = "cosine"
+  config.train.update(batch_size=16, outer_batch_size=8)
+  return common.with_recipe(config, arg)

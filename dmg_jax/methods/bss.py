@@ -1,0 +1,158 @@
+r"""BSS: balanced samples first, by an order measured on the model itself.
+
+.. math:: L = w_c\, \mathrm{CE}(o) + w_u \sum_m \mathrm{CE}(o_m), \qquad
+  d_i = (1 - \hat s_i) + \hat \ell_i, \quad
+  s_i = \mathrm{mean}_{j<l} \cos(p_{j,i}, p_{l,i})
+
+with ℓ_i the loss of sample i, p_m = softmax(o_m), and hats scaling to [0, 1]
+over the training split. ``scheduler="learning"``: before each epoch d is
+measured anew and all samples are drawn without replacement with probability ∝
+2.01 - d. ``"heuristic"``: d is measured once, before epoch ``measure_epoch``,
+and epoch e from there uses the share λ of samples with the smallest d,
+
+.. math:: \lambda_e = \min\Bigl(1, \sqrt{\tfrac{1 - \lambda_0^2}{T}\,
+  (e + 1) + \lambda_0^2}\Bigr)
+
+Prediction: γ o + Σ_m o_m. Best with own heads (fusion ``own_heads``). Any
+number of modalities.
+
+Reference: Guan, Jiang, Yang, "Balance-aware Sequence Sampling Makes Multi-modal
+Learning Better", IJCAI 2025. Official: njustkmg/IJCAI25-BSS.
+
+Deviations:
+1. Measured as at test time; there in training mode, moving running statistics.
+2. Every epoch has the same number of steps: the heuristic's share is repeated,
+   shuffled anew; there early epochs are shorter.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmg_jax import losses
+from dmg_jax.methods import _epochs, _terms
+from dmg_jax.methods._adapters import check_range, from_loss
+from dmg_jax.types import Card, Method
+
+CARD = Card(
+  "data",
+  "CE(o) + Σ CE(o_m), balanced samples first: order by d_i",
+  "Guan et al., IJCAI 2025",
+)
+SCHEDULERS = ("learning", "heuristic")
+
+
+def make(
+  *,
+  scheduler: str = "learning",
+  fused_weight: float = 1.0,
+  unimodal_weight: float = 1.0,
+  predict_fused: float = 1.0,
+  initial: float = 0.1,
+  grow_epochs: int = 40,
+  measure_epoch: int = 0,
+) -> Method:
+  """Args:
+  scheduler: ``learning`` or ``heuristic``.
+  fused_weight, unimodal_weight: w_c and w_u ≥ 0; official .1 and .9 on
+    CREMA-D, 1 and 1 elsewhere.
+  predict_fused: γ ≥ 0; official 0 on CREMA-D, 1 elsewhere.
+  initial, grow_epochs: λ_0 in (0, 1] and T > 0 of the heuristic.
+  measure_epoch: when the heuristic measures; before, it shuffles.
+  """
+  if scheduler not in SCHEDULERS:
+    raise ValueError(
+      f"unknown scheduler {scheduler!r}; choose from {', '.join(SCHEDULERS)}"
+    )
+  check_range("fused_weight", fused_weight, 0, 1e6)
+  check_range("unimodal_weight", unimodal_weight, 0, 1e6)
+  check_range("predict_fused", predict_fused, 0, 1e6)
+  check_range("initial", initial, 1e-6, 1)
+  check_range("grow_epochs", grow_epochs, 1, 1e9)
+  check_range("measure_epoch", measure_epoch, 0, 1e9)
+
+  def loss(outputs, batch, difficulty):
+    del difficulty
+    cls = _terms.cross_entropy(outputs.logits, batch)
+    own = _terms.own(outputs, batch)
+    value = fused_weight * cls + unimodal_weight * _terms.total(own)
+    return value, {"cls": cls, **_terms.named("cls", own)}
+
+  def between_epochs(problem, state, data, epoch):
+    if scheduler == "heuristic" and epoch != measure_epoch:
+      return state
+    found = _epochs.sweep(measure, problem, state, data.batches("train"))
+    own = sum(found[m] for m in problem.modalities)
+    each = fused_weight * found["fused"] + unimodal_weight * own
+    d = np.zeros(problem.samples, np.float32)
+    d[found["index"]] = 1 - scaled(found["alike"]) + scaled(each)
+    return state.replace(method=jnp.asarray(d))
+
+  def order(problem, difficulty, key, epoch):
+    del problem
+    if scheduler == "learning":
+      return drawn(difficulty, key)
+    if epoch < measure_epoch:
+      return jax.random.permutation(key, len(difficulty))
+    kept = share(epoch - measure_epoch, initial, grow_epochs)
+    return easiest(difficulty, kept, key)
+
+  def predict(outputs, difficulty):
+    del difficulty
+    return predict_fused * outputs.logits + _terms.total(outputs.unimodal)
+
+  return from_loss(
+    loss,
+    init=lambda problem, state, key: jnp.zeros(problem.samples, jnp.float32),
+    between_epochs=between_epochs,
+    order=order,
+    predict=predict,
+  )
+
+
+def measure(problem, params, stats, batch):
+  """Losses, agreement and place of each sample, for ``sweep``."""
+  outputs, _ = problem.forward(params, stats, batch.inputs, None, False)
+  heads = {**outputs.unimodal, "fused": outputs.logits}
+  each = {h: losses.cross_entropy(o, batch.labels) for h, o in heads.items()}
+  units = [losses.unit(jax.nn.softmax(o)) for o in outputs.unimodal.values()]
+  pairs = [
+    (x * y).sum(axis=-1) for x, y in itertools.combinations(units, 2)
+  ] or [jnp.ones_like(batch.mask)]
+  alike = jnp.stack(pairs).mean(axis=0)
+  return {**each, "alike": alike, "index": batch.index}
+
+
+def scaled(x):
+  """To [0, 1] by the extremes; zero where all are equal."""
+  spread = x.max() - x.min()
+  return (x - x.min()) / max(spread, 1e-12)
+
+
+def drawn(difficulty, key):
+  """All samples, drawn without replacement ∝ 2.01 - d (Gumbel's trick)."""
+  weight = jnp.log(jnp.maximum(2.01 - difficulty, 1e-6))
+  noise = jax.random.gumbel(key, difficulty.shape, difficulty.dtype)
+  return jnp.argsort(-(weight + noise))
+
+
+def share(epoch, initial, grow_epochs):
+  """λ_e of epoch e from 0."""
+  slope = (1 - initial**2) / grow_epochs
+  return min(1.0, math.sqrt(slope * (epoch + 1) + initial**2))
+
+
+def easiest(difficulty, kept, key):
+  """As many samples as there are, from the easiest share, pass by pass."""
+  total = len(difficulty)
+  few = max(int(total * kept), 1)
+  easy = np.argsort(np.asarray(difficulty), kind="stable")[:few]
+  passes = -(-total // few)
+  keys = jax.random.split(key, passes)
+  shuffled = [np.asarray(jax.random.permutation(k, easy)) for k in keys]
+  return np.concatenate(shuffled)[:total]

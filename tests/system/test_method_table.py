@@ -1,0 +1,41 @@
+"""The table of methods says what the code says."""
+
+import pytest
+
+from benchmarks import methods
+from configs.recipes import RECIPES
+from dmg_jax import types
+
+PAGE = methods.DOCS.read_text(encoding="utf-8")
+README = methods.README.read_text(encoding="utf-8")
+FLOPS = methods.recorded(PAGE)
+NAMES = [row.names[0] for row in methods.rows()]
+QUICK = ("affine", "channel")
+
+AGAIN = "run python benchmarks/methods.py"
+
+
+def test_every_recipe_is_in_it():
+  listed = [name for row in methods.rows() for name in row.names]
+  assert sorted(listed) == sorted(RECIPES)
+  assert set(FLOPS) == set(NAMES), AGAIN
+
+
+def test_files_are_as_the_code_makes_them():
+  assert methods.page(FLOPS) == PAGE, AGAIN
+  assert methods.with_table(README, FLOPS) == README, AGAIN
+
+
+def test_categories_are_known():
+  assert {row.card[0] for row in methods.rows()} <= set(types.CATEGORIES)
+
+
+@pytest.mark.parametrize(
+  "name",
+  [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
+)
+def test_flops(optimised, name):
+  step, update = methods.measure([name])[name]
+  assert step == pytest.approx(FLOPS[name][0], rel=0.02, abs=0.01), AGAIN
+  if update is not None:
+    assert update == pytest.approx(FLOPS[name][1], rel=0.02), AGAIN

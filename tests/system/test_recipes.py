@@ -1,0 +1,80 @@
+"""Two steps of every recipe on every config, and what it then predicts."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import manifest
+from configs.recipes import RECIPES
+from dmg_jax import assemble, steps
+from dmg_jax.logging import Console
+from dmg_jax.loop import Trainer
+
+SMALL = {
+  "data.image_size": 8,
+  "encoders.image.widths": (8,),
+  "encoders.audio.widths": (8,),
+  "encoders.text.width": 8,
+}
+ALIASES = {"concat", "heuristic"}
+NAMES = sorted(set(RECIPES) - ALIASES)
+# As costly as their neighbours of another number or outer loss.
+KEYS = {"lb": "lb,iterations=1", "lfm_paper": "lfm_paper,iterations=1"}
+
+
+def two_steps(config):
+  """Metrics of two steps, predicted probabilities, the method."""
+  setup = assemble.assemble(config)
+  trainer = Trainer(setup, Console(quiet=True))
+  state = setup.fresh()
+  state = steps.between_epochs(
+    setup.problem, setup.method, state, trainer.data, 0
+  )
+  found = {}
+  for i in range(2):
+    batch = trainer.loader.batch(i)
+    state, metrics = trainer.train_step(state, setup.place(batch))
+    found |= metrics
+  if trainer.outer_step is not None:
+    hyper = trainer._hyper_batches(batch, 0)
+    state, metrics = trainer.outer_step(state, *hyper)
+    found |= metrics
+  part = trainer.eval_step(
+    state.params, state.stats, state.method, next(setup.batches("val"))
+  )
+  return found, part.probabilities, setup
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_openmoji(quick, tiny, name):
+  found, probabilities, setup = two_steps(tiny(KEYS.get(name, name)))
+  assert all(np.isfinite(x) for x in jax.tree.leaves(found))
+  assert "loss" in found
+  assert set(probabilities) == {"fused", "image", "text"}
+  for p in probabilities.values():
+    np.testing.assert_allclose(p.sum(axis=-1), 1, rtol=1e-5)
+  assert set(setup.parameters) >= {"image", "text"}
+
+
+# In the fast suite those that differ most in what they do to a third modality.
+SHOWN = ("agm", "affine", "channel", "lb", "ml_lstm", "valuation")
+
+
+@pytest.mark.parametrize(
+  "name",
+  [n if n in SHOWN else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
+)
+def test_manifest_of_three_modalities(quick, made, tmp_path_factory, name):
+  config = manifest.get_config(KEYS.get(name, name))
+  folder = tmp_path_factory.getbasetemp() / "manifest"
+  config.update_from_flattened_dict(
+    {"data.dir": str(folder), "data.manifest": str(made), **SMALL}
+  )
+  config.train.batch_size = config.train.outer_batch_size = 4
+  if name == "greedy":
+    with pytest.raises(ValueError, match="two modalities"):
+      two_steps(config)
+    return
+  found, probabilities, _ = two_steps(config)
+  assert all(np.isfinite(x) for x in jax.tree.leaves(found))
+  assert set(probabilities) == {"fused", "photo", "caption", "sound"}
