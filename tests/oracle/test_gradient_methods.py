@@ -1,4 +1,4 @@
-"""AGM and MMPareto against their equations in NumPy float64."""
+"""AGM, MMPareto and unimodal training against NumPy float64."""
 
 import itertools
 
@@ -9,7 +9,7 @@ import pytest
 
 import numpy_toy as toy
 import toys
-from dmg_jax.methods import agm, mmpareto
+from dmg_jax.methods import agm, mmpareto, unimodal
 
 
 def marginals(names):
@@ -225,6 +225,28 @@ def test_mmpareto_is_safe_where_a_gradient_vanishes():
   # What is left is as long as the sum of both, times γ.
   got = mmpareto.combine(g[0], zero[0], jnp.float64(0.001), 1.5)
   np.testing.assert_allclose(got, 1.5 * g[0])
+
+
+def test_unimodal_trains_side_by_side():
+  run = toys.Run(unimodal.make(), 3, "sum", **toy.SGD)
+  batch, state = toy.padded(3), run.fresh()
+  params = toy.double(state.params)
+  got, (_, metrics) = toy.gradient(run, state, batch)
+  z, x = toy.features(params, batch), toy.double(batch.inputs)
+  expected, loss = {"fusion": {}}, 0.0
+  for m in z:
+    p = params["fusion"][f"head_{m}"]
+    do = toy.ce_back(toy.dense(p, z[m]), batch)
+    loss += toy.ce(toy.dense(p, z[m]), batch)
+    expected["fusion"][f"head_{m}"] = toy.dense_back(z[m], do)
+    dz = do @ p["kernel"].T
+    expected[f"encoders_{m}"] = toy.encode_back(params, m, x[m], dz)
+  np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+  toy.close(got, expected)
+  outputs = run.problem.outputs.replace(
+    unimodal={m: jnp.full((2, 3), i) for i, m in enumerate(z)}
+  )
+  assert (run.method.predict(outputs, ()) == 1).all()
 
 
 @pytest.mark.parametrize(
