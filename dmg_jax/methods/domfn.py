@@ -9,7 +9,7 @@ r"""DOMFN: fuse where the modalities agree, else train them apart.
 
 with q_m = softmax(o_m), ℓ the cross-entropies, G without gradient. The first
 ``pretrain_epochs`` train Σ ℓ_m alone. Prediction: the fused logits where G
-holds, else those of the modality with the largest probability. Best with own
+holds, else those of the modality with the largest entry of q_m. Best with own
 heads (fusion ``own_heads``, 64 hidden units). Any number of modalities.
 
 Reference: Yang, Zhang, et al., "DOMFN: A Divergence-Orientated Multi-Modal
@@ -130,10 +130,14 @@ def make(
   )
 
 
+def squash(logits, faithful):
+  """q of logits."""
+  return jax.nn.sigmoid(logits) if faithful else jax.nn.softmax(logits)
+
+
 def divergences(unimodal, faithful):
   """{modality: δ_m [b]}."""
-  squash = jax.nn.sigmoid if faithful else jax.nn.softmax
-  q = {m: squash(o) for m, o in unimodal.items()}
+  q = {m: squash(o, faithful) for m, o in unimodal.items()}
   mean = sum(q.values()) / len(q)
   return {m: _terms.largest((v - mean) ** 2) for m, v in q.items()}
 
@@ -148,6 +152,6 @@ def decide(outputs, gamma, tau, faithful):
   """Logits: fused where G holds, else of the most confident modality."""
   opened = gate(divergences(outputs.unimodal, faithful), gamma, tau)
   logits = jnp.stack(list(outputs.unimodal.values()))
-  sure = jax.nn.softmax(logits).max(axis=-1).argmax(axis=0)
+  sure = squash(logits, faithful).max(axis=-1).argmax(axis=0)
   best = jnp.take_along_axis(logits, sure[None, :, None], axis=0)[0]
   return jnp.where(opened[:, None] > 0, outputs.logits, best)
