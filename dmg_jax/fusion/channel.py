@@ -37,11 +37,19 @@ READOUT = "R2 own head"
 CARD = Card(
   "fusion", "A_m ← A_m ⊙ σ(G_m ReLU(F[GAP(A_1); …]))", "Joze et al., CVPR 2020"
 )
+GATE_SCALES = (1, 2)
 _INIT = nn.initializers.xavier_normal()
 
 
 class Fusion(nn.Module):
-  """MMTM between stages, then the mean of own heads."""
+  """MMTM between stages, then the mean of own heads.
+
+  Attributes:
+    num_classes: k.
+    exchanges: at most so many, from the last stages back; 0 is none.
+    ratio: > 0, of squeezed to inner size.
+    gate_scale: s, 1 or 2.
+  """
 
   num_classes: int
   exchanges: int = 3
@@ -49,6 +57,15 @@ class Fusion(nn.Module):
   gate_scale: float = 1.0
 
   def setup(self):
+    if self.exchanges < 0 or not self.ratio > 0:
+      raise ValueError(
+        "channel needs exchanges >= 0 and ratio > 0, got "
+        f"{self.exchanges!r} and {self.ratio!r}"
+      )
+    if self.gate_scale not in GATE_SCALES:
+      raise ValueError(
+        f"unknown gate_scale {self.gate_scale!r}; choose from 1, 2"
+      )
     self.exchange = Exchange(self.exchanges, self.ratio, self.gate_scale)
     self.heads = late.Fusion(self.num_classes, mean=True)
 

@@ -45,6 +45,11 @@ class Fusion(nn.Module):
     self, features: Mapping[str, Float[Array, "b _"]], train: bool
   ) -> Fused:
     del train
+    if self.width < 1 or self.layers < 1:
+      raise ValueError(
+        "ml_lstm needs width and layers of at least 1, got "
+        f"{self.width!r} and {self.layers!r}"
+      )
     init = nn.initializers.xavier_normal()
     project = {
       m: nn.Dense(self.width, kernel_init=init, name=f"head_{m}")

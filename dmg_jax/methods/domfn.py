@@ -9,7 +9,7 @@ r"""DOMFN: fuse where the modalities agree, else train them apart.
 
 with q_m = softmax(o_m), ℓ the cross-entropies, G without gradient. The first
 ``pretrain_epochs`` train Σ ℓ_m alone. Prediction: the fused logits where G
-holds, else those of the modality with the largest probability. Best with own
+holds, else those of the modality with the largest entry of q_m. Best with own
 heads (fusion ``own_heads``, 64 hidden units). Any number of modalities.
 
 Reference: Yang, Zhang, et al., "DOMFN: A Divergence-Orientated Multi-Modal

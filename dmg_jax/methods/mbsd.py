@@ -5,8 +5,8 @@ r"""MBSD: the modality that is wrong imitates the one that is right, per sample.
   \tfrac{1}{k} \| p_s - p_t \|^2\bigr], \quad w_i = |p_{j,i}[y] - p_{l,i}[y]|
 
 for the pair (j, l), s the modality with the larger probability of the true
-class, t the other; w is zero where neither predicts the class. p_s carries no
-gradient. Any number of modalities.
+class, t the other; w is zero where neither predicts the class. p_s and w carry
+no gradient. Any number of modalities.
 
 Reference: Liu, Xie, et al., "Multi-Modal Pre-training with Self-Distillation",
 WSDM 2023, as in GeWu-Lab/BalanceBenchmark.
@@ -63,16 +63,15 @@ def make(*, weight: float = 1.0, faithful: bool = False) -> Method:
   return from_loss(loss)
 
 
-def _weights(a, b, labels):
-  """Difference of the true-class probabilities, 0 where both are wrong."""
-  right = (a.argmax(axis=-1) == labels) | (b.argmax(axis=-1) == labels)
-  gap = _terms.true_class(a, labels) - _terms.true_class(b, labels)
-  return jnp.where(right, jnp.abs(gap), 0.0), gap
+def _right(a, b, labels):
+  """Where at least one predicts the class."""
+  return (a.argmax(axis=-1) == labels) | (b.argmax(axis=-1) == labels)
 
 
 def distil(a: jax.Array, b: jax.Array, labels: jax.Array) -> jax.Array:
   """The term of each sample [b] for one pair of unimodal logits."""
-  w, gap = _weights(a, b, labels)
+  gap = _terms.true_class(a, labels) - _terms.true_class(b, labels)
+  w = jnp.where(_right(a, b, labels), jnp.abs(gap), 0.0)
   first = (gap >= 0)[:, None]
   strong = jax.lax.stop_gradient(jnp.where(first, a, b))
   weak = jnp.where(first, b, a)
@@ -87,9 +86,10 @@ def toolkit(
 ) -> jax.Array:
   """The same as the toolkit computes it, all of it with a gradient."""
   right, _ = _weights(a, b, labels)
-  rows, p, q = jnp.arange(labels.size), jax.nn.softmax(a), jax.nn.softmax(b)
-  one, two = p[rows, labels], q[rows, labels]
-  strong, weak = jnp.maximum(one, two), jnp.minimum(one, two)
+  one, two = -losses.cross_entropy(a, labels), -losses.cross_entropy(b, labels)
+  first = jax.lax.stop_gradient(one >= two)
+  log_weak = jnp.where(first, two, one)
+  strong, weak = jnp.exp(jnp.where(first, one, two)), jnp.exp(log_weak)
   w = jnp.where(right > 0, strong - weak, 0.0)
-  apart = a - b if on_logits else p - q
-  return w * ((apart**2).mean(axis=-1) + weak * (jnp.log(weak) - strong))
+  apart = a - b if on_logits else jax.nn.softmax(a) - jax.nn.softmax(b)
+  return w * ((apart**2).mean(axis=-1) + weak * (log_weak - strong))

@@ -39,17 +39,18 @@ def make(
   base: float = 0.5,
   strength: float = 0.5,
   probability: float = 0.7,
-  warmup: int = 5,
+  warmup: int = 6,
 ) -> Method:
   """Args:
   base: q in [0, 1), the drop probability at ρ = 1; 0 is joint training.
   strength: λ ≥ 0.
   probability: of dropping in a step at all, in [0, 1].
-  warmup: first epochs without dropping.
+  warmup: first epochs without dropping; officially epochs 0 to 5.
   """
   check_range("base", base, 0, 0.99)
   check_range("strength", strength, 0, 1e3)
   check_range("probability", probability, 0, 1)
+  check_range("warmup", warmup, 0, 1e9)
 
   def step(problem, state, batch, key, apply):
     k_forward, k_step, k_keep = jax.random.split(key, 3)
