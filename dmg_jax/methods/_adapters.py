@@ -43,15 +43,13 @@ def from_modulation(loss: Loss, modulate: Modulate, **hooks: Any) -> Method:
   """
 
   def step(problem, state, batch, key, apply):
-    k_forward, k_modulate = jax.random.split(key)
-
     def total(outputs, params):
       del params
       return loss(outputs, batch, state.method)
 
-    done = differentiate(total, problem, state, batch, k_forward)
+    done = differentiate(total, problem, state, batch, key)
     grads, mstate, extra = modulate(
-      problem, done.grads, done.outputs, batch, state.method, k_modulate
+      problem, done.grads, done.outputs, batch, state.method, own_key(key)
     )
     state = apply(done.state.replace(method=mstate), grads)
     return state, {**done.metrics, **extra}
@@ -88,12 +86,14 @@ def differentiate(
     loss: ``(outputs, params) -> (scalar, {term: scalar})``; the weights are
       there for passes of its own.
     problem, state, batch: as in ``Method.step``.
-    key: of the forward pass.
+    key: of the step. Every method draws its dropout masks from the same half,
+      so that methods that do the same do so to the bit; see ``own_key``.
   """
+  k_forward, _ = jax.random.split(key)
 
   def total(params):
     outputs, stats = problem.forward(
-      params, state.stats, batch.inputs, key, True
+      params, state.stats, batch.inputs, k_forward, True
     )
     value, terms = loss(outputs, params)
     return value, (outputs, stats, terms)
@@ -103,6 +103,11 @@ def differentiate(
   )(state.params)
   metrics = {"loss": value, **terms}
   return Pass(outputs, grads, metrics, state.replace(stats=stats))
+
+
+def own_key(key: Any) -> Any:
+  """The half of a step's key that is the method's own."""
+  return jax.random.split(key)[1]
 
 
 def _identity(problem: Problem, grads, outputs, batch, mstate, key):

@@ -59,11 +59,11 @@ def make(
   *, alpha: float = 1.0, start: int = 0, end: int = 20, clip: bool = False
 ) -> Method:
   """Args:
-  alpha: strength α ≥ 0; 0 is joint training.
+  alpha: strength α in [0, 8]; 0 is joint training.
   start, end: first and last modulated epoch, 0-based.
   clip: see deviation 1.
   """
-  check_range("alpha", alpha, 0, 1e3)
+  check_range("alpha", alpha, 0, 8)  # exp(10 α) must fit a float32.
   check_range("start", start, 0, 1e9)
 
   def step(problem, state, batch, key, apply):

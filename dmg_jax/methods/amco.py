@@ -29,7 +29,7 @@ from flax import struct
 
 from dmg_jax import losses
 from dmg_jax.methods import _terms
-from dmg_jax.methods._adapters import check_range
+from dmg_jax.methods._adapters import check_range, differentiate, own_key
 from dmg_jax.types import Card, Leaf, Method
 
 CARD = Card(
@@ -73,38 +73,29 @@ def make(
     )
 
   def step(problem, state, batch, key, apply):
-    k_forward, k_mask = jax.random.split(key)
-    mstate = state.method
+    mstate, own = state.method, own_key(key)
     p = jnp.minimum(share(mstate.level, ramp), cap)
 
-    def total(params):
-      outputs, stats = problem.forward(
-        params, state.stats, batch.inputs, k_forward, True
-      )
-      values = getattr(
-        outputs, "features" if target == "features" else "unimodal"
-      )
-      masked = mask_some(values, mstate.dependent, p, k_mask)
+    def loss(outputs, params):
+      fields = "features" if target == "features" else "unimodal"
+      masked = mask_some(getattr(outputs, fields), mstate.dependent, p, own)
       if target == "features":
-        fused = problem.fuse(params, state.stats, masked, k_forward, True)
+        fused = problem.fuse(params, state.stats, masked, own, True)
         logits = fused.logits
       else:
         logits = _terms.total(masked)
       cls = _terms.cross_entropy(logits, batch)
-      own = _terms.own(outputs, batch)
-      value = cls + unimodal_weight * _terms.total(own)
-      terms = {"cls": cls, **_terms.named("cls", own)}
-      return value, (stats, terms, outputs.unimodal)
+      each = _terms.own(outputs, batch)
+      value = cls + unimodal_weight * _terms.total(each)
+      return value, {"cls": cls, **_terms.named("cls", each)}
 
-    (value, (stats, terms, unimodal)), grads = jax.value_and_grad(
-      total, has_aux=True
-    )(state.params)
+    done = differentiate(loss, problem, state, batch, key)
     mstate = mstate.replace(
-      dependent=dependent(unimodal, batch, threshold),
+      dependent=dependent(done.outputs.unimodal, batch, threshold),
       level=mstate.level + mstate.growth,
     )
-    state = apply(state.replace(stats=stats, method=mstate), grads)
-    return state, {"loss": value, **terms, "masked": p}
+    state = apply(done.state.replace(method=mstate), done.grads)
+    return state, {**done.metrics, "masked": p}
 
   def init(problem, state, key):
     del state, key

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from dmg_jax import losses
 from dmg_jax.methods import _terms
-from dmg_jax.methods._adapters import check_range
+from dmg_jax.methods._adapters import check_range, differentiate, own_key
 from dmg_jax.types import Card, Method
 
 CARD = Card(
@@ -45,21 +45,17 @@ def make(
   check_range("weight", weight, 0, 1e6)
 
   def step(problem, state, batch, key, apply):
-    k_forward, k_order = jax.random.split(key)
     count = len(problem.modalities)
-    rank = jax.random.permutation(k_order, count)
+    rank = jax.random.permutation(own_key(key), count)
 
-    def total(params):
-      outputs, stats = problem.forward(
-        params, state.stats, batch.inputs, k_forward, True
-      )
+    def loss(outputs, params):
       chain = [outputs.logits]
       for k in range(1, count):
         kept = {
           m: z * (rank[i] >= k).astype(z.dtype)
           for i, (m, z) in enumerate(outputs.features.items())
         }
-        fused = problem.fuse(params, state.stats, kept, k_forward, True)
+        fused = problem.fuse(params, state.stats, kept, own_key(key), True)
         chain.append(fused.logits)
       cls = _terms.cross_entropy(outputs.logits, batch)
       if subsets:
@@ -67,12 +63,10 @@ def make(
       each = rank_loss(chain, batch.labels)
       rank_term = losses.masked_mean(each, batch.mask)
       rank_term *= batch.mask.sum() if faithful else 1.0
-      return cls + weight * rank_term, (stats, {"cls": cls, "rank": rank_term})
+      return cls + weight * rank_term, {"cls": cls, "rank": rank_term}
 
-    (value, (stats, terms)), grads = jax.value_and_grad(total, has_aux=True)(
-      state.params
-    )
-    return apply(state.replace(stats=stats), grads), {"loss": value, **terms}
+    done = differentiate(loss, problem, state, batch, key)
+    return apply(done.state, done.grads), done.metrics
 
   return Method(step=step)
 

@@ -30,7 +30,7 @@ from flax import struct
 
 from dmg_jax import losses
 from dmg_jax.methods import _phases, _terms
-from dmg_jax.methods._adapters import check_range, scalar
+from dmg_jax.methods._adapters import check_range, differentiate, scalar
 from dmg_jax.types import SHARED, Card, Leaf, Method
 
 CARD = Card(
@@ -69,38 +69,22 @@ def make(
   check_range("tau", tau, 1e-9, 1e9)
   check_range("encoder_rate", encoder_rate, 0, 1e6)
   _phases.epochs_or_same("pretrain_epochs", pretrain_epochs, 0)
-  quirk = jax.nn.sigmoid if faithful else (lambda o: o)
 
   def step(problem, state, batch, key, apply):
     joint = state.method.joint
 
-    def total(params):
-      outputs, stats = problem.forward(
-        params, state.stats, batch.inputs, key, True
-      )
-      each = {
-        m: losses.cross_entropy(quirk(o), batch.labels)
-        for m, o in outputs.unimodal.items()
-      }
-      apart = _terms.total(each)
-      delta = divergences(outputs.unimodal, faithful)
-      together = losses.cross_entropy(quirk(outputs.logits), batch.labels)
-      for m, ce in each.items():
-        together = together + 0.5 * ce**2 - eta * delta[m]
-      opened = gate(delta, gamma, tau)
+    def loss(outputs, params):
+      del params
+      apart, together, opened = terms(outputs, batch, eta, gamma, tau, faithful)
       value = losses.masked_mean(apart + joint * opened * together, batch.mask)
-      share = losses.masked_mean(opened, batch.mask)
-      return value, (stats, {"gate": share})
+      return value, {"gate": losses.masked_mean(opened, batch.mask)}
 
-    (value, (stats, terms)), grads = jax.value_and_grad(total, has_aux=True)(
-      state.params
-    )
+    done = differentiate(loss, problem, state, batch, key)
     own = jnp.where(joint > 0, encoder_rate, 1.0)
     owners = set(jax.tree.leaves(problem.owner))
     scale = {o: joint if o == SHARED else own for o in owners}
     apply = _phases.since(apply, state.method.begin)
-    state = apply(state.replace(stats=stats), grads, scale)
-    return state, {"loss": value, **terms}
+    return apply(done.state, done.grads, scale), done.metrics
 
   def init(problem, state, key):
     del problem, state, key
@@ -128,6 +112,20 @@ def make(
     ),
     ready=lambda method_state: bool(method_state.joint),
   )
+
+
+def terms(outputs, batch, eta, gamma, tau, faithful):
+  """Per sample [b]: Σ ℓ_m, what agreement adds to it, and the gate G."""
+  quirk = jax.nn.sigmoid if faithful else (lambda o: o)
+  each = {
+    m: losses.cross_entropy(quirk(o), batch.labels)
+    for m, o in outputs.unimodal.items()
+  }
+  delta = divergences(outputs.unimodal, faithful)
+  together = losses.cross_entropy(quirk(outputs.logits), batch.labels)
+  for m, ce in each.items():
+    together = together + 0.5 * ce**2 - eta * delta[m]
+  return _terms.total(each), together, gate(delta, gamma, tau)
 
 
 def probabilities(logits, faithful):

@@ -74,15 +74,6 @@ def make(
   for w in weights or ():
     check_range("weights", w, 0, 1e6)
 
-  def place(epoch, branches):
-    """(first epoch of a block, probe or -1, whether that starts here)."""
-    probing = branches * probe_epochs
-    if online:
-      epoch %= probing + super_epoch
-    if epoch >= probing:
-      return False, -1, epoch == probing
-    return epoch == 0, epoch // probe_epochs, epoch % probe_epochs == 0
-
   def init(problem, state, key):
     del key
     names = (*problem.modalities, FUSED)
@@ -104,7 +95,10 @@ def make(
 
   def between_epochs(problem, state, data, epoch):
     names = (*problem.modalities, FUSED)
-    first, probe, starts = place(epoch, len(names))
+    cycle = super_epoch if online else None
+    first, probe, starts = place(
+      epoch, len(names) * probe_epochs, probe_epochs, cycle
+    )
     if weights is not None or not starts:
       return state
     if first:
@@ -130,6 +124,19 @@ def make(
     length=length,
     ready=lambda method_state: int(method_state.probe) < 0,
   )
+
+
+def place(epoch, probing, probe_epochs, cycle):
+  """Whether a block starts, the probe (-1: none), whether that starts.
+
+  A block is ``probing`` epochs of probes and ``cycle`` of training proper,
+  without end where that is ``None``.
+  """
+  if cycle is not None:
+    epoch %= probing + cycle
+  if epoch >= probing:
+    return False, -1, epoch == probing
+  return epoch == 0, epoch // probe_epochs, epoch % probe_epochs == 0
 
 
 def step(problem, state, batch, key, apply):

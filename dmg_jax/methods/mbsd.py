@@ -85,11 +85,10 @@ def toolkit(
   a: jax.Array, b: jax.Array, labels: jax.Array, on_logits: bool = True
 ) -> jax.Array:
   """The same as the toolkit computes it, all of it with a gradient."""
-  right, _ = _weights(a, b, labels)
   one, two = -losses.cross_entropy(a, labels), -losses.cross_entropy(b, labels)
   first = jax.lax.stop_gradient(one >= two)
   log_weak = jnp.where(first, two, one)
   strong, weak = jnp.exp(jnp.where(first, one, two)), jnp.exp(log_weak)
-  w = jnp.where(right > 0, strong - weak, 0.0)
+  w = jnp.where(_right(a, b, labels), strong - weak, 0.0)
   apart = a - b if on_logits else jax.nn.softmax(a) - jax.nn.softmax(b)
   return w * ((apart**2).mean(axis=-1) + weak * (log_weak - strong))

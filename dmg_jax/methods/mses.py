@@ -21,6 +21,8 @@ Deviations (``faithful=True`` is that code):
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -114,19 +116,22 @@ def make(
     )
     return state.replace(params=params)
 
-  def step(problem, state, batch, key, apply):
-    active = state.method.active
-
-    def loss(outputs, params):
-      del params
-      cls = _terms.cross_entropy(outputs.logits, batch)
-      own = _terms.own(outputs, batch)
-      value = cls + unimodal_weight * sum(active[m] * v for m, v in own.items())
-      return value, {"cls": cls, **_terms.named("cls", own)}
-
-    done = differentiate(loss, problem, state, batch, key)
-    some = jnp.stack(list(active.values())).max()
-    state = apply(done.state, done.grads, own_scale(problem, active, some))
-    return state, {**done.metrics, **_terms.named("active", active)}
-
+  step = functools.partial(train_step, unimodal_weight)
   return Method(step=step, init=init, between_epochs=between_epochs)
+
+
+def train_step(unimodal_weight, problem, state, batch, key, apply):
+  """One step; what is finished has no loss of its own and stays."""
+  active = state.method.active
+
+  def loss(outputs, params):
+    del params
+    cls = _terms.cross_entropy(outputs.logits, batch)
+    own = _terms.own(outputs, batch)
+    value = cls + unimodal_weight * sum(active[m] * v for m, v in own.items())
+    return value, {"cls": cls, **_terms.named("cls", own)}
+
+  done = differentiate(loss, problem, state, batch, key)
+  some = jnp.stack(list(active.values())).max()
+  state = apply(done.state, done.grads, own_scale(problem, active, some))
+  return state, {**done.metrics, **_terms.named("active", active)}

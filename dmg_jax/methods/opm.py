@@ -24,7 +24,12 @@ import jax.numpy as jnp
 
 from dmg_jax import losses
 from dmg_jax.methods import _terms
-from dmg_jax.methods._adapters import check_range, scalar
+from dmg_jax.methods._adapters import (
+  check_range,
+  differentiate,
+  own_key,
+  scalar,
+)
 from dmg_jax.types import Card, Method
 
 CARD = Card(
@@ -53,25 +58,20 @@ def make(
   check_range("warmup", warmup, 0, 1e9)
 
   def step(problem, state, batch, key, apply):
-    k_forward, k_step, k_keep = jax.random.split(key, 3)
+    k_step, k_keep = jax.random.split(own_key(key))
     acts = jax.random.bernoulli(k_step, probability) & (state.method > 0)
 
-    def total(params):
-      outputs, stats = problem.forward(
-        params, state.stats, batch.inputs, k_forward, True
-      )
+    def loss(outputs, params):
       q = drop_rates(outputs.unimodal, batch, base, strength)
       q = {m: jnp.where(acts, v, 0.0) for m, v in q.items()}
       features, mask = drop(outputs.features, batch.mask, q, k_keep)
-      fused = problem.fuse(params, state.stats, features, k_forward, True)
+      fused = problem.fuse(params, state.stats, features, own_key(key), True)
       each = losses.cross_entropy(fused.logits, batch.labels)
-      return losses.masked_mean(each, mask), (stats, q)
+      value = losses.masked_mean(each, mask)
+      return value, {"cls": value, **_terms.named("drop", q)}
 
-    (value, (stats, q)), grads = jax.value_and_grad(total, has_aux=True)(
-      state.params
-    )
-    state = apply(state.replace(stats=stats), grads)
-    return state, {"loss": value, "cls": value, **_terms.named("drop", q)}
+    done = differentiate(loss, problem, state, batch, key)
+    return apply(done.state, done.grads), done.metrics
 
   def between_epochs(problem, state, data, epoch):
     del problem, data

@@ -85,13 +85,7 @@ def make(
       return value, {"cls": cls, "boost": boost}
 
     done = differentiate(loss, problem, state, batch, key)
-    scale = {
-      o: jnp.maximum(memory.joint, here[o].astype(jnp.float32))
-      if o in here
-      else 1.0
-      for o in set(jax.tree.leaves(problem.owner))
-    }
-    moved = apply(done.state, done.grads, scale)
+    moved = apply(done.state, done.grads, turn(problem, here, memory))
     return scale_held(problem, moved, state, memory.joint), done.metrics
 
   def init(problem, state, key):
@@ -114,6 +108,16 @@ def make(
     return state.replace(method=memory, opt_state=fresh)
 
   return Method(step=step, init=init, between_epochs=between_epochs)
+
+
+def turn(problem, here, memory):
+  """{owner: 1 or 0}: the encoder whose stage it is, all in phase 2."""
+  return {
+    o: jnp.maximum(memory.joint, here[o].astype(jnp.float32))
+    if o in here
+    else 1.0
+    for o in set(jax.tree.leaves(problem.owner))
+  }
 
 
 def scale_held(problem, moved, state, joint):

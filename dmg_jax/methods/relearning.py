@@ -21,6 +21,7 @@ Deviation 1: features of train are those of evaluation, without augmentation.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from dmg_jax.methods import _epochs, _phases
 from dmg_jax.methods._adapters import check_range, from_loss
@@ -106,7 +108,9 @@ def purity(features, labels, classes: int) -> float:
   scaled = 2 * (features - low) / spread - 1
   clusters = min(classes, len(scaled))
   means: Any = KMeans(n_clusters=clusters, random_state=0, n_init="auto")
-  assigned = means.fit_predict(scaled)
+  with warnings.catch_warnings():  # Fewer different features than clusters.
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    assigned = means.fit_predict(scaled)
   table = np.zeros((clusters, classes))
   np.add.at(table, (assigned, labels), 1)
   return float(table.max(axis=1).sum() / len(labels))

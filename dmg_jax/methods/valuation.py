@@ -34,7 +34,7 @@ from flax import struct
 
 from dmg_jax import losses
 from dmg_jax.methods import _epochs, _terms
-from dmg_jax.methods._adapters import check_range, differentiate
+from dmg_jax.methods._adapters import check_range, differentiate, own_key
 from dmg_jax.methods.agm import shapley
 from dmg_jax.types import Card, Leaf, Method
 
@@ -70,21 +70,20 @@ def make(
   check_range("warmup", warmup, 0, 1e9)
 
   def step(problem, state, batch, key, apply):
-    k_forward, k_copies = jax.random.split(key)
-    copies = drawn(state.method.copies, batch, k_copies)
+    copies = drawn(state.method.copies, batch, own_key(key))
 
     def loss(outputs, params):
       each = losses.cross_entropy(outputs.logits, batch.labels) * batch.mask
       value, count = each.sum(), batch.mask.sum()
       for m, number in copies.items():
         kept = alone(outputs.features, m)
-        fused = problem.fuse(params, state.stats, kept, k_forward, True)
+        fused = problem.fuse(params, state.stats, kept, own_key(key), True)
         each = losses.cross_entropy(fused.logits, batch.labels)
         value = value + (each * number).sum()
         count = count + number.sum()
       return value / jnp.maximum(count, 1.0), {}
 
-    done = differentiate(loss, problem, state, batch, k_forward)
+    done = differentiate(loss, problem, state, batch, key)
     state = apply(done.state, done.grads)
     mean = {m: c.sum() / batch.mask.sum() for m, c in copies.items()}
     return state, {**done.metrics, **_terms.named("copies", mean)}
