@@ -63,16 +63,20 @@ def make(*, weight: float = 1.0, faithful: bool = False) -> Method:
   return from_loss(loss)
 
 
-def _right(a, b, labels):
-  """Where at least one predicts the class."""
-  return (a.argmax(axis=-1) == labels) | (b.argmax(axis=-1) == labels)
+def weights(a: jax.Array, b: jax.Array, labels: jax.Array) -> jax.Array:
+  """w [b]: difference of the true-class p, 0 where both are wrong."""
+  right = (a.argmax(axis=-1) == labels) | (b.argmax(axis=-1) == labels)
+  one, two = -losses.cross_entropy(a, labels), -losses.cross_entropy(b, labels)
+  first = jax.lax.stop_gradient(one >= two)
+  gap = jnp.exp(one) - jnp.exp(two)
+  return jnp.where(right, jnp.where(first, gap, -gap), 0.0)
 
 
 def distil(a: jax.Array, b: jax.Array, labels: jax.Array) -> jax.Array:
   """The term of each sample [b] for one pair of unimodal logits."""
-  gap = _terms.true_class(a, labels) - _terms.true_class(b, labels)
-  w = jnp.where(_right(a, b, labels), jnp.abs(gap), 0.0)
-  first = (gap >= 0)[:, None]
+  w = jax.lax.stop_gradient(weights(a, b, labels))
+  one, two = (_terms.true_class(o, labels) for o in (a, b))
+  first = (one >= two)[:, None]
   strong = jax.lax.stop_gradient(jnp.where(first, a, b))
   weak = jnp.where(first, b, a)
   log_s, log_w = jax.nn.log_softmax(strong), jax.nn.log_softmax(weak)
@@ -89,6 +93,6 @@ def toolkit(
   first = jax.lax.stop_gradient(one >= two)
   log_weak = jnp.where(first, two, one)
   strong, weak = jnp.exp(jnp.where(first, one, two)), jnp.exp(log_weak)
-  w = jnp.where(_right(a, b, labels), strong - weak, 0.0)
+  w = weights(a, b, labels)
   apart = a - b if on_logits else jax.nn.softmax(a) - jax.nn.softmax(b)
   return w * ((apart**2).mean(axis=-1) + weak * (log_weak - strong))

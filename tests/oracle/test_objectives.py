@@ -136,7 +136,8 @@ def as_the_toolkit(live, j, m):
   one, two = (q[ROWS, Y] for q in p)
   right = (p[0].argmax(axis=1) == Y) | (p[1].argmax(axis=1) == Y)
   strong, weak = np.maximum(one, two), np.minimum(one, two)
-  logits = ((o[j] - o[m]) ** 2).mean(axis=1)
+  apart = o[j] - o[m] if len(o) == 2 else p[0] - p[1]
+  logits = (apart**2).mean(axis=1)
   kl = weak * (np.log(weak) - strong)
   return mean(np.where(right, strong - weak, 0) * (logits + kl))
 

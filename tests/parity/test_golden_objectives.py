@@ -27,7 +27,7 @@ def run_mbsd(logits, labels, names):
   rule = mbsd.make(faithful=True)
   grads, metrics, _ = golden.step(rule, made, start, batch)
   pairs = itertools.combinations([logits[m] for m in names], 2)
-  w = [mbsd._weights(a, b, batch.labels)[0] for a, b in pairs]
+  w = [mbsd.weights(a, b, batch.labels) for a, b in pairs]
   return grads, metrics, made.forward(logits, {}, {}, None, True)[0].logits, w
 
 
