@@ -60,7 +60,8 @@ class Classifier(nn.Module):
     return Outputs(logits, unimodal, features, dict(extra))
 
   def fuse(self, features: Mapping[str, jax.Array], train: bool) -> Fused:
-    """The fusion on given features."""
+    """The fusion on given features, in whatever order they come."""
+    features = {m: features[m] for m in self.encoders}
     logits, unimodal, extra = self.fusion(features, train)
     return Fused(logits, unimodal, dict(extra))
 
