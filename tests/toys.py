@@ -11,7 +11,7 @@ import numpy as np
 
 from configs.recipes import RECIPES
 from dmg_jax import build, classifier, optim, steps
-from dmg_jax.types import Batch, Method, TrainState
+from dmg_jax.types import Batch, Method, Outputs, Problem, TrainState
 
 CLASSES, SIZES, SAMPLES = 3, (5, 4, 6), 16
 NAMES = ("image", "text", "audio")
@@ -58,6 +58,12 @@ def problem(
   readout = build.readout(fusion)
   bound = classifier.bind(model, params, stats, inputs, SAMPLES, readout)
   return bound, params, stats
+
+
+def bare_problem(forward, names) -> Problem:
+  """A problem of which only the forward pass is used."""
+  empty = Outputs(None, {}, {})
+  return Problem(forward, forward, "shared", tuple(names), empty, 1, "R2")
 
 
 def fusion_of(method: str) -> dict:

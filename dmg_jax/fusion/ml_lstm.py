@@ -56,7 +56,7 @@ class Fusion(nn.Module):
       for m in features
     }
     lstms = [
-      nn.RNN(nn.LSTMCell(self.width), name=f"lstm_{i}")
+      nn.RNN(nn.LSTMCell(self.width, name=f"lstm_{i}"))
       for i in range(self.layers)
     ]
     out = nn.Dense(self.num_classes, kernel_init=init, name="out")

@@ -5,23 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import toys
 from dmg_jax import evaluate as ev
 from dmg_jax.evaluate import check_names, evaluate, make_eval_step
 from dmg_jax.report.features import load_features, pairs, save_features
-from dmg_jax.types import Batch, Method, Outputs, Problem, TrainState
+from dmg_jax.types import Batch, Method, Outputs, TrainState
 
 NAMES = ("image", "text", "audio")
 K, D = 5, 4
-
-
-def bound(forward, names):
-  """A problem of which an evaluation needs the forward pass only."""
-  empty = Outputs(None, {}, {})
-  return Problem(forward, fuse, "shared", tuple(names), empty, 1, "R2 own head")
-
-
-def fuse(*args):
-  raise AssertionError("an evaluation does not fuse features itself")
 
 
 def problem(names):
@@ -33,7 +24,7 @@ def problem(names):
     features = {m: x[:, K:] for m, x in inputs.items()}
     return Outputs(sum(logits.values()), logits, features), stats
 
-  return bound(forward, names)
+  return toys.bare_problem(forward, names)
 
 
 def state(method=()):
@@ -185,7 +176,7 @@ def test_one_compile_and_same_bits():
     compiled.append(1)
     return inner.forward(*args, **kwargs)
 
-  step = make_eval_step(bound(forward, names), method())
+  step = make_eval_step(toys.bare_problem(forward, names), method())
   inputs, labels = samples(names)
   first = evaluate(step, state(), batches(inputs, labels))
   second = evaluate(step, state(), batches(inputs, labels))
@@ -241,7 +232,7 @@ def test_only_features_of_one_size_are_compared():
     return Outputs(logits["text"], logits, z), stats
 
   inputs, labels = samples(NAMES)
-  step = make_eval_step(bound(forward, NAMES), method())
+  step = make_eval_step(toys.bare_problem(forward, NAMES), method())
   got = evaluate(step, state(), batches(inputs, labels))
   assert list(got["gap"]["centroid"]) == ["audio-image"]
   assert got.features["text"].shape == (23, D - 1)

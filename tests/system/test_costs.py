@@ -18,16 +18,12 @@ from dmg_jax.bilevel import Neumann, hypergradient
 
 pytestmark = pytest.mark.usefixtures("optimised")
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 ROOT = Path(__file__).parents[2]
 # CREMA-D: an epoch is 27 steps, the outer step has a quarter of a batch.
 STEPS, BATCH, SHARE = 27, 64, 4
 SMALL = BATCH // SHARE
-MODELS = (
-  "openmoji",
-  pytest.param("resnet-tiny", marks=pytest.mark.slow),
-)
+slow = pytest.mark.slow  # Each compiles several optimised programs.
+MODELS = ("openmoji", pytest.param("resnet-tiny", marks=slow))
 
 
 def cost(function, *args):
@@ -63,6 +59,7 @@ def outer_step(model, terms):
 each_model = pytest.mark.parametrize("model", MODELS)
 
 
+@slow
 @each_model
 def test_hessian_vector_product(model):
   """Goal 1: at most 2.65 gradients."""
@@ -86,7 +83,7 @@ def test_hessian_vector_product(model):
 @pytest.mark.parametrize(
   ("model", "bound"),
   [
-    ("openmoji", 1.9),
+    pytest.param("openmoji", 1.9, marks=slow),
     pytest.param("resnet-tiny", 1.95, marks=pytest.mark.slow),
   ],
 )
@@ -103,6 +100,7 @@ def test_update_of_alpha(model):
   assert found <= 11.5 * gradient(model)["flops"]
 
 
+@slow
 @each_model
 def test_epoch_with_learned_alpha(model):
   """Goal 4: at most 1.12 epochs with a fixed α, in CREMA-D's proportions.
@@ -114,6 +112,7 @@ def test_epoch_with_learned_alpha(model):
   assert learned <= 1.12 * epoch
 
 
+@slow
 @each_model
 def test_memory_of_an_update_of_alpha(model):
   """Goal 9: at most 3.3 training steps; 2.1 with products that repeat it."""
@@ -132,6 +131,7 @@ def test_memory_of_an_update_of_alpha(model):
   assert outer_step(model, 5)["temp_bytes"] <= 3.3 * base
 
 
+@slow
 @each_model
 def test_step_that_carries_the_tangent(model):
   """``lb_forward``: at most 3.2 steps with a fixed α, and twice the memory.

@@ -126,34 +126,46 @@ def length(node):
   return lines
 
 
-# Functions that may have more than 40 lines (never more than 60).
-LONG: set[str] = set()
+# Closures of a factory are short each; together they may have more.
+FACTORIES = {"make", "bind"}
 
 
 def test_functions_are_short():
-  found = {
-    f"{file}:{node.name}": length(node)
-    for file in FILES
-    for node in definitions(file, FUNCTIONS)
-    if length(node) > 40
-  }
-  assert set(found) == LONG, found
-  assert max(found.values(), default=0) <= 60
+  for file in FILES:
+    for node in definitions(file, FUNCTIONS):
+      limit = 60 if node.name in FACTORIES else 40
+      assert length(node) <= limit, f"{file}: {node.name}, {length(node)} lines"
 
 
-# Files of methods and fusions that may have more than 120 lines, with reason.
+# Methods and fusions with more lines of code, and why.
 LONG_FILES = {
-  "dmg_jax/methods/mla.py": 165,  # Four deviations, each with its option.
-  "dmg_jax/methods/lb.py": 130,  # Its options are half of it.
+  "dmg_jax/methods/agm.py": 110,  # Shapley values for any number.
+  "dmg_jax/methods/gblend.py": 145,  # Probes within a run, twice over.
 }
+
+
+def code_lines(file):
+  """Lines that are no docstring, comment, import, or blank."""
+  said: set[int] = set()
+  for node in ast.walk(TREES[file]):
+    kinds = (*FUNCTIONS, ast.ClassDef, ast.Module)
+    if isinstance(node, kinds) and ast.get_docstring(node) is not None:
+      said |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+      said |= set(range(node.lineno, node.end_lineno + 1))
+  lines = enumerate(ALL[file].splitlines(), 1)
+  return sum(
+    i not in said and bool(x.strip()) and not x.strip().startswith("#")
+    for i, x in lines
+  )
 
 
 @pytest.mark.parametrize("file", sorted(ALL))
 def test_file(file):
-  short = file.startswith(("dmg_jax/methods/", "dmg_jax/fusion/"))
   lines = ALL[file].splitlines()
-  limit = LONG_FILES.get(file, 120 if short else 300)
-  assert len(lines) <= limit, f"{file}: {len(lines)} lines"
+  assert len(lines) <= 300, f"{file}: {len(lines)} lines"
+  if file.startswith(("dmg_jax/methods/", "dmg_jax/fusion/")):
+    assert code_lines(file) <= LONG_FILES.get(file, 100), file
   assert not any("\t" in x or x != x.rstrip() for x in lines), file
 
 
