@@ -218,16 +218,6 @@ def _fused(outputs: Outputs, method_state: PyTree) -> Float[Array, "b k"]:
   return outputs.logits
 
 
-def _same_length(epochs: int, modalities: int) -> int:
-  del modalities
-  return epochs
-
-
-def _ready(method_state: PyTree) -> bool:
-  del method_state
-  return True
-
-
 StepFn = Callable[
   [Problem, TrainState, Batch, PRNGKeyArray, Apply],
   tuple[TrainState, Metrics],
@@ -279,8 +269,8 @@ class Method:
   outer_split: str = "outer"
   modalities: tuple[str, ...] | None = None
   order: Callable[[Problem, PyTree, PRNGKeyArray, int], Any] | None = None
-  length: Callable[[int, int], int] = _same_length
-  ready: Callable[[PyTree], bool] = _ready
+  length: Callable[[int, int], int] = lambda epochs, _: epochs
+  ready: Callable[[PyTree], bool] = lambda method_state: True
 
 
 class Card(NamedTuple):

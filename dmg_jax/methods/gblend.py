@@ -95,18 +95,15 @@ def make(
 
   def between_epochs(problem, state, data, epoch):
     names = (*problem.modalities, FUSED)
-    cycle = super_epoch if online else None
-    first, probe, starts = place(
-      epoch, len(names) * probe_epochs, probe_epochs, cycle
-    )
+    probing, cycle = len(names) * probe_epochs, super_epoch if online else None
+    first, probe, starts = place(epoch, probing, probe_epochs, cycle)
     if weights is not None or not starts:
       return state
     if first:
       kept = (state.params, state.stats, state.opt_state)
       found = measure(problem, state, data)
-      state = state.replace(
-        method=state.method.replace(kept=kept, before=found)
-      )
+      memory = state.method.replace(kept=kept, before=found)
+      state = state.replace(method=memory)
     else:
       state = finish_probe(problem, state, data, names)
     return begin(state, probe, names, data.steps_per_epoch * probe_epochs)

@@ -11,8 +11,7 @@ from dmg_jax.evaluate import check_names, evaluate, make_eval_step
 from dmg_jax.report.features import load_features, pairs, save_features
 from dmg_jax.types import Batch, Method, Outputs, TrainState
 
-NAMES = ("image", "text", "audio")
-K, D = 5, 4
+NAMES, K, D = ("image", "text", "audio"), 5, 4
 
 
 def problem(names):
