@@ -87,7 +87,7 @@ def make(
     # After all: what is kept as best must be what was measured.
     for m in active:
       if not float(state.method.active[m]):
-        state = restored(problem, state, m)
+        state = restored(problem, state, m, faithful)
     return state
 
   def observed(state, m, loss, epoch):
@@ -103,21 +103,23 @@ def make(
     fields = {k: {**getattr(old, k), m: v} for k, v in change.items()}
     return old.replace(**fields)
 
-  def restored(problem, state, m):
-    best = state.method.best[m]
-    if faithful:
-      params, stats, opt_state = best
-      return state.replace(params=params, stats=stats, opt_state=opt_state)
-    params = jax.tree.map(
-      lambda now, then, o: then if o.partition("/")[0] == m else now,
-      state.params,
-      best,
-      problem.owner,
-    )
-    return state.replace(params=params)
-
   step = functools.partial(train_step, unimodal_weight)
   return Method(step=step, init=init, between_epochs=between_epochs)
+
+
+def restored(problem, state, m, faithful):
+  """The best weights of a modality that is finished, or the best of all."""
+  best = state.method.best[m]
+  if faithful:
+    params, stats, opt_state = best
+    return state.replace(params=params, stats=stats, opt_state=opt_state)
+  params = jax.tree.map(
+    lambda now, then, o: then if o.partition("/")[0] == m else now,
+    state.params,
+    best,
+    problem.owner,
+  )
+  return state.replace(params=params)
 
 
 def train_step(unimodal_weight, problem, state, batch, key, apply):
