@@ -49,7 +49,8 @@ def between_epochs(
   problem: Problem, method: Method, state: TrainState, data: Data, epoch: int
 ) -> TrainState:
   """The method's hook; what comes back is ready for ``make_train_step``."""
-  return _separate(method.between_epochs(problem, state, data, epoch))
+  after = _separate(method.between_epochs(problem, state, data, epoch))
+  return jax.tree.map(_alike, after, state)
 
 
 def order(
@@ -72,6 +73,11 @@ def _separate(state: TrainState) -> TrainState:
     return jnp.copy(x) if again else x
 
   return jax.tree.map(own, state)
+
+
+def _alike(x, old):
+  """``x`` typed and placed as ``old``: else a step would compile again."""
+  return jax.device_put(jnp.asarray(x, old.dtype), old.sharding)
 
 
 def make_train_step(

@@ -111,17 +111,21 @@ def test_opm_acts_after_its_warm_up_with_its_probability():
   assert active == [0] * 6 + [1] * 2
   state = state.replace(method=jnp.float32(1))
 
-  def drops(key, state):
+  @jax.jit
+  def drops(keys, state):
+    return jax.vmap(dropped, (0, None))(keys, state)
+
+  def dropped(key, state):
     _, metrics = method.step(
       bound, state, given.batch(), key, lambda s, g, scale=None: s
     )
     return metrics["drop_a"] + metrics["drop_b"] > 0
 
   keys = jax.random.split(jax.random.key(1), 600)
-  share = jax.vmap(drops, (0, None))(keys, state).mean()
+  share = drops(keys, state).mean()
   np.testing.assert_allclose(share, 0.7, atol=0.06)
   state = state.replace(method=jnp.float32(0))
-  assert not jax.vmap(drops, (0, None))(keys, state).any()
+  assert not drops(keys, state).any()
 
 
 # AMCo.

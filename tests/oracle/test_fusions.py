@@ -198,41 +198,39 @@ def squeeze_and_excite(maps, p, scale):
   return {m: scale * expit(dense(h, p[f"gate_{m}"])) for m in maps}
 
 
-@pytest.mark.parametrize("scale", [1, 2])
-def test_mmtm_gates_maps_and_counts_their_mean(scale):
+def test_mmtm_gates_maps_and_counts_their_mean():
   rng = np.random.default_rng(0)
   shapes = {"a": (5, 3, 2, 4), "b": (5, 2, 6), "c": (5, 2)}
   batches = [
     {m: jnp.array(rng.normal(size=s)) for m, s in shapes.items()}
     for _ in range(3)
   ]
-  module = channel.MMTM(ratio=4.0, gate_scale=scale)
-  variables = module.init(jax.random.key(0), batches[0], False)
-  p = randomised(variables["params"])
-  assert p["squeeze"]["kernel"].shape == (12, 2 * 12 // 4)
-  gates, means = {"gates": variables["gates"]}, []
-  for maps in batches:
-    out, gates = module.apply(
-      {"params": p, **gates}, maps, True, mutable="gates"
-    )
-    expected = squeeze_and_excite(maps, p, scale)
-    means.append({m: g.mean(axis=0) for m, g in expected.items()})
-    for m, a in maps.items():
-      g = expected[m].reshape(5, *(1,) * (a.ndim - 2), -1)
-      close(out[m], a * g)
-  for m in shapes:
-    mean = np.mean([g[m] for g in means], axis=0)
-    np.testing.assert_allclose(gates["gates"][f"mean_{m}"], mean, rtol=1e-6)
-  still = module.apply({"params": p, **gates}, batches[0], False)
-  close(
-    still["a"],
-    batches[0]["a"]
-    * squeeze_and_excite(batches[0], p, scale)["a"][:, None, None, :],
+  module = channel.MMTM(ratio=4.0, gate_scale=2)
+  start = jax.eval_shape(
+    lambda: module.init(jax.random.key(0), batches[0], False)["params"]
   )
-  cared = {**gates["gates"], "care": jnp.int32(1)}
-  out = module.apply({"params": p, "gates": cared}, batches[0], False)
-  close(out["b"], np.asarray(batches[0]["b"]) * np.asarray(cared["mean_b"]))
-  close(out["a"], still["a"])
+  p = randomised(start)
+  assert p["squeeze"]["kernel"].shape == (12, 2 * 12 // 4)
+
+  @functools.partial(jax.jit, static_argnums=2)
+  def run(gates, maps, train):
+    return module.apply({"params": p, **gates}, maps, train, mutable="gates")
+
+  expected = [squeeze_and_excite(maps, p, 2) for maps in batches]
+  gates = {}
+  for maps, g in zip(batches, expected, strict=True):
+    out, gates = run(gates, maps, True)
+    for m, a in maps.items():
+      close(out[m], a * g[m].reshape(5, *(1,) * (a.ndim - 2), -1))
+  for m in shapes:
+    mean = np.mean([g[m].mean(axis=0) for g in expected], axis=0)
+    np.testing.assert_allclose(gates["gates"][f"mean_{m}"], mean, rtol=1e-6)
+  cared = {"gates": {**gates["gates"], "care": jnp.int32(1)}}
+  out, after = run(cared, batches[0], False)
+  assert toys.same(after, cared)
+  a, b = (np.asarray(batches[0][m]) for m in "ab")
+  close(out["a"], a * expected[0]["a"][:, None, None, :])
+  close(out["b"], b * np.asarray(gates["gates"]["mean_b"]))
 
 
 def test_channel_exchanges_inside_the_encoders():

@@ -93,6 +93,7 @@ def test_one_more_neumann_term(model, bound):
   assert more / 4 <= bound * gradient(model)["flops"]
 
 
+@slow
 @each_model
 def test_update_of_alpha(model):
   """Goal 3: with five terms at most 11.5 gradients."""

@@ -10,7 +10,7 @@ PAGE = methods.DOCS.read_text(encoding="utf-8")
 README = methods.README.read_text(encoding="utf-8")
 FLOPS = methods.recorded(PAGE)
 NAMES = [row.names[0] for row in methods.rows()]
-QUICK = ("affine", "channel")
+QUICK = ("affine",)
 
 AGAIN = "run python benchmarks/methods.py"
 

@@ -35,10 +35,12 @@ def two_steps(config):
     batch = trainer.loader.batch(i)
     state, metrics = trainer.train_step(state, setup.place(batch))
     found |= metrics
-  if trainer.outer_step is not None:
-    hyper = trainer._hyper_batches(batch, 0)
-    state, metrics = trainer.outer_step(state, *hyper)
-    found |= metrics
+    if trainer.outer_step is not None:
+      hyper = trainer._hyper_batches(batch, i)
+      state, metrics = trainer.outer_step(state, *hyper)
+      found |= metrics
+  assert trainer.train_step._cache_size() == 1
+  assert trainer.outer_step is None or trainer.outer_step._cache_size() == 1
   part = trainer.eval_step(
     state.params, state.stats, state.method, next(setup.batches("val"))
   )

@@ -224,17 +224,16 @@ def _when(process, work, step, number):
 
 
 def test_processes_killed_and_terminated(process, tmp_path):
-  """SIGTERM, then kill -9 twice, then to the end: the bits of one process."""
+  """SIGTERM, then kill -9, then to the end: the bits of one process."""
   work, one = tmp_path / "work", tmp_path / "one"
-  fields = {"train.epochs": 5, "train.checkpoint_steps": 2}
+  fields = {"train.epochs": 3, "train.checkpoint_steps": 2}
   code, out, err = _when(process("h", work, **fields), work, 4, signal.SIGTERM)
   assert (code, err) == (0, "") and "stopped by a signal" in out
   saved = max(_steps(work))
-  assert f"saved at step {saved}" in out and 4 <= saved < 75
-  for more in (12, 25):
-    killed = process("h", work, **fields)
-    code, *_ = _when(killed, work, saved + more, signal.SIGKILL)
-    assert code == -signal.SIGKILL and not (work / "results.json").exists()
+  assert f"saved at step {saved}" in out and 4 <= saved < 45
+  killed = process("h", work, **fields)
+  code, *_ = _when(killed, work, saved + 12, signal.SIGKILL)
+  assert code == -signal.SIGKILL and not (work / "results.json").exists()
   ends = [process("h", w, **fields) for w in (work, one)]
   for end in ends:
     out, err = end.communicate(timeout=240)
