@@ -1,8 +1,8 @@
 """Cost in gradients of the inner loss, as the compiler counts: no clock."""
 
-import flax.linen as nn
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
