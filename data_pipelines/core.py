@@ -1,23 +1,15 @@
-"""What a data set is, and finding one by name.
+"""What a data set is.
 
-A *pipeline* is a module of this package, named like its data set, with
-
-* ``prepare(data_dir, **options) -> Report``: raw data to records on disk, once;
-  does nothing when they are there, never leaves half of them behind;
-* ``load(data_dir, **options) -> Dataset``: calls ``prepare`` if need be.
-
-Options are keyword-only parameters with a default. Samples pass through a
-chain of sources: stored records, ``Decoded`` on access, ``Cached`` if few.
+Samples pass through a chain of sources: stored records, ``Decoded`` on access,
+``Cached`` if few. A decoded sample may be larger than what a batch holds
+(``Dataset.decoded``): ``augment`` in training and ``view`` in evaluation cut
+the batch's part out of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
-import inspect
-import os
-import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -28,19 +20,16 @@ from data_pipelines.report import DataError, Report
 
 __all__ = [
   "Cached", "DataError", "Dataset", "Decoded", "ModalitySpec", "Report",
-  "Source", "Spec", "build", "cache_if_small", "check_sample", "pipelines",
-  "prepare", "unknown",
+  "Source", "Spec", "cache_if_small", "check_sample", "unknown",
 ]  # fmt: skip
 
 SPLITS = ("train", "outer", "val", "test")
 KINDS = ("image", "text", "audio", "video", "array")
 CACHE_BYTES = 2**30  # decoded splits up to this size are kept in memory
-_LIBRARY = {
-  "core", "loader", "report", "storage", "image", "audio", "video", "text",
-}  # fmt: skip
 
 Sample = dict[str, Any]
 Augment = Callable[[np.random.Generator, np.ndarray], np.ndarray]
+View = Callable[[np.ndarray], np.ndarray]
 Record = TypeVar("Record", covariant=True)
 
 
@@ -195,18 +184,32 @@ def check_sample(
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """Spec, samples and training augmentation.
+  """Spec, samples, and what is done to a sample before it is in a batch.
 
   Attributes:
-    spec: what the samples look like.
+    spec: what evaluation batches look like.
     sources: {split: its samples}.
-    augment: {modality: pure function of (random generator, array)}; applied to
-      training batches only. Keeps shape and dtype.
+    augment: {modality: pure function of (random generator, decoded array)};
+      applied to training batches only. Its result has the spec's shape, or one
+      of its own if that is the same for all samples (fewer frames).
+    decoded: {modality: what sources hold}, where that is not as in ``spec``.
+    view: {modality: decoded array -> array as in ``spec``}, applied wherever
+      ``augment`` is not.
+    together: modalities whose augmentations draw the same random numbers, so
+      that all views of one scene are cut alike.
   """
 
   spec: Spec
   sources: dict[str, Source]
   augment: dict[str, Augment] = dataclasses.field(default_factory=dict)
+  decoded: dict[str, ModalitySpec] = dataclasses.field(default_factory=dict)
+  view: dict[str, View] = dataclasses.field(default_factory=dict)
+  together: tuple[str, ...] = ()
+
+  @property
+  def stored(self) -> dict[str, ModalitySpec]:
+    """What sources hold of every modality."""
+    return {**self.spec.modalities, **self.decoded}
 
   def select(self, modalities: Sequence[str]) -> Dataset:
     """The same data with some of the modalities, in the spec's order.
@@ -225,6 +228,9 @@ class Dataset:
       dataclasses.replace(self.spec, modalities=kept),
       {k: _Selected(s, tuple(kept)) for k, s in self.sources.items()},
       {m: f for m, f in self.augment.items() if m in kept},
+      {m: s for m, s in self.decoded.items() if m in kept},
+      {m: f for m, f in self.view.items() if m in kept},
+      tuple(m for m in self.together if m in kept),
     )
 
 
@@ -236,65 +242,3 @@ def unknown(what: str, value: object, known: Iterable[str]) -> ValueError:
   return ValueError(
     f"unknown {what} {value!r}{hint}; known: {', '.join(known)}"
   )
-
-
-def pipelines() -> list[str]:
-  """Names of the data sets there are."""
-  package = importlib.import_module(__package__ or "data_pipelines")
-  names = [module.name for module in pkgutil.iter_modules(package.__path__)]
-  return sorted(n for n in names if n[0] != "_" and n not in _LIBRARY)
-
-
-def build(
-  name: str,
-  data_dir: str | os.PathLike,
-  options: Mapping[str, Any],
-  modalities: Sequence[str] | None = None,
-) -> Dataset:
-  """Loads a data set by name, preparing it if need be.
-
-  Args:
-    name: a module of this package, e.g. ``"openmoji"``.
-    data_dir: folder of all prepared data.
-    options: keyword arguments of the module's ``load`` (or ``prepare``).
-    modalities: those to keep; ``None`` is all.
-
-  Raises:
-    ValueError: an unknown name, option or modality, with the choices.
-    DataError: prepared data that are damaged.
-  """
-  module = _pipeline(name, options)
-  dataset = module.load(data_dir, **_accepted(module.load, options))
-  return dataset if modalities is None else dataset.select(modalities)
-
-
-def prepare(
-  name: str, data_dir: str | os.PathLike, options: Mapping[str, Any]
-) -> Report:
-  """Makes the prepared data of a data set; arguments as in ``build``.
-
-  Data that are there and whole stay as they are; damaged ones are made anew.
-  """
-  module = _pipeline(name, options)
-  return module.prepare(data_dir, **_accepted(module.prepare, options))
-
-
-def _pipeline(name: str, options: Mapping[str, Any]):
-  known = pipelines()
-  if name not in known:
-    raise unknown("data set", name, known)
-  module = importlib.import_module(f"{__package__}.{name}")
-  choices = [*_options(module.load), *_options(module.prepare)]
-  for option in options:
-    if option not in choices:
-      raise unknown(f"option of data set {name!r}:", option, choices)
-  return module
-
-
-def _options(function: Callable) -> list[str]:
-  parameters = inspect.signature(function).parameters.values()
-  return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-
-
-def _accepted(function: Callable, options: Mapping[str, Any]):
-  return {k: options[k] for k in _options(function) if k in options}

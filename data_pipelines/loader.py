@@ -9,8 +9,9 @@ split has its own order.
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, cast
 
 import grain
@@ -58,12 +59,15 @@ class Loader:
     _check(batch_size, process_index, process_count)
     self._source = dataset.sources[split]
     self._modalities = dataset.spec.modalities
+    self._stored = dataset.stored
     self._split, self._batch_size = split, batch_size
     self._local = batch_size // process_count
     self._first = process_index * self._local
     if len(self._source) == 0:
       raise ValueError(f"split {split!r} of {dataset.spec.name!r} is empty")
     self._augment = dataset.augment if augment else {}
+    self._view = dataset.view
+    self._together = dataset.together
     self._seed = seed
     self._samples = self._endless(seed, shuffle)
 
@@ -128,7 +132,7 @@ class Loader:
   def _placed(self, index: int, epoch: int, place: int) -> Sample:
     sample = self._sample(index)
     if not self._augment:
-      return sample
+      return self._viewed(sample)
     rng = np.random.default_rng([self._seed, epoch, place])
     return self._augmented(sample, rng)
 
@@ -145,7 +149,8 @@ class Loader:
     total = len(self._source)
     first = batch * self._batch_size + self._first
     rows = range(min(first, total), min(first + self._local, total))
-    return self._stack([self._sample(i) for i in rows], self._local)
+    samples = [self._viewed(self._sample(i)) for i in rows]
+    return self._stack(samples, self._local)
 
   def _endless(self, seed: int, shuffle: bool) -> Sequence[Sample]:
     total = len(self._source)
@@ -158,26 +163,35 @@ class Loader:
     samples = order.map(self._sample)
     if self._augment:
       samples = samples.random_map(self._augmented)
+    else:
+      samples = samples.map(self._viewed)
     return cast(Sequence[Sample], samples)
 
   def _sample(self, index: int) -> Sample:
     sample = self._source[index]
-    check_sample(sample, self._modalities)
+    check_sample(sample, self._stored)
     return {**sample, "index": index}
 
   def _augmented(self, sample: Sample, rng: np.random.Generator) -> Sample:
-    inputs = dict(sample["inputs"])
+    inputs, alike = dict(sample["inputs"]), copy.deepcopy(rng)
     for m, function in self._augment.items():
-      inputs[m] = function(rng, inputs[m])
+      own = copy.deepcopy(alike) if m in self._together else rng
+      inputs[m] = function(own, inputs[m])
+    return self._viewed({**sample, "inputs": inputs}, self._augment)
+
+  def _viewed(self, sample: Sample, but: Collection[str] = ()) -> Sample:
+    inputs = dict(sample["inputs"])
+    for m, function in self._view.items():
+      if m not in but:
+        inputs[m] = function(inputs[m])
     return {**sample, "inputs": inputs}
 
   def _stack(self, samples: Sequence[Sample], size: int) -> Batch:
     """Samples and as much padding as there is room."""
-    n = len(samples)
-    inputs = {
-      m: np.zeros((size, *s.shape), s.dtype)
-      for m, s in self._modalities.items()
-    }
+    n, inputs = len(samples), {}
+    for m, spec in self._modalities.items():
+      shape = samples[0]["inputs"][m].shape if n else spec.shape
+      inputs[m] = np.zeros((size, *shape), spec.dtype)
     labels, index = np.zeros(size, np.int32), np.zeros(size, np.int32)
     for row, sample in enumerate(samples):
       for m, array in inputs.items():

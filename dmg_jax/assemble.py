@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines import core
+from data_pipelines import catalog, core
 from data_pipelines.loader import Loader
 from dmg_jax import build, classifier, evaluate, optim, sharding, steps
 from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
@@ -205,7 +205,7 @@ def load(config: Config, method: Method) -> core.Dataset:
   """The data set with the modalities that the method is built with."""
   options = config.data.to_dict()
   name, folder = options.pop("name"), options.pop("dir")
-  return core.build(name, folder, options, modalities=method.modalities)
+  return catalog.dataset(name, folder, options, modalities=method.modalities)
 
 
 def encoder_options(config: Config, modality: str, kind: str) -> Config:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data_pipelines import core
+from data_pipelines import catalog
 from dmg_jax import assemble, report, train
 from dmg_jax.assemble import Config
 from dmg_jax.checkpoint import Checkpoints
@@ -43,7 +43,7 @@ def _prepare(config, workdir, console) -> int:
   assemble.check(config)
   options = config.data.to_dict()
   name, folder = options.pop("name"), options.pop("dir")
-  console.note(core.prepare(name, folder, options).summary())
+  console.note(catalog.prepare(name, folder, options).summary())
   return 0
 
 

@@ -25,10 +25,10 @@ def optimised():
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
   """A folder that holds the prepared OpenMoji; not to be changed."""
-  from data_pipelines import core
+  from data_pipelines import catalog
 
   folder = tmp_path_factory.mktemp("data")
-  core.prepare("openmoji", folder, {})
+  catalog.prepare("openmoji", folder, {})
   return folder
 
 

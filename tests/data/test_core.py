@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import data_pipelines
-from data_pipelines import core
+from data_pipelines import catalog, core
 from data_pipelines.report import Report
 from helpers import toy_dataset
 
@@ -15,8 +15,8 @@ FOLDER = pathlib.Path(data_pipelines.__path__[0])
 
 
 def test_pipelines_have_prepare_and_load():
-  assert "openmoji" in core.pipelines()
-  for name in core.pipelines():
+  assert "openmoji" in catalog.pipelines()
+  for name in catalog.pipelines():
     text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
     defined = {
       n.name for n in ast.parse(text).body if isinstance(n, ast.FunctionDef)
@@ -43,10 +43,10 @@ def test_no_pickle():
 @pytest.mark.parametrize("name", ["openmojis", "core", "_openmoji_font", ""])
 def test_unknown_name(name, tmp_path):
   with pytest.raises(ValueError, match=r"unknown data set .*known: .*openmoji"):
-    core.build(name, tmp_path, {})
+    catalog.dataset(name, tmp_path, {})
 
 
-@pytest.mark.parametrize("function", [core.build, core.prepare])
+@pytest.mark.parametrize("function", [catalog.dataset, catalog.prepare])
 def test_unknown_option(function, tmp_path):
   message = "'image_sise' .did you mean 'image_size'.*max_words"
   with pytest.raises(ValueError, match=message):
@@ -64,7 +64,7 @@ def test_unknown_option(function, tmp_path):
 ])  # fmt: skip
 def test_option_out_of_range(option, value, message, tmp_path):
   with pytest.raises(ValueError, match=message):
-    core.build("openmoji", tmp_path, {option: value})
+    catalog.dataset("openmoji", tmp_path, {option: value})
   assert not list(tmp_path.iterdir())  # told before any work
 
 

@@ -1,12 +1,13 @@
 """Batches: pure, reshuffled, resumable, padded, cut into processes."""
 
+import dataclasses
 import itertools
 
 import jax
 import numpy as np
 import pytest
 
-from data_pipelines.core import Dataset
+from data_pipelines.core import Cached, Dataset, ModalitySpec, Spec
 from data_pipelines.loader import Loader
 from helpers import toy_dataset
 
@@ -205,3 +206,42 @@ def test_batches_are_writable_copies():
   expected = loader.batch(0)
   loader.batch(0).inputs["image"][:] = 0
   assert same(loader.batch(0), expected)
+
+
+def crop(rng, array):
+  top = rng.integers(array.shape[0] - 4)
+  return array[top : top + 4]
+
+
+def test_views_of_larger_samples_and_crops_drawn_together():
+  """Training cuts all views of a scene alike; evaluation its own way."""
+  stored = {m: ModalitySpec("array", (16, 2), "int32") for m in ("a", "b")}
+  spec = {m: ModalitySpec("array", (6, 2), "int32") for m in stored}
+
+  def sample(i):
+    x = np.arange(32, dtype=np.int32).reshape(16, 2) + 100 * i
+    return {"inputs": {"a": x, "b": -x}, "label": 0, "id": str(i)}
+
+  source = Cached([sample(i) for i in range(12)], stored)
+  data = Dataset(
+    Spec("scenes", spec, ("c",), {"train": 12}),
+    {"train": source},
+    dict.fromkeys(stored, crop),
+    stored,
+    dict.fromkeys(stored, lambda x: x[5:11]),
+    ("a", "b"),
+  )
+  batch = Loader(data, "train", 4, seed=0).batch(3)
+  assert batch.inputs["a"].shape == (4, 4, 2)
+  np.testing.assert_array_equal(batch.inputs["a"], -batch.inputs["b"])
+  assert len({tuple(x[0] % 100) for x in batch.inputs["a"]}) > 1
+  apart = dataclasses.replace(data, together=())
+  other = Loader(apart, "train", 4, seed=0).batch(3)
+  assert (other.inputs["a"] != -other.inputs["b"]).any()
+  shown = next(Loader(data, "train", 5, seed=0).padded())
+  np.testing.assert_array_equal(
+    shown.inputs["b"][2], -sample(2)["inputs"]["a"][5:11]
+  )
+  plain = Loader(data, "train", 4, seed=0, augment=False).batch(0)
+  assert plain.inputs["a"].shape == (4, 6, 2)
+  assert list(data.select(["b"]).view) == ["b"]

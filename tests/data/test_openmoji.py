@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from data_pipelines import _openmoji_font as font
 from data_pipelines import _openmoji_groups as groups
-from data_pipelines import core, storage, text
+from data_pipelines import catalog, core, storage, text
 from data_pipelines import openmoji as pipeline
 from data_pipelines.loader import Loader
 
@@ -32,11 +32,11 @@ def rows(data_dir):
 
 @pytest.fixture(scope="module")
 def openmoji(data_dir):
-  return core.build("openmoji", data_dir, {})
+  return catalog.dataset("openmoji", data_dir, {})
 
 
 def test_counts(data_dir, openmoji):
-  report = core.prepare("openmoji", data_dir, {})
+  report = catalog.prepare("openmoji", data_dir, {})
   assert report.problems == ()
   assert openmoji.spec.sizes == SIZES and sum(SIZES.values()) == 1629
   classes = collections.Counter()
@@ -52,7 +52,7 @@ def test_counts(data_dir, openmoji):
 
 
 def test_splits_hold_the_report(openmoji, data_dir):
-  report = core.prepare("openmoji", data_dir, {})
+  report = catalog.prepare("openmoji", data_dir, {})
   for split, source in openmoji.sources.items():
     labels = [openmoji.spec.classes[s["label"]] for s in source]
     assert collections.Counter(labels) == report.counts[split]
@@ -230,7 +230,7 @@ def test_pictures_equal_those_of_a_text_shaper(packages):
 
 
 def test_options(data_dir):
-  data = core.build(
+  data = catalog.dataset(
     "openmoji",
     data_dir,
     {"image_size": 16, "max_words": 3, "word_dropout": 0.5, "flip": False},
@@ -240,14 +240,14 @@ def test_options(data_dir):
   assert batch.inputs["image"].shape == (32, 16, 16, 3)
   assert batch.inputs["text"].shape == (32, 3)
   assert set(data.augment) == {"image", "text"}
-  only = core.build("openmoji", data_dir, {}, modalities=("image",))
+  only = catalog.dataset("openmoji", data_dir, {}, modalities=("image",))
   assert list(only.spec.modalities) == ["image"]
 
 
 def test_batches_are_the_same_in_another_process(data_dir, openmoji):
   code = (
-    "import sys, hashlib; from data_pipelines import core, loader\n"
-    "d = core.build('openmoji', sys.argv[1], {})\n"
+    "import sys, hashlib; from data_pipelines import catalog, loader\n"
+    "d = catalog.dataset('openmoji', sys.argv[1], {})\n"
     "b = loader.Loader(d, 'train', 16, seed=5).batch(100)\n"
     "x = b''.join(b.inputs[m].tobytes() for m in sorted(b.inputs))\n"
     "sys.stdout.write(hashlib.sha256(x).hexdigest())"

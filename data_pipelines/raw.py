@@ -1,0 +1,156 @@
+"""From a raw download to examples: in parallel, resumable, nothing lost.
+
+Media are decoded once each, by worker processes; what comes out is kept in a
+folder of work files until the data are whole, so that an interrupted
+``prepare`` goes on where it stopped. What is missing, cannot be decoded or is
+left out on purpose is collected, and written to ``problems.csv`` beside the
+data.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import csv
+import dataclasses
+import hashlib
+import io
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from data_pipelines import report
+
+FILE = "problems.csv"
+MISSING, UNDECODABLE, SKIPPED = "missing", "cannot be decoded", "skipped"
+
+Fields = Mapping[str, np.ndarray]
+T = TypeVar("T")
+
+
+class Skip(Exception):  # noqa: N818
+  """Raised by a ``make`` for a sample that is left out; the text says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """One sample that is not among the prepared data.
+
+  Attributes:
+    sample: its id.
+    kind: ``MISSING``, ``UNDECODABLE`` or ``SKIPPED``.
+    reason: one sentence that names file or value.
+  """
+
+  sample: str
+  kind: str
+  reason: str
+
+
+def summary(problems: Sequence[Problem]) -> list[str]:
+  """A sentence for each kind: how many, and the first of them."""
+  kinds = collections.defaultdict(list)
+  for problem in problems:
+    kinds[problem.kind].append(problem)
+  return [
+    f"{len(found)} samples {kind}, the first: {found[0].reason} "
+    f"(all are listed in {FILE})"
+    for kind, found in kinds.items()
+  ]
+
+
+def table(problems: Sequence[Problem]) -> str:
+  """All problems as CSV, with a header."""
+  file = io.StringIO()
+  rows = csv.writer(file, lineterminator="\n")
+  rows.writerow(("sample", "kind", "reason"))
+  rows.writerows((p.sample, p.kind, p.reason) for p in problems)
+  return file.getvalue()
+
+
+@dataclasses.dataclass(frozen=True)
+class Media(Generic[T]):
+  """Decodes the media of samples, at most once each.
+
+  Attributes:
+    make: sample -> {field: array}; runs in a worker process, so a function of
+      a module or a ``functools.partial`` of one. ``FileNotFoundError`` means
+      that a file is missing, ``Skip`` that the sample is left out, any other
+      ``Exception`` that a file cannot be decoded.
+    folder: of work files; made, and to be deleted when the data are whole.
+    settings: all that ``make`` depends on but for the sample, as a string.
+    workers: processes; 0 decodes in this one.
+  """
+
+  make: Callable[[T], Fields]
+  folder: pathlib.Path
+  settings: str = ""
+  workers: int = 0
+
+  def path(self, sample_id: str) -> pathlib.Path:
+    """The work file of a sample."""
+    key = hashlib.sha256(f"{self.settings}\0{sample_id}".encode())
+    return self.folder / f"{key.hexdigest()[:32]}.npz"
+
+  def decode(
+    self, samples: Mapping[str, T], description: str
+  ) -> tuple[list[str], list[Problem]]:
+    """Decodes what has no work file yet.
+
+    Args:
+      samples: {id: sample}.
+      description: of the progress bar.
+
+    Returns:
+      The ids of what is decoded, in order, and the problems of the others.
+    """
+    self.folder.mkdir(parents=True, exist_ok=True)
+    todo = {i: s for i, s in samples.items() if not self.path(i).exists()}
+    found = report.progress(self._run(todo), description, len(todo))
+    problems = [problem for problem in found if problem is not None]
+    bad = {problem.sample for problem in problems}
+    return [i for i in samples if i not in bad], problems
+
+  def read(self, sample_id: str) -> dict[str, np.ndarray]:
+    """What ``make`` made of a decoded sample."""
+    with np.load(self.path(sample_id), allow_pickle=False) as fields:
+      return dict(fields)
+
+  def _run(self, todo: Mapping[str, T]) -> Iterator[Problem | None]:
+    jobs = [(self.make, i, s, self.path(i)) for i, s in todo.items()]
+    if self.workers == 0 or len(jobs) < 2:
+      yield from map(_decode, jobs)
+      return
+    # A fork would copy the threads' locks of libraries in use.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(
+      min(self.workers, len(jobs)), context
+    ) as pool:
+      yield from pool.map(_decode, jobs, chunksize=4)
+
+
+def _decode(job: tuple[Callable, str, Any, pathlib.Path]) -> Problem | None:
+  make, sample_id, sample, path = job
+  try:
+    fields = make(sample)
+  except FileNotFoundError as error:
+    name = error.filename or error
+    return Problem(sample_id, MISSING, f"there is no file {name}")
+  except Skip as error:
+    return Problem(sample_id, SKIPPED, str(error))
+  except (ImportError, MemoryError):
+    raise
+  # A decoder may raise anything about a damaged file.
+  except Exception as error:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return Problem(sample_id, UNDECODABLE, text)
+  arrays: dict[str, Any] = {k: np.asarray(v) for k, v in fields.items()}
+  part = path.with_suffix(f".part-{os.getpid()}")
+  with part.open("wb") as file:
+    np.savez(file, **arrays)
+  os.replace(part, path)
+  return None
