@@ -201,7 +201,8 @@ def test_running_statistics_move_in_training_only(name):
 @every_method
 def test_has_its_equation_reference_and_card(name):
   module = build._module("methods", "method", name)
-  assert ".. math::" in module.__doc__ and "Reference:" in module.__doc__
+  for part in (".. math::", "Reference:"):
+    assert part in module.__doc__, f"{name}: no {part} in the file's docstring"
   assert module.CARD.category in types.CATEGORIES
   assert module.CARD.modalities == ("2" if name in TWO_ONLY else "any")
 
@@ -209,7 +210,8 @@ def test_has_its_equation_reference_and_card(name):
 @pytest.mark.parametrize("name", build.known("fusion"))
 def test_fusion_has_its_equation_reference_and_card(name):
   module = build._module("fusion", "fusion", name)
-  assert ".. math::" in module.__doc__ and "Reference:" in module.__doc__
+  for part in (".. math::", "Reference:"):
+    assert part in module.__doc__, f"{name}: no {part} in the file's docstring"
   assert module.CARD.category == "fusion" and module.READOUT[:2] in (
     "R1", "R2", "R3", "R5",
   )  # fmt: skip
