@@ -30,6 +30,7 @@ CACHE_BYTES = 2**30  # decoded splits up to this size are kept in memory
 Sample = dict[str, Any]
 Augment = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 View = Callable[[np.ndarray], np.ndarray]
+OnDevice = tuple[Callable[[Any, Any], Any], Callable[[Any], Any]]
 Record = TypeVar("Record", covariant=True)
 
 
@@ -118,6 +119,8 @@ class Decoded(Generic[Record]):
 class Cached:
   """Reads a source once, then serves views of arrays in memory."""
 
+  cached = True
+
   def __init__(self, source: Source, modalities: Mapping[str, ModalitySpec]):
     n = len(source)
     self._inputs = {
@@ -147,6 +150,7 @@ class _Selected:
 
   def __init__(self, source: Source, modalities: Sequence[str]):
     self._source, self._modalities = source, tuple(modalities)
+    self.cached = getattr(source, "cached", False)
 
   def __len__(self) -> int:
     return len(self._source)
@@ -195,6 +199,8 @@ class Dataset:
     decoded: {modality: what sources hold}, where that is not as in ``spec``.
     view: {modality: decoded array -> array as in ``spec``}, applied wherever
       ``augment`` is not.
+    on_device: {modality: ``augment`` of (JAX key, decoded array) and ``view``,
+      as JAX functions}, for data that live on an accelerator.
     together: modalities whose augmentations draw the same random numbers, so
       that all views of one scene are cut alike.
   """
@@ -205,6 +211,11 @@ class Dataset:
   decoded: dict[str, ModalitySpec] = dataclasses.field(default_factory=dict)
   view: dict[str, View] = dataclasses.field(default_factory=dict)
   together: tuple[str, ...] = ()
+  on_device: dict[str, OnDevice] = dataclasses.field(default_factory=dict)
+
+  def cached(self, split: str) -> bool:
+    """Whether a split's decoded samples are in memory."""
+    return getattr(self.sources[split], "cached", False)
 
   @property
   def stored(self) -> dict[str, ModalitySpec]:
@@ -231,6 +242,7 @@ class Dataset:
       {m: s for m, s in self.decoded.items() if m in kept},
       {m: f for m, f in self.view.items() if m in kept},
       tuple(m for m in self.together if m in kept),
+      {m: f for m, f in self.on_device.items() if m in kept},
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from data_pipelines import catalog, core
+from data_pipelines import catalog, core, resident
 from data_pipelines.loader import Loader
 from dmg_jax import build, classifier, evaluate, optim, sharding, steps
 from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
@@ -19,6 +20,7 @@ Config = Any
 
 SELECT = ("best", "last")
 SPLITS = ("outer", "test", "train", "val")
+RESIDENT = ("auto", "off", "on")
 
 # Field -> (lowest, highest), both allowed but for those in _OPEN.
 _RANGES = {
@@ -30,6 +32,7 @@ _RANGES = {
   "train.checkpoint_steps": (0, 10**9),
   "train.log_steps": (1, 10**9),
   "eval.batch_size": (1, 10**7),
+  "loader.workers": (-1, 1000),
   "optimiser.learning_rate": (0, 1e38),
   "optimiser.momentum": (0, 1),
   "optimiser.warmup_epochs": (0, 10**6),
@@ -54,7 +57,11 @@ def check(config: Config) -> Method:
     _check_range(path, _get(config, path), low, high, _OPEN.get(path))
   last = config.seed + config.seeds - 1
   _check_range("seed + seeds - 1", last, *_RANGES["seed"])
-  for path, choices in (("train.select", SELECT), ("eval.split", SPLITS)):
+  for path, choices in (
+    ("train.select", SELECT),
+    ("eval.split", SPLITS),
+    ("loader.resident", RESIDENT),
+  ):
     if _get(config, path) not in choices:
       raise build.unknown(path, str(_get(config, path)), choices)
   if _get(config, "optimiser.name") not in optim.OPTIMISERS:
@@ -120,10 +127,13 @@ class Setup:
   apply: Apply
   place: Callable[[Batch], Batch]
   parameters: dict[str, int]
+  home: resident.Home | None = None
 
-  def loader(self, split: str, batch_size: int, train: bool) -> Loader:
+  def loader(
+    self, split: str, batch_size: int, train: bool
+  ) -> Loader | resident.Resident:
     """Batches of a split: shuffled and augmented, or in order and padded."""
-    return Loader(
+    loader = Loader(
       self.dataset,
       split,
       batch_size,
@@ -132,7 +142,17 @@ class Setup:
       augment=train,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
+      workers=self.workers,
     )
+    return self.home.loader(loader, split) if self.home else loader
+
+  @property
+  def workers(self) -> int:
+    """Processes that decode: as configured, or none for what is in memory."""
+    workers = self.config.loader.workers
+    if workers >= 0 or self.dataset.cached("train"):
+      return max(workers, 0)
+    return max((os.cpu_count() or 2) - 1, 1)
 
   def batches(self, split: str) -> Iterator[Batch]:
     """One pass over a split, on the devices."""
@@ -182,7 +202,15 @@ def assemble(config: Config) -> Setup:
     apply=apply,
     place=sharding.make_place(mesh),
     parameters=_count(params, problem),
+    home=_home(config, dataset, mesh),
   )
+
+
+def _home(config, dataset, mesh) -> resident.Home | None:
+  """Where the data live: on the accelerator, if they may and fit."""
+  choice = config.loader.resident
+  wanted = choice == "on" or (choice == "auto" and resident.fits(dataset))
+  return resident.Home(dataset, mesh) if wanted else None
 
 
 def _check_batches(config, method, spec) -> None:

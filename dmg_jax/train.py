@@ -186,6 +186,7 @@ def describe(
     "dataset": spec.name,
     "classes": len(spec.classes),
     "splits": dict(spec.sizes),
+    "loading": _loading(setup),
     "encoders": {
       m: assemble.encoder_options(config, m, s.kind).name
       for m, s in spec.modalities.items()
@@ -197,6 +198,15 @@ def describe(
     "device": f"{jax.device_count()} x {device.device_kind}",
     "workdir": str(workdir),
   }
+
+
+def _loading(setup: assemble.Setup) -> str:
+  if setup.home is not None:
+    return "from the device's memory"
+  if setup.workers:
+    return f"decoded by {setup.workers} processes"
+  cached = setup.dataset.cached("train")
+  return "from memory" if cached else "decoded by threads"
 
 
 def _write_config(config, workdir: Path, command: str | None) -> None:
