@@ -30,7 +30,6 @@ CACHE_BYTES = 2**30  # decoded splits up to this size are kept in memory
 Sample = dict[str, Any]
 Augment = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 View = Callable[[np.ndarray], np.ndarray]
-OnDevice = tuple[Callable[[Any, Any], Any], Callable[[Any], Any]]
 Record = TypeVar("Record", covariant=True)
 
 
@@ -199,8 +198,6 @@ class Dataset:
     decoded: {modality: what sources hold}, where that is not as in ``spec``.
     view: {modality: decoded array -> array as in ``spec``}, applied wherever
       ``augment`` is not.
-    on_device: {modality: ``augment`` of (JAX key, decoded array) and ``view``,
-      as JAX functions}, for data that live on an accelerator.
     together: modalities whose augmentations draw the same random numbers, so
       that all views of one scene are cut alike.
   """
@@ -211,7 +208,6 @@ class Dataset:
   decoded: dict[str, ModalitySpec] = dataclasses.field(default_factory=dict)
   view: dict[str, View] = dataclasses.field(default_factory=dict)
   together: tuple[str, ...] = ()
-  on_device: dict[str, OnDevice] = dataclasses.field(default_factory=dict)
 
   def cached(self, split: str) -> bool:
     """Whether a split's decoded samples are in memory."""
@@ -242,7 +238,6 @@ class Dataset:
       {m: s for m, s in self.decoded.items() if m in kept},
       {m: f for m, f in self.view.items() if m in kept},
       tuple(m for m in self.together if m in kept),
-      {m: f for m, f in self.on_device.items() if m in kept},
     )
 
 

@@ -10,9 +10,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines import catalog, core, resident
+from data_pipelines import catalog, core
 from data_pipelines.loader import Loader
-from dmg_jax import build, classifier, evaluate, optim, sharding, steps
+from dmg_jax import (
+  build,
+  classifier,
+  evaluate,
+  optim,
+  resident,
+  sharding,
+  steps,
+)
 from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
 
 # A locked ConfigDict; checkers cannot know its fields.

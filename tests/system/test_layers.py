@@ -29,7 +29,7 @@ LAYERS = [
   ("losses", "trees"),
   ("bilevel", "encoders", "fusion"),
   ("methods",),
-  ("classifier", "build", "optim", "sharding", "steps"),
+  ("classifier", "build", "optim", "resident", "sharding", "steps"),
   ("evaluate", "checkpoint", "logging", "assemble", "report"),
   ("loop",),
   ("train",),

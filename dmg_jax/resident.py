@@ -3,8 +3,9 @@
 A resident split is decoded once, pictures as uint8 and sounds as bfloat16
 (rounded to 8 bits of mantissa; batches hold float32 again). A batch then costs
 one compiled call and no transfer but that of its row numbers. Rows come in the
-very order of ``Loader``; augmentation is the data set's ``on_device``, whose
-random numbers are JAX's: a run's bits depend on where its data live.
+very order of ``Loader``; augmentations have twins here, ``AUGMENT`` and
+``VIEW``, whose random numbers are JAX's: a run's bits depend on where its data
+live.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from data_pipelines import image
 from data_pipelines.core import Dataset, ModalitySpec
 from data_pipelines.loader import Loader
 from dmg_jax.types import Batch
@@ -26,13 +28,23 @@ from dmg_jax.types import Batch
 SHARE = 0.25  # of an accelerator's memory that data may take
 
 
+def _mirror(key, x):
+  return jnp.where(jax.random.bernoulli(key), x[..., ::-1, :], x)
+
+
+# Function of the host -> (key, array) -> array, and array -> array.
+AUGMENT: dict[Any, Callable] = {image.mirror: _mirror}
+VIEW: dict[Any, Callable] = {}
+
+
 def obstacle(dataset: Dataset) -> str | None:
   """Why the data cannot be resident; ``None`` if they can."""
   if jax.process_count() > 1:
     return "there are several processes"
-  for m in {*dataset.augment, *dataset.view}:
-    if m not in dataset.on_device:
-      return f"{dataset.spec.name} augments {m} on the host only"
+  for functions, known in ((dataset.augment, AUGMENT), (dataset.view, VIEW)):
+    for m, function in functions.items():
+      if function not in known:
+        return f"{dataset.spec.name} augments {m} on the host only"
   return None
 
 
@@ -181,14 +193,12 @@ def _take(dataset, augmented, arrays, labels, rows, mask, seed):
   inputs = {}
   for number, (m, spec) in enumerate(dataset.stored.items()):
     x = arrays[m][rows].astype(spec.dtype)
-    if m in dataset.on_device:
-      augment, view = dataset.on_device[m]
-      if augmented and m in dataset.augment:
-        alike = 0 if m in dataset.together else number + 1
-        own = jax.vmap(lambda k, i=alike: jax.random.fold_in(k, i))(keys)
-        x = jax.vmap(augment)(own, x)
-      elif m in dataset.view:
-        x = jax.vmap(view)(x)
+    if augmented and m in dataset.augment:
+      alike = 0 if m in dataset.together else number + 1
+      own = jax.vmap(lambda k, i=alike: jax.random.fold_in(k, i))(keys)
+      x = jax.vmap(AUGMENT[dataset.augment[m]])(own, x)
+    elif m in dataset.view:
+      x = jax.vmap(VIEW[dataset.view[m]])(x)
     real = mask.reshape(-1, *(1,) * (x.ndim - 1)) > 0
     inputs[m] = jnp.where(real, x, 0).astype(spec.dtype)
   real = mask > 0

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines import core, resident
+from data_pipelines import core
 from data_pipelines.loader import Loader
-from dmg_jax import sharding
+from dmg_jax import resident, sharding
 from helpers import toy_dataset
 
 PLAIN = dataclasses.replace(toy_dataset(("image", "text"), 48), augment={})
@@ -59,6 +59,25 @@ def test_batches_lie_where_a_step_wants_them(mesh):
     )
 
 
+def cut(rng, x):
+  raise AssertionError("this is for the host")
+
+
+def middle(x):
+  return x[5:11]
+
+
+def cut_on_device(key, x):
+  top = jax.random.randint(key, (), 0, 12)
+  return jax.lax.dynamic_slice_in_dim(x, top, 4)
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+  monkeypatch.setitem(resident.AUGMENT, cut, cut_on_device)
+  monkeypatch.setitem(resident.VIEW, middle, middle)
+
+
 def scenes():
   """Two views of one scene of 16 rows, of which a batch holds some."""
   stored = {
@@ -73,21 +92,13 @@ def scenes():
     x = np.arange(32, dtype=np.float32).reshape(16, 2) + 64 * i
     return {"inputs": {"a": x, "b": -x / 3}, "label": i % 3, "id": str(i)}
 
-  def augment(key, x):
-    top = jax.random.randint(key, (), 0, 12)
-    return jax.lax.dynamic_slice_in_dim(x, top, 4)
-
-  def unused(rng, x):
-    raise AssertionError
-
   return core.Dataset(
     core.Spec("scenes", spec, ("x", "y", "z"), {"train": 16}),
     {"train": core.Cached([sample(i) for i in range(16)], stored)},
-    dict.fromkeys(stored, unused),
+    dict.fromkeys(stored, cut),
     stored,
-    dict.fromkeys(stored, lambda x: x[5:11]),
+    dict.fromkeys(stored, middle),
     ("a", "b"),
-    dict.fromkeys(stored, (augment, lambda x: x[5:11])),
   )
 
 
