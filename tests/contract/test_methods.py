@@ -57,7 +57,9 @@ def signature(tree):
   return jax.tree.map(lambda x: (x.shape, str(x.dtype), x.weak_type), tree)
 
 
-@pytest.mark.parametrize("modalities", [1, 2, 3])
+@pytest.mark.parametrize(
+  "modalities", [pytest.param(1, marks=pytest.mark.slow), 2, 3]
+)
 @every_method
 def test_runs_compiles_once_and_keeps_its_structure(name, modalities):
   if name in TWO_ONLY and modalities != 2:

@@ -19,6 +19,7 @@ SIZES = {"train": 972, "outer": 158, "val": 159, "test": 340}
 MODALITIES, CLASSES, EPOCHS = {"image", "text"}, 8, 2
 # Recipes that differ in what the loop does for them; α moves in mid-epoch.
 WHOLE = ("joint", "h", "lb", "mses", "unimodal")
+QUICK = ("lb", "mses", "unimodal")
 KEYS = {
   "unimodal": "unimodal,modality=text",
   "lb": "lb,inner_iters=7,iterations=1",
@@ -42,7 +43,10 @@ def check_metrics(found, modalities):
   assert all(0 <= x <= 2 for x in found["gap"]["centroid"].values())
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize(
+  "name",
+  [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in WHOLE],
+)
 def test_recipe(straight, name):
   work = straight(KEYS.get(name, name))
   results = json.loads((work / "results.json").read_text())
