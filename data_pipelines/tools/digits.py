@@ -105,9 +105,12 @@ def write(
   else:
     parts = _by_speaker(recordings, seed)
   pairs = pair(parts, y, seed)
+  source = "scikit-learn, load_digits (UCI, CC BY 4.0)"
+  if images is not None:
+    source = pathlib.Path(images).name
   said = [
-    f"sounds: Free Spoken Digit Dataset, CC BY-SA 4.0, from {pathlib.Path(sounds).name}",
-    f"pictures: {images or 'scikit-learn, load_digits (UCI, CC BY 4.0)'}",
+    "sounds: Free Spoken Digit Dataset, CC BY-SA 4.0",
+    f"pictures: {source}",
     f"split={split} seed={seed} held_out={held_out}",
     "pairs share their label only",
   ]
