@@ -8,7 +8,7 @@ import pathlib
 import re
 import zipfile
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def read_images(
   if path is None:
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     brightness = np.round(digits.images * (255 / 16))  # given as 0 to 16
     return brightness.astype(np.uint8), digits.target
   try:
