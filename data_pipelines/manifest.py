@@ -93,7 +93,7 @@ def load(
   )
   made = Manifest(data_dir, manifest, settings, held_out, skip_bad)
   if not made.folder.exists():
-    made.prepare()
+    made.prepare().tell()
   storage.check(made.folder)
   augment = {"text": drop} if word_dropout else {}
   if flip:

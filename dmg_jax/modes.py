@@ -21,8 +21,11 @@ from dmg_jax.logging import Console, write_json
 def run(
   mode: str, config: Config, workdir: str | None, quiet: bool = False
 ) -> int:
-  """Dispatches a mode; ``workdir`` defaults to ``runs/<data>-<variant>``."""
-  folder = Path(workdir or f"runs/{config.data.name}-{config.variant}")
+  """Dispatches a mode; ``workdir`` defaults to ``runs/<data>-<variant>``.
+
+  A manifest's data are named by its folder and itself, ``digits-pairs``.
+  """
+  folder = Path(workdir or f"runs/{_data_name(config)}-{config.variant}")
   return {
     "train": _train,
     "evaluate": _evaluate,
@@ -30,6 +33,14 @@ def run(
     "prepare": _prepare,
     "report": _report,
   }[mode](config, folder, Console(quiet=quiet))
+
+
+def _data_name(config: Config) -> str:
+  manifest = config.data.get("manifest", "")
+  if not manifest:
+    return config.data.name
+  path = Path(manifest).expanduser().resolve()
+  return f"{path.parent.name}-{path.stem}".lstrip("-")
 
 
 def _train(config, workdir, console) -> int:

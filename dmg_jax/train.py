@@ -94,7 +94,7 @@ def _run_seeds(config, workdir, console, command):
     runs.append(result)
   results = {
     "recipe": config.recipe,
-    "dataset": config.data.name,
+    "dataset": runs[0]["dataset"],
     "runs": runs,
     "mean": _over_runs(np.mean, [r["test"] for r in runs]),
     "std": _over_runs(lambda x: np.std(x, ddof=1), [r["test"] for r in runs]),
@@ -160,7 +160,7 @@ def _results(trainer: Trainer, state: TrainState, workdir: Path):
   }
   return {
     "recipe": config.recipe,
-    "dataset": config.data.name,
+    "dataset": trainer.setup.dataset.spec.name,
     "seed": config.seed,
     "epochs": trainer.epochs,
     "alpha": [history[e] for e in sorted(history)],

@@ -229,3 +229,18 @@ def test_default_workdir(command, words, monkeypatch):
   given = [w for w in words("h,seed=3", "") if not w.startswith("--workdir")]
   assert command(*given) == (0, "", "")
   assert [str(w) for w in asked] == ["runs/openmoji-h,seed=3"]
+
+
+@pytest.mark.parametrize("table,folder", [
+  ("data/digits/manifest.csv", "digits-manifest-h"),
+  ("/pairs.tsv", "pairs-h"),
+])  # fmt: skip
+def test_default_workdir_of_a_manifest(command, monkeypatch, table, folder):
+  """Runs of different tables do not share a folder."""
+  asked = []
+  monkeypatch.setattr(
+    train, "run", lambda config, workdir, *rest: asked.append(workdir)
+  )
+  words = ("--config=configs/manifest.py:h", f"--config.data.manifest={table}")
+  assert command(*words) == (0, "", "")
+  assert [str(w) for w in asked] == [f"runs/{folder}"]
