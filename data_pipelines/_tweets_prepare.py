@@ -80,7 +80,8 @@ def prepare_tweets(
   download = Download(raw_folder, tweets.layout)
   found = read(download.annotations, tweets.parse)
   work = folder.parent / "work"
-  media = raw.Media(_picture, work, f"{SIDE} {_QUALITY}", workers)
+  settings = f"{SIDE} {_QUALITY} {download.root.resolve()}"
+  media = raw.Media(_picture, work, settings, workers)
   rows, problems = _with_pictures(tweets.name, found.rows, download, media)
   splits = with_outer(rows, held_out)
   problems = [*found.problems, *problems]

@@ -98,8 +98,9 @@ def prepare(
 ) -> core.Report:
   """Reads the download and stores what can be read; arguments as ``load``'s.
 
-  Whole data are left alone, damaged ones replaced. What is left out is in the
-  report, and in full in ``problems.csv`` beside the data.
+  Whole data are left alone, damaged ones replaced; to read pictures that have
+  come since, delete the folder of prepared data first. What is left out is in
+  the report, and in full in ``problems.csv`` beside the data.
 
   Raises:
     ValueError: as ``load``.
@@ -118,6 +119,8 @@ def parse(item: Any, split: str) -> Row | None:
   name, words, label = _fields(item)
   if not name:
     raise ValueError("the tweet's id is empty")
+  if label in ("0", "1"):
+    label = int(label)
   if type(label) is not int or label not in (0, 1):
     raise raw.Skip(f"label {label!r} is none of 0, 1")
   if not words.strip():

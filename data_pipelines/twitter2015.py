@@ -118,8 +118,9 @@ def prepare(
 ) -> core.Report:
   """Reads the download and stores what can be read; arguments as ``load``'s.
 
-  Whole data are left alone, damaged ones replaced. What is left out is in the
-  report, and in full in ``problems.csv`` beside the data.
+  Whole data are left alone, damaged ones replaced; to read pictures that have
+  come since, delete the folder of prepared data first. What is left out is in
+  the report, and in full in ``problems.csv`` beside the data.
 
   Raises:
     ValueError: as ``load``.
