@@ -118,11 +118,11 @@ def _read(folder: pathlib.Path) -> Any:
 
 
 def _word_pieces(path: pathlib.Path) -> Any:
-  """BERT's tokenizer of a vocabulary."""
+  """BERT's tokenizer (a fast one, as all of transformers 5) of a vocabulary."""
   import transformers
 
   pieces = path.read_text(encoding="utf-8").split("\n")
   cased = any(p != p.lower() for p in pieces if not p.startswith("["))
-  return transformers.BertTokenizerFast(
+  return transformers.BertTokenizer(
     vocab=str(path), do_lower_case=not cased
   )
