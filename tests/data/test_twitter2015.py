@@ -235,6 +235,18 @@ def test_the_quick_form_trains(prepared, monkeypatch):
 
 @pytest.mark.parametrize("file", [config_file, sarcasm_config])
 def test_config(file):
+  config = file.get_config("lb")
+  assert config.optimiser.name == "adam"
+  assert config.optimiser.learning_rate == 1e-4
+  assert config.train.batch_size == 128
+  assert config.data.image_size == 224 and config.data.max_words == 128
+  names = {m: e.name for m, e in config.encoders.items()}
+  assert names == {"image": "resnet.ResNet", "text": "bert.Bert"}
+  assert config.encoders.image.depth == 50
+  config = file.get_config("lb,encoders=clip,batch_size=4")
+  names = {m: e.name for m, e in config.encoders.items()}
+  assert names == {"image": "clip.ClipVision", "text": "clip.ClipText"}
+  assert config.data.max_words == 77 and config.train.outer_batch_size == 4
   config = file.get_config("h,quick=true,batch_size=16")
   assert config.variant == "h,quick=true,batch_size=16"
   assert config.recipe == "h" and config.train.outer_batch_size == 16
