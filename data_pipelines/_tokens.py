@@ -123,6 +123,4 @@ def _word_pieces(path: pathlib.Path) -> Any:
 
   pieces = path.read_text(encoding="utf-8").split("\n")
   cased = any(p != p.lower() for p in pieces if not p.startswith("["))
-  return transformers.BertTokenizer(
-    vocab=str(path), do_lower_case=not cased
-  )
+  return transformers.BertTokenizer(vocab=str(path), do_lower_case=not cased)
