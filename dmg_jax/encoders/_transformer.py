@@ -64,7 +64,9 @@ def norm(epsilon: float, dtype: str, name: str) -> nn.LayerNorm:
   return nn.LayerNorm(epsilon, dtype, use_fast_variance=False, name=name)
 
 
-def project(encoder: nn.Module, x: Array) -> Float[Array, "b d"]:
+def project(
+  encoder: nn.Module, x: Float[Array, "... _"]
+) -> Float[Array, "... d"]:
   """Features in single precision at least, of the size that is asked for."""
   options = vars(encoder)
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -36,6 +36,14 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
+_OLD_EOS = 2  # In configs that name a wrong token: the largest number is it.
+
+
+def _like(vector, x):
+  """``vector`` with leading axes, to add it to ``x``."""
+  return vector.reshape((1,) * (x.ndim - vector.ndim) + vector.shape)
+
+
 class ClipVision(nn.Module):
   """Pictures to features by a vision transformer; defaults are ViT-B/32's.
 
