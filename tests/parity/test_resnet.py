@@ -15,8 +15,8 @@ import torch_resnet  # noqa: E402
 RNG = np.random.default_rng(0)
 # Depth, blocks and widths of nets with both kinds of shortcut.
 TINY = {
-  18: {"blocks": (2, 1), "widths": (8, 12), "width": 8},
-  50: {"blocks": (1, 2), "widths": (16, 24), "width": 6},
+  18: {"blocks": (1, 1), "widths": (8, 12), "width": 8},
+  50: {"blocks": (1, 1), "widths": (16, 24), "width": 16},
 }
 COUNTS = {18: 11_176_512, 34: 21_284_672, 50: 23_508_032}
 

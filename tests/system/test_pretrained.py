@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from configs import common
@@ -42,11 +43,6 @@ def with_net(config, folder, **changes):
   net = common.encoder("resnet.ResNet", pretrained=str(folder), **changes)
   with config.unlocked():
     config.encoders.image = net
-  return config
-
-
-def small(tiny, recipe="joint"):
-  config = tiny(recipe, {"data.image_size": 16, "train.epochs": 1})
   return config
 
 
@@ -92,7 +88,7 @@ def test_run_export_and_reload(quick, tiny, folder, tmp_path, words, command):
   del quick
   own = tmp_path / "own"
   shutil.copytree(folder, own)
-  config = with_net(small(tiny), own, features=4)
+  config = with_net(tiny("joint", {"train.epochs": 1}), own, features=4)
   setup = assemble.assemble(config)
   start = classifier.encoder_variables(
     (state := setup.fresh()).params, state.stats, "image"
@@ -112,7 +108,7 @@ def test_run_export_and_reload(quick, tiny, folder, tmp_path, words, command):
 
   code, out, err = command(*words("joint", work), "--mode=export")
   assert (code, err) == (0, "")
-  assert "not written: text, small.WordBag" in out
+  assert "not written: text (small.WordBag has no export)" in out
   exported = work / "export" / "image"
   assert {p.name for p in exported.iterdir()} == {
     "config.json",
@@ -148,6 +144,18 @@ def check_features(work, exported):
   with torch.no_grad():
     theirs = net.eval()(torch.tensor(scaled.transpose(0, 3, 1, 2)).float())
   np.testing.assert_allclose(apply(own), theirs.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_of_an_encoder_are_checked(tiny):
+  """0 and none are the architecture's own, also when read from JSON."""
+  config = with_net(tiny("joint"), "")
+  assemble.check(ConfigDict(json.loads(json.dumps(config.to_dict()))))
+  for field, value in (("features", -1), ("width", 0), ("widths", (8, 0))):
+    with pytest.raises(ValueError, match=f"encoders.image.{field} must be"):
+      assemble.check(with_net(tiny("joint"), "", **{field: value}))
+  for field, value in (("depth", 17), ("norm", "layer"), ("dtype", "float16")):
+    with pytest.raises(ValueError, match=f"unknown {field} {value!r}"):
+      assemble.check(with_net(tiny("joint"), "", **{field: value}))
 
 
 def folder_of(path, config=CONFIG, **tensors):
