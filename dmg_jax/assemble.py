@@ -84,14 +84,15 @@ def _check_range(path, value, low, high, excluded=None) -> None:
 
 def _check_encoder(modality: str, options: Config) -> None:
   """Its name, its options' names, and sizes and probabilities."""
-  cls = build.encoder_class(options.name)
+  fields = dataclasses.fields(build.encoder_class(options.name))
+  defaults = {f.name: f.default for f in fields}
   for name, value in options.items():
-    # The default, which may be 0 or empty: as the architecture has it.
-    unset = [f.default for f in dataclasses.fields(cls) if f.name == name]
     path = f"encoders.{modality}.{name}"
     if name == "dropout":
       _check_range(path, value, 0, 1, excluded=1)
-    if name in ("features", "width", "widths") and value not in unset:
+    # Where 0 or none is the default, it is the architecture's own size.
+    sized = name in ("features", "width", "widths")
+    if sized and (value or defaults.get(name)):
       sizes = value if isinstance(value, tuple | list) else (value,)
       if not sizes or not all(isinstance(x, int) and x > 0 for x in sizes):
         raise ValueError(
@@ -164,9 +165,7 @@ def assemble(config: Config) -> Setup:
     ValueError: a name, value or combination that cannot work.
   """
   method = check(config)
-  # Weights are found before the data are prepared, which may take hours.
-  options = build.complete_encoders(config.encoders.to_dict())
-  complete = ConfigDict({"encoders": options})
+  complete = _completed(config)  # Before the data, which may take hours.
   dataset = load(config, method)
   spec = dataset.spec
   evaluate.check_names(tuple(spec.modalities))
@@ -242,6 +241,12 @@ def encoder_options(config: Config, modality: str, kind: str) -> Config:
     f"no encoder for modality {modality!r} or its kind {kind!r}: the config "
     f"has encoders for {', '.join(config.encoders)}"
   )
+
+
+def _completed(config: Config) -> Config:
+  """The encoders, with the options that their pretrained weights ask for."""
+  options = build.complete_encoders(config.encoders.to_dict())
+  return ConfigDict({"encoders": options})
 
 
 def _encoder(config, modality, spec):

@@ -86,7 +86,7 @@ def _export(config, workdir, console) -> int:
     for m, options in setup.encoders.items():
       encoder = build.make_encoder(**options)
       if not isinstance(encoder, Pretrained):
-        console.note(f"not written: {m}, {options['name']} has no such form")
+        console.note(f"not written: {m} ({options['name']} has no export)")
         continue
       own = classifier.encoder_variables(state.params, state.stats, m)
       path = folder / "export" / m

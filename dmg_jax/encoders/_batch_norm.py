@@ -40,8 +40,8 @@ class BatchNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
     size = x.shape[-1:]
-    scale = self.param("scale", nn.initializers.ones, size)
-    bias = self.param("bias", nn.initializers.zeros, size)
+    scale = self.param("scale", nn.initializers.ones, size, jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, size, jnp.float32)
     mean = self.variable("batch_stats", "mean", jnp.zeros, size, jnp.float32)
     var = self.variable("batch_stats", "var", jnp.ones, size, jnp.float32)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))

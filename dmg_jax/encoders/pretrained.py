@@ -203,8 +203,8 @@ def complete(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
     elif own != _plain(value) and key != "features":
       raise ValueError(
         f"{key}={own!r} contradicts the pretrained {name!r}, which has "
-        f"{key}={value!r}: leave {key} at {defaults[key]!r} or choose other "
-        "weights"
+        f"{key}={_plain(value)!r}: leave {key} at {defaults[key]!r} or choose "
+        "other weights"
       )
   return {**made, "pretrained": str(folder)}
 
