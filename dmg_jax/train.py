@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from dmg_jax import assemble, build, report
+from dmg_jax import assemble, build, checks, report
 from dmg_jax.assemble import Config
 from dmg_jax.logging import Console, write_json
 from dmg_jax.loop import Stop, Trainer
@@ -57,7 +57,7 @@ def run(
     loop.DivergedError: training became NaN or infinite.
   """
   workdir, console = Path(workdir), console or Console()
-  assemble.check(config)
+  checks.check(config)
   _check_same(config, workdir)
   done = workdir / "results.json"
   if done.exists():
@@ -122,7 +122,7 @@ def _run_seed(config, workdir, console, files):
   setup = assemble.assemble(config)
   trainer = Trainer(setup, console)
   for file in files:
-    _write_config(*file)
+    _write_config(*file, encoders=setup.encoders)
   console.announce(describe(setup, workdir, trainer.epochs))
   state = trainer.open(workdir)
   try:
@@ -187,10 +187,8 @@ def describe(
     "classes": len(spec.classes),
     "splits": dict(spec.sizes),
     "loading": _loading(setup),
-    "encoders": {
-      m: assemble.encoder_options(config, m, s.kind).name
-      for m, s in spec.modalities.items()
-    },
+    "encoders": {m: o["name"] for m, o in setup.encoders.items()},
+    "pretrained": setup.pretrained,
     "parameters": setup.parameters,
     "epochs": epochs,
     "batch_size": config.train.batch_size,
@@ -209,7 +207,12 @@ def _loading(setup: assemble.Setup) -> str:
   return "from memory" if cached else "decoded by threads"
 
 
-def _write_config(config, workdir: Path, command: str | None) -> None:
+def _write_config(config, workdir: Path, command, encoders) -> None:
+  """``config.json``: with it, the run can be made and read again.
+
+  ``config`` is as given; of encoders that started from pretrained weights,
+  ``encoders`` are the options as the weights completed them.
+  """
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / "config.json"
   if not path.exists():
@@ -220,6 +223,9 @@ def _write_config(config, workdir: Path, command: str | None) -> None:
       "git": _revision(),
       "command": command,
     }
+    loaded = {m: o for m, o in encoders.items() if o.get("pretrained")}
+    if loaded:
+      content["encoders"] = loaded
     write_json(path, content)
 
 
