@@ -197,6 +197,11 @@ def complete(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
   weight_files(folder)
   defaults = {f.name: f.default for f in dataclasses.fields(cls)}
   for key, value in cls.options_of(read_config(folder)).items():
+    if key not in defaults:
+      raise ValueError(
+        f"{folder / CONFIG} has {key}={value!r}, an option that "
+        f"{cls.__name__} does not have"
+      )
     own = _plain(made.get(key, defaults[key]))
     if own == _plain(defaults[key]) or own is dataclasses.MISSING:
       made[key] = value
