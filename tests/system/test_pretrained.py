@@ -66,6 +66,8 @@ def test_what_is_written_is_read_again(folder, tmp_path):
     resnet.ResNet, {"pretrained": str(tmp_path / "out")}
   )
   assert options["features"] == 5
+  own = {"pretrained": str(tmp_path / "out"), "features": 3}
+  assert pretrained.complete(resnet.ResNet, own)["features"] == 3
   again, _ = pretrained.load(
     resnet.ResNet(**options), tmp_path / "out", initialised(projected, 2)
   )
