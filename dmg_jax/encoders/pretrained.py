@@ -7,8 +7,9 @@ loaded. What an encoder class has to provide is ``Pretrained``.
 
 Options that follow from ``config.json`` (depth, sizes) replace those left at
 the class's default; an option set to something else that contradicts it is an
-error. ``features`` is the user's where it is set. Without an output layer of
-that size in the file, the layer ``project`` is trained from scratch.
+error. ``features`` and probabilities of dropout are the user's where they are
+set. Without an output layer of size ``features`` in the file, the layer
+``project`` is trained from scratch.
 
 If the data have n input channels and the file's first kernel W has c ≠ n, each
 of the n becomes
@@ -34,6 +35,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 INDEX = f"{WEIGHTS}.index.json"
+_FREE = ("features", "dropout", "attention_dropout")  # The user's choice.
 _FILES = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors"]
 
 
@@ -197,10 +199,15 @@ def complete(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
   weight_files(folder)
   defaults = {f.name: f.default for f in dataclasses.fields(cls)}
   for key, value in cls.options_of(read_config(folder)).items():
+    if key not in defaults:
+      raise ValueError(
+        f"{folder / CONFIG} has {key}={value!r}, an option that "
+        f"{cls.__name__} does not have"
+      )
     own = _plain(made.get(key, defaults[key]))
     if own == _plain(defaults[key]) or own is dataclasses.MISSING:
       made[key] = value
-    elif own != _plain(value) and key != "features":
+    elif own != _plain(value) and key not in _FREE:
       raise ValueError(
         f"{key}={own!r} contradicts the pretrained {name!r}, which has "
         f"{key}={_plain(value)!r}: leave {key} at {defaults[key]!r} or choose "

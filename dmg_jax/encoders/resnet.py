@@ -61,8 +61,9 @@ class ResNet(nn.Module):
 
   Attributes:
     depth: of ``LAYOUTS``; 50 and deeper have bottlenecks.
-    features: size ``d`` of the output, by a linear layer; 0 is the last
-      layer's channels (512, or 2048 with bottlenecks).
+    features: size ``d`` of the output, by a linear layer (the weights' ``fc``
+      if it has that size); 0 is the last layer's channels (512, or 2048 with
+      bottlenecks).
     norm: ``batch``, ``group`` (32 groups, or as many as divide) or ``none``.
     pretrained: Hugging Face name or folder of weights; see ``pretrained.py``.
     width: channels of the first convolution and, times 1, 2, 4, 8 (times four

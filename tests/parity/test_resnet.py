@@ -217,13 +217,37 @@ def test_transformers_weights(layer_type, tmp_path):
     depths=[1, 2, 1],
     layer_type=layer_type,
   )
-  theirs = transformers.ResNetModel(config)
+  theirs = transformers.ResNetForImageClassification(config)
   torch_resnet.random_statistics(theirs).eval().save_pretrained(tmp_path)
   options = pretrained.complete(resnet.ResNet, {"pretrained": str(tmp_path)})
   ours = resnet.ResNet(**options)
   variables = ours.from_tensors(pretrained.read_tensors(tmp_path))
   x = RNG.normal(size=(2, 25, 30, 3)).astype(np.float32)
   with torch.no_grad():
-    expected = theirs(to_torch(x)).pooler_output.numpy()[..., 0, 0]
+    expected = theirs.resnet(to_torch(x)).pooler_output.numpy()[..., 0, 0]
   found = jax.jit(lambda x: ours.apply(variables, x, False))(jnp.asarray(x))
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_options_by_config():
+  """Of timm and of transformers; other architectures are refused."""
+  of = resnet.ResNet.options_of
+  assert of({"architecture": "resnet34"}) == {"depth": 34, "norm": "batch"}
+  usual = {
+    "model_type": "resnet",
+    "depths": [2, 2, 2, 2],
+    "layer_type": "basic",
+  }
+  usual["hidden_sizes"] = [64, 128, 256, 512]
+  assert of(usual) == {"depth": 18, "norm": "batch", "width": 64}
+  assert of({"model_type": "resnet"})["depth"] == 50
+  assert of({**usual, "depths": [1, 2]})["blocks"] == (1, 2)
+  for config, part in (
+    ({"architecture": "resnet50d"}, "'resnet50d'"),
+    ({"model_type": "bert"}, "'bert'"),
+    ({}, "None"),
+    ({**usual, "hidden_act": "gelu"}, "'gelu'"),
+    ({**usual, "downsample_in_bottleneck": True}, "downsample_in_bottleneck"),
+  ):
+    with pytest.raises(ValueError, match=part):
+      of(config)

@@ -66,6 +66,8 @@ def test_what_is_written_is_read_again(folder, tmp_path):
     resnet.ResNet, {"pretrained": str(tmp_path / "out")}
   )
   assert options["features"] == 5
+  own = {"pretrained": str(tmp_path / "out"), "features": 3}
+  assert pretrained.complete(resnet.ResNet, own)["features"] == 3
   again, _ = pretrained.load(
     resnet.ResNet(**options), tmp_path / "out", initialised(projected, 2)
   )
@@ -158,6 +160,16 @@ def test_sizes_of_an_encoder_are_checked(tiny):
       checks.check(with_net(tiny("joint"), "", **{field: value}))
 
 
+def test_words_of_the_data_and_of_the_weights():
+  options = {"name": "small.WordBag"}
+  found = assemble._with_vocabulary(options, 9)
+  assert found == {**options, "vocab_size": 9}
+  known = {**options, "vocab_size": 30}
+  assert assemble._with_vocabulary(known, 9) == known
+  with pytest.raises(ValueError, match=r"know 30 words, the data have 31"):
+    assemble._with_vocabulary(known, 31)
+
+
 def folder_of(path, config=CONFIG, **tensors):
   path.mkdir()
   (path / "config.json").write_text(json.dumps(config))
@@ -186,6 +198,8 @@ def test_what_is_wrong_is_said(folder, tmp_path):
   fails("'vit_base'", "resnet50", pretrained=str(other))
   fails("blocks=(2, 2)", "(1,)", blocks=(2, 2), pretrained=str(folder))
   plain = folder_of(tmp_path / "plain", **one)
+  foreign = folder_of(tmp_path / "foreign", {"dmg_jax": {"heads": 8}}, **one)
+  fails("heads=8", "ResNet", pretrained=str(foreign))
   fails("norm='group'", "'batch'", norm="group", pretrained=str(plain))
   with pytest.raises(ValueError, match=r"encoders.image: norm='group'"):
     options = {"name": "resnet.ResNet", "norm": "group"}
