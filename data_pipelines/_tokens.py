@@ -46,12 +46,13 @@ class Tokens:
     Raises:
       DataError: it can't be had or read; the message tells what to download.
     """
-    local = pathlib.Path(name).expanduser()
-    folder = local if local.is_dir() else _download(name)
-    if not any(all((folder / f).is_file() for f in s) for s in _SOURCES):
-      wanted = " or ".join(" with ".join(files) for files in _SOURCES)
-      raise DataError(f"{folder} holds no fast tokenizer: it needs {wanted}")
-    return cls(name, _read(folder))
+    folder = pathlib.Path(name).expanduser()
+    if folder.is_dir():
+      if not _is_whole(folder):
+        wanted = " or ".join(" with ".join(files) for files in _SOURCES)
+        raise DataError(f"{folder} holds no fast tokenizer: it needs {wanted}")
+      return cls(name, _read(folder))
+    return cls(name, _read(_download(name)))
 
   def __len__(self) -> int:
     """Different numbers, special tokens among them."""
@@ -78,14 +79,21 @@ class Tokens:
     return self._tokenizer.decode(numbers, skip_special_tokens=True)
 
 
+def _is_whole(folder: pathlib.Path) -> bool:
+  return any(all((folder / f).is_file() for f in s) for s in _SOURCES)
+
+
 def _download(name: str) -> pathlib.Path:
   """Folder of the tokenizer's files in the hub's cache."""
   import huggingface_hub
 
   try:
-    return pathlib.Path(
+    folder = pathlib.Path(
       huggingface_hub.snapshot_download(name, allow_patterns=list(_FILES))
     )
+    if not _is_whole(folder):
+      raise FileNotFoundError(f"{folder} holds none")
+    return folder
   except (OSError, ValueError) as error:
     include = " ".join(f"'{pattern}'" for pattern in _FILES)
     raise DataError(

@@ -110,16 +110,36 @@ def test_folders_that_hold_no_tokenizer(tmp_path):
     text.tokenizer(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-  "name", ["google-bert/no-such-model", "no/such/folder"]
-)
-def test_a_hub_that_gives_nothing(name, monkeypatch, tmp_path):
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+  """The hub's cache, empty, and no hub."""
   from huggingface_hub import constants
 
   monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-  monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+  monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+  return tmp_path / "cache"
+
+
+@pytest.mark.parametrize(
+  "name", ["google-bert/no-such-model", "no/such/folder"]
+)
+def test_a_hub_that_gives_nothing(name, offline):
+  assert not offline.exists()
   with pytest.raises(DataError, match=f"hf download {name} --include"):
     text.tokenizer(name)
+
+
+def test_a_cache_without_a_hub(offline, words_only):
+  commit = "0" * 40
+  model = offline / "models--some--words"
+  (model / "refs").mkdir(parents=True)
+  (model / "refs" / "main").write_text(commit)
+  snapshot = model / "snapshots" / commit
+  snapshot.mkdir(parents=True)
+  with pytest.raises(DataError, match="hf download some/words"):
+    text.tokenizer("some/words")
+  shutil.copy(words_only / "vocab.txt", snapshot)
+  assert text.tokenizer("some/words").encode("red", 4).tolist() == [2, 5, 3, 0]
 
 
 def test_manifest(words_only, tmp_path):

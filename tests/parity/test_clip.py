@@ -165,29 +165,31 @@ def test_frames_are_averaged(stored):
     "kernel": rng.normal(size=(6, 5)).astype(np.float32),
     "bias": np.zeros(5, np.float32),
   }
-  single = run(ours, variables, x)
+  # Floats are taken as they are.
+  single = run(ours, variables, np.moveaxis(scaled(x).numpy(), -3, -1))
   clips = run(ours, variables, np.stack([x, x[::-1]], axis=1))
   assert single.shape == clips.shape == (3, 5)
   assert_same(clips, (single + single[::-1]) / 2, 1e-5)
-  # Floats are taken as they are.
-  given = np.moveaxis(scaled(x).numpy(), -3, -1)
-  assert_same(run(ours, variables, given), single, 1e-5)
 
 
-def test_old_end_of_text(stored):
-  """With eos_token_id 2 it is the token of the largest number."""
+def test_end_of_text(stored):
+  """What is behind it has no influence; an empty text is finite."""
   config, tensors = stored
-  options = clip.ClipText.options_of(config)
-  one = clip.ClipText(**options)
-  two = clip.ClipText(**{**options, "eos": 2})
-  variables, x = one.from_tensors(tensors), texts()
-  features = np.asarray(run(one, variables, x))
-  assert_same(run(two, variables, x), features, 1e-6)
-  # What is behind the end has no influence; all of padding is finite.
-  x[0, 5:], x[1] = 0, 0
-  again = np.asarray(run(one, variables, x))
-  np.testing.assert_array_equal(again[[0, 2]], features[[0, 2]])
-  assert np.isfinite(again).all()
+  ours = clip.ClipText(**clip.ClipText.options_of(config))
+  x, changed = texts(), texts()
+  changed[0, 5:], changed[1] = 0, 0
+  features = run(ours, ours.from_tensors(tensors), np.stack([*x, *changed]))
+  features = np.asarray(features).reshape(2, 3, 6)
+  assert np.isfinite(features).all()
+  assert_same(features[1][[0, 2]], features[0][[0, 2]], 1e-6)
+  assert np.abs(features[1, 1] - features[0, 1]).max() > 0.01
+  # With eos_token_id 2, of old configs, it is the largest number's place.
+  old = ours.clone(eos=2)
+  x = jnp.asarray(x)
+  np.testing.assert_array_equal(ours._text(x), old._text(x))
+  np.testing.assert_array_equal(
+    old._text(jnp.array([[3, 9, 9, 1]])), [[True, True, False, False]]
+  )
 
 
 def test_errors(stored):
