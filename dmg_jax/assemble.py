@@ -95,12 +95,11 @@ def assemble(config: Config) -> Setup:
   model = build.make_classifier(
     encoders, config.fusion.to_dict(), len(spec.classes)
   )
-  example = _example(spec)
-  params, stats = classifier.init(model, example, jax.random.key(config.seed))
+  x, readout = _example(spec), build.readout(config.fusion.name)
+  params, stats = classifier.init(model, x, jax.random.key(config.seed))
   params, stats, loaded = build.load_weights(encoders, params, stats)
-  readout = build.readout(config.fusion.name)
   problem = classifier.bind(
-    model, params, stats, example, spec.sizes["train"], readout
+    model, params, stats, x, spec.sizes["train"], readout
   )
   mesh = sharding.make_mesh(config.train.batch_size)
   init_opt, apply = _optimiser(config, problem, spec)
