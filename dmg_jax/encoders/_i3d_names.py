@@ -101,7 +101,7 @@ def _shapes(module, channels: int) -> dict[Any, tuple[int, ...]]:
   """{(path here, name there): shape there}."""
   x = jax.ShapeDtypeStruct((1, 8, 32, 32, channels), jnp.float32)
   made = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, False), x)
-  flat = flax.traverse_util.flatten_dict(made)
+  flat: Any = flax.traverse_util.flatten_dict(made)
   return {
     (path, _name(path)): _turned(v.shape, there=True)
     for path, v in flat.items()
