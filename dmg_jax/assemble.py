@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from data_pipelines import catalog, core
 from data_pipelines.loader import Loader
@@ -83,11 +84,14 @@ def _check_range(path, value, low, high, excluded=None) -> None:
 
 def _check_encoder(modality: str, options: Config) -> None:
   """Its name, its options' names, and sizes and probabilities."""
+  cls = build.encoder_class(options.name)
   for name, value in options.items():
+    # The default, which may be 0 or empty: as the architecture has it.
+    unset = [f.default for f in dataclasses.fields(cls) if f.name == name]
     path = f"encoders.{modality}.{name}"
     if name == "dropout":
       _check_range(path, value, 0, 1, excluded=1)
-    if name in ("features", "width", "widths"):
+    if name in ("features", "width", "widths") and value not in unset:
       sizes = value if isinstance(value, tuple | list) else (value,)
       if not sizes or not all(isinstance(x, int) and x > 0 for x in sizes):
         raise ValueError(
@@ -103,9 +107,17 @@ def _get(config: Config, path: str) -> Any:
 
 
 def _with_vocabulary(options: dict[str, Any], size: int | None):
+  """The data's number of words, or that of the weights, if larger."""
   cls = build.encoder_class(options["name"])
-  wants = "vocab_size" in {f.name for f in dataclasses.fields(cls)}
-  return {**options, "vocab_size": size} if wants else options
+  if "vocab_size" not in {f.name for f in dataclasses.fields(cls)}:
+    return options
+  own = options.get("vocab_size", size)
+  if size is not None and own < size:
+    raise ValueError(
+      f"the weights of encoder {options['name']!r} know {own} words, the data "
+      f"have {size}: use the tokenizer that belongs to the weights"
+    )
+  return {**options, "vocab_size": own}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +132,10 @@ class Setup:
   apply: Apply
   place: Callable[[Batch], Batch]
   parameters: dict[str, int]
+  # {modality: its encoder's name and options}, those of the weights filled in.
+  encoders: dict[str, dict[str, Any]]
+  # {modality: what was loaded of which weights}.
+  pretrained: dict[str, str]
 
   def loader(self, split: str, batch_size: int, train: bool) -> Loader:
     """Batches of a split: shuffled and augmented, or in order and padded."""
@@ -148,17 +164,20 @@ def assemble(config: Config) -> Setup:
     ValueError: a name, value or combination that cannot work.
   """
   method = check(config)
+  # Weights are found before the data are prepared, which may take hours.
+  options = build.complete_encoders(config.encoders.to_dict())
+  complete = ConfigDict({"encoders": options})
   dataset = load(config, method)
   spec = dataset.spec
   evaluate.check_names(tuple(spec.modalities))
   _check_batches(config, method, spec)
+  encoders = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
   model = build.make_classifier(
-    {m: _encoder(config, m, spec.modalities[m]) for m in spec.modalities},
-    config.fusion.to_dict(),
-    len(spec.classes),
+    encoders, config.fusion.to_dict(), len(spec.classes)
   )
   example = _example(spec)
   params, stats = classifier.init(model, example, jax.random.key(config.seed))
+  params, stats, loaded = build.load_weights(encoders, params, stats)
   readout = build.readout(config.fusion.name)
   problem = classifier.bind(
     model, params, stats, example, spec.sizes["train"], readout
@@ -182,6 +201,8 @@ def assemble(config: Config) -> Setup:
     apply=apply,
     place=sharding.make_place(mesh),
     parameters=_count(params, problem),
+    encoders=encoders,
+    pretrained=loaded,
   )
 
 

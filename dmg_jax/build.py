@@ -12,20 +12,25 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
 
+from dmg_jax import classifier
 from dmg_jax.classifier import Classifier
-from dmg_jax.types import Method
+from dmg_jax.encoders import pretrained
+from dmg_jax.types import Method, Params, Stats
+
+_LIBRARY = ("pretrained",)  # What encoders share; none itself.
 
 
 def known(package: str) -> tuple[str, ...]:
   """Names of the files of ``dmg_jax.<package>``, private ones left out."""
   module = importlib.import_module(f"dmg_jax.{package}")
   names = (m.name for m in pkgutil.iter_modules(module.__path__))
-  return tuple(sorted(n for n in names if not n.startswith("_")))
+  return tuple(sorted(n for n in names if n[0] != "_" and n not in _LIBRARY))
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> ValueError:
@@ -119,3 +124,44 @@ def make_classifier(
     {m: make_encoder(**options) for m, options in encoders.items()},
     make_fusion(num_classes=num_classes, **fusion),
   )
+
+
+def complete_encoders(
+  encoders: Mapping[str, Mapping[str, Any]],
+) -> dict[str, dict[str, Any]]:
+  """Encoders' options with those that their pretrained weights ask for.
+
+  Raises:
+    ValueError: weights that cannot be had or that contradict the options.
+  """
+  made = {}
+  for key, options in encoders.items():
+    try:
+      cls = encoder_class(options["name"])
+      made[key] = pretrained.complete(cls, options)
+    except ValueError as error:
+      raise ValueError(f"encoders.{key}: {error}") from error
+  return made
+
+
+def load_weights(
+  encoders: Mapping[str, Mapping[str, Any]], params: Params, stats: Stats
+) -> tuple[Params, Stats, dict[str, str]]:
+  """Pretrained weights in place of fresh ones, for encoders that name some.
+
+  Args:
+    encoders: {modality: options} as ``complete_encoders`` returns them.
+    params, stats: of the classifier.
+
+  Returns:
+    Both, and {modality: what was loaded}.
+  """
+  loaded = {}
+  for m, options in encoders.items():
+    if options.get("pretrained"):
+      folder = options["pretrained"]
+      own = classifier.encoder_variables(params, stats, m)
+      own, what = pretrained.load(make_encoder(**options), Path(folder), own)
+      params, stats = classifier.with_encoder_variables(params, stats, m, own)
+      loaded[m] = f"{folder} ({what})"
+  return params, stats, loaded

@@ -122,7 +122,7 @@ def _run_seed(config, workdir, console, files):
   setup = assemble.assemble(config)
   trainer = Trainer(setup, console)
   for file in files:
-    _write_config(*file)
+    _write_config(*file, encoders=setup.encoders)
   console.announce(describe(setup, workdir, trainer.epochs))
   state = trainer.open(workdir)
   try:
@@ -186,10 +186,8 @@ def describe(
     "dataset": spec.name,
     "classes": len(spec.classes),
     "splits": dict(spec.sizes),
-    "encoders": {
-      m: assemble.encoder_options(config, m, s.kind).name
-      for m, s in spec.modalities.items()
-    },
+    "encoders": {m: o["name"] for m, o in setup.encoders.items()},
+    "pretrained": setup.pretrained,
     "parameters": setup.parameters,
     "epochs": epochs,
     "batch_size": config.train.batch_size,
@@ -199,7 +197,12 @@ def describe(
   }
 
 
-def _write_config(config, workdir: Path, command: str | None) -> None:
+def _write_config(config, workdir: Path, command, encoders) -> None:
+  """``config.json``: with it, the run can be made and read again.
+
+  ``config`` is as given; of encoders that started from pretrained weights,
+  ``encoders`` are the options as the weights completed them.
+  """
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / "config.json"
   if not path.exists():
@@ -210,6 +213,9 @@ def _write_config(config, workdir: Path, command: str | None) -> None:
       "git": _revision(),
       "command": command,
     }
+    loaded = {m: o for m, o in encoders.items() if o.get("pretrained")}
+    if loaded:
+      content["encoders"] = loaded
     write_json(path, content)
 
 
