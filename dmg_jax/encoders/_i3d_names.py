@@ -74,10 +74,13 @@ def write(
   flat = flax.traverse_util.flatten_dict(
     {k: variables[k] for k in ("params", "batch_stats")}
   )
-  tensors = {
-    _name(path): np.ascontiguousarray(_there(np.asarray(v)))
-    for path, v in flat.items()
-  }
+  tensors = {}
+  for path, value in flat.items():
+    name = _name(path)
+    tensors[name] = np.ascontiguousarray(_there(np.asarray(value)))
+    if path[-1] == "mean":
+      count = name.replace("running_mean", "num_batches_tracked")
+      tensors[count] = np.zeros((), np.int64)
   config = {
     "model_type": "i3d",
     "architectures": ["InceptionI3d"],

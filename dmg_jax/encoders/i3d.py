@@ -117,7 +117,9 @@ class I3D(nn.Module):
     width: channels of the first convolution, a multiple of 8; all others scale
       with it. 64 is the published net, with 1024 features and 12,287,264
       weights for three channels.
-    pretrained: folder or name of weights to start from; empty is none.
+    pretrained: folder of weights, see ``pretrained.py``: pytorch-i3d's state
+      dictionary saved by ``safetensors.torch.save_file`` as
+      ``model.safetensors``, and a ``config.json`` of ``{"model_type": "i3d"}``.
     dtype: of the computation; weights and statistics are float32 anyway.
     dropout: probability of dropping one of the net's own features.
   """
@@ -149,7 +151,7 @@ class I3D(nn.Module):
   @nn.compact
   def __call__(
     self,
-    x: UInt8[Array, "b t h w c"] | Float[Array, "b ..."],
+    x: UInt8[Array, "b t h w c"] | Float[Array, "b t h w c"],
     train: bool,
     first: int = 0,
     last: int | None = None,
