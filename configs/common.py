@@ -1,7 +1,8 @@
 """Defaults common to all data sets, and the string after the colon.
 
 ``configs/<data set>.py:<recipe>[,key=value...]``: the first word is a recipe,
-the keys are options of its method or one of ``SHORT``.
+the keys are options of its method or one of ``SHORT``. Some data sets have a
+form for a laptop, too: ``quick=true``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import ast
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -124,14 +125,25 @@ def parse(arg: str | None) -> tuple[str, dict[str, Any]]:
   return recipe, given
 
 
-def with_recipe(config: Config, arg: str | None) -> Config:
+def with_recipe(
+  config: Config, arg: str | None, quick: Mapping[str, Any] | None = None
+) -> Config:
   """The config with recipe and keys of ``arg`` set, locked.
+
+  Args:
+    config: of the data set.
+    arg: the string after the colon.
+    quick: {path: value} of the form for a laptop, which the key ``quick=true``
+      asks for, e.g. ``{"train.epochs": 2}``; a dictionary replaces the whole
+      of its path. Other keys of ``arg`` are set after it.
 
   Raises:
     ValueError: unknown recipe or key, or a value of another type, each with
       the choices.
   """
   name, given = parse(arg)
+  if quick is not None:
+    _quicken(config, given.pop("quick", False), quick)
   recipe = RECIPES[name]
   factory = build.method_factory(recipe.method)
   config.recipe, config.variant = name, arg or ""
@@ -147,10 +159,23 @@ def with_recipe(config: Config, arg: str | None) -> Config:
   own = [k for k in config.method if k != "name"]
   for key, value in given.items():
     if key not in own and key not in SHORT:
-      raise build.unknown(f"key of recipe {name!r}", key, [*own, *SHORT])
+      known = [*own, *SHORT, *(() if quick is None else ("quick",))]
+      raise build.unknown(f"key of recipe {name!r}", key, known)
     path = f"method.{key}" if key in own else SHORT[key]
     _assign(config, path, value)
   return config
+
+
+def _quicken(config: Config, wanted: Any, quick: Mapping[str, Any]) -> None:
+  """Sets what differs in the form for a laptop, if it is wanted."""
+  if not isinstance(wanted, bool):
+    raise ValueError(f"quick must be true or false, got {wanted!r}")
+  for path, value in quick.items() if wanted else ():
+    parent, _, name = path.rpartition(".")
+    if isinstance(value, Mapping):
+      config[parent][name] = ConfigDict(dict(value))
+    else:
+      _assign(config, path, value)
 
 
 def _fusion(recipe: Recipe, name: str) -> Config:

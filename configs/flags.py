@@ -151,7 +151,8 @@ def _help() -> str:
     f"{sys.modules['__main__'].__doc__}\n"
     f"Flags:\n{flags.FLAGS.module_help(sys.modules['__main__'])}\n"
     f"Configs: {files}\n\nRecipes:\n{recipes}\n\n"
-    f"Keys after a recipe: the options of its method, {', '.join(SHORT)}.\n"
+    f"Keys after a recipe: the options of its method, {', '.join(SHORT)}; "
+    "of some configs quick=true, a form for a laptop.\n"
   )
 
 
