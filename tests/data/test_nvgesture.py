@@ -250,9 +250,9 @@ def damage(root):
   paths[0].unlink()
   paths[1].with_name("sk_depth.avi").write_bytes(paths[1].read_bytes()[:1500])
   paths[2].write_bytes(b"RIFF no video")
-  start = bad[3].sensors["color"][1]
-  write_video(paths[3], np.full((start + 60, 24, 32, 3), 90, np.uint8))
-  write_video(paths[4], np.full((start + 20, 24, 32, 3), 90, np.uint8))
+  for i, frames in ((3, 60), (4, 20)):
+    frames += bad[i].sensors["color"][1]
+    write_video(paths[i], np.full((frames, 24, 32, 3), 90, np.uint8))
 
   def change(lines):
     number = {c.id: c.row for c in bad}
