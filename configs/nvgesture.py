@@ -13,8 +13,9 @@ clips of the train list, this file on 755: expect less than its numbers.
 
 Cost: 1.6 TFLOP a training sample, so 124 PFLOP for the 100 epochs, three
 quarters of an hour at 50 TFLOP/s; ``--config.encoders.rgb.dtype=bfloat16`` and
-so on for faster matrix units. One step at batch 1 on two CPU cores takes a
-minute (train.batch_size and train.outer_batch_size). ``quick=true`` is for a
+so on for faster matrix units. A CPU takes minutes to compile; a training step
+with train.batch_size=1 and train.outer_batch_size=1 needs 11 GiB there, less
+with ``--config.encoders.rgb.remat=True`` and so on. ``quick=true`` is for a
 laptop: 16 frames of 56 pixels, each a picture of its own to small networks.
 """
 

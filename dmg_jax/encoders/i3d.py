@@ -130,6 +130,8 @@ class I3D(nn.Module):
       ``model.safetensors``, and a ``config.json`` of ``{"model_type": "i3d"}``.
     dtype: of the computation; weights and statistics are float32 anyway.
     dropout: probability of dropping one of the net's own features.
+    remat: compute maps inside of blocks again for the gradient, which takes
+      less memory and more time.
   """
 
   features: int = 0
@@ -137,6 +139,7 @@ class I3D(nn.Module):
   pretrained: str = ""
   dtype: str = "float32"
   dropout: float = 0.0
+  remat: bool = False
 
   def __post_init__(self):
     super().__post_init__()
@@ -179,7 +182,8 @@ class I3D(nn.Module):
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
   def _stage(self, x: Array, stage: int, train: bool) -> Array:
-    unit = functools.partial(_Unit, train=train)
+    unit = functools.partial(self._kind(_Unit), train=train)
+    whole = self._kind(_Block)
     if stage == 0:
       return unit(self._scaled(64), 7, 2, name=_FIRST)(x)
     if stage == 1:
@@ -190,8 +194,11 @@ class I3D(nn.Module):
     x = nn.max_pool(x, kernel, stride, "SAME")
     for block in blocks:
       channels = tuple(self._scaled(c) for c in _BLOCKS[block])
-      x = _Block(channels, train, name=f"Mixed_{block}")(x)
+      x = whole(channels, train, name=f"Mixed_{block}")(x)
     return x
+
+  def _kind(self, part: type[nn.Module]) -> type[nn.Module]:
+    return nn.remat(part) if self.remat else part
 
   def _scaled(self, channels: int) -> int:
     return channels * self.width // _FULL

@@ -117,6 +117,27 @@ def test_training_of_the_last_stages():
 
 
 @pytest.mark.slow
+def test_maps_computed_again_change_nothing():
+  x = jnp.asarray(clip(2))
+  _, _, variables = both()
+
+  def loss(params, remat):
+    model = I3D(width=8, dtype="float64", remat=remat)
+    z, new = model.apply(
+      {**variables, "params": params}, x, True, mutable=["batch_stats"]
+    )
+    return (z**2).sum(), new
+
+  step = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+  once, again = (step(variables["params"], r) for r in (False, True))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10),
+    again,
+    once,
+  )
+
+
+@pytest.mark.slow
 def test_training_of_the_whole():
   assert len(train_alike(0, None, lambda net, x: net(x), clip(2))) == 57 * 5
 
