@@ -21,10 +21,10 @@ A training sample is one random run of 64 frames of one random 224 x 224 square,
 alike for all modalities; nothing is mirrored, since gestures have a direction.
 An evaluation sample is all 80 frames of the square in the middle.
 
-Stored are 80 frames of 256 x 256 pixels as JPEG strips (``_clips``), about 1.5
-MB a clip and 2.5 GB in all, twice that while preparing; one core prepares one
-clip a second, most of it optical flow. JPEG changes flow by .002 pixels in the
-mean. A video that ends early, with at least 40 of its 80 frames, is filled up
+Stored are 80 frames of 256 x 256 pixels as JPEG strips (``_clips``), about 1.2
+MB a clip and 2 GB in all, twice that while preparing; a core prepares a clip in
+one or two seconds, most of it optical flow. JPEG changes flow by .002 pixels in
+the mean. A video that ends early, with at least 40 of its 80 frames, is filled up
 with its last frame and listed in problems.csv; a shorter one is left out.
 
 Deviations from the NVGesture loaders of the LFM group's later codes (IGM,
