@@ -24,8 +24,8 @@ An evaluation sample is all 80 frames of the square in the middle.
 Stored are 80 frames of 256 x 256 pixels as JPEG strips (``_clips``), about 1.2
 MB a clip and 2 GB in all, twice that while preparing; a core prepares a clip in
 one or two seconds, most of it optical flow. JPEG changes flow by .002 pixels in
-the mean. A video that ends early, with at least 40 of its 80 frames, is filled up
-with its last frame and listed in problems.csv; a shorter one is left out.
+the mean. A video that ends early, with at least 40 of its 80 frames, is filled
+up with its last frame and listed in problems.csv; a shorter one is left out.
 
 Deviations from the NVGesture loaders of the LFM group's later codes (IGM,
 AMSS), which are public where the paper gives no details:
