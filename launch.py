@@ -16,7 +16,7 @@ from ml_collections import config_flags
 
 from configs.flags import Help, UsageError, parse
 
-MODES = ("train", "evaluate", "predict", "prepare", "report")
+MODES = ("train", "evaluate", "predict", "prepare", "report", "export")
 
 config_flags.DEFINE_config_file(
   "config", None, "FILE.py:RECIPE[,key=value...]", lock_config=True
@@ -30,7 +30,7 @@ flags.DEFINE_enum(
   MODES,
   "train (or go on, or show again); evaluate or predict with the best "
   "checkpoint (split: --config.eval.split); prepare the data only; report: "
-  "draw the pictures again",
+  "draw the pictures again; export: its encoders as safetensors",
 )
 flags.DEFINE_bool("quiet", False, "no progress, no tables")
 flags.DEFINE_bool("traceback", False, "show where an error comes from")

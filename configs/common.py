@@ -43,6 +43,7 @@ def base() -> Config:
       "seed": 0,
       "seeds": 1,
       "data": {"name": "", "dir": "data"},
+      "loader": {"resident": "auto", "workers": -1},
       "encoders": {},
       "fusion": {"name": "concat"},
       "method": {},

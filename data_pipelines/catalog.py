@@ -30,7 +30,8 @@ _LIBRARY = {
 def pipelines() -> list[str]:
   """Names of the data sets there are."""
   package = importlib.import_module(__package__ or "data_pipelines")
-  names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+  modules = pkgutil.iter_modules(package.__path__)
+  names = [module.name for module in modules if not module.ispkg]
   return sorted(n for n in names if n[0] != "_" and n not in _LIBRARY)
 
 

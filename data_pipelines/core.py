@@ -118,6 +118,8 @@ class Decoded(Generic[Record]):
 class Cached:
   """Reads a source once, then serves views of arrays in memory."""
 
+  cached = True
+
   def __init__(self, source: Source, modalities: Mapping[str, ModalitySpec]):
     n = len(source)
     self._inputs = {
@@ -147,6 +149,7 @@ class _Selected:
 
   def __init__(self, source: Source, modalities: Sequence[str]):
     self._source, self._modalities = source, tuple(modalities)
+    self.cached = getattr(source, "cached", False)
 
   def __len__(self) -> int:
     return len(self._source)
@@ -205,6 +208,10 @@ class Dataset:
   decoded: dict[str, ModalitySpec] = dataclasses.field(default_factory=dict)
   view: dict[str, View] = dataclasses.field(default_factory=dict)
   together: tuple[str, ...] = ()
+
+  def cached(self, split: str) -> bool:
+    """Whether a split's decoded samples are in memory."""
+    return getattr(self.sources[split], "cached", False)
 
   @property
   def stored(self) -> dict[str, ModalitySpec]:

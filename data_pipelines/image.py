@@ -30,6 +30,16 @@ def decode(
 def read(path: str | os.PathLike, size: int) -> np.ndarray:
   """A picture's file to RGB, [``size``, ``size``, 3], as ``decode`` does.
 
+  Raises:
+    ValueError: numbers that are no brightness.
+    OSError: the file is absent or no picture (decoders raise others, too).
+  """
+  return square(open_rgb(path), size)
+
+
+def open_rgb(path: str | os.PathLike) -> Image.Image:
+  """A picture's file to RGB; white lies behind whatever is transparent.
+
   A photograph is turned upright as its camera says; 16 bits become 8.
 
   Raises:
@@ -44,7 +54,7 @@ def read(path: str | os.PathLike, size: int) -> np.ndarray:
       )
     if upright.mode.startswith("I;16"):
       upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-    return square(_opaque(upright, WHITE), size)
+    return _opaque(upright, WHITE)
 
 
 def square(

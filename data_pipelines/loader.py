@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import grain
 import numpy as np
+from absl import flags
 
 from data_pipelines.core import Dataset, Sample, check_sample, unknown
 from dmg_jax.types import Batch
@@ -37,6 +38,8 @@ class Loader:
     process_index: this process.
     process_count: processes; each gets ``batch_size / process_count`` samples
       of every batch, and together they get what one process alone would.
+    workers: processes that make batches ahead of their use; 0 is threads of
+      this one, which is better where little is decoded.
 
   Raises:
     ValueError: an unknown split, an empty one, or numbers that do not fit.
@@ -53,6 +56,7 @@ class Loader:
     augment: bool = True,
     process_index: int = 0,
     process_count: int = 1,
+    workers: int = 0,
   ):
     if split not in dataset.sources:
       raise unknown("split", split, dataset.sources)
@@ -60,7 +64,7 @@ class Loader:
     self._source = dataset.sources[split]
     self._modalities = dataset.spec.modalities
     self._stored = dataset.stored
-    self._split, self._batch_size = split, batch_size
+    self._split, self.batch_size = split, batch_size
     self._local = batch_size // process_count
     self._first = process_index * self._local
     if len(self._source) == 0:
@@ -68,13 +72,28 @@ class Loader:
     self._augment = dataset.augment if augment else {}
     self._view = dataset.view
     self._together = dataset.together
-    self._seed = seed
-    self._samples = self._endless(seed, shuffle)
+    self.seed, self._workers = seed, workers
+    self._order = self._endless(seed, shuffle)
+    self._samples = self._order.map(self._sample)
+    if self._augment:
+      self._samples = self._samples.random_map(self._augmented)
+    else:
+      self._samples = self._samples.map(self._viewed)
+
+  @property
+  def samples(self) -> int:
+    """Samples of the split."""
+    return len(self._source)
+
+  @property
+  def augmented(self) -> bool:
+    """Whether batches are augmented."""
+    return bool(self._augment)
 
   @property
   def steps_per_epoch(self) -> int:
     """Whole batches in a pass over the split; what is left over is dropped."""
-    return len(self._source) // self._batch_size
+    return len(self._source) // self.batch_size
 
   def batch(self, step: int) -> Batch:
     """This process's part of batch ``step``; epoch is step // steps_per_epoch.
@@ -82,12 +101,20 @@ class Loader:
     Raises:
       ValueError: the split holds less than one batch, or step is negative.
     """
+    samples = [cast(Sample, self._samples[p]) for p in self._places(step)]
+    return self._stack(samples, self._local)
+
+  def rows(self, step: int) -> np.ndarray:
+    """Positions in the split of the samples of ``batch(step)``, [b] int32."""
+    return np.array([self._order[p] for p in self._places(step)], np.int32)
+
+  def _places(self, step: int) -> range:
+    """Where this process's part of a batch lies in the endless order."""
     self._check_size()
     if step < 0:
       raise ValueError(f"step must be >= 0, got {step}")
-    start = step * self._batch_size + self._first
-    samples = [self._samples[start + row] for row in range(self._local)]
-    return self._stack(samples, self._local)
+    start = step * self.batch_size + self._first
+    return range(start, start + self._local)
 
   def stream(self, start_step: int = 0) -> grain.DatasetIterator[Batch]:
     """``batch(start_step)``, ``batch(start_step + 1)``, ... without end.
@@ -95,7 +122,8 @@ class Loader:
     Threads make batches ready ahead of their use.
     """
     self._check_size()
-    return _ahead(range(start_step, sys.maxsize), self.batch)
+    steps = range(start_step, sys.maxsize)
+    return _ahead(steps, self.batch, self._workers)
 
   def ordered(
     self, order: np.ndarray, epoch: int, first: int = 0
@@ -110,18 +138,10 @@ class Loader:
     Raises:
       ValueError: the order is too short or names a sample that is not there.
     """
-    self._check_size()
-    need = self.steps_per_epoch * self._batch_size
-    order = np.asarray(order)[:need]
-    known = (order >= 0) & (order < len(self._source))
-    if len(order) < need or not known.all():
-      raise ValueError(
-        f"an epoch of split {self._split!r} takes {need} positions below "
-        f"{len(self._source)}, got {len(order)}"
-      )
+    order = self.checked(order)
 
     def make(number: int) -> Batch:
-      start = number * self._batch_size + self._first
+      start = number * self.batch_size + self._first
       places = range(start, start + self._local)
       return self._stack(
         [self._placed(int(order[p]), epoch, p) for p in places], self._local
@@ -129,11 +149,24 @@ class Loader:
 
     return _ahead(range(first, self.steps_per_epoch), make)
 
+  def checked(self, order: np.ndarray) -> np.ndarray:
+    """The part of an order that an epoch takes; errors as in ``ordered``."""
+    self._check_size()
+    need = self.steps_per_epoch * self.batch_size
+    order = np.asarray(order)[:need]
+    known = (order >= 0) & (order < len(self._source))
+    if len(order) < need or not known.all():
+      raise ValueError(
+        f"an epoch of split {self._split!r} takes {need} positions below "
+        f"{len(self._source)}, got {len(order)}"
+      )
+    return order
+
   def _placed(self, index: int, epoch: int, place: int) -> Sample:
     sample = self._sample(index)
     if not self._augment:
       return self._viewed(sample)
-    rng = np.random.default_rng([self._seed, epoch, place])
+    rng = np.random.default_rng([self.seed, epoch, place])
     return self._augmented(sample, rng)
 
   def padded(self) -> Iterator[Batch]:
@@ -142,30 +175,23 @@ class Loader:
     Every batch has the full size; padding has mask 0, label 0, index 0 and
     inputs 0. All processes get equally many batches.
     """
-    batches = -(-len(self._source) // self._batch_size)
+    batches = -(-len(self._source) // self.batch_size)
     return _ahead(range(batches), self._in_order)
 
   def _in_order(self, batch: int) -> Batch:
     total = len(self._source)
-    first = batch * self._batch_size + self._first
+    first = batch * self.batch_size + self._first
     rows = range(min(first, total), min(first + self._local, total))
     samples = [self._viewed(self._sample(i)) for i in rows]
     return self._stack(samples, self._local)
 
-  def _endless(self, seed: int, shuffle: bool) -> Sequence[Sample]:
-    total = len(self._source)
-    order = grain.MapDataset.range(total).seed(seed)
+  def _endless(self, seed: int, shuffle: bool) -> grain.MapDataset[int]:
+    """Positions in the split, pass after pass."""
+    order = grain.MapDataset.range(len(self._source)).seed(seed)
     if shuffle:
       order = order.shuffle()
-    order = order[: self.steps_per_epoch * self._batch_size]
-    if len(order):
-      order = order.repeat()
-    samples = order.map(self._sample)
-    if self._augment:
-      samples = samples.random_map(self._augmented)
-    else:
-      samples = samples.map(self._viewed)
-    return cast(Sequence[Sample], samples)
+    order = order[: self.steps_per_epoch * self.batch_size]
+    return order.repeat() if len(order) else order
 
   def _sample(self, index: int) -> Sample:
     sample = self._source[index]
@@ -203,19 +229,24 @@ class Loader:
   def _check_size(self) -> None:
     if self.steps_per_epoch == 0:
       raise ValueError(
-        f"batch_size {self._batch_size} is larger than split {self._split!r}, "
+        f"batch_size {self.batch_size} is larger than split {self._split!r}, "
         f"which has {len(self._source)} samples: set a batch_size of at most "
         f"{len(self._source)}"
       )
 
 
 def _ahead(
-  numbers: range, make: Callable[[int], Batch]
+  numbers: range, make: Callable[[int], Batch], workers: int = 0
 ) -> grain.DatasetIterator[Batch]:
-  """``make`` of each number in turn, some of them ahead, by threads."""
+  """``make`` of each number in turn, some of them ahead."""
   made = grain.MapDataset.range(numbers.start, numbers.stop).map(make)
-  options = grain.ReadOptions(_THREADS, _AHEAD)
-  return cast(Any, iter(made.to_iter_dataset(options)))
+  batches = made.to_iter_dataset(grain.ReadOptions(_THREADS, _AHEAD))
+  if workers:
+    if not flags.FLAGS.is_parsed():  # Grain reads flags of its own there.
+      flags.FLAGS.mark_as_parsed()
+    options = grain.MultiprocessingOptions(workers, _AHEAD)
+    batches = batches.mp_prefetch(options)
+  return cast(Any, iter(batches))
 
 
 def _check(batch_size: int, process_index: int, process_count: int) -> None:

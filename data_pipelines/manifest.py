@@ -16,7 +16,8 @@ manifest. Kinds, and what becomes of them in a batch:
 image       [s s 3] uint8: what Pillow reads; fits into a white square
 video       [t s s 3] uint8: equally spaced frames; needs the extra ``video``
 audio       [freq time 1] float32: log-spectrogram, standardised in each clip
-text        [t] int32: words, numbered by the training texts
+text        [t] int32: words, numbered by the training texts; or the tokens of
+            a pretrained language model
 array       float32: a ``.npy`` file, all of one shape, standardised by the
             training rows
 ==========  ===================================================================
@@ -47,6 +48,7 @@ def load(
   manifest: str = "",
   image_size: int = 32,
   flip: bool = False,
+  tokenizer: str = "",
   max_words: int = 64,
   word_dropout: float = 0.0,
   sample_rate: int = 16000,
@@ -65,8 +67,11 @@ def load(
     manifest: the manifest's path.
     image_size: side of pictures and frames in pixels.
     flip: mirror pictures and videos in training.
-    max_words: words kept of a text.
-    word_dropout: chance in [0, 1) to leave out a word in training.
+    tokenizer: Hugging Face name or local folder of a pretrained tokenizer, e.g.
+      ``google-bert/bert-base-uncased``; if empty, words are numbered.
+    max_words: words kept of a text; with a tokenizer tokens, special ones
+      included.
+    word_dropout: chance in [0, 1) to leave out a word (token) in training.
     sample_rate: samples a second that sounds are brought to.
     seconds: length that sounds are repeated or cut to; 0 is that of the longest
       training clip, but 1 at least and 10 at most.
@@ -82,23 +87,25 @@ def load(
   Raises:
     ValueError: no manifest is named, or an option is out of its range.
     core.DataError: what is wrong with the manifest and its files; or the
-      prepared data are damaged, or cannot be written.
+      prepared data are damaged, or cannot be written; or there is no such
+      tokenizer.
     ModuleNotFoundError: a package of the extra ``video`` is missing.
   """
   if not 1 <= max_words <= 100_000:
     raise ValueError(f"max_words must lie in [1, 100000], got {max_words!r}")
-  drop = text.word_dropout(word_dropout)
+  tokens = text.tokenizer(tokenizer) if tokenizer else None
+  drop = text.word_dropout(word_dropout, tokens)
   settings = media.Settings(
     image_size, sample_rate, seconds, nperseg, noverlap, frames, standardise
   )
   made = Manifest(data_dir, manifest, settings, held_out, skip_bad)
   if not made.folder.exists():
-    made.prepare()
+    made.prepare().tell()
   storage.check(made.folder)
   augment = {"text": drop} if word_dropout else {}
   if flip:
     augment |= {"image": image.mirror, "video": image.mirror}
-  return _assemble(made.path.name, made.folder, max_words, augment)
+  return _assemble(made.path.name, made.folder, max_words, tokens, augment)
 
 
 def prepare(
@@ -137,17 +144,18 @@ def _assemble(
   name: str,
   folder: pathlib.Path,
   max_words: int,
+  tokens: text.Tokens | None,
   augment: dict[str, core.Augment],
 ) -> core.Dataset:
   """The prepared data in ``folder``; ``augment`` is by kind."""
   made = core.Report.read(folder)
   stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
-  vocabularies, modalities = {}, {}
+  coders, modalities = {}, {}
   for m, its in stored.items():
     if its["kind"] == "text":
-      vocabularies[m] = text.WordVocabulary(its["words"])
+      coders[m] = tokens or text.WordVocabulary(its["words"])
       modalities[m] = core.ModalitySpec(
-        "text", (max_words,), "int32", len(vocabularies[m])
+        "text", (max_words,), "int32", len(coders[m])
       )
     else:
       dtype = "uint8" if its["kind"] in ("image", "video") else "float32"
@@ -156,7 +164,7 @@ def _assemble(
   decode = functools.partial(
     _decode,
     modalities=modalities,
-    vocabularies=vocabularies,
+    coders=coders,
     numbers=numbers,
   )
   sources = {
@@ -174,14 +182,14 @@ def _assemble(
 def _decode(
   record: dict[str, Any],
   modalities: dict[str, core.ModalitySpec],
-  vocabularies: dict[str, text.WordVocabulary],
+  coders: dict[str, text.WordVocabulary | text.Tokens],
   numbers: dict[str, int],
 ) -> core.Sample:
   inputs = {}
   for m, spec in modalities.items():
     value = record[f"input_{m}"]
     if spec.kind == "text":
-      value = vocabularies[m].encode(value.decode(), spec.shape[0])
+      value = coders[m].encode(value.decode(), spec.shape[0])
     inputs[m] = np.asarray(value)
   label, key = numbers[record["label"].decode()], record["id"].decode()
   return {"inputs": inputs, "label": label, "id": key}

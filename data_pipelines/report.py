@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -78,6 +79,17 @@ class Report:
   def summary(self) -> str:
     """``lines`` as one text."""
     return "\n".join(self.lines())
+
+  def tell(self) -> None:
+    """Notes, and that there are problems, to the standard error."""
+    lines = [f"note: {n}" for n in self.notes]
+    if self.problems:
+      more = f" (and {len(self.problems) - 1} more)"
+      lines.append(
+        f"problem: {self.problems[0]}{more * (len(self.problems) > 1)}; "
+        "--mode=prepare lists all"
+      )
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
 
   def to_json(self) -> dict[str, Any]:
     """All but the folder, which may move."""

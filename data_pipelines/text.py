@@ -1,4 +1,4 @@
-"""Texts as numbered words."""
+"""Texts as numbers: of words, or of a pretrained model's tokens."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
+from data_pipelines._tokens import LENGTH, Tokens
 from data_pipelines.core import Augment, DataError
+
+__all__ = [
+  "LENGTH", "PADDING", "UNKNOWN", "Tokens", "WordVocabulary", "coder",
+  "tokenizer", "word_dropout", "words",
+]  # fmt: skip
 
 PADDING, UNKNOWN = 0, 1
 _FIRST = 2  # number of the first real word
@@ -26,6 +32,9 @@ def words(text: str) -> list[str]:
 
 class WordVocabulary:
   """Words and their numbers: 0 is padding, 1 is any word it does not hold."""
+
+  padding = PADDING
+  special = (PADDING,)
 
   def __init__(self, known: Sequence[str]):
     if len(set(known)) != len(known):
@@ -80,23 +89,55 @@ class WordVocabulary:
       raise DataError(f"{path} is no vocabulary: {error}") from error
 
 
-def word_dropout(rate: float) -> Augment:
+def tokenizer(name: str) -> Tokens:
+  """``Tokens.load``: of a local folder or a Hugging Face name."""
+  return Tokens.load(name)
+
+
+def coder(tokenizer: str, texts: Iterable[str]) -> WordVocabulary | Tokens:
+  """Texts to numbers: by a pretrained tokenizer, or if that is ``""`` by words.
+
+  Args:
+    tokenizer: Hugging Face name, local folder, or empty.
+    texts: of the training split; the vocabulary is made of their words.
+
+  Raises:
+    DataError: as ``Tokens.load``.
+  """
+  return Tokens.load(tokenizer) if tokenizer else WordVocabulary.build(texts)
+
+
+def word_dropout(
+  rate: float, coder: WordVocabulary | Tokens | None = None
+) -> Augment:
   """Leaves out each word with probability ``rate``, but never all of them.
+
+  Args:
+    rate: in [0, 1).
+    coder: what made the numbers; its special tokens stay. ``None`` is words.
 
   Raises:
     ValueError: a rate outside [0, 1).
   """
   if not 0 <= rate < 1:
     raise ValueError(f"word_dropout must lie in [0, 1), got {rate!r}")
-  return functools.partial(_drop_words, rate=rate)
+  kind = WordVocabulary if coder is None else coder
+  return functools.partial(
+    _drop_words, rate=rate, padding=kind.padding, special=kind.special
+  )
 
 
 def _drop_words(
-  rng: np.random.Generator, numbers: np.ndarray, *, rate: float
+  rng: np.random.Generator,
+  numbers: np.ndarray,
+  *,
+  rate: float,
+  padding: int,
+  special: Collection[int],
 ) -> np.ndarray:
-  present = numbers[numbers != PADDING]
-  chance = rng.random(len(present))
-  kept = present[(chance >= rate) | (chance == chance.max(initial=-1.0))]
-  result = np.full_like(numbers, PADDING)
-  result[: len(kept)] = kept
+  places = np.flatnonzero(~np.isin(numbers, list(special)))
+  chance = rng.random(len(places))
+  lost = places[(chance < rate) & (chance != chance.max(initial=-1.0))]
+  result = np.full_like(numbers, padding)
+  result[: len(numbers) - len(lost)] = np.delete(numbers, lost)
   return result

@@ -3,109 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from data_pipelines import catalog, core
 from data_pipelines.loader import Loader
-from dmg_jax import build, classifier, evaluate, optim, sharding, steps
+from dmg_jax import (
+  build,
+  checks,
+  classifier,
+  evaluate,
+  optim,
+  resident,
+  sharding,
+  steps,
+)
 from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
 
 # A locked ConfigDict; checkers cannot know its fields.
 Config = Any
-
-SELECT = ("best", "last")
-SPLITS = ("outer", "test", "train", "val")
-
-# Field -> (lowest, highest), both allowed but for those in _OPEN.
-_RANGES = {
-  "seed": (0, 2**31 - 1),
-  "seeds": (1, 10_000),
-  "train.epochs": (1, 10**6),
-  "train.batch_size": (1, 10**7),
-  "train.outer_batch_size": (1, 10**7),
-  "train.checkpoint_steps": (0, 10**9),
-  "train.log_steps": (1, 10**9),
-  "eval.batch_size": (1, 10**7),
-  "optimiser.learning_rate": (0, 1e38),
-  "optimiser.momentum": (0, 1),
-  "optimiser.warmup_epochs": (0, 10**6),
-  "optimiser.weight_decay": (0, 1e6),
-  "optimiser.clip_norm": (0, 1e9),
-}
-# Fields that one of the bounds is not allowed for.
-_OPEN = {
-  "optimiser.learning_rate": 0,
-  "optimiser.momentum": 1,
-  "optimiser.clip_norm": 0,
-}
-
-
-def check(config: Config) -> Method:
-  """Checks names and ranges, builds nothing large; returns the method.
-
-  Raises:
-    ValueError: the first thing that is wrong, with the choices.
-  """
-  for path, (low, high) in _RANGES.items():
-    _check_range(path, _get(config, path), low, high, _OPEN.get(path))
-  last = config.seed + config.seeds - 1
-  _check_range("seed + seeds - 1", last, *_RANGES["seed"])
-  for path, choices in (("train.select", SELECT), ("eval.split", SPLITS)):
-    if _get(config, path) not in choices:
-      raise build.unknown(path, str(_get(config, path)), choices)
-  if _get(config, "optimiser.name") not in optim.OPTIMISERS:
-    raise build.unknown("optimiser", config.optimiser.name, optim.OPTIMISERS)
-  if config.optimiser.schedule not in optim.SCHEDULES:
-    raise build.unknown("schedule", config.optimiser.schedule, optim.SCHEDULES)
-  build.make_fusion(num_classes=2, **config.fusion.to_dict())
-  for modality, options in config.encoders.items():
-    _check_encoder(modality, options)
-  evaluate.check_names(tuple(config.encoders))
-  return build.make_method(**config.method.to_dict())
-
-
-def _check_range(path, value, low, high, excluded=None) -> None:
-  """``None`` means that the field is not set."""
-  if value is None or (low <= value <= high and value != excluded):
-    return
-  left, right = (
-    "(" if excluded == low else "[",
-    ")" if excluded == high else "]",
-  )
-  raise ValueError(
-    f"{path} must lie in {left}{low:g}, {high:g}{right}, got {value!r}"
-  )
-
-
-def _check_encoder(modality: str, options: Config) -> None:
-  """Its name, its options' names, and sizes and probabilities."""
-  for name, value in options.items():
-    path = f"encoders.{modality}.{name}"
-    if name == "dropout":
-      _check_range(path, value, 0, 1, excluded=1)
-    if name in ("features", "width", "widths"):
-      sizes = value if isinstance(value, tuple | list) else (value,)
-      if not sizes or not all(isinstance(x, int) and x > 0 for x in sizes):
-        raise ValueError(
-          f"{path} must be made of whole numbers of at least 1, got {value!r}"
-        )
-  build.make_encoder(**_with_vocabulary(options.to_dict(), 2))
-
-
-def _get(config: Config, path: str) -> Any:
-  for name in path.split("."):
-    config = config[name]
-  return config
-
-
-def _with_vocabulary(options: dict[str, Any], size: int | None):
-  cls = build.encoder_class(options["name"])
-  wants = "vocab_size" in {f.name for f in dataclasses.fields(cls)}
-  return {**options, "vocab_size": size} if wants else options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,10 +41,17 @@ class Setup:
   apply: Apply
   place: Callable[[Batch], Batch]
   parameters: dict[str, int]
+  # {modality: its encoder's name and options}, those of the weights filled in.
+  encoders: dict[str, dict[str, Any]]
+  # {modality: what was loaded of which weights}.
+  pretrained: dict[str, str]
+  home: resident.Home | None = None
 
-  def loader(self, split: str, batch_size: int, train: bool) -> Loader:
+  def loader(
+    self, split: str, batch_size: int, train: bool
+  ) -> Loader | resident.Resident:
     """Batches of a split: shuffled and augmented, or in order and padded."""
-    return Loader(
+    loader = Loader(
       self.dataset,
       split,
       batch_size,
@@ -132,7 +60,17 @@ class Setup:
       augment=train,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
+      workers=self.workers,
     )
+    return self.home.loader(loader, split) if self.home else loader
+
+  @property
+  def workers(self) -> int:
+    """Processes that decode: as configured, or none for what is in memory."""
+    workers = self.config.loader.workers
+    if workers >= 0 or self.dataset.cached("train"):
+      return max(workers, 0)
+    return max((os.cpu_count() or 2) - 1, 1)
 
   def batches(self, split: str) -> Iterator[Batch]:
     """One pass over a split, on the devices."""
@@ -147,18 +85,19 @@ def assemble(config: Config) -> Setup:
   Raises:
     ValueError: a name, value or combination that cannot work.
   """
-  method = check(config)
+  method = checks.check(config)
+  complete = _completed(config)  # Before the data, which may take hours.
   dataset = load(config, method)
   spec = dataset.spec
   evaluate.check_names(tuple(spec.modalities))
   _check_batches(config, method, spec)
+  encoders = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
   model = build.make_classifier(
-    {m: _encoder(config, m, spec.modalities[m]) for m in spec.modalities},
-    config.fusion.to_dict(),
-    len(spec.classes),
+    encoders, config.fusion.to_dict(), len(spec.classes)
   )
   example = _example(spec)
   params, stats = classifier.init(model, example, jax.random.key(config.seed))
+  params, stats, loaded = build.load_weights(encoders, params, stats)
   readout = build.readout(config.fusion.name)
   problem = classifier.bind(
     model, params, stats, example, spec.sizes["train"], readout
@@ -182,7 +121,17 @@ def assemble(config: Config) -> Setup:
     apply=apply,
     place=sharding.make_place(mesh),
     parameters=_count(params, problem),
+    encoders=encoders,
+    pretrained=loaded,
+    home=_home(config, dataset, mesh),
   )
+
+
+def _home(config, dataset, mesh) -> resident.Home | None:
+  """Where the data live: on the accelerator, if they may and fit."""
+  choice = config.loader.resident
+  wanted = choice == "on" or (choice == "auto" and resident.fits(dataset))
+  return resident.Home(dataset, mesh) if wanted else None
 
 
 def _check_batches(config, method, spec) -> None:
@@ -191,14 +140,14 @@ def _check_batches(config, method, spec) -> None:
   if method.outer_step is not None:
     drawn["train.outer_batch_size"] = method.outer_split
   for path, split in drawn.items():
-    size, most = _get(config, path), spec.sizes[split]
+    size, most = checks.get(config, path), spec.sizes[split]
     if size > most:
       raise ValueError(
         f"{path} must be at most {most}, the size of split {split!r}, got "
         f"{size}"
       )
   for path in (*drawn, "eval.batch_size"):
-    sharding.make_mesh(_get(config, path))
+    sharding.make_mesh(checks.get(config, path))
 
 
 def load(config: Config, method: Method) -> core.Dataset:
@@ -223,9 +172,15 @@ def encoder_options(config: Config, modality: str, kind: str) -> Config:
   )
 
 
+def _completed(config: Config) -> Config:
+  """The encoders, with the options that their pretrained weights ask for."""
+  options = build.complete_encoders(config.encoders.to_dict())
+  return ConfigDict({"encoders": options})
+
+
 def _encoder(config, modality, spec):
   options = encoder_options(config, modality, spec.kind).to_dict()
-  return _with_vocabulary(options, spec.vocab_size)
+  return build.with_vocabulary(options, spec.vocab_size)
 
 
 def _example(spec: core.Spec) -> dict[str, np.ndarray]:

@@ -7,25 +7,31 @@ with modules named ``<file>.<Class>`` in the config. There is no registry.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
 
+from dmg_jax import classifier
 from dmg_jax.classifier import Classifier
-from dmg_jax.types import Method
+from dmg_jax.encoders import pretrained
+from dmg_jax.types import Method, Params, Stats
+
+_LIBRARY = ("pretrained",)  # What encoders share; none itself.
 
 
 def known(package: str) -> tuple[str, ...]:
   """Names of the files of ``dmg_jax.<package>``, private ones left out."""
   module = importlib.import_module(f"dmg_jax.{package}")
   names = (m.name for m in pkgutil.iter_modules(module.__path__))
-  return tuple(sorted(n for n in names if not n.startswith("_")))
+  return tuple(sorted(n for n in names if n[0] != "_" and n not in _LIBRARY))
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> ValueError:
@@ -88,6 +94,28 @@ def encoder_class(name: str) -> type[nn.Module]:
   return getattr(module, cls)
 
 
+def with_vocabulary(
+  options: dict[str, Any], size: int | None
+) -> dict[str, Any]:
+  """An encoder's options with the number of words it knows, if it reads any.
+
+  That of the data, or of its weights, if larger.
+
+  Raises:
+    ValueError: the weights know fewer words than the data have.
+  """
+  cls = encoder_class(options["name"])
+  if "vocab_size" not in {f.name for f in dataclasses.fields(cls)}:
+    return options
+  own = options.get("vocab_size", size)
+  if size is not None and own < size:
+    raise ValueError(
+      f"the weights of encoder {options['name']!r} know {own} words, the data "
+      f"have {size}: use the tokenizer that belongs to the weights"
+    )
+  return {**options, "vocab_size": own}
+
+
 def make_encoder(name: str, **kwargs: Any) -> nn.Module:
   """The encoder ``<file>.<Class>`` with its options."""
   return _call("encoder", name, encoder_class(name), kwargs)
@@ -119,3 +147,44 @@ def make_classifier(
     {m: make_encoder(**options) for m, options in encoders.items()},
     make_fusion(num_classes=num_classes, **fusion),
   )
+
+
+def complete_encoders(
+  encoders: Mapping[str, Mapping[str, Any]],
+) -> dict[str, dict[str, Any]]:
+  """Encoders' options with those that their pretrained weights ask for.
+
+  Raises:
+    ValueError: weights that cannot be had or that contradict the options.
+  """
+  made = {}
+  for key, options in encoders.items():
+    try:
+      cls = encoder_class(options["name"])
+      made[key] = pretrained.complete(cls, options)
+    except ValueError as error:
+      raise ValueError(f"encoders.{key}: {error}") from error
+  return made
+
+
+def load_weights(
+  encoders: Mapping[str, Mapping[str, Any]], params: Params, stats: Stats
+) -> tuple[Params, Stats, dict[str, str]]:
+  """Pretrained weights in place of fresh ones, for encoders that name some.
+
+  Args:
+    encoders: {modality: options} as ``complete_encoders`` returns them.
+    params, stats: of the classifier.
+
+  Returns:
+    Both, and {modality: what was loaded}.
+  """
+  loaded = {}
+  for m, options in encoders.items():
+    if options.get("pretrained"):
+      folder = options["pretrained"]
+      own = classifier.encoder_variables(params, stats, m)
+      own, what = pretrained.load(make_encoder(**options), Path(folder), own)
+      params, stats = classifier.with_encoder_variables(params, stats, m, own)
+      loaded[m] = f"{folder} ({what})"
+  return params, stats, loaded

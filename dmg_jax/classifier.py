@@ -81,6 +81,24 @@ def init(
   return params, variables
 
 
+def encoder_variables(
+  params: Params, stats: Stats, modality: str
+) -> dict[str, Params]:
+  """An encoder's own variables, {collection: nested dictionary}."""
+  name, own = _ENCODER + modality, {"params": params, **stats}
+  return {c: own[c][name] for c in own if name in own[c]}
+
+
+def with_encoder_variables(
+  params: Params, stats: Stats, modality: str, variables: Mapping[str, Params]
+) -> tuple[Params, Stats]:
+  """Weights and batch statistics with an encoder's variables replaced."""
+  name, made = _ENCODER + modality, {"params": params, **stats}
+  for c, own in variables.items():
+    made[c] = {**made[c], name: own}
+  return made.pop("params"), made
+
+
 def bind(
   model: Classifier,
   params: Params,

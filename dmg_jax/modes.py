@@ -11,9 +11,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from data_pipelines import catalog
-from dmg_jax import assemble, report, train
+from dmg_jax import assemble, build, checks, classifier, report, train
 from dmg_jax.assemble import Config
 from dmg_jax.checkpoint import Checkpoints
+from dmg_jax.encoders import pretrained
+from dmg_jax.encoders.pretrained import Pretrained
 from dmg_jax.evaluate import Evaluation, evaluate, make_eval_step
 from dmg_jax.logging import Console, write_json
 
@@ -21,15 +23,27 @@ from dmg_jax.logging import Console, write_json
 def run(
   mode: str, config: Config, workdir: str | None, quiet: bool = False
 ) -> int:
-  """Dispatches a mode; ``workdir`` defaults to ``runs/<data>-<variant>``."""
-  folder = Path(workdir or f"runs/{config.data.name}-{config.variant}")
+  """Dispatches a mode; ``workdir`` defaults to ``runs/<data>-<variant>``.
+
+  A manifest's data are named by its folder and itself, ``digits-pairs``.
+  """
+  folder = Path(workdir or f"runs/{_data_name(config)}-{config.variant}")
   return {
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
     "prepare": _prepare,
     "report": _report,
+    "export": _export,
   }[mode](config, folder, Console(quiet=quiet))
+
+
+def _data_name(config: Config) -> str:
+  manifest = config.data.get("manifest", "")
+  if not manifest:
+    return config.data.name
+  path = Path(manifest).expanduser().resolve()
+  return f"{path.parent.name}-{path.stem}".lstrip("-")
 
 
 def _train(config, workdir, console) -> int:
@@ -40,7 +54,7 @@ def _train(config, workdir, console) -> int:
 
 def _prepare(config, workdir, console) -> int:
   del workdir
-  assemble.check(config)
+  checks.check(config)
   options = config.data.to_dict()
   name, folder = options.pop("name"), options.pop("dir")
   console.note(catalog.prepare(name, folder, options).summary())
@@ -76,6 +90,22 @@ def _predict(config, workdir, console) -> int:
   return 0
 
 
+def _export(config, workdir, console) -> int:
+  """Encoders of the selected checkpoint, to safetensors."""
+  for folder in _runs(config, workdir):
+    setup, state = _restore(config, folder)
+    for m, options in setup.encoders.items():
+      encoder = build.make_encoder(**options)
+      if not isinstance(encoder, Pretrained):
+        console.note(f"not written: {m} ({options['name']} has no export)")
+        continue
+      own = classifier.encoder_variables(state.params, state.stats, m)
+      path = folder / "export" / m
+      pretrained.write(path, encoder, own)
+      console.note(f"written: {path}")
+  return 0
+
+
 def _runs(config, workdir: Path) -> list[Path]:
   """The folders of the single runs below a work directory."""
   if not (workdir / "config.json").exists():
@@ -86,10 +116,23 @@ def _runs(config, workdir: Path) -> list[Path]:
 
 
 def _inference(config: Config, folder: Path):
-  """Restores the run in ``folder`` as it was configured and evaluates."""
+  """Restores the run in ``folder`` and evaluates."""
+  setup, state = _restore(config, folder)
+  eval_step = make_eval_step(setup.problem, setup.method)
+  split = setup.config.eval.split
+  return setup, evaluate(eval_step, state, setup.batches(split))
+
+
+def _restore(config: Config, folder: Path):
+  """The run in ``folder`` as it was configured, at its checkpoint.
+
+  Encoders are as they were then, so that pretrained weights are not read again.
+  """
   stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
   own: Config = ConfigDict(stored["config"])
   own.update(eval=config.eval, data={"dir": config.data.dir})
+  for m, options in stored.get("encoders", {}).items():
+    own.encoders[m] = {**options, "pretrained": ""}
   setup = assemble.assemble(own)
   checkpoints = Checkpoints(folder)
   select = own.train.select
@@ -99,8 +142,7 @@ def _inference(config: Config, folder: Path):
     raise ValueError(f"{folder} has no checkpoint yet: train first")
   state = checkpoints.restore(step, setup.fresh())
   checkpoints.close()
-  eval_step = make_eval_step(setup.problem, setup.method)
-  return setup, evaluate(eval_step, state, setup.batches(own.eval.split))
+  return setup, state
 
 
 def _write_predictions(

@@ -36,10 +36,12 @@ def make_place(mesh: Mesh) -> Callable[[Batch], Batch]:
   """Host batch (this process's part) to a global batch on the mesh."""
   split = NamedSharding(mesh, P("b"))
 
+  def put(x):
+    if isinstance(x, jax.Array):  # Made on the devices.
+      return jax.device_put(x, split)
+    return jax.make_array_from_process_local_data(split, np.asarray(x))
+
   def place(batch: Batch) -> Batch:
-    return jax.tree.map(
-      lambda x: jax.make_array_from_process_local_data(split, np.asarray(x)),
-      batch,
-    )
+    return jax.tree.map(put, batch)
 
   return place

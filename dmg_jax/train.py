@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from dmg_jax import assemble, build, report
+from dmg_jax import assemble, build, checks, report
 from dmg_jax.assemble import Config
 from dmg_jax.logging import Console, write_json
 from dmg_jax.loop import Stop, Trainer
@@ -57,7 +57,7 @@ def run(
     loop.DivergedError: training became NaN or infinite.
   """
   workdir, console = Path(workdir), console or Console()
-  assemble.check(config)
+  checks.check(config)
   _check_same(config, workdir)
   done = workdir / "results.json"
   if done.exists():
@@ -94,7 +94,7 @@ def _run_seeds(config, workdir, console, command):
     runs.append(result)
   results = {
     "recipe": config.recipe,
-    "dataset": config.data.name,
+    "dataset": runs[0]["dataset"],
     "runs": runs,
     "mean": _over_runs(np.mean, [r["test"] for r in runs]),
     "std": _over_runs(lambda x: np.std(x, ddof=1), [r["test"] for r in runs]),
@@ -122,7 +122,7 @@ def _run_seed(config, workdir, console, files):
   setup = assemble.assemble(config)
   trainer = Trainer(setup, console)
   for file in files:
-    _write_config(*file)
+    _write_config(*file, encoders=setup.encoders)
   console.announce(describe(setup, workdir, trainer.epochs))
   state = trainer.open(workdir)
   try:
@@ -160,7 +160,7 @@ def _results(trainer: Trainer, state: TrainState, workdir: Path):
   }
   return {
     "recipe": config.recipe,
-    "dataset": config.data.name,
+    "dataset": trainer.setup.dataset.spec.name,
     "seed": config.seed,
     "epochs": trainer.epochs,
     "alpha": [history[e] for e in sorted(history)],
@@ -186,10 +186,9 @@ def describe(
     "dataset": spec.name,
     "classes": len(spec.classes),
     "splits": dict(spec.sizes),
-    "encoders": {
-      m: assemble.encoder_options(config, m, s.kind).name
-      for m, s in spec.modalities.items()
-    },
+    "loading": _loading(setup),
+    "encoders": {m: o["name"] for m, o in setup.encoders.items()},
+    "pretrained": setup.pretrained,
     "parameters": setup.parameters,
     "epochs": epochs,
     "batch_size": config.train.batch_size,
@@ -199,7 +198,21 @@ def describe(
   }
 
 
-def _write_config(config, workdir: Path, command: str | None) -> None:
+def _loading(setup: assemble.Setup) -> str:
+  if setup.home is not None:
+    return "from the device's memory"
+  if setup.workers:
+    return f"decoded by {setup.workers} processes"
+  cached = setup.dataset.cached("train")
+  return "from memory" if cached else "decoded by threads"
+
+
+def _write_config(config, workdir: Path, command, encoders) -> None:
+  """``config.json``: with it, the run can be made and read again.
+
+  ``config`` is as given; of encoders that started from pretrained weights,
+  ``encoders`` are the options as the weights completed them.
+  """
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / "config.json"
   if not path.exists():
@@ -210,6 +223,9 @@ def _write_config(config, workdir: Path, command: str | None) -> None:
       "git": _revision(),
       "command": command,
     }
+    loaded = {m: o for m, o in encoders.items() if o.get("pretrained")}
+    if loaded:
+      content["encoders"] = loaded
     write_json(path, content)
 
 

@@ -1,5 +1,8 @@
 """Every test: float64, strict shapes, warnings are errors, 8 CPU devices."""
 
+import gc
+import pathlib
+
 import jax
 import jaxtyping
 import pytest
@@ -12,6 +15,19 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 # Annotations of the package are checked while the tests run, and only then.
 jaxtyping.install_import_hook("dmg_jax", "typecheck.check")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+  """Forgets compiled programs before the system's limit of memory maps.
+
+  Each takes a few; Linux allows 65,530, and the compiler aborts at the last.
+  """
+  yield
+  maps = pathlib.Path("/proc/self/maps")
+  if maps.exists() and len(maps.read_bytes().splitlines()) > 15_000:
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

@@ -249,8 +249,11 @@ def command(found: Workdir) -> str:
   if stored:
     return str(stored)
   variant = found.get("variant", default="") or found.recipe
-  config = f"--config=configs/{found.dataset}.py:{variant}"
-  return shlex.join(["python", "launch.py", config])
+  data = found.get("data", "name", default="") or found.dataset
+  words = ["python", "launch.py", f"--config=configs/{data}.py:{variant}"]
+  if manifest := found.get("data", "manifest", default=""):
+    words.append(f"--config.data.manifest={manifest}")
+  return shlex.join(words)
 
 
 def _configuration(found: Workdir) -> str:

@@ -26,7 +26,11 @@ from dmg_jax.bilevel import (
 
 @pytest.mark.parametrize(
   "solver",
-  [Neumann(terms=100), ConjugateGradient(), Dense()],
+  [
+    Neumann(terms=100),
+    pytest.param(ConjugateGradient(), marks=pytest.mark.slow),
+    Dense(),
+  ],
   ids=["neumann", "cg", "dense"],
 )
 def test_10_network_with_batch_norm_equals_dense(solver):

@@ -31,7 +31,11 @@ from dmg_jax.bilevel import (
   zero_tangent,
 )
 
-SOLVERS = [Neumann(3), ConjugateGradient(4), GMRES(3)]
+SOLVERS = [
+  Neumann(3),
+  pytest.param(ConjugateGradient(4), marks=pytest.mark.slow),
+  pytest.param(GMRES(3), marks=pytest.mark.slow),
+]
 
 
 def regression(dtype=jnp.float64):

@@ -1,8 +1,10 @@
 """What every method owes the loop, for every file in ``dmg_jax/methods``.
 
-A method is compiled for as few problems as will do: one with BatchNorm and
-dropout, one with three modalities and neither, one with a single modality.
+Each method is compiled for a problem of three modalities with BatchNorm and
+dropout; some, and all of them in the slow suite, for one with neither.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from dmg_jax.checkpoint import Checkpoints
 
 METHODS = build.known("methods")
 TWO_ONLY = {"greedy"}
-# Sharding is the compiler's work; these differ in what it has to share.
+# Those that differ most in what is summed over a batch; the others are slow.
 SHARDED = {"joint", "lb", "lb_forward", "mla", "ogm_ge", "pmr", "valuation"}
 
 every_method = pytest.mark.parametrize("name", METHODS)
@@ -31,18 +33,22 @@ every_sharded = pytest.mark.parametrize(
 
 
 def noisy(name):
-  """Two modalities, BatchNorm and dropout."""
-  return toys.run_of(name, 2, norm="batch", dropout=0.3)
+  """Three modalities (two where there is no other way), BatchNorm, dropout."""
+  return toys.run_of(name, count(name), norm="batch", dropout=0.3)
 
 
-def several(name):
-  """Three modalities (two where there is no other way), no statistics."""
-  modalities = 2 if name in TWO_ONLY else 3
-  return toys.run_of(name, modalities), modalities
+def plain(name):
+  """The same, no statistics, no dropout."""
+  return toys.run_of(name, count(name))
 
 
-def advance(run, state, steps=3, modalities=2):
+def count(name):
+  return 2 if name in TWO_ONLY else 3
+
+
+def advance(run, state, steps=3):
   """Between-epochs hook, steps, and an outer step where there is one."""
+  modalities = len(run.problem.modalities)
   state = run.between(state, toys.ToyData(modalities), 0)
   for i in range(steps):
     state, metrics = run.step(state, toys.batch(modalities, seed=i))
@@ -57,16 +63,21 @@ def signature(tree):
   return jax.tree.map(lambda x: (x.shape, str(x.dtype), x.weak_type), tree)
 
 
-@pytest.mark.parametrize("modalities", [1, 2, 3])
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("modalities", [slow(1), slow(2), 3])
 @every_method
 def test_runs_compiles_once_and_keeps_its_structure(name, modalities):
-  if name in TWO_ONLY and modalities != 2:
+  if name in TWO_ONLY:
     with pytest.raises(ValueError, match="two modalities"):
-      toys.run_of(name, modalities).fresh()
-    return
-  run = noisy(name) if modalities == 2 else toys.run_of(name, modalities)
+      toys.run_of(name, 3 if modalities == 2 else modalities).fresh()
+    modalities = 2
+  run = (
+    noisy(name) if modalities == count(name) else toys.run_of(name, modalities)
+  )
   before = signature(run.fresh())
-  state, metrics = advance(run, run.fresh(), 1, modalities)
+  state, metrics = advance(run, run.fresh(), 1)
   compiled = run.step._cache_size()
   for epoch in (1, 2):
     state = run.between(state, toys.ToyData(modalities), epoch)
@@ -90,7 +101,7 @@ def test_learns(name):
   run = noisy(name)
   state, losses = run.fresh(), []
   for _ in range(60):
-    state, metrics = run.step(state, toys.batch(2))
+    state, metrics = run.step(state, toys.batch(count(name)))
     losses.append(float(metrics["loss"]))
   assert np.mean(losses[-5:]) < 0.8 * losses[0]
 
@@ -103,10 +114,10 @@ def test_is_deterministic(name):
   assert toys.same(one, two)
 
 
-@every_method
+@every_sharded
 def test_padding_has_no_influence(name):
   """But on running statistics, which see whole batches."""
-  run, modalities = several(name)
+  run, modalities = plain(name), count(name)
   mask = jnp.array([1, 1, 1, 1, 1, 0, 0, 0], jnp.float32)
 
   def padded(garbage):
@@ -127,7 +138,7 @@ def test_padding_has_no_influence(name):
 @pytest.mark.parametrize("case", ["huge logits", "one class"])
 def test_stays_finite(name, case):
   run = noisy(name)
-  state, batch = run.fresh(), toys.batch(2)
+  state, batch = run.fresh(), toys.batch(count(name))
   if case == "huge logits":
     state = state.replace(params=jax.tree.map(lambda p: 100 * p, state.params))
   else:
@@ -138,8 +149,7 @@ def test_stays_finite(name, case):
 @pytest.mark.slow
 @every_method
 def test_one_sample(name):
-  run, modalities = several(name)
-  check_finite(run, run.fresh(), toys.batch(modalities, 1))
+  check_finite(plain(name), plain(name).fresh(), toys.batch(count(name), 1))
 
 
 def check_finite(run, state, batch):
@@ -155,7 +165,7 @@ def check_finite(run, state, batch):
 def test_sharded_equals_unsharded(name):
   mesh = sharding.make_mesh(8)
   place = sharding.make_place(mesh)
-  run, modalities = several(name)
+  run, modalities = plain(name), count(name)
   here, elsewhere = run.fresh(), sharding.replicate(mesh, run.fresh())
   for seed in range(2):
     batch = toys.batch(modalities, seed=seed)
@@ -189,19 +199,21 @@ def test_state_survives_a_checkpoint(name, tmp_path):
 @every_method
 def test_running_statistics_move_in_training_only(name):
   run = noisy(name)
-  state, _ = run.step(run.fresh(), toys.batch(2))
+  batch = toys.batch(count(name))
+  state, _ = run.step(run.fresh(), batch)
   moved = {k: v for k, v in state.stats.items() if k == "batch_stats"}
   assert not toys.same(moved, {"batch_stats": run.fresh().stats["batch_stats"]})
   if run.outer is not None:
     before = jax.tree.map(np.asarray, state.stats)
-    state, _ = run.outer(state, toys.batch(2), toys.batch(2, seed=1))
+    state, _ = run.outer(state, batch, toys.batch(count(name), seed=1))
     assert toys.same(before, state.stats)
 
 
 @every_method
 def test_has_its_equation_reference_and_card(name):
   module = build._module("methods", "method", name)
-  assert ".. math::" in module.__doc__ and "Reference:" in module.__doc__
+  for part in (".. math::", "Reference:"):
+    assert part in module.__doc__, f"{name}: no {part} in the file's docstring"
   assert module.CARD.category in types.CATEGORIES
   assert module.CARD.modalities == ("2" if name in TWO_ONLY else "any")
 
@@ -209,7 +221,8 @@ def test_has_its_equation_reference_and_card(name):
 @pytest.mark.parametrize("name", build.known("fusion"))
 def test_fusion_has_its_equation_reference_and_card(name):
   module = build._module("fusion", "fusion", name)
-  assert ".. math::" in module.__doc__ and "Reference:" in module.__doc__
+  for part in (".. math::", "Reference:"):
+    assert part in module.__doc__, f"{name}: no {part} in the file's docstring"
   assert module.CARD.category == "fusion" and module.READOUT[:2] in (
     "R1", "R2", "R3", "R5",
   )  # fmt: skip

@@ -1,5 +1,6 @@
 """Batches: pure, reshuffled, resumable, padded, cut into processes."""
 
+import contextlib
 import dataclasses
 import itertools
 
@@ -245,3 +246,16 @@ def test_views_of_larger_samples_and_crops_drawn_together():
   plain = Loader(data, "train", 4, seed=0, augment=False).batch(0)
   assert plain.inputs["a"].shape == (4, 6, 2)
   assert list(data.select(["b"]).view) == ["b"]
+
+
+def test_worker_processes_make_the_same_batches():
+  with contextlib.closing(make(workers=2).stream(3)) as stream:
+    for step in range(3, 7):
+      assert same(next(stream), make().batch(step))
+
+
+def test_rows_are_the_batches_index():
+  for step in (0, 9):
+    np.testing.assert_array_equal(make().rows(step), make().batch(step).index)
+  part = make(process_index=1, process_count=2)
+  np.testing.assert_array_equal(part.rows(2), make().rows(2)[4:])

@@ -93,7 +93,7 @@ def test_problems_are_listed_at_once(tmp_path, monkeypatch):
   assert str(caught.value).count("\n") == 21
 
 
-def test_bad_rows_can_be_left_out(tmp_path):
+def test_bad_rows_can_be_left_out(tmp_path, capsys):
   path = broken(tmp_path)
   made = prepare(path, tmp_path / "data", skip_bad=True)
   assert made.problems[0] == "16 of 62 rows left out"
@@ -102,6 +102,11 @@ def test_bad_rows_can_be_left_out(tmp_path):
     made.summary()
   )
   data = load(path, tmp_path / "data", skip_bad=True)
+  assert not capsys.readouterr().err  # prepare has said it
+  load(path, tmp_path / "other", skip_bad=True)
+  said = capsys.readouterr().err
+  assert "note: split 'val' is absent" in said
+  assert "problem: 16 of 62 rows left out (and 23 more); --mode=prepare" in said
   kept = {key for _, key in samples(data)}
   assert len(kept) == 46 and not kept & {"1", "13", "20", "61", "62"}
   assert data.spec.classes == helpers.CLASSES

@@ -49,14 +49,8 @@ def dense_hypergradient(run, params, alpha, inner, outer, damping=0.0):
   return -mixed @ np.linalg.solve(hessian, v)
 
 
-@pytest.mark.parametrize(
-  "solver",
-  [
-    pytest.param("dense", marks=pytest.mark.slow),
-    "cg",
-    pytest.param("gmres", marks=pytest.mark.slow),
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["dense", "cg", "gmres"])
 def test_implicit_gradient_is_equation_3(solver):
   damping = 100.0 if solver == "cg" else 0.5
   method = lb.make(solver=solver, iterations=200, damping=damping, **RAW)

@@ -28,6 +28,24 @@ TINY = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def loaded_once(data_dir):
+  """The prepared OpenMoji is decoded once for all runs with its options."""
+  original, loaded = assemble.load, {}
+
+  def load(config, method):
+    if config.data.dir != str(data_dir):
+      return original(config, method)
+    key = repr((sorted(config.data.to_dict().items()), method.modalities))
+    if key not in loaded:
+      loaded[key] = original(config, method)
+    return loaded[key]
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(assemble, "load", load)
+    yield
+
+
 @pytest.fixture(scope="session")
 def tiny(data_dir):
   """``tiny("lb,seed=3", {"train.epochs": 1})`` is a config."""

@@ -10,7 +10,6 @@ PAGE = methods.DOCS.read_text(encoding="utf-8")
 README = methods.README.read_text(encoding="utf-8")
 FLOPS = methods.recorded(PAGE)
 NAMES = [row.names[0] for row in methods.rows()]
-QUICK = ("affine",)
 
 AGAIN = "run python benchmarks/methods.py"
 
@@ -30,10 +29,8 @@ def test_categories_are_known():
   assert {row.card[0] for row in methods.rows()} <= set(types.CATEGORIES)
 
 
-@pytest.mark.parametrize(
-  "name",
-  [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_flops(optimised, name):
   step, update = methods.measure([name])[name]
   assert step == pytest.approx(FLOPS[name][0], rel=0.02, abs=0.01), AGAIN

@@ -134,6 +134,22 @@ def test_three_modalities(tmp_path, quick):
     assert pair in text
 
 
+def test_own_data_have_encoders_by_kind(tmp_path, quick):
+  """Modalities are shown by their names; the command names the table."""
+  run(tmp_path, ("photo", "caption", "speech"), epochs=2, done=False)
+  kinds = ("image", "text", "audio", "video", "array")
+  data = {"name": "manifest", "manifest": "my data/pairs.csv"}
+  config(tmp_path, kinds, data=data)
+  text = check(tmp_path, PICTURES - {"gap"}).partition("<h2>Configuration")[0]
+  assert "photo" in text and "speech" in text
+  assert "audio" not in text and "video" not in text
+  command = html.command(reading.read(tmp_path))
+  assert command == (
+    "python launch.py --config=configs/manifest.py:lb "
+    "'--config.data.manifest=my data/pairs.csv'"
+  )
+
+
 def test_several_seeds(tmp_path):
   runs = seeds(tmp_path)
   text = check(tmp_path, PICTURES)

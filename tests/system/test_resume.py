@@ -1,5 +1,6 @@
 """A run that was stopped anywhere ends with the bits of one that was not."""
 
+import functools
 import json
 import os
 import signal
@@ -89,6 +90,7 @@ def assert_same_bits(work, other, like):
 
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 CHAINS = [
   # First step, before and after an α step, last step of an epoch, mid-epoch.
   (
@@ -96,9 +98,9 @@ CHAINS = [
     [(1, TERM), (7, INT), (8, TERM), (15, TERM), (29, INT)],
   ),
   # The tangent is half-way between two α steps.
-  ("lb_forward,inner_iters=7", [(11, TERM)]),
-  ("ogm_ge", [(15, INT), (22, TERM)]),
-  ("mla", [(4, TERM)]),
+  slow("lb_forward,inner_iters=7", [(11, TERM)]),
+  slow("ogm_ge", [(15, INT), (22, TERM)]),
+  slow("mla", [(4, TERM)]),
   # An order of its own, and two phases.
   ("bss", [(4, TERM), (22, INT)]),
   ("umt,teacher_epochs=1", [(15, TERM), (17, INT)]),

@@ -19,6 +19,7 @@ SIZES = {"train": 972, "outer": 158, "val": 159, "test": 340}
 MODALITIES, CLASSES, EPOCHS = {"image", "text"}, 8, 2
 # Recipes that differ in what the loop does for them; α moves in mid-epoch.
 WHOLE = ("joint", "h", "lb", "mses", "unimodal")
+QUICK = ("lb", "mses", "unimodal")
 KEYS = {
   "unimodal": "unimodal,modality=text",
   "lb": "lb,inner_iters=7,iterations=1",
@@ -42,7 +43,10 @@ def check_metrics(found, modalities):
   assert all(0 <= x <= 2 for x in found["gap"]["centroid"].values())
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize(
+  "name",
+  [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in WHOLE],
+)
 def test_recipe(straight, name):
   work = straight(KEYS.get(name, name))
   results = json.loads((work / "results.json").read_text())
@@ -225,3 +229,18 @@ def test_default_workdir(command, words, monkeypatch):
   given = [w for w in words("h,seed=3", "") if not w.startswith("--workdir")]
   assert command(*given) == (0, "", "")
   assert [str(w) for w in asked] == ["runs/openmoji-h,seed=3"]
+
+
+@pytest.mark.parametrize("table,folder", [
+  ("data/digits/manifest.csv", "digits-manifest-h"),
+  ("/pairs.tsv", "pairs-h"),
+])  # fmt: skip
+def test_default_workdir_of_a_manifest(command, monkeypatch, table, folder):
+  """Runs of different tables do not share a folder."""
+  asked = []
+  monkeypatch.setattr(
+    train, "run", lambda config, workdir, *rest: asked.append(workdir)
+  )
+  words = ("--config=configs/manifest.py:h", f"--config.data.manifest={table}")
+  assert command(*words) == (0, "", "")
+  assert [str(w) for w in asked] == [f"runs/{folder}"]

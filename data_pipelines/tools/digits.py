@@ -1,0 +1,282 @@
+"""Spoken and handwritten digits: a folder of PNGs, WAVs and a manifest.
+
+  python -m data_pipelines.tools.digits --sounds=FOLDER_OR_ZIP --out=data/digits
+
+Sounds are the Free Spoken Digit Dataset (github.com/Jakobovski/
+free-spoken-digit-dataset, CC BY-SA 4.0), its folder ``recordings`` or a zip of
+it: ``{digit}_{speaker}_{index}.wav``, 3,000 recordings by 6 speakers. Pictures
+are scikit-learn's ``load_digits`` (1,797 of 8x8 pixels, nothing to download),
+or ``--images=FILE.npz`` with ``x`` [n h w] uint8 and ``y`` [n], e.g. of MNIST.
+
+Both sources are split first and paired afterwards, within split and digit, so
+no file occurs in two splits. Each recording occurs once. Pictures are divided
+among the splits in proportion to the recordings and dealt in turn: where they
+are fewer, they occur several times in their split.
+
+A pair shares its label and nothing else: which picture goes with which
+recording is chance, and carries no information about the instance. A model
+cannot learn more from pairs than from labels; what it can show is how two
+modalities of one label train together.
+
+Splits, by ``--split``:
+
+==========  ===================================================================
+official    test is what the authors name: indices 0 to 4. ``--held_out`` of
+            each digit's other recordings are outer, and as many val.
+speakers    harder: one speaker each for test, val and outer, chosen by the
+            seed; the others are train. No voice occurs in two splits.
+==========  ===================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import csv
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines import core, image
+from data_pipelines.report import DataError, Report
+from data_pipelines.tools._digits_sources import (
+  Recording,
+  read_images,
+  read_sounds,
+)
+
+MANIFEST, SOURCES = "manifest.csv", "SOURCES.txt"
+HEADER = ("id", "split", "label", "picture:image", "sound:audio")
+SPLITS = ("official", "speakers")
+TEST_INDICES = 5  # the authors': 0 to 4 are test
+
+
+class Pair(NamedTuple):
+  """A sample: a recording, and the number of a picture of its digit."""
+
+  split: str
+  recording: Recording
+  picture: int
+
+
+def write(
+  sounds: str | os.PathLike,
+  out: str | os.PathLike,
+  images: str | os.PathLike | None = None,
+  split: str = "official",
+  seed: int = 0,
+  held_out: float = 0.1,
+) -> Report:
+  """Writes ``out`` with ``manifest.csv``, ``pictures``, ``sounds``.
+
+  Args:
+    sounds: folder, with folders in it or without, or zip of recordings.
+    out: a new or empty folder; it appears when all is in it.
+    images: ``.npz`` of pictures; ``None`` takes scikit-learn's.
+    split: ``official`` or ``speakers``.
+    seed: of the splits and the pairs; the same seed gives the same files.
+    held_out: share of each digit of the official training recordings that outer
+      and val get, each.
+
+  Raises:
+    ValueError: an option out of its range.
+    DataError: sources that are absent, damaged or too few; or ``out`` is not
+      empty.
+  """
+  if split not in SPLITS:
+    raise core.unknown("split", split, SPLITS)
+  if not 0 < held_out <= 0.4:
+    raise ValueError(f"held_out must lie in (0, 0.4], got {held_out!r}")
+  if seed < 0:
+    raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")
+  out = pathlib.Path(out).expanduser()
+  _check_empty(out)
+  recordings = read_sounds(pathlib.Path(sounds).expanduser())
+  x, y = read_images(images)
+  if split == "official":
+    parts = _official(recordings, held_out, seed)
+  else:
+    parts = _by_speaker(recordings, seed)
+  pairs = pair(parts, y, seed)
+  source = "scikit-learn, load_digits (UCI, CC BY 4.0)"
+  if images is not None:
+    source = pathlib.Path(images).name
+  said = [
+    "sounds: Free Spoken Digit Dataset, CC BY-SA 4.0",
+    f"pictures: {source}",
+    f"split={split} seed={seed} held_out={held_out}",
+    "pairs share their label only",
+  ]
+  _write(out, pairs, x, said)
+  return _report(out, pairs)
+
+
+def _rng(seed: int, *what: int) -> np.random.Generator:
+  return np.random.default_rng([seed, *what])
+
+
+def _by_digit(
+  recordings: Iterable[Recording],
+) -> dict[int, list[Recording]]:
+  found = collections.defaultdict(list)
+  for r in recordings:
+    found[r.digit].append(r)
+  return dict(sorted(found.items()))
+
+
+def _official(
+  recordings: Sequence[Recording], share: float, seed: int
+) -> dict[str, list[Recording]]:
+  parts: dict[str, list[Recording]] = {s: [] for s in core.SPLITS}
+  for digit, members in _by_digit(recordings).items():
+    rest = [r for r in members if r.index >= TEST_INDICES]
+    parts["test"] += [r for r in members if r.index < TEST_INDICES]
+    order = [rest[i] for i in _rng(seed, digit, 0).permutation(len(rest))]
+    size = max(1, round(share * len(rest)))
+    parts["outer"] += order[:size]
+    parts["val"] += order[size : 2 * size]
+    parts["train"] += order[2 * size :]
+  return parts
+
+
+def _by_speaker(
+  recordings: Sequence[Recording], seed: int
+) -> dict[str, list[Recording]]:
+  names = sorted({r.speaker for r in recordings})
+  if len(names) < len(core.SPLITS):
+    raise DataError(
+      f"split 'speakers' needs {len(core.SPLITS)} speakers, there "
+      f"are {len(names)} ({', '.join(names)}): take --split=official"
+    )
+  order = [names[i] for i in _rng(seed).permutation(len(names))]
+  split = dict.fromkeys(order, "train")
+  split |= zip(order, ("test", "val", "outer"), strict=False)
+  parts: dict[str, list[Recording]] = {s: [] for s in core.SPLITS}
+  for r in recordings:
+    parts[split[r.speaker]].append(r)
+  return parts
+
+
+def pair(
+  parts: dict[str, list[Recording]], y: np.ndarray, seed: int
+) -> list[Pair]:
+  """Each recording with a picture of its digit and split.
+
+  Args:
+    parts: {split: recordings}.
+    y: digits of the pictures [n].
+    seed: of the division of the pictures, and of the pairs.
+
+  Raises:
+    DataError: a digit that lacks recordings or pictures in a split.
+  """
+  spoken = {split: _by_digit(members) for split, members in parts.items()}
+  pairs = []
+  for digit in sorted(set().union(*spoken.values())):
+    sizes = {split: len(spoken[split].get(digit, ())) for split in parts}
+    pictures = _rng(seed, digit, 1).permutation(np.flatnonzero(y == digit))
+    ends = np.cumsum(list(sizes.values())) / sum(sizes.values())
+    cuts = np.round(ends * len(pictures)).astype(int)[:-1]
+    for split, own in zip(parts, np.split(pictures, cuts), strict=True):
+      for what, n in (("recordings", sizes[split]), ("pictures", len(own))):
+        if not n:
+          raise DataError(
+            f"too few {what} of digit {digit}: split {split!r} has none"
+          )
+      dealt = np.resize(own, sizes[split])
+      pairs += map(Pair, [split] * len(dealt), spoken[split][digit], dealt)
+  return pairs
+
+
+def _check_empty(out: pathlib.Path) -> None:
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    raise DataError(
+      f"{out} is there and not empty: name another folder with --out"
+    )
+
+
+def _write(
+  out: pathlib.Path, pairs: Sequence[Pair], x: np.ndarray, said: Sequence[str]
+) -> None:
+  """All files to a folder beside ``out``, which then becomes ``out``."""
+  out.parent.mkdir(parents=True, exist_ok=True)
+  part = pathlib.Path(tempfile.mkdtemp(prefix=".part-", dir=out.parent))
+  made = part / "made"  # a temporary folder itself is closed to others
+  try:
+    for folder in ("pictures", "sounds"):
+      (made / folder).mkdir(parents=True)
+    for number in sorted({p.picture for p in pairs}):
+      content = image.encode(Image.fromarray(x[number]))
+      (made / _picture(number)).write_bytes(content)
+    with (made / MANIFEST).open("w", encoding="utf-8", newline="") as file:
+      table = csv.writer(file)
+      table.writerow(HEADER)
+      for split, recording, number in pairs:
+        sound = f"sounds/{recording.name}"
+        (made / sound).write_bytes(recording.content)
+        key = recording.name.removesuffix(".wav")
+        table.writerow([key, split, recording.digit, _picture(number), sound])
+    text = "\n".join(said)
+    (made / SOURCES).write_text(f"{text}\n", encoding="utf-8")
+    if out.exists():
+      out.rmdir()
+    made.replace(out)
+  finally:
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def _picture(number: int) -> str:
+  return f"pictures/{number:05d}.png"
+
+
+def _report(out: pathlib.Path, pairs: Sequence[Pair]) -> Report:
+  counts: dict[str, dict[str, int]] = {s: {} for s in core.SPLITS}
+  notes = []
+  for split, own in counts.items():
+    members = [p for p in pairs if p.split == split]
+    own |= collections.Counter(str(p.recording.digit) for p in members)
+    speakers = sorted({p.recording.speaker for p in members})
+    pictures = len({p.picture for p in members})
+    notes.append(f"{split}: {pictures} pictures, voices {', '.join(speakers)}")
+  return Report("digits", str(out), counts, notes=tuple(notes))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """The command; what is wrong is one line and exit code 1."""
+  parser = argparse.ArgumentParser(
+    prog="python -m data_pipelines.tools.digits",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument(
+    "--sounds", required=True, help="folder or zip of recordings"
+  )
+  parser.add_argument("--out", required=True, help="a new folder")
+  parser.add_argument("--images", help=".npz; default: scikit-learn's digits")
+  parser.add_argument("--split", choices=SPLITS, default="official")
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--held_out", type=float, default=0.1)
+  options = parser.parse_args(arguments)
+  try:
+    made = write(**vars(options))
+  except (ValueError, OSError, DataError) as error:
+    sys.stderr.write(f"error: {error}\n")
+    return 1
+  manifest = pathlib.Path(made.folder) / MANIFEST
+  sys.stdout.write(
+    f"{made.summary()}\n\npython launch.py --config=configs/manifest.py:lb "
+    f"--config.data.manifest={manifest}\n"
+  )
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,144 @@
+"""Transformer blocks that BERT and CLIP share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+_tanh_gelu = functools.partial(nn.gelu, approximate=True)
+# By their names in a Hugging Face config.json.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+  "gelu": functools.partial(nn.gelu, approximate=False),
+  "gelu_new": _tanh_gelu,
+  "gelu_pytorch_tanh": _tanh_gelu,
+  "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+  "relu": nn.relu,
+  "silu": nn.silu,
+}
+DTYPES = ("float32", "bfloat16", "float64")
+_INIT = nn.initializers.normal(0.02)
+
+
+def check(encoder: nn.Module) -> None:
+  """Raises ``ValueError`` for options of a transformer that cannot work."""
+  options = vars(encoder)
+  for name, known in (("activation", ACTIVATIONS), ("dtype", DTYPES)):
+    if options[name] not in known:
+      raise ValueError(
+        f"unknown {name} {options[name]!r}; choose from {', '.join(known)}"
+      )
+  width, heads = options["width"], options["heads"]
+  if heads < 1 or width < 1 or width % heads:
+    raise ValueError(f"width {width} must be a multiple of heads, got {heads}")
+  for name in ("dropout", "attention_dropout"):
+    if not 0 <= options.get(name, 0) < 1:
+      raise ValueError(f"{name} must lie in [0, 1), got {options[name]!r}")
+
+
+def embed(count: int, encoder: nn.Module, name: str) -> nn.Embed:
+  """A table of ``count`` vectors, as wide as the encoder."""
+  options = vars(encoder)
+  return nn.Embed(
+    count,
+    options["width"],
+    dtype=options["dtype"],
+    embedding_init=_INIT,
+    name=name,
+  )
+
+
+def dense(
+  features: int, dtype: str, name: str, use_bias: bool = True
+) -> nn.Dense:
+  """A linear map with BERT's initial weights, N(0, 0.02²)."""
+  return nn.Dense(features, use_bias, dtype=dtype, kernel_init=_INIT, name=name)
+
+
+def norm(epsilon: float, dtype: str, name: str) -> nn.LayerNorm:
+  """LayerNorm, its variance without cancellation."""
+  return nn.LayerNorm(epsilon, dtype, use_fast_variance=False, name=name)
+
+
+def project(
+  encoder: nn.Module, x: Float[Array, "... _"]
+) -> Float[Array, "... d"]:
+  """Features in single precision at least, of the size that is asked for."""
+  options = vars(encoder)
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  if not options["features"]:
+    return x
+  return nn.Dense(options["features"], name="project")(x)
+
+
+class Block(nn.Module):
+  """Self-attention, then a perceptron, each with residual and LayerNorm.
+
+  Attributes:
+    heads: of attention.
+    hidden: size of the perceptron's hidden layer.
+    activation: of the hidden layer, one of ``ACTIVATIONS``.
+    epsilon: of LayerNorm.
+    norm_first: LayerNorm before each part (CLIP), else after the sum (BERT).
+    dropout: of what each part adds.
+    attention_dropout: of attention weights.
+    dtype: of the computation; softmax and moments are float32 at least.
+  """
+
+  heads: int
+  hidden: int
+  activation: str = "gelu"
+  epsilon: float = 1e-12
+  norm_first: bool = False
+  dropout: float = 0.0
+  attention_dropout: float = 0.0
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "... t d"],
+    mask: Bool[Array, "... _ t"] | None,
+    train: bool,
+  ) -> Float[Array, "... t d"]:
+    """``mask``: which keys a query may see, [... t t] or [... 1 t]."""
+    for name, part in (
+      ("attention", functools.partial(self._attention, mask=mask)),
+      ("output", self._perceptron),
+    ):
+      normed = norm(self.epsilon, self.dtype, f"{name}_norm")
+      added = part(normed(x) if self.norm_first else x, train=train)
+      x = x + nn.Dropout(self.dropout, deterministic=not train)(added)
+      x = x if self.norm_first else normed(x)
+    return x
+
+  def _attention(self, x, mask, train: bool):
+    *before, width = x.shape
+    query, key, value = (
+      dense(width, self.dtype, name)(x).reshape(*before, self.heads, -1)
+      for name in ("query", "key", "value")
+    )
+    drops = train and self.attention_dropout > 0
+    x = nn.dot_product_attention(
+      query,
+      key,
+      value,
+      mask=None if mask is None else mask[..., None, :, :],
+      broadcast_dropout=False,
+      dropout_rng=self.make_rng("dropout") if drops else None,
+      dropout_rate=self.attention_dropout,
+      deterministic=not drops,
+      dtype=jnp.dtype(self.dtype),
+      force_fp32_for_softmax=self.dtype == "bfloat16",
+    )
+    return dense(width, self.dtype, "attention")(x.reshape(*before, width))
+
+  def _perceptron(self, x, train: bool):
+    del train
+    inner = dense(self.hidden, self.dtype, "hidden")(x)
+    inner = ACTIVATIONS[self.activation](inner)
+    return dense(x.shape[-1], self.dtype, "output")(inner)

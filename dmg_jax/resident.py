@@ -1,0 +1,210 @@
+"""Splits that live on the accelerator: a batch is gathered, cut, flipped there.
+
+A resident split is decoded once, pictures as uint8 and sounds as bfloat16
+(rounded to 8 bits of mantissa; batches hold float32 again). A batch then costs
+one compiled call and no transfer but that of its row numbers. Rows come in the
+very order of ``Loader``; augmentations have twins here, ``AUGMENT`` and
+``VIEW``, whose random numbers are JAX's: a run's bits depend on where its data
+live.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from data_pipelines import image
+from data_pipelines.core import Dataset, ModalitySpec
+from data_pipelines.loader import Loader
+from dmg_jax.types import Batch
+
+SHARE = 0.25  # of an accelerator's memory that data may take
+
+
+def _mirror(key, x):
+  return jnp.where(jax.random.bernoulli(key), x[..., ::-1, :], x)
+
+
+# Function of the host -> (key, array) -> array, and array -> array.
+AUGMENT: dict[Any, Callable] = {image.mirror: _mirror}
+VIEW: dict[Any, Callable] = {}
+
+
+def obstacle(dataset: Dataset) -> str | None:
+  """Why the data cannot be resident; ``None`` if they can."""
+  if jax.process_count() > 1:
+    return "there are several processes"
+  for functions, known in ((dataset.augment, AUGMENT), (dataset.view, VIEW)):
+    for m, function in functions.items():
+      if function not in known:
+        return f"{dataset.spec.name} augments {m} on the host only"
+  return None
+
+
+def nbytes(dataset: Dataset) -> int:
+  """Bytes of all splits, as they would lie on a device."""
+  sample = sum(
+    int(np.prod(s.shape, dtype=np.int64)) * _dtype(s).itemsize
+    for s in dataset.stored.values()
+  )
+  return sample * sum(dataset.spec.sizes.values())
+
+
+def fits(dataset: Dataset) -> bool:
+  """Whether the data take at most ``SHARE`` of the accelerator's memory.
+
+  Never on a CPU, where the host's memory is the device's.
+  """
+  device = jax.local_devices()[0]
+  memory = None if device.platform == "cpu" else device.memory_stats()
+  limit = (memory or {}).get("bytes_limit", 0)
+  return obstacle(dataset) is None and nbytes(dataset) <= SHARE * limit
+
+
+class Home:
+  """The splits of a data set that are on the devices of a mesh, so far.
+
+  Args:
+    dataset: the samples.
+    mesh: the samples are on each of its devices, whole.
+
+  Raises:
+    ValueError: the data cannot be resident.
+  """
+
+  def __init__(self, dataset: Dataset, mesh: jax.sharding.Mesh):
+    reason = obstacle(dataset)
+    if reason is not None:
+      raise ValueError(
+        f"the data cannot live on the accelerator: {reason}; use "
+        "--config.loader.resident=auto or off"
+      )
+    self._dataset, self._mesh = dataset, mesh
+    self._splits: dict[str, Any] = {}
+    split = NamedSharding(mesh, P("b"))
+    self._take = jax.jit(
+      functools.partial(_take, dataset), static_argnums=0, out_shardings=split
+    )
+
+  def loader(self, loader: Loader, split: str) -> Resident:
+    """``loader``, with batches from here; ``split`` is its split."""
+    if split not in self._splits:
+      self._splits[split] = _put(self._dataset, split, self._mesh)
+    samples = self._splits[split]
+
+    def take(augmented: bool, *rows: np.ndarray) -> Batch:
+      return self._take(augmented, *samples, *rows)
+
+    return Resident(loader, take)
+
+
+class Resident:
+  """A ``Loader`` whose batches are made on the devices; of a ``Home``."""
+
+  def __init__(self, loader: Loader, take: Callable[..., Batch]):
+    self._loader, self._take = loader, take
+    self.steps_per_epoch = loader.steps_per_epoch
+
+  def batch(self, step: int) -> Batch:
+    """As ``Loader.batch``."""
+    return self._made(self._loader.rows(step), "stream", step)
+
+  def stream(self, start_step: int = 0) -> Stream:
+    """As ``Loader.stream``."""
+    return Stream(self, start_step)
+
+  def ordered(
+    self, order: np.ndarray, epoch: int, first: int = 0
+  ) -> Iterator[Batch]:
+    """As ``Loader.ordered``."""
+    size = self._loader.batch_size
+    order = self._loader.checked(order)
+    for number in range(first, self.steps_per_epoch):
+      rows = order[number * size : (number + 1) * size]
+      step = epoch * self.steps_per_epoch + number
+      yield self._made(rows.astype(np.int32), "ordered", step)
+
+  def padded(self) -> Iterator[Batch]:
+    """As ``Loader.padded``."""
+    size, total = self._loader.batch_size, self._loader.samples
+    for start in range(0, total, size):
+      rows = np.arange(start, min(start + size, total), dtype=np.int32)
+      yield self._made(rows, "padded", 0)
+
+  def _made(self, rows: np.ndarray, use: str, step: int) -> Batch:
+    size, augmented = self._loader.batch_size, self._loader.augmented
+    mask = (np.arange(size) < len(rows)).astype(np.float32)
+    rows = np.pad(rows, (0, size - len(rows)))
+    number = ("stream", "ordered", "padded").index(use)
+    seed = np.array([self._loader.seed, number, step], np.uint32)
+    return self._take(augmented and use != "padded", rows, mask, seed)
+
+
+class Stream:
+  """Batches from a step on, without end; closing it does nothing."""
+
+  def __init__(self, resident: Resident, step: int):
+    self._resident, self._step = resident, step
+
+  def __iter__(self) -> Stream:
+    return self
+
+  def __next__(self) -> Batch:
+    batch = self._resident.batch(self._step)
+    self._step += 1
+    return batch
+
+  def close(self) -> None:
+    """For the sake of ``Loader.stream``'s interface."""
+
+
+def _dtype(spec: ModalitySpec) -> np.dtype:
+  return np.dtype(jnp.bfloat16 if spec.kind == "audio" else spec.dtype)
+
+
+def _put(dataset, split, mesh):
+  """All samples of a split, stacked, on every device."""
+  source, stored = dataset.sources[split], dataset.stored
+  arrays = {
+    m: np.empty((len(source), *s.shape), _dtype(s)) for m, s in stored.items()
+  }
+  labels = np.empty(len(source), np.int32)
+  for i in range(len(source)):
+    sample = source[i]
+    labels[i] = sample["label"]
+    for m, array in arrays.items():
+      array[i] = sample["inputs"][m]
+  return jax.device_put((arrays, labels), NamedSharding(mesh, P()))
+
+
+def _take(dataset, augmented, arrays, labels, rows, mask, seed):
+  """Rows of the arrays as a batch; compiled."""
+  key = functools.reduce(jax.random.fold_in, seed[1:], jax.random.key(seed[0]))
+  keys = jax.vmap(functools.partial(jax.random.fold_in, key))(
+    jnp.arange(rows.size)
+  )
+  inputs = {}
+  for number, (m, spec) in enumerate(dataset.stored.items()):
+    x = arrays[m][rows].astype(spec.dtype)
+    if augmented and m in dataset.augment:
+      alike = 0 if m in dataset.together else number + 1
+      own = jax.vmap(lambda k, i=alike: jax.random.fold_in(k, i))(keys)
+      x = jax.vmap(AUGMENT[dataset.augment[m]])(own, x)
+    elif m in dataset.view:
+      x = jax.vmap(VIEW[dataset.view[m]])(x)
+    real = mask.reshape(-1, *(1,) * (x.ndim - 1)) > 0
+    inputs[m] = jnp.where(real, x, 0).astype(spec.dtype)
+  real = mask > 0
+  return Batch(
+    inputs,
+    jnp.where(real, labels[rows], 0),
+    mask,
+    jnp.where(real, rows, 0).astype(jnp.int32),
+  )

@@ -1,0 +1,87 @@
+"""A manifest from its table to results, with kinds that vary in length."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+import helpers
+
+av = pytest.importorskip("av")
+
+CONV = {"widths": "(8,)", "features": 8}
+
+
+def clip(path, label, frames, shape, rng):
+  """An MP4 whose colour tells the label."""
+  height, width = shape
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("mpeg4", rate=int(rng.choice([5, 25])))
+    stream.width, stream.height = width, height
+    stream.pix_fmt = "yuv420p"
+    for _ in range(frames):
+      pixels = rng.integers(0, 80, (*shape, 3)) + 150 * (np.arange(3) == label)
+      frame = av.VideoFrame.from_ndarray(pixels.astype(np.uint8), "rgb24")
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+def tone(path, label, seconds, rate, rng):
+  time = np.arange(round(rate * seconds)) / rate
+  wave = np.sin(2 * np.pi * 400 * (label + 1) * time)
+  soundfile.write(path, 0.3 * wave + 0.05 * rng.normal(size=len(time)), rate)
+
+
+@pytest.fixture
+def table(tmp_path):
+  """Clips of 1 to 20 frames, upright and wide; sounds of 10 ms to 2 s."""
+  rng = np.random.default_rng(0)
+  rows = []
+  for i in range(40):
+    label, name = i // 4 % 2, f"{i}.mp4"
+    shape = ((32, 48), (48, 32))[i % 2]
+    clip(tmp_path / name, label, 1 + i % 20, shape, rng)
+    sound = f"{i}.{('wav', 'flac', 'ogg')[i % 3]}"
+    seconds, rate = (0.01, 0.3, 2.0)[i % 3], (4000, 8000)[i % 2]
+    tone(tmp_path / sound, label, seconds, rate, rng)
+    rows.append({
+      "split": ("train", "train", "train", "test")[i % 4],
+      "label": "ab"[label],
+      "clip:video": name,
+      "speech:audio": sound,
+    })  # fmt: skip
+  return helpers.write_table(tmp_path / "clips.csv", rows)
+
+
+def test_videos_and_sounds_of_any_length(command, table, tmp_path):
+  work = tmp_path / "run"
+  fields = {
+    "data.manifest": table,
+    "data.dir": tmp_path / "data",
+    "data.image_size": 8,
+    "data.frames": 2,
+    "data.sample_rate": 4000,
+    "data.seconds": 0.2,
+    "data.nperseg": 64,
+    "train.batch_size": 8,
+    "train.epochs": 1,
+    **{
+      f"encoders.{kind}.{name}": value
+      for kind in ("video", "audio")
+      for name, value in CONV.items()
+    },
+  }
+  words = [f"--config.{name}={value}" for name, value in fields.items()]
+  given = ("--config=configs/manifest.py:h", f"--workdir={work}", *words)
+  code, out, err = command(*given)
+  assert code == 0, err
+  assert "h on clips.csv" in out
+  assert "note: split 'outer' is absent" in err
+  results = json.loads((work / "results.json").read_text(encoding="utf-8"))
+  assert results["dataset"] == "clips.csv"
+  assert set(results["test"]) == {"fused", "clip", "speech", "gap"}
+  assert np.isfinite(results["test"]["fused"]["loss"])
+  page = (work / "report" / "report.html").read_text(encoding="utf-8")
+  assert "<h1>h on clips.csv</h1>" in page
+  assert 'scope="row">clip<' in page and 'scope="row">speech<' in page
