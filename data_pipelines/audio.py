@@ -49,5 +49,5 @@ def log_spectrogram(
     np.resize(wave, length), sample_rate, nperseg=nperseg, noverlap=noverlap
   )
   log = np.log(power.astype(np.float64) + FLOOR)
-  log = (log - log.mean()) / (log.std() + 1e-6)
+  log = (log - log.mean()) / (log.std() + 1e-9)
   return log[..., None].astype(np.float32)

@@ -72,6 +72,16 @@ def square(
   return np.asarray(picture, np.uint8)
 
 
+def resize(array: np.ndarray, size: int) -> np.ndarray:
+  """[h w c] or [t h w c] to [... ``size`` ``size`` c], whatever the aspect."""
+  if array.ndim == 4:
+    return np.stack([resize(frame, size) for frame in array])
+  picture = Image.fromarray(array)
+  if picture.size != (size, size):
+    picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+  return np.asarray(picture, np.uint8)
+
+
 def encode(picture: Image.Image) -> bytes:
   """PNG bytes."""
   file = io.BytesIO()
