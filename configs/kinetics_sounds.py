@@ -38,7 +38,9 @@ QUICK = {
 def get_config(arg=None):
   """The config of ``<recipe>[,key=value...]``."""
   config = common.base()
-  config.data.update(common.options(kinetics_sounds.load), name="kinetics_sounds")
+  config.data.update(
+    common.options(kinetics_sounds.load), name="kinetics_sounds"
+  )
   config.encoders = {
     "audio": common.encoder("resnet.ResNet", depth=18),
     "video": common.encoder("resnet.ResNet", depth=18),

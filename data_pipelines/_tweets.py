@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines import _crop, core, image, storage, text
+from data_pipelines import core, crop, image, storage, text
 from data_pipelines._tweets_prepare import SIDE, Tweets, prepare_tweets
 
 # A stored record -> the text that the encoder gets.
@@ -120,20 +120,15 @@ def _dataset(
 ) -> core.Dataset:
   """With the augmentation of pictures added to that of texts."""
   if options.min_area < 1:
-    augment["image"] = functools.partial(_augmented, options=options)
-    view = functools.partial(_crop.resized, size=options.image_size)
+    augment["image"] = crop.random_resized_crop(
+      options.image_size, scale=(options.min_area, 1.0), flip=options.flip
+    )
+    view = functools.partial(image.resize, size=options.image_size)
     decoded = {"image": stored["image"]}
     return core.Dataset(spec, sources, augment, decoded, {"image": view})
   if options.flip:
     augment["image"] = image.mirror
   return core.Dataset(spec, sources, augment)
-
-
-def _augmented(
-  rng: np.random.Generator, array: np.ndarray, *, options: Options
-) -> np.ndarray:
-  array = _crop.random_resized(rng, array, options.image_size, options.min_area)
-  return image.mirror(rng, array) if options.flip else array
 
 
 def _decode(
@@ -143,9 +138,9 @@ def _decode(
   coder: text.WordVocabulary | text.Tokens,
 ) -> core.Sample:
   with Image.open(io.BytesIO(record["image"])) as picture:
-    small = _crop.squash(picture.convert("RGB"), options.stored_size)
+    whole = np.asarray(picture.convert("RGB"), np.uint8)
   inputs = {
-    "image": np.asarray(small, np.uint8),
+    "image": image.resize(whole, options.stored_size),
     "text": coder.encode(compose(record), options.max_words),
   }
   label, key = int(record["label"]), record["id"].decode()

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from data_pipelines import _crop, core, image, raw, storage
+from data_pipelines import core, image, raw, storage
 from data_pipelines._tweets_raw import Download, Layout, Parse, Row, read
 
 SIDE = 256  # of a stored picture
@@ -105,7 +106,8 @@ def prepare_tweets(
 def _picture(path: pathlib.Path) -> dict[str, np.ndarray]:
   """A picture's file as the bytes of a smaller one."""
   try:
-    picture = _crop.squash(image.open_rgb(path), SIDE)
+    whole = np.asarray(image.open_rgb(path), np.uint8)
+    picture = Image.fromarray(image.resize(whole, SIDE))
   except FileNotFoundError:
     raise
   # A decoder may raise anything about a damaged file.

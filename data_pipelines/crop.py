@@ -47,12 +47,10 @@ def random_resized_crop(
       raise ValueError(f"{name} must be 0 < low <= high, got {(low, high)!r}")
   if scale[1] > 1:
     raise ValueError(f"scale must be at most 1, got {scale!r}")
-  return functools.partial(
-    _crop, size=size, scale=scale, ratio=ratio, flip=flip
-  )
+  return functools.partial(cut, size=size, scale=scale, ratio=ratio, flip=flip)
 
 
-def _crop(
+def cut(
   rng: np.random.Generator,
   array: np.ndarray,
   *,
@@ -61,17 +59,18 @@ def _crop(
   ratio: tuple[float, float],
   flip: bool,
 ) -> np.ndarray:
+  """See ``random_resized_crop``."""
   if array.ndim == 4:
     one = functools.partial(
-      _crop, rng, size=size, scale=scale, ratio=ratio, flip=flip
+      cut, rng, size=size, scale=scale, ratio=ratio, flip=flip
     )
     return np.stack([one(frame) for frame in array])
   total_height, total_width = array.shape[:2]
   top, left, height, width = box(rng, total_height, total_width, scale, ratio)
   picture = Image.fromarray(array[top : top + height, left : left + width])
   picture = picture.resize((size, size), Image.Resampling.BILINEAR)
-  cut = np.asarray(picture, np.uint8)
-  return image.mirror(rng, cut) if flip else cut
+  part = np.asarray(picture, np.uint8)
+  return image.mirror(rng, part) if flip else part
 
 
 def box(

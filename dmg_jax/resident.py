@@ -11,6 +11,7 @@ live.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from data_pipelines import image
+from data_pipelines import crop, image
 from data_pipelines.core import Dataset, ModalitySpec
 from data_pipelines.loader import Loader
 from dmg_jax.types import Batch
@@ -32,9 +33,61 @@ def _mirror(key, x):
   return jnp.where(jax.random.bernoulli(key), x[..., ::-1, :], x)
 
 
-# Function of the host -> (key, array) -> array, and array -> array.
-AUGMENT: dict[Any, Callable] = {image.mirror: _mirror}
-VIEW: dict[Any, Callable] = {}
+def _random_resized_crop(key, x, *, size, scale, ratio, flip):
+  """As ``crop.random_resized_crop``, but for whole pixels: boxes are real.
+
+  Beyond its edge a box is filtered with what lies there in the picture.
+  """
+  if x.ndim == 4:
+    one = functools.partial(
+      _random_resized_crop, size=size, scale=scale, ratio=ratio, flip=flip
+    )
+    return jax.vmap(one)(jax.random.split(key, len(x)), x)
+  draw, place, mirror = jax.random.split(key, 3)
+  box = _box(draw, x.shape[0], x.shape[1], scale, ratio)
+  start = jax.random.uniform(place, (2,)) * (jnp.array(x.shape[:2]) - box)
+  zoom = size / box
+  cut = jax.image.scale_and_translate(
+    x.astype(jnp.float32), (size, size, x.shape[2]), (0, 1), zoom,
+    -start * zoom, "linear",
+  )  # fmt: skip
+  cut = jnp.clip(jnp.round(cut), 0, 255).astype(x.dtype)
+  return _mirror(mirror, cut) if flip else cut
+
+
+def _box(key, height, width, scale, ratio):
+  """Height and width of the first of ten boxes that fits, float [2]."""
+  u, v = jax.random.uniform(key, (2, 10))
+  area = height * width * (scale[0] + u * (scale[1] - scale[0]))
+  low, high = math.log(ratio[0]), math.log(ratio[1])
+  aspect = jnp.exp(low + v * (high - low))
+  boxes = jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)], axis=1)
+  fits = (boxes <= jnp.array([[height, width]])).all(axis=1)
+  aspect = min(max(width / height, ratio[0]), ratio[1])
+  middle = jnp.array([min(height, width / aspect), min(width, height * aspect)])
+  return jnp.where(fits.any(), boxes[jnp.argmax(fits)], middle)
+
+
+def _resize(x, *, size):
+  shape = (*x.shape[:-3], size, size, x.shape[-1])
+  real = jax.image.resize(x.astype(jnp.float32), shape, "linear")
+  return jnp.clip(jnp.round(real), 0, 255).astype(x.dtype)
+
+
+# Function of the host -> (key, array) -> array, and array -> array; of a
+# ``functools.partial``, that of its function, with its keywords.
+AUGMENT: dict[Any, Callable] = {
+  image.mirror: _mirror,
+  crop.cut: _random_resized_crop,
+}
+VIEW: dict[Any, Callable] = {image.resize: _resize}
+
+
+def _twin(known: dict[Any, Callable], function: Callable) -> Any:
+  if not isinstance(function, functools.partial):
+    return known.get(function)
+  twin = known.get(function.func)
+  return twin and functools.partial(twin, **function.keywords)
 
 
 def obstacle(dataset: Dataset) -> str | None:
@@ -43,7 +96,7 @@ def obstacle(dataset: Dataset) -> str | None:
     return "there are several processes"
   for functions, known in ((dataset.augment, AUGMENT), (dataset.view, VIEW)):
     for m, function in functions.items():
-      if function not in known:
+      if _twin(known, function) is None:
         return f"{dataset.spec.name} augments {m} on the host only"
   return None
 
@@ -196,9 +249,9 @@ def _take(dataset, augmented, arrays, labels, rows, mask, seed):
     if augmented and m in dataset.augment:
       alike = 0 if m in dataset.together else number + 1
       own = jax.vmap(lambda k, i=alike: jax.random.fold_in(k, i))(keys)
-      x = jax.vmap(AUGMENT[dataset.augment[m]])(own, x)
+      x = jax.vmap(_twin(AUGMENT, dataset.augment[m]))(own, x)
     elif m in dataset.view:
-      x = jax.vmap(VIEW[dataset.view[m]])(x)
+      x = jax.vmap(_twin(VIEW, dataset.view[m]))(x)
     real = mask.reshape(-1, *(1,) * (x.ndim - 1)) > 0
     inputs[m] = jnp.where(real, x, 0).astype(spec.dtype)
   real = mask > 0

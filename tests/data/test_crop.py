@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from data_pipelines import _crop
+from data_pipelines import crop, image
 
 
 def coordinates(width, height):
@@ -24,10 +23,11 @@ def sides(array):
 
 def test_random_resized():
   rng = np.random.default_rng(0)
+  augment = crop.random_resized_crop(64, scale=(0.25, 1.0), flip=False)
   whole = coordinates(128, 96)
   shares, ratios, places = [], [], []
   for _ in range(400):
-    cut = _crop.random_resized(rng, whole, 64, 0.25)
+    cut = augment(rng, whole)
     assert cut.shape == (64, 64, 3) and cut.dtype == np.uint8
     x, width, y, height = sides(cut)
     shares.append(width * height / whole[..., 0].size)
@@ -45,20 +45,20 @@ def test_random_resized():
 def test_random_resized_is_a_function_of_the_generator():
   whole = coordinates(40, 40)
   one, other = (
-    _crop.random_resized(np.random.default_rng(3), whole, 16, 0.1)
+    crop.random_resized_crop(16)(np.random.default_rng(3), whole)
     for _ in range(2)
   )
   np.testing.assert_array_equal(one, other)
-  # A strip that no crop of this area and ratio fits into stays whole.
-  strip = coordinates(120, 8)
-  cut = _crop.random_resized(np.random.default_rng(0), strip, 16, 0.9)
-  np.testing.assert_array_equal(cut, _crop.resized(strip, 16))
+  # Of a strip that no such box fits into, the middle.
+  strip = coordinates(120, 9)
+  large = crop.random_resized_crop(16, scale=(0.9, 1.0), flip=False)
+  cut = large(np.random.default_rng(0), strip)
+  np.testing.assert_array_equal(cut, image.resize(strip[:, 54:66], 16))
 
 
 @pytest.mark.parametrize("size", [(40, 20), (16, 60), (24, 24)])
-def test_squash(size):
-  picture = Image.fromarray(coordinates(*size))
-  small = np.asarray(_crop.squash(picture, 24))
+def test_resize(size):
+  small = image.resize(coordinates(*size), 24)
   assert small.shape == (24, 24, 3)
   x, width, y, height = sides(np.repeat(np.repeat(small, 2, 0), 2, 1))
   np.testing.assert_allclose((x, y), np.subtract(size, 1) / 2, atol=0.6)

@@ -1,6 +1,7 @@
 """Data on the devices: the host loader's batches, cut and flipped there."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines import core
+from data_pipelines import core, crop, image
 from data_pipelines.loader import Loader
 from dmg_jax import resident, sharding
 from helpers import toy_dataset
@@ -138,3 +139,66 @@ def test_what_cannot_be_resident_says_why(mesh):
 def test_size_counts_what_lies_on_the_device():
   assert resident.nbytes(scenes()) == 16 * (32 * 4 + 32 * 2)
   assert not resident.fits(scenes())  # A CPU has no memory of its own.
+
+
+def coordinates(width, height):
+  """Red is 2·x, green is 2·y."""
+  array = np.zeros((height, width, 3), np.uint8)
+  array[..., 0] = 2 * np.arange(width)
+  array[..., 1] = 2 * np.arange(height)[:, None]
+  return array
+
+
+def test_random_resized_crops_as_on_the_host():
+  """Share of the area, ratio and place of boxes have the same distribution."""
+  whole = coordinates(120, 80)
+  options = {"scale": (0.3, 0.6), "ratio": (0.75, 1.5), "flip": False}
+  host = crop.random_resized_crop(16, **options)
+  twin = resident._twin(resident.AUGMENT, host)
+  rng = np.random.default_rng(0)
+  keys = jax.random.split(jax.random.key(0), 400)
+  there = np.asarray(jax.jit(jax.vmap(twin, (0, None)))(keys, whole))
+  here = np.stack([host(rng, whole) for _ in range(400)])
+  assert there.shape == here.shape and there.dtype == np.uint8
+  for values in (sides(there), sides(here)):
+    x, y, width, height = values
+    share, ratio = width * height / (120 * 80), width / height
+    np.testing.assert_allclose((x.mean(), y.mean()), (59.5, 39.5), atol=2)
+    assert 0.27 < share.min() < 0.34 and 0.56 < share.max() < 0.64
+    assert 0.7 < ratio.min() < 0.8 and 1.4 < ratio.max() < 1.6
+  a, b = sides(there), sides(here)
+  for i in range(4):
+    np.testing.assert_allclose(a[i].std(), b[i].std(), rtol=0.25)
+    np.testing.assert_allclose(a[i].mean(), b[i].mean(), rtol=0.05)
+
+
+def sides(cuts):
+  """Middle x and y, width and height of what was cut out, in pixels."""
+  x, y = cuts[..., 0].mean(1) / 2, cuts[..., 1].mean(2) / 2
+  sizes = [(v[:, 13] - v[:, 2]) / 11 * 16 for v in (x, y)]
+  return x.mean(1), y.mean(1), *sizes
+
+
+def test_mirrors_and_frames_on_the_device():
+  video = np.stack([coordinates(40, 40)] * 3)
+  twin = resident._twin(
+    resident.AUGMENT, crop.random_resized_crop(8, scale=(0.2, 0.9))
+  )
+  cut = np.asarray(jax.jit(twin)(jax.random.key(1), video)).astype(int)
+  assert cut.shape == (3, 8, 8, 3)
+  assert not np.array_equal(cut[0], cut[1])
+  mirror = resident._twin(resident.AUGMENT, image.mirror)
+  keys = jax.random.split(jax.random.key(0), 64)
+  flipped = [
+    np.array_equal(x, video[..., ::-1, :])
+    for x in jax.vmap(mirror, (0, None))(keys, video)
+  ]
+  assert 16 < sum(flipped) < 48
+
+
+def test_resize_as_on_the_host():
+  view = functools.partial(image.resize, size=12)
+  array = np.random.default_rng(0).integers(0, 256, (2, 30, 20, 3), np.uint8)
+  there = np.asarray(resident._twin(resident.VIEW, view)(array))
+  assert there.shape == (2, 12, 12, 3)
+  assert abs(there.astype(int) - image.resize(array, 12)).max() <= 1
