@@ -28,7 +28,9 @@ def video(path: pathlib.Path, level: int, *, sound=True, pictures=True) -> None:
       shown.width, shown.height, shown.pix_fmt = 32, 32, "yuv420p"
     if sound:
       heard = container.add_stream("aac", rate=8000, layout="mono")
-    for i in range(10 if shown else 0):
+    for i in range(10):
+      if shown is None:
+        break
       pixels = np.full((32, 32, 3), level + 10 * i, np.uint8)
       frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
       container.mux(shown.encode(frame))
