@@ -2,14 +2,15 @@
 
 python launch.py --config=configs/crema_d.py:lb --config.data.raw=FOLDER
 
-See data_pipelines/crema_d.py for the folder. The paper's setting: two ResNet-18
-from scratch, SGD of momentum 0.9, rate 0.01; it reports 83.62 % accuracy, 90.06 % mAP
-for Ours-LB (concat 63.31 %, 68.41 % for concat), not repeated by this project.
-A GPU is needed; on a laptop's CPU see that all works by
+See data_pipelines/crema_d.py for the folder. The paper's setting: two
+ResNet-18 from scratch, SGD of momentum 0.9, rate 0.01. The paper reports for
+Ours-LB 83.62 % accuracy and 90.06 % mAP, for concat 63.31 % and 68.41 %; this
+project has not repeated that. It takes a GPU; that all works on a laptop's CPU
+shows
 
 python launch.py --config=configs/crema_d.py:lb,quick=true ...
 
-which takes small pictures, narrow nets and 3 epochs, and means nothing else.
+which takes small pictures, narrow nets and 3 epochs; its scores mean nothing.
 
 Deviations from the paper:
 
@@ -38,7 +39,8 @@ QUICK = {
 def get_config(arg=None):
   """The config of ``<recipe>[,key=value...]``."""
   config = common.base()
-  config.data.update(common.options(crema_d.load), name="crema_d")
+  config.data.update(common.options(crema_d.load))
+  config.data.name = "crema_d"
   config.encoders = {
     "audio": common.encoder("resnet.ResNet", depth=18),
     "video": common.encoder("resnet.ResNet", depth=18),

@@ -2,14 +2,15 @@
 
 python launch.py --config=configs/kinetics_sounds.py:lb --config.data.raw=FOLDER
 
-See data_pipelines/kinetics_sounds.py for the folder. The paper's setting: two ResNet-18
-from scratch, SGD of momentum 0.9, rate 0.01; it reports 72.53 % accuracy, 78.38 % mAP
-for Ours-LB (concat 64.55 %, 71.31 % for concat), not repeated by this project.
-A GPU is needed; on a laptop's CPU see that all works by
+See data_pipelines/kinetics_sounds.py for the folder. The paper's setting: two
+ResNet-18 from scratch, SGD of momentum 0.9, rate 0.01. The paper reports for
+Ours-LB 72.53 % accuracy and 78.38 % mAP, for concat 64.55 % and 71.31 %; this
+project has not repeated that. It takes a GPU; that all works on a laptop's CPU
+shows
 
 python launch.py --config=configs/kinetics_sounds.py:lb,quick=true ...
 
-which takes small pictures, narrow nets and 3 epochs, and means nothing else.
+which takes small pictures, narrow nets and 3 epochs; its scores mean nothing.
 
 Deviations from the paper:
 
