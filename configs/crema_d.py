@@ -15,7 +15,7 @@ which takes small pictures, narrow nets and 3 epochs; its scores mean nothing.
 Deviations from the paper:
 
 1. Batch 64, weight decay 1e-4 and 200 epochs are those of the released
-   code; the paper writes 256 and 1e-1, under which weights vanish, and no
+   code; the paper writes 256 and 1e-1, which we have not tried, and no
    number of epochs.
 2. The rate falls by a cosine, not by ten at each plateau.
 """
