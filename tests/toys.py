@@ -111,11 +111,12 @@ class Run:
       self.outer = steps.make_outer_step(self.problem, method, 0)
 
   def fresh(self) -> TrainState:
-    """A state that shares no buffer with any other."""
+    """A state that shares no buffer with any other, placed as in a run."""
     copy = jax.tree.map(lambda x: x.copy(), (self.params, self.stats))
-    return steps.init_state(
+    state = steps.init_state(
       self.problem, self.method, *copy, self.init_opt, seed=0
     )
+    return jax.device_put(state, jax.devices()[0])
 
   def between(self, state, data, epoch: int) -> TrainState:
     """The hook between epochs, as the loop calls it."""
