@@ -99,6 +99,7 @@ def test_five_term_update_in_gradients(name, solver, outer_samples, limit):
   assert flops <= limit * one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "solver, matvec, limit",
   [
@@ -116,6 +117,7 @@ def test_memory_of_an_update_in_gradients(solver, matvec, limit):
   assert cost(update, params, ALPHA)[1] <= limit * one
 
 
+@pytest.mark.slow
 def test_slope_of_a_term():
   inner, outer, params = build(NETS["perceptron"], 16)
   one, _ = cost(jax.grad(inner), params, ALPHA)

@@ -29,7 +29,7 @@ from dmg_jax.bilevel import (
   [
     Neumann(terms=100),
     pytest.param(ConjugateGradient(), marks=pytest.mark.slow),
-    Dense(),
+    pytest.param(Dense(), marks=pytest.mark.slow),
   ],
   ids=["neumann", "cg", "dense"],
 )

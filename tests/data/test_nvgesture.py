@@ -14,7 +14,7 @@ from data_pipelines import _nvgesture_lists as lists
 from data_pipelines import _nvgesture_media as media
 from data_pipelines import catalog, core, nvgesture
 from data_pipelines.loader import Loader
-from dmg_jax import assemble, sharding
+from dmg_jax import assemble, checks, sharding
 from dmg_jax.logging import Console
 from dmg_jax.loop import Trainer
 
@@ -245,4 +245,4 @@ def test_the_config():
     ("rgb", "depth", "flow"), "i3d.I3D"
   )
   assert config.data.window == 64 and config.optimiser.name == "sgd"
-  assemble.check(config)
+  checks.check(config)

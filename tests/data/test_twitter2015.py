@@ -216,6 +216,7 @@ def test_pairs_of_tokens(prepared):
   assert not numbers[len(whole) :].any()
 
 
+@pytest.mark.slow
 def test_the_quick_form_trains(prepared, monkeypatch):
   folder, _, _ = prepared
   kind, devices = (jax.sharding.AxisType.Auto,), jax.devices()[:1]

@@ -65,7 +65,9 @@ def test_implicit_gradient_is_equation_3(solver):
   np.testing.assert_allclose(metrics["hypergradient"], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize(
+  "optimiser", [pytest.param("sgd", marks=pytest.mark.slow), "adam"]
+)
 def test_trajectory_gradient_is_the_finite_difference(optimiser):
   """dL/dα of a whole run, moments included: retrained at α ± ε."""
   outer = wide(toys.batch(2, seed=9))

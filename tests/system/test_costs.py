@@ -145,6 +145,7 @@ def test_step_that_carries_the_tangent(model):
   assert found["temp_bytes"] <= 2 * base["temp_bytes"]
 
 
+@pytest.mark.slow
 def test_benchmarks_run(tmp_path):
   """The one command writes its results; the fastest part of it."""
   out = tmp_path / "costs.json"

@@ -93,6 +93,7 @@ def toy(monkeypatch):
     }
     config.train.update(batch_size=16, outer_batch_size=8, epochs=4)
     config.eval.batch_size = 16
+    config.loader.workers = 0  # A process could not import ``Broken``.
     return common.with_recipe(config, "constant")
 
   return make

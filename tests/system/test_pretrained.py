@@ -162,12 +162,12 @@ def test_sizes_of_an_encoder_are_checked(tiny):
 
 def test_words_of_the_data_and_of_the_weights():
   options = {"name": "small.WordBag"}
-  found = assemble._with_vocabulary(options, 9)
+  found = build.with_vocabulary(options, 9)
   assert found == {**options, "vocab_size": 9}
   known = {**options, "vocab_size": 30}
-  assert assemble._with_vocabulary(known, 9) == known
+  assert build.with_vocabulary(known, 9) == known
   with pytest.raises(ValueError, match=r"know 30 words, the data have 31"):
-    assemble._with_vocabulary(known, 31)
+    build.with_vocabulary(known, 31)
 
 
 def folder_of(path, config=CONFIG, **tensors):

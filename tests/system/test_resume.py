@@ -102,7 +102,7 @@ CHAINS = [
   slow("ogm_ge", [(15, INT), (22, TERM)]),
   slow("mla", [(4, TERM)]),
   # An order of its own, and two phases.
-  ("bss", [(4, TERM), (22, INT)]),
+  slow("bss", [(4, TERM), (22, INT)]),
   ("umt,teacher_epochs=1", [(15, TERM), (17, INT)]),
 ]
 
@@ -117,6 +117,7 @@ def test_stopped_and_started_again(
   assert_same_bits(one, tmp_path / "work", like)
 
 
+@pytest.mark.slow
 def test_signal_in_the_last_step(straight, stopped, tmp_path, monkeypatch):
   """Nothing is left to do: the run ends as if there had been none."""
   original = Trainer._end_epoch
@@ -225,6 +226,7 @@ def _when(process, work, step, number):
   return process.returncode, out, err
 
 
+@pytest.mark.slow
 def test_processes_killed_and_terminated(process, tmp_path):
   """SIGTERM, then kill -9, then to the end: the bits of one process."""
   work, one = tmp_path / "work", tmp_path / "one"
