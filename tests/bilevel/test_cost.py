@@ -1,7 +1,5 @@
 """Cost in gradients of the inner loss, as the compiler counts: no clock."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -65,9 +63,6 @@ ALPHA = jax.ShapeDtypeStruct((), jnp.float32)
 NETS = {"conv": ConvNet(), "perceptron": Perceptron()}
 
 
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize("name", NETS)
 def test_hessian_vector_product(name):
   inner, _, params = build(NETS[name], 16)
@@ -78,6 +73,7 @@ def test_hessian_vector_product(name):
   assert cost(product, params, ALPHA, params)[0] <= 2.65 * one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name, solver, outer_samples, limit",
   [
@@ -85,8 +81,8 @@ def test_hessian_vector_product(name):
     ("conv", Neumann(terms=5), 16, 11.5),
     # A given step makes the mixed product at the end: two thirds of a gradient
     # more. Within the goal with the outer batch a quarter of the inner one.
-    slow("conv", Neumann(terms=5, step_size=0.1), 16, 12.2),
-    slow("conv", Neumann(terms=5, step_size=0.1), 4, 11.5),
+    ("conv", Neumann(terms=5, step_size=0.1), 16, 12.2),
+    ("conv", Neumann(terms=5, step_size=0.1), 4, 11.5),
   ],
 )
 def test_five_term_update_in_gradients(name, solver, outer_samples, limit):

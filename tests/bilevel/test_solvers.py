@@ -175,6 +175,7 @@ def test_anything_not_finite_gives_zero_and_says_so(name):
     np.testing.assert_array_equal(infos.q[i], np.zeros(6))
 
 
+@pytest.mark.slow
 def test_unrolled_and_compiled_loops_agree_in_both_products():
   problem = logistic()
   want, _ = solve(problem, Neumann(3), unroll=True)

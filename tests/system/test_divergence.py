@@ -27,6 +27,7 @@ def assert_finite_checkpoints(work, like, last):
   checkpoints.close()
 
 
+@pytest.mark.slow
 def test_learning_rate(quick, command, words, tmp_path):
   del quick
   given = words("joint", tmp_path / "w", **{"optimiser.learning_rate": 1e30})
@@ -38,6 +39,7 @@ def test_learning_rate(quick, command, words, tmp_path):
   assert not list((tmp_path / "w" / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_last_good_checkpoint_is_kept(quick, command, words, tiny, tmp_path):
   """The first step of a warm-up has rate 0; the second one diverges."""
   del quick

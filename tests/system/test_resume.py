@@ -153,6 +153,7 @@ def test_seed_decides(straight, tiny):
   assert not set(lines[0]) & set(lines[1])
 
 
+@pytest.mark.slow
 def test_eight_devices(quick, stopped, tiny, tmp_path, monkeypatch):
   del quick
   monkeypatch.setattr(sharding, "make_mesh", _all_devices)

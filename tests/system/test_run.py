@@ -98,6 +98,7 @@ def test_alpha_of_a_schedule(straight):
   np.testing.assert_allclose(results["alpha"], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_phases_are_trained_and_only_the_last_is_chosen_from(straight):
   """Teachers take epochs of their own, and never are the best."""
   work = straight("umt,teacher_epochs=1")
