@@ -2,7 +2,6 @@
 
 Two keys beside the recipe's: ``encoders=resnet_bert`` (the default), ``clip``,
 and ``quick=true``, small encoders and pictures, trained from scratch on words.
-A ``batch_size`` below the outer batch's lowers that one, too.
 """
 
 from __future__ import annotations
@@ -73,13 +72,11 @@ def get_config(
     raise ValueError("quick=true has encoders of its own: drop encoders=...")
   config = common.base()
   config.data.update(common.options(load), name=name)
-  config.optimiser.learning_rate = 1e-4
+  config.optimiser.update(learning_rate=1e-4, schedule="plateau")
   config.train.update(epochs=epochs, batch_size=128, outer_batch_size=32)
   ENCODERS[encoders](config)
   parts = (arg or "").split(",")
   rest = ",".join(p for p in parts if not p.startswith("encoders="))
   config = common.with_recipe(config, rest, QUICK)
   config.variant = arg or ""
-  smaller = min(config.train.outer_batch_size, config.train.batch_size)
-  config.train.outer_batch_size = smaller
   return config

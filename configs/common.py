@@ -1,8 +1,9 @@
 """Defaults common to all data sets, and the string after the colon.
 
 ``configs/<data set>.py:<recipe>[,key=value...]``: the first word is a recipe,
-the keys are options of its method or one of ``SHORT``. Some data sets have a
-form for a laptop, too: ``quick=true``.
+the keys are options of its method or one of ``SHORT``. A ``batch_size`` below
+the outer batch's lowers that one, too. Some data sets have a form for a laptop,
+``quick=true``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ SHORT = {
   "batch_size": "train.batch_size",
   "learning_rate": "optimiser.learning_rate",
   "weight_decay": "optimiser.weight_decay",
+  "schedule": "optimiser.schedule",
   "fusion": "fusion.name",
 }
 
@@ -52,6 +54,8 @@ def base() -> Config:
         "learning_rate": 1e-3,
         "schedule": "constant",
         "warmup_epochs": 0,
+        # Of schedule "plateau" alone.
+        "plateau": {"factor": 0.1, "patience": 11, "threshold": 1e-4},
         "momentum": 0.9,
         "weight_decay": 0.0,
         "clip_norm": config_dict.placeholder(float),
@@ -164,6 +168,9 @@ def with_recipe(
       raise build.unknown(f"key of recipe {name!r}", key, known)
     path = f"method.{key}" if key in own else SHORT[key]
     _assign(config, path, value)
+  if "batch_size" in given:  # Of an outer step, which takes more memory.
+    size = min(config.train.batch_size, config.train.outer_batch_size)
+    config.train.outer_batch_size = size
   return config
 
 

@@ -5,8 +5,9 @@ python launch.py --config=configs/twitter2015.py:lb --config.data.raw=FOLDER
 FOLDER is the download, see data_pipelines/twitter2015.py. Settings of the
 paper, section 4.1: ResNet-50 and BERT-base, Adam with rate 1e-4, batches of
 128, pictures of 224 × 224, texts of at most 128 word pieces. It names no
-epochs; augmentation is mirroring alone. It does not say what the text tells of
-the target: here its place, as in the loaders of its group.
+epochs; the rate falls at plateaus, as the paper has it for sound and video;
+augmentation is mirroring alone. It does not say what the text tells of the
+target: here its place, as in the loaders of its group.
 
 Expected (paper, Table 1; test accuracy and macro-F1): concat 70.11 and 63.86,
 h 73.87 and 69.17, lb 75.01 and 70.57. With encoders=clip (Table 5; accuracy):

@@ -23,6 +23,7 @@ from dmg_jax import (
   sharding,
   steps,
 )
+from dmg_jax.plateau import Plateau
 from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
 
 # A locked ConfigDict; checkers cannot know its fields.
@@ -40,12 +41,16 @@ class Setup:
   fresh: Callable[[], TrainState]
   apply: Apply
   place: Callable[[Batch], Batch]
+  # Of training and of the outer level: as configured, at most a split's size.
+  batch_size: int
+  outer_batch_size: int
   parameters: dict[str, int]
   # {modality: its encoder's name and options}, those of the weights filled in.
   encoders: dict[str, dict[str, Any]]
   # {modality: what was loaded of which weights}.
   pretrained: dict[str, str]
   home: resident.Home | None = None
+  plateau: Plateau | None = None
 
   def loader(
     self, split: str, batch_size: int, train: bool
@@ -90,7 +95,7 @@ def assemble(config: Config) -> Setup:
   dataset = load(config, method)
   spec = dataset.spec
   evaluate.check_names(tuple(spec.modalities))
-  _check_batches(config, method, spec)
+  sizes = _batch_sizes(config, method, spec)
   encoders = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
   model = build.make_classifier(
     encoders, config.fusion.to_dict(), len(spec.classes)
@@ -101,14 +106,18 @@ def assemble(config: Config) -> Setup:
   problem = classifier.bind(
     model, params, stats, x, spec.sizes["train"], readout
   )
-  mesh = sharding.make_mesh(config.train.batch_size)
-  init_opt, apply = _optimiser(config, problem, spec)
+  mesh = sharding.make_mesh(sizes["batch_size"])
+  per_epoch = spec.sizes["train"] // sizes["batch_size"]
+  init_opt, apply = _optimiser(config, problem, per_epoch)
+  plateau = _plateau(config)
 
   def fresh() -> TrainState:
     own, own_stats = jax.tree.map(lambda x: x.copy(), (params, stats))
     state = steps.init_state(
       problem, method, own, own_stats, init_opt, config.seed
     )
+    if plateau is not None:
+      state = state.replace(plateau=plateau.start())
     return sharding.replicate(mesh, state)
 
   return Setup(
@@ -119,10 +128,12 @@ def assemble(config: Config) -> Setup:
     fresh=fresh,
     apply=apply,
     place=sharding.make_place(mesh),
+    **sizes,
     parameters=_count(params, problem),
     encoders=encoders,
     pretrained=loaded,
     home=_home(config, dataset, mesh),
+    plateau=plateau,
   )
 
 
@@ -133,20 +144,23 @@ def _home(config, dataset, mesh) -> resident.Home | None:
   return resident.Home(dataset, mesh) if wanted else None
 
 
-def _check_batches(config, method, spec) -> None:
-  """Every split has a batch, and every device a part of it."""
-  drawn = {"train.batch_size": "train"}
-  if method.outer_step is not None:
-    drawn["train.outer_batch_size"] = method.outer_split
-  for path, split in drawn.items():
-    size, most = checks.get(config, path), spec.sizes[split]
-    if size > most:
-      raise ValueError(
-        f"{path} must be at most {most}, the size of split {split!r}, got "
-        f"{size}"
-      )
-  for path in (*drawn, "eval.batch_size"):
-    sharding.make_mesh(checks.get(config, path))
+def _batch_sizes(config, method, spec) -> dict[str, int]:
+  """Samples of a batch, which every device gets a part of.
+
+  Raises:
+    ValueError: the devices cannot share it evenly.
+  """
+  splits = {"batch_size": "train", "outer_batch_size": method.outer_split}
+  sizes = {}
+  for name, split in splits.items():
+    size, most = config.train[name], spec.sizes[split]
+    if size > most:  # The largest of the split that the devices can share.
+      size = max(most - most % jax.device_count(), 1)
+    sizes[name] = size
+    if name == "batch_size" or method.outer_step is not None:
+      sharding.make_mesh(sizes[name])
+  sharding.make_mesh(config.eval.batch_size)
+  return sizes
 
 
 def load(config: Config, method: Method) -> core.Dataset:
@@ -188,8 +202,7 @@ def _example(spec: core.Spec) -> dict[str, np.ndarray]:
   }
 
 
-def _optimiser(config, problem, spec):
-  per_epoch = spec.sizes["train"] // config.train.batch_size
+def _optimiser(config, problem, per_epoch):
   o = config.optimiser
   rate = optim.learning_rate(
     o.schedule,
@@ -205,6 +218,12 @@ def _optimiser(config, problem, spec):
     weight_decay=o.weight_decay,
     clip_norm=o.clip_norm,
   )
+
+
+def _plateau(config) -> Plateau | None:
+  if config.optimiser.schedule != "plateau":
+    return None
+  return Plateau(**config.optimiser.plateau.to_dict())
 
 
 def _count(params, problem) -> dict[str, int]:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from dmg_jax import build, evaluate, optim
+from dmg_jax.plateau import Plateau
 from dmg_jax.types import Method
 
 # A locked ConfigDict; checkers cannot know its fields.
@@ -61,6 +62,7 @@ def check(config: Config) -> Method:
     raise build.unknown("optimiser", config.optimiser.name, optim.OPTIMISERS)
   if config.optimiser.schedule not in optim.SCHEDULES:
     raise build.unknown("schedule", config.optimiser.schedule, optim.SCHEDULES)
+  Plateau(**config.optimiser.plateau.to_dict())
   build.make_fusion(num_classes=2, **config.fusion.to_dict())
   for modality, options in config.encoders.items():
     _check_encoder(modality, options)

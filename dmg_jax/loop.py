@@ -74,7 +74,7 @@ class Trainer:
   def __init__(self, setup: Setup, console: Console):
     config, method = setup.config, setup.method
     self.setup, self.console = setup, console
-    self.loader = setup.loader("train", config.train.batch_size, train=True)
+    self.loader = setup.loader("train", setup.batch_size, train=True)
     self.per_epoch = self.loader.steps_per_epoch
     self.epochs = method.length(
       config.train.epochs, len(setup.problem.modalities)
@@ -88,7 +88,7 @@ class Trainer:
     if method.outer_step is not None:
       self.outer_every = method.inner_iters or self.per_epoch
       self.outer_loader = setup.loader(
-        method.outer_split, config.train.outer_batch_size, train=True
+        method.outer_split, setup.outer_batch_size, train=True
       )
       self.outer_step = steps.make_outer_step(
         setup.problem, method, config.seed
@@ -238,7 +238,20 @@ class Trainer:
     self._write(step, "val", val)
     self.console.epoch(epoch + 1, val)
     ready = self.setup.method.ready(jax.device_get(state.method))
+    if ready and self.setup.plateau is not None:
+      state = self._watch(self.setup.plateau, state, val["fused/loss"])
     self.checkpoints.save(state, val if ready else None)
+    return state
+
+  def _watch(self, plateau, state, loss):
+    """The state with the learning rate lowered if the loss has settled."""
+    before = float(state.plateau.scale)
+    state = plateau.observe(state, loss)
+    scale = float(state.plateau.scale)
+    if scale < before:
+      self.console.note(
+        f"learning rate times {scale:g} from here: the loss on val has settled"
+      )
     return state
 
   def evaluate(self, state: TrainState, split: str):

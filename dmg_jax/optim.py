@@ -2,8 +2,9 @@
 
 Each owner has moments and a step count of its own, so that a method that
 updates one owner at a time (MLA) or freezes one (phases) leaves the others'
-bias correction alone. The learning rate is a function of ``TrainState.step``
-and multiplies what the chain returns.
+bias correction alone. The learning rate is a function of ``TrainState.step``,
+times the scale of ``TrainState.plateau`` if there is one, and multiplies what
+the chain returns.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dmg_jax.types import Apply, Params, TrainState
 _ROOT = 1e-30
 
 OPTIMISERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "plateau")
 
 
 def _direction(
@@ -51,8 +52,11 @@ def _direction(
 def learning_rate(
   schedule: str, peak: float, steps: int, warmup: int = 0
 ) -> optax.Schedule:
-  """``constant`` or ``cosine`` (to zero at ``steps``), linear warm-up first."""
-  if schedule == "constant":
+  """``constant`` or ``cosine`` (to zero at ``steps``), linear warm-up first.
+
+  ``plateau`` is constant here: see ``plateau.Plateau`` for the rest.
+  """
+  if schedule in ("constant", "plateau"):
     after = optax.constant_schedule(peak)
   elif schedule == "cosine":
     after = optax.cosine_decay_schedule(peak, max(steps - warmup, 1))
@@ -102,7 +106,7 @@ def make(
     updates, opt_state = chain.update(grads, state.opt_state, state.params)
     factors = _factors(labels, scale)
     opt_state = _keep_frozen(opt_state, state.opt_state, factors)
-    lr = rate(state.step)
+    lr = rate(state.step) * _scale(state)
     params = jax.tree.map(
       lambda p, u, o: _step(p, u, lr, factors[o]), state.params, updates, owner
     )
@@ -118,6 +122,10 @@ def _factors(labels, scale):
       f"scale names {', '.join(unknown)}; the owners are {', '.join(labels)}"
     )
   return {label: (scale or {}).get(label, 1.0) for label in labels}
+
+
+def _scale(state: TrainState):
+  return state.plateau.scale if state.plateau else 1.0
 
 
 def _step(p, u, lr, factor):

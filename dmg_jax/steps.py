@@ -50,7 +50,7 @@ def between_epochs(
 ) -> TrainState:
   """The method's hook; what comes back is ready for ``make_train_step``."""
   after = _separate(method.between_epochs(problem, state, data, epoch))
-  return jax.tree.map(_alike, after, state)
+  return alike(after, state)
 
 
 def order(
@@ -75,9 +75,13 @@ def _separate(state: TrainState) -> TrainState:
   return jax.tree.map(own, state)
 
 
-def _alike(x, old):
-  """``x`` typed and placed as ``old``: else a step would compile again."""
-  return jax.device_put(jnp.asarray(x, old.dtype), old.sharding)
+def alike(state: TrainState, old: TrainState) -> TrainState:
+  """``state`` typed and placed as ``old``: else a step would compile again."""
+
+  def place(x, like):
+    return jax.device_put(jnp.asarray(x, like.dtype), like.sharding)
+
+  return jax.tree.map(place, state, old)
 
 
 def make_train_step(

@@ -191,11 +191,26 @@ def describe(
     "pretrained": setup.pretrained,
     "parameters": setup.parameters,
     "epochs": epochs,
-    "batch_size": config.train.batch_size,
+    "batch_size": _batch_size(setup),
     "seed": config.seed,
     "device": f"{jax.device_count()} x {device.device_kind}",
     "workdir": str(workdir),
   }
+
+
+def _batch_size(setup: assemble.Setup) -> str:
+  train, method = setup.config.train, setup.method
+  text = _at_most(setup.batch_size, train.batch_size, "train")
+  if method.outer_step is None:
+    return text
+  outer = setup.outer_batch_size
+  outer = _at_most(outer, train.outer_batch_size, method.outer_split)
+  return f"{text}, outer {outer}"
+
+
+def _at_most(actual: int, wanted: int, split: str) -> str:
+  why = f" (not {wanted}: all that {split} has)" if actual < wanted else ""
+  return f"{actual}{why}"
 
 
 def _loading(setup: assemble.Setup) -> str:

@@ -163,6 +163,7 @@ class TrainState(struct.PyTreeNode):
     stats: batch statistics (``{}`` without BatchNorm).
     opt_state: the optimiser's state.
     method: the method's own state.
+    plateau: what ``plateau.Plateau`` knows of the loss on val; ``()`` without.
   """
 
   step: Leaf
@@ -170,6 +171,7 @@ class TrainState(struct.PyTreeNode):
   stats: Stats
   opt_state: PyTree
   method: PyTree
+  plateau: PyTree = ()
 
 
 @runtime_checkable

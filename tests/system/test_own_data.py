@@ -1,12 +1,15 @@
-"""A manifest from its table to results, with kinds that vary in length."""
+"""A manifest from its table to results: kinds of any length, few samples."""
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 
 import helpers
+from configs import manifest
+from dmg_jax import assemble, train
 
 av = pytest.importorskip("av")
 
@@ -85,3 +88,20 @@ def test_videos_and_sounds_of_any_length(command, table, tmp_path):
   page = (work / "report" / "report.html").read_text(encoding="utf-8")
   assert "<h1>h on clips.csv</h1>" in page
   assert 'scope="row">clip<' in page and 'scope="row">speech<' in page
+
+
+def test_batches_are_at_most_their_split(tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  table = helpers.write_manifest(tmp_path / "few.csv", 40)
+  config = manifest.get_config("lb,batch_size=100")
+  config.data.update(manifest=str(table), dir=str(tmp_path), image_size=8)
+  setup = assemble.assemble(config)
+  sizes = setup.dataset.spec.sizes
+  assert 1 < sizes["outer"] < 8 < sizes["train"] < 100
+  assert setup.batch_size == sizes["train"]
+  assert setup.outer_batch_size == sizes["outer"]
+  told = train.describe(setup, tmp_path, 1)["batch_size"]
+  assert told == (
+    f"{sizes['train']} (not 100: all that train has), "
+    f"outer {sizes['outer']} (not 8: all that outer has)"
+  )

@@ -101,9 +101,9 @@ CHAINS = [
   slow("lb_forward,inner_iters=7", [(11, TERM)]),
   slow("ogm_ge", [(15, INT), (22, TERM)]),
   slow("mla", [(4, TERM)]),
-  # An order of its own, and two phases.
+  # An order of its own; two phases, the second of which val is watched in.
   slow("bss", [(4, TERM), (22, INT)]),
-  ("umt,teacher_epochs=1", [(15, TERM), (17, INT)]),
+  ("umt,teacher_epochs=1,schedule=plateau", [(15, TERM), (17, INT)]),
 ]
 
 

@@ -99,9 +99,6 @@ METHODS = [
 ]
 # These need the data, but neither a step nor a folder.
 BUILT = [
-  ("joint", "train.batch_size=100000", "100000", "972", "'train'"),
-  ("joint,seeds=2", "train.batch_size=100000", "100000", "972"),
-  ("lb", "train.outer_batch_size=5000", "5000", "158", "'outer'"),
   ("joint", "data.image_size=1", "image_size", "8 to 72", "1"),
   ("joint", "data.word_dropout=2.0", "word_dropout", "[0, 1)", "2.0"),
   ("joint", "data.name=openmojii", "'openmojii'", "'openmoji'"),
