@@ -47,14 +47,8 @@ def two_steps(config):
   return found, part.probabilities, setup
 
 
-# In the fast suite one for each shape of a step; the others are traced.
+# In the fast suite one for each shape of a step; tests/contract has the rest.
 RUN = {"channel", "lb", "mla", "reconboost", "umt", "valuation"}
-
-
-@pytest.mark.parametrize("name", sorted(set(NAMES) - RUN))
-def test_openmoji_is_traced(tiny, name):
-  setup = assemble.assemble(tiny(KEYS.get(name, name)))
-  assert Trainer(setup, Console(quiet=True)).total > 0
 
 
 @pytest.mark.parametrize(
