@@ -261,8 +261,8 @@ def test_workers_make_the_same_batches_and_outlive_a_signal_to_all():
     workers = set(multiprocessing.active_children()) - before
     assert len(workers) == 2
     for worker in workers:
-      os.kill(worker.pid, signal.SIGINT)
-      os.kill(worker.pid, signal.SIGTERM)
+      for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid or 0, number)
     for step in range(4, 28):  # More than are ready.
       assert same(next(stream), make().batch(step))
   assert not any(worker.is_alive() for worker in workers)
