@@ -194,7 +194,8 @@ class Loader:
     return {**sample, "index": index}
 
   def _augmented(self, sample: Sample, rng: np.random.Generator) -> Sample:
-    inputs, alike = dict(sample["inputs"]), copy.deepcopy(rng)
+    inputs = dict(sample["inputs"])
+    alike = copy.deepcopy(rng) if self._together else rng
     for m, function in self._augment.items():
       own = copy.deepcopy(alike) if m in self._together else rng
       inputs[m] = function(own, inputs[m])
