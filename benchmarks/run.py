@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-NAMES = ("hypergradient", "training", "loading", "startup")
+NAMES = ("hypergradient", "training", "loading", "throughput", "startup")
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("dmg_jax", "jax", "jaxlib", "flax", "optax", "grain", "numpy")
 

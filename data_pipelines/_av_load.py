@@ -42,6 +42,7 @@ def assemble(
     augment={"video": crop.random_resized_crop(image_size)},
     decoded={"video": stored["video"]},
     view={"video": functools.partial(image.resize, size=image_size)},
+    fingerprint=made.fingerprint,
   )
 
 

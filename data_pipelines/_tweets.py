@@ -99,7 +99,8 @@ def load(
   augment: dict[str, core.Augment] = {}
   if options.word_dropout:
     augment["text"] = text.word_dropout(options.word_dropout, coder)
-  return _dataset(spec, sources, stored, options, augment)
+  whole = _dataset(spec, sources, stored, options, augment)
+  return dataclasses.replace(whole, fingerprint=made.fingerprint)
 
 
 def plain(record: dict[str, Any]) -> str:

@@ -200,6 +200,8 @@ class Dataset:
       ``augment`` is not.
     together: modalities whose augmentations draw the same random numbers, so
       that all views of one scene are cut alike.
+    fingerprint: of the prepared data, ``Report.fingerprint``; runs on data with
+      different ones are kept apart.
   """
 
   spec: Spec
@@ -208,6 +210,7 @@ class Dataset:
   decoded: dict[str, ModalitySpec] = dataclasses.field(default_factory=dict)
   view: dict[str, View] = dataclasses.field(default_factory=dict)
   together: tuple[str, ...] = ()
+  fingerprint: str = ""
 
   def cached(self, split: str) -> bool:
     """Whether a split's decoded samples are in memory."""
@@ -231,13 +234,14 @@ class Dataset:
     if not kept:
       names = ", ".join(self.spec.modalities)
       raise ValueError(f"keep at least one modality of {names}")
-    return Dataset(
-      dataclasses.replace(self.spec, modalities=kept),
-      {k: _Selected(s, tuple(kept)) for k, s in self.sources.items()},
-      {m: f for m, f in self.augment.items() if m in kept},
-      {m: s for m, s in self.decoded.items() if m in kept},
-      {m: f for m, f in self.view.items() if m in kept},
-      tuple(m for m in self.together if m in kept),
+    return dataclasses.replace(
+      self,
+      spec=dataclasses.replace(self.spec, modalities=kept),
+      sources={k: _Selected(s, tuple(kept)) for k, s in self.sources.items()},
+      augment={m: f for m, f in self.augment.items() if m in kept},
+      decoded={m: s for m, s in self.decoded.items() if m in kept},
+      view={m: f for m, f in self.view.items() if m in kept},
+      together=tuple(m for m in self.together if m in kept),
     )
 
 

@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Collection, Iterator, Sequence
+from typing import cast
 
 import grain
 import numpy as np
-from absl import flags
 
+from data_pipelines._ahead import Stream, ahead
 from data_pipelines.core import Dataset, Sample, check_sample, unknown
 from dmg_jax.types import Batch
-
-_AHEAD = 4  # batches made ready in the background
-_THREADS = 4
 
 
 class Loader:
@@ -116,18 +113,16 @@ class Loader:
     start = step * self.batch_size + self._first
     return range(start, start + self._local)
 
-  def stream(self, start_step: int = 0) -> grain.DatasetIterator[Batch]:
+  def stream(self, start_step: int = 0) -> Stream:
     """``batch(start_step)``, ``batch(start_step + 1)``, ... without end.
 
-    Threads make batches ready ahead of their use.
+    Threads, or ``workers``, make batches ready ahead of their use.
     """
     self._check_size()
     steps = range(start_step, sys.maxsize)
-    return _ahead(steps, self.batch, self._workers)
+    return ahead(steps, self.batch, self._workers)
 
-  def ordered(
-    self, order: np.ndarray, epoch: int, first: int = 0
-  ) -> grain.DatasetIterator[Batch]:
+  def ordered(self, order: np.ndarray, epoch: int, first: int = 0) -> Stream:
     """The batches of an epoch in a given order, from batch ``first`` on.
 
     Args:
@@ -147,7 +142,7 @@ class Loader:
         [self._placed(int(order[p]), epoch, p) for p in places], self._local
       )
 
-    return _ahead(range(first, self.steps_per_epoch), make)
+    return ahead(range(first, self.steps_per_epoch), make)
 
   def checked(self, order: np.ndarray) -> np.ndarray:
     """The part of an order that an epoch takes; errors as in ``ordered``."""
@@ -176,7 +171,7 @@ class Loader:
     inputs 0. All processes get equally many batches.
     """
     batches = -(-len(self._source) // self.batch_size)
-    return _ahead(range(batches), self._in_order)
+    return ahead(range(batches), self._in_order)
 
   def _in_order(self, batch: int) -> Batch:
     total = len(self._source)
@@ -199,7 +194,8 @@ class Loader:
     return {**sample, "index": index}
 
   def _augmented(self, sample: Sample, rng: np.random.Generator) -> Sample:
-    inputs, alike = dict(sample["inputs"]), copy.deepcopy(rng)
+    inputs = dict(sample["inputs"])
+    alike = copy.deepcopy(rng) if self._together else rng
     for m, function in self._augment.items():
       own = copy.deepcopy(alike) if m in self._together else rng
       inputs[m] = function(own, inputs[m])
@@ -233,20 +229,6 @@ class Loader:
         f"which has {len(self._source)} samples: set a batch_size of at most "
         f"{len(self._source)}"
       )
-
-
-def _ahead(
-  numbers: range, make: Callable[[int], Batch], workers: int = 0
-) -> grain.DatasetIterator[Batch]:
-  """``make`` of each number in turn, some of them ahead."""
-  made = grain.MapDataset.range(numbers.start, numbers.stop).map(make)
-  batches = made.to_iter_dataset(grain.ReadOptions(_THREADS, _AHEAD))
-  if workers:
-    if not flags.FLAGS.is_parsed():  # Grain reads flags of its own there.
-      flags.FLAGS.mark_as_parsed()
-    options = grain.MultiprocessingOptions(workers, _AHEAD)
-    batches = batches.mp_prefetch(options)
-  return cast(Any, iter(batches))
 
 
 def _check(batch_size: int, process_index: int, process_count: int) -> None:

@@ -176,7 +176,7 @@ def _assemble(
   sizes = {split: len(source) for split, source in sources.items()}
   spec = core.Spec(name, modalities, made.classes, sizes)
   own = {m: augment[s.kind] for m, s in modalities.items() if s.kind in augment}
-  return core.Dataset(spec, sources, own)
+  return core.Dataset(spec, sources, own, fingerprint=made.fingerprint)
 
 
 def _decode(

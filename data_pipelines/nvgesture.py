@@ -226,6 +226,7 @@ def _assemble(
     decoded=decoded,
     view=dict.fromkeys(modalities, view),
     together=tuple(modalities),
+    fingerprint=made.fingerprint,
   )
 
 

@@ -114,7 +114,7 @@ def _assemble(
   }
   sizes = {split: len(source) for split, source in sources.items()}
   spec = core.Spec(NAME, modalities, made.classes, sizes)
-  return core.Dataset(spec, sources, augment)
+  return core.Dataset(spec, sources, augment, fingerprint=made.fingerprint)
 
 
 def _augmentation(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import json
 import os
@@ -12,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 FILE = "prepare_report.json"  # beside the prepared data
+_QUIET = contextvars.ContextVar("quiet", default=False)
 T = TypeVar("T")
 
 
@@ -42,6 +45,7 @@ class Report:
     problems: one sentence each; empty if all is as expected.
     versions: {package or source: version} that the data were made from.
     notes: one sentence each: what was done that is no problem, but not asked.
+    fingerprint: of what is stored; empty where none was taken.
   """
 
   name: str
@@ -50,6 +54,7 @@ class Report:
   problems: tuple[str, ...] = ()
   versions: dict[str, str] = dataclasses.field(default_factory=dict)
   notes: tuple[str, ...] = ()
+  fingerprint: str = dataclasses.field(default="", compare=False)
 
   @property
   def classes(self) -> tuple[str, ...]:
@@ -82,6 +87,8 @@ class Report:
 
   def tell(self) -> None:
     """Notes, and that there are problems, to the standard error."""
+    if _QUIET.get():
+      return
     lines = [f"note: {n}" for n in self.notes]
     if self.problems:
       more = f" (and {len(self.problems) - 1} more)"
@@ -124,6 +131,16 @@ def damaged(folder: str | os.PathLike, reason: str) -> str:
   )
 
 
+@contextlib.contextmanager
+def quietly(quiet: bool = True) -> Iterator[None]:
+  """Nothing is told of the preparing of data in here, if ``quiet``."""
+  before = _QUIET.set(quiet)
+  try:
+    yield
+  finally:
+    _QUIET.reset(before)
+
+
 def progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
   """Passes items on, with a bar where a person watches."""
   from rich.console import Console
@@ -136,5 +153,5 @@ def progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     total=total,
     console=console,
     transient=True,
-    disable=not console.is_terminal,
+    disable=_QUIET.get() or not console.is_terminal,
   )

@@ -8,6 +8,7 @@ file sizes and checksums beside the data tells if it still is.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -21,14 +22,13 @@ from typing import Any
 
 from absl import logging
 
+from data_pipelines._fingerprint import Example, Fingerprint
 from data_pipelines.report import FILE, DataError, Report, damaged
 
 # Checksums are read back for data up to this size, sizes always.
 _CHECKSUM_BYTES = 64 * 2**20
 _PART = ".part-"  # temporary folders
 _STALE_SECONDS = 7 * 24 * 3600
-
-Example = tuple[str, dict[str, Any]]
 
 
 def folder_of(
@@ -52,7 +52,7 @@ def write(
     features: {field: feature of tensorflow_datasets}.
     examples: {split: (key, {field: value}) pairs}; keys are unique and order is
       kept. Pictures are encoded bytes or paths.
-    report: written beside the data.
+    report: written beside the data, with a fingerprint of the examples.
     extra: {file name: text} of further files.
 
   Raises:
@@ -60,7 +60,11 @@ def write(
   """
   root = folder.parent.parent
   with _temporary(root) as part:
-    made = _write_records(part, folder, features, examples)
+    taken = Fingerprint()
+    passing = {s: taken.passing(s, pairs) for s, pairs in examples.items()}
+    made = _write_records(part, folder, features, passing)
+    fingerprint = taken.text(report.classes)
+    report = dataclasses.replace(report, fingerprint=fingerprint)
     for name, text in (extra or {}).items():
       (made / name).write_text(text, encoding="utf-8")
     _write_report(made, report)

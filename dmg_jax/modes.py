@@ -11,7 +11,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from data_pipelines import catalog
-from dmg_jax import assemble, build, checks, classifier, report, train
+from data_pipelines.report import quietly
+from dmg_jax import assemble, build, checks, classifier, report, same, train
 from dmg_jax.assemble import Config
 from dmg_jax.checkpoint import Checkpoints
 from dmg_jax.encoders import pretrained
@@ -28,14 +29,16 @@ def run(
   A manifest's data are named by its folder and itself, ``digits-pairs``.
   """
   folder = Path(workdir or f"runs/{_data_name(config)}-{config.variant}")
-  return {
+  does = {
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
     "prepare": _prepare,
     "report": _report,
     "export": _export,
-  }[mode](config, folder, Console(quiet=quiet))
+  }
+  with quietly(quiet):
+    return does[mode](config, folder, Console(quiet=quiet))
 
 
 def _data_name(config: Config) -> str:
@@ -134,6 +137,7 @@ def _restore(config: Config, folder: Path):
   for m, options in stored.get("encoders", {}).items():
     own.encoders[m] = {**options, "pretrained": ""}
   setup = assemble.assemble(own)
+  same.check_data(setup.dataset.fingerprint, folder)
   checkpoints = Checkpoints(folder)
   select = own.train.select
   step = checkpoints.best() if select == "best" else checkpoints.last()

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from dmg_jax import assemble, build, checks, report
+from data_pipelines import catalog, core
+from dmg_jax import assemble, build, checks, report, same
 from dmg_jax.assemble import Config
 from dmg_jax.logging import Console, write_json
 from dmg_jax.loop import Stop, Trainer
@@ -53,14 +54,15 @@ def run(
 
   Raises:
     ValueError: a config that cannot work, or a work directory that holds a
-      run of another config.
+      run of another config or on other data.
     loop.DivergedError: training became NaN or infinite.
   """
   workdir, console = Path(workdir), console or Console()
   checks.check(config)
-  _check_same(config, workdir)
+  same.check_config(config, workdir)
   done = workdir / "results.json"
   if done.exists():
+    _check_prepared(config, workdir, console)
     console.note(f"finished before: {done}")
     results = json.loads(done.read_text())
   elif config.seeds == 1:
@@ -84,7 +86,7 @@ def _run_seeds(config, workdir, console, command):
     folder = workdir / f"seed_{one.seed}"
     done = folder / "results.json"
     if done.exists():
-      _check_same(one, folder)
+      same.check_config(one, folder)
       result = json.loads(done.read_text())
     else:
       files = [(config, workdir, command), (one, folder, None)]
@@ -120,9 +122,11 @@ def _run_seed(config, workdir, console, files):
   """
   begin = time.monotonic()
   setup = assemble.assemble(config)
+  for _, folder, _ in files:
+    same.check_data(setup.dataset.fingerprint, folder)
   trainer = Trainer(setup, console)
   for file in files:
-    _write_config(*file, encoders=setup.encoders)
+    _write_config(*file, setup=setup)
   console.announce(describe(setup, workdir, trainer.epochs))
   state = trainer.open(workdir)
   try:
@@ -222,14 +226,28 @@ def _loading(setup: assemble.Setup) -> str:
   return "from memory" if cached else "decoded by threads"
 
 
-def _write_config(config, workdir: Path, command, encoders) -> None:
+def _check_prepared(config, workdir: Path, console: Console) -> None:
+  """Whether the data of a finished run, if they are to be had, are the same."""
+  if not same.fingerprint(workdir):
+    return
+  options = config.data.to_dict()
+  try:
+    made = catalog.prepare(options.pop("name"), options.pop("dir"), options)
+    now = core.Report.read(made.folder).fingerprint
+  except (core.DataError, ValueError, OSError, ModuleNotFoundError) as error:
+    console.note(f"the run's data cannot be compared: {error}")
+  else:
+    same.check_data(now, workdir)
+
+
+def _write_config(config, workdir: Path, command, setup) -> None:
   """``config.json``: with it, the run can be made and read again.
 
   ``config`` is as given; of encoders that started from pretrained weights,
   ``encoders`` are the options as the weights completed them.
   """
   workdir.mkdir(parents=True, exist_ok=True)
-  path = workdir / "config.json"
+  path = workdir / same.FILE
   if not path.exists():
     versions = {p: importlib.metadata.version(p) for p in _VERSIONS}
     content = {
@@ -238,40 +256,12 @@ def _write_config(config, workdir: Path, command, encoders) -> None:
       "git": _revision(),
       "command": command,
     }
-    loaded = {m: o for m, o in encoders.items() if o.get("pretrained")}
+    if setup.dataset.fingerprint:
+      content["data"] = {"fingerprint": setup.dataset.fingerprint}
+    loaded = {m: o for m, o in setup.encoders.items() if o.get("pretrained")}
     if loaded:
       content["encoders"] = loaded
     write_json(path, content)
-
-
-def _check_same(config: Config, workdir: Path) -> None:
-  """Refuses to go on with a run of another config."""
-  path = workdir / "config.json"
-  if not path.exists():
-    if workdir.is_dir() and any(p.suffix != ".part" for p in workdir.iterdir()):
-      raise ValueError(
-        f"{workdir} is not empty and holds no run: choose another --workdir"
-      )
-    return
-  old = _flat(json.loads(path.read_text())["config"])
-  new = _flat(json.loads(json.dumps(config.to_dict())))
-  free = ("variant", "eval.", "data.dir")  # Change nothing that is learned.
-  other = sorted(
-    k for k in old | new if old.get(k) != new.get(k) and not k.startswith(free)
-  )
-  if other:
-    shown = ", ".join(f"{k} ({old.get(k)} there)" for k in other[:4])
-    raise ValueError(
-      f"{workdir} holds a run of another config, which differs in {shown}: "
-      "choose another --workdir or delete that one"
-    )
-
-
-def _flat(tree: Any, path: str = "") -> dict[str, Any]:
-  if not isinstance(tree, dict):
-    return {path: tree}
-  parts = (_flat(v, f"{path}.{k}".lstrip(".")) for k, v in tree.items())
-  return {k: v for part in parts for k, v in part.items()}
 
 
 def _revision() -> str | None:

@@ -67,6 +67,7 @@ def test_batches(source, tmp_path):
   data = crema_d.load(tmp_path, **options(source))
   assert data.spec.sizes == {"train": 24, "outer": 6, "val": 6, "test": 12}
   assert data.spec.classes == EMOTIONS
+  assert len(data.fingerprint) == 32
   sample = data.sources["test"][0]
   assert sample["inputs"]["video"].shape == (3, 32, 32, 3)
   wave, rate = soundfile.read(source / "AudioWAV" / f"{sample['id']}.wav")

@@ -3,11 +3,16 @@
 import contextlib
 import dataclasses
 import itertools
+import multiprocessing
+import os
+import signal
+import threading
 
 import jax
 import numpy as np
 import pytest
 
+from data_pipelines import _ahead
 from data_pipelines.core import Cached, Dataset, ModalitySpec, Spec
 from data_pipelines.loader import Loader
 from helpers import toy_dataset
@@ -248,10 +253,44 @@ def test_views_of_larger_samples_and_crops_drawn_together():
   assert list(data.select(["b"]).view) == ["b"]
 
 
-def test_worker_processes_make_the_same_batches():
+def test_workers_make_the_same_batches_and_outlive_a_signal_to_all():
+  """Those of a terminal's Ctrl-C and of a batch system's end of a job."""
+  before = set(multiprocessing.active_children())
   with contextlib.closing(make(workers=2).stream(3)) as stream:
-    for step in range(3, 7):
+    assert same(next(stream), make().batch(3))
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 2
+    for worker in workers:
+      for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid or 0, number)
+    for step in range(4, 28):  # More than are ready.
       assert same(next(stream), make().batch(step))
+  assert not any(worker.is_alive() for worker in workers)
+
+
+def test_workers_begin_with_signals_blocked():
+  """Ones that are not yet ready for them; here, none is lost."""
+  told, blocked = [], set()
+
+  def first():
+    child = threading.Thread(
+      target=lambda: blocked.update(
+        signal.pthread_sigmask(signal.SIG_BLOCK, [])
+      )
+    )
+    child.start()
+    child.join()
+    os.kill(os.getpid(), signal.SIGINT)
+    return "batch"
+
+  old = signal.signal(signal.SIGINT, lambda *_: told.append("signal"))
+  try:
+    stream = _ahead._FromWorkers(iter(first, None))
+    assert next(stream) == "batch" and told == ["signal"]
+  finally:
+    signal.signal(signal.SIGINT, old)
+  assert {signal.SIGINT, signal.SIGTERM} <= blocked
+  assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_rows_are_the_batches_index():

@@ -77,6 +77,7 @@ def test_prepares_what_the_lists_say(download, prepared):
   folder, made = prepared
   data = load(folder)
   assert data.spec.classes == tuple(str(i) for i in range(1, 26))
+  assert len(data.fingerprint) == 32
   assert {m: s.shape for m, s in data.spec.modalities.items()} == {
     "rgb": (80, 24, 24, 3), "depth": (80, 24, 24, 1), "flow": (80, 24, 24, 2)
   }  # fmt: skip

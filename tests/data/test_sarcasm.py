@@ -86,6 +86,7 @@ def prepared(download, tmp_path_factory):
 def test_samples(download, prepared):
   folder, made = prepared
   data = sarcasm.load(folder, image_size=24, max_words=9, flip=False)
+  assert len(data.fingerprint) == 32
   want = expected(download)
   found = samples(data)
   official = {

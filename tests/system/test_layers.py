@@ -30,7 +30,7 @@ LAYERS = [
   ("bilevel", "encoders", "fusion"),
   ("methods",),
   ("classifier", "build", "optim", "resident", "sharding", "steps"),
-  ("evaluate", "checkpoint", "logging", "checks", "assemble", "report"),
+  ("evaluate", "checkpoint", "logging", "checks", "assemble", "report", "same"),
   ("loop",),
   ("train",),
   ("modes",),

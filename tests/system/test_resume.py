@@ -1,5 +1,6 @@
 """A run that was stopped anywhere ends with the bits of one that was not."""
 
+import contextlib
 import functools
 import json
 import os
@@ -198,6 +199,7 @@ def process(words, tmp_path):
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
+      start_new_session=True,
     )
     started.append(begun)
     return begun
@@ -216,29 +218,49 @@ def _steps(work):
 
 
 def _when(process, work, step, number):
-  """Sends a signal once a checkpoint of ``step`` or later is there."""
+  """Sends a signal once a checkpoint of ``step`` or later is there.
+
+  SIGINT goes to worker processes too, as a terminal's Ctrl-C does.
+  """
   until = time.monotonic() + 120
   while max(_steps(work)) < step:
     assert process.poll() is None, process.communicate()
     assert time.monotonic() < until
     time.sleep(0.005)
-  process.send_signal(number)
+  send = os.killpg if number == signal.SIGINT else os.kill
+  send(process.pid, number)
   out, err = process.communicate(timeout=120)
   return process.returncode, out, err
 
 
+def _living(group):
+  """Processes of a group that are not zombies."""
+  found = []
+  for path in Path("/proc").glob("[0-9]*/stat"):
+    with contextlib.suppress(OSError):
+      state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+      found += [path.parent.name] * (state != "Z" and int(its_group) == group)
+  return found
+
+
 @pytest.mark.slow
-def test_processes_killed_and_terminated(process, tmp_path):
-  """SIGTERM, then kill -9, then to the end: the bits of one process."""
+@pytest.mark.parametrize("workers,number", [(0, TERM), (2, INT)])
+def test_processes_killed_and_stopped(process, tmp_path, workers, number):
+  """A signal, then kill -9, then to the end: the bits of one process."""
   work, one = tmp_path / "work", tmp_path / "one"
   fields = {"train.epochs": 3, "train.checkpoint_steps": 2}
-  code, out, err = _when(process("h", work, **fields), work, 4, signal.SIGTERM)
+  fields |= {"loader.workers": workers, "loader.resident": "off"}
+  code, out, err = _when(process("h", work, **fields), work, 4, number)
   assert (code, err) == (0, "") and "stopped by a signal" in out
   saved = max(_steps(work))
   assert f"saved at step {saved}" in out and 4 <= saved < 45
   killed = process("h", work, **fields)
   code, *_ = _when(killed, work, saved + 12, signal.SIGKILL)
   assert code == -signal.SIGKILL and not (work / "results.json").exists()
+  until = time.monotonic() + 30
+  while _living(killed.pid):
+    assert time.monotonic() < until, "worker processes are left"
+    time.sleep(0.1)
   ends = [process("h", w, **fields) for w in (work, one)]
   for end in ends:
     out, err = end.communicate(timeout=240)

@@ -1,0 +1,69 @@
+"""The clips through torch's ``DataLoader``, with the functions of ours.
+
+Files are decoded by Pillow and soundfile, pictures cut and mirrored by
+``data_pipelines.crop``, spectrograms made by ``data_pipelines.audio``; batches
+are uint8 and float32 as ours.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from data_pipelines import audio, crop
+
+
+class Clips(Dataset):
+  """(picture, sound) files, decoded and cut on access."""
+
+  def __init__(self, files: list[tuple[Path, Path]], size: int, wave: tuple):
+    self._files, self._wave = files, wave
+    self._cut = crop.random_resized_crop(size)
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def __getitem__(self, index: int) -> tuple[Any, Any, int]:
+    picture, sound = self._files[index % len(self._files)]
+    pixels = np.asarray(Image.open(picture).convert("RGB"))
+    rng = np.random.default_rng(int(torch.initial_seed()) + index)
+    wave, _ = soundfile.read(sound, dtype="float32")
+    spectrogram = audio.log_spectrogram(wave, *self._wave)
+    cut = np.array(self._cut(rng, pixels))  # torch wants it writable
+    return torch.from_numpy(cut), torch.from_numpy(spectrogram), 0
+
+
+def stream(
+  files: list[tuple[Path, Path]],
+  size: int,
+  wave: tuple,
+  batch_size: int,
+  batches: int,
+  workers: int,
+):
+  """``batches`` batches in a random order, prefetched as is torch's default.
+
+  Args:
+    files: (picture, sound).
+    size: side of crops.
+    wave: arguments of ``audio.log_spectrogram`` but for the wave.
+    batch_size: samples of a batch.
+    batches: number of them.
+    workers: processes, started anew; 0 is the caller's thread.
+  """
+  order = torch.randint(len(files), (batches * batch_size,))
+  loader = DataLoader(
+    Clips(files, size, wave),
+    batch_size,
+    sampler=order.tolist(),
+    num_workers=workers,
+    # A fork would copy locks that threads of JAX hold.
+    multiprocessing_context="spawn" if workers else None,
+  )
+  return iter(loader)

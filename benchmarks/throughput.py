@@ -1,0 +1,133 @@
+"""Samples a second of a picture (JPEG) and a sound, by several ways.
+
+Where torch is installed, its ``DataLoader`` reads the same files with the same
+functions. Streams are opened for each sample of the clock, what they have ready
+then is not counted, and they are closed, so that none works beside another.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+
+from benchmarks import _clips, measure
+from data_pipelines import _av_load, core, kinetics_sounds
+from data_pipelines.loader import Loader
+from dmg_jax import resident, sharding
+
+NAME = "throughput"
+BASE = "decoded in turn"
+SIZE = 224  # of crops
+_READY = 12  # batches that a worker, and what reads it, may have ready
+Open = Callable[[], Iterator[Any]]
+
+
+def run(quick: bool, models: list[str], data: Path) -> list[measure.Entry]:
+  """All entries of this file; data are made in a temporary folder."""
+  del models, data
+  rounds, count, clips, batch = (1, 2, 40, 8) if quick else (5, 24, 500, 16)
+  with tempfile.TemporaryDirectory() as folder:
+    files = _clips.write(Path(folder, "raw"), clips)["train"]
+    fresh, cached = _datasets(Path(folder))
+    ways = _ours(fresh, cached, batch)
+    ways |= _torch(files, batch, count)
+    samples: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds):
+      for name in list(ways) if turn % 2 == 0 else reversed(ways):
+        samples[name].append(_seconds(*ways[name], count) / (count * batch))
+  made = measure.entries(NAME, "image and audio", BASE, samples)
+  for entry in made:
+    entry.values["samples_per_second"] = 1 / entry.values["seconds"]["median"]
+  return made
+
+
+def _datasets(folder: Path) -> tuple[core.Dataset, core.Dataset]:
+  """The clips decoded at each access, and in memory."""
+  load = functools.partial(
+    kinetics_sounds.load,
+    folder / "data",
+    raw=str(folder / "raw"),
+    annotations=str(folder / "raw"),
+    image_size=SIZE,
+    frames=1,
+    seconds=_clips.SECONDS,
+  )
+  cached = load()
+  with mock.patch.object(core, "cache_if_small", lambda source, _: source):
+    return load(), cached
+
+
+def _seconds(open_: Open, ready: int, count: int) -> float:
+  """Of ``count`` batches, after those that were ready."""
+  stream = open_()
+  try:
+    for _ in range(ready + 1):
+      next(stream)
+    begin = time.perf_counter()
+    for _ in range(count):
+      batch = next(stream)
+    jax.block_until_ready(batch)
+    return time.perf_counter() - begin
+  finally:
+    close = getattr(stream, "close", None)
+    if close is not None:
+      close()
+
+
+def _ours(
+  fresh: core.Dataset, cached: core.Dataset, batch: int
+) -> dict[str, tuple[Open, int]]:
+  """{name: how to open a stream, batches it may have ready}."""
+
+  def loader(dataset: core.Dataset, workers: int = 0) -> Loader:
+    return Loader(dataset, "train", batch, seed=0, workers=workers)
+
+  def in_turn() -> Iterator[Any]:
+    source, i = fresh.sources["train"], 0
+    while True:
+      yield [source[(i + k) % len(source)] for k in range(batch)]
+      i += batch
+
+  home = resident.Home(cached, sharding.make_mesh(batch))
+  ways: dict[str, tuple[Open, int]] = {
+    BASE: (in_turn, 0),
+    "stream, threads": (loader(fresh).stream, _READY),
+  }
+  for workers in sorted({1, os.cpu_count() or 1}):
+    name = f"stream, {workers} worker{'s' * (workers > 1)}"
+    opened = loader(fresh, workers).stream
+    ways[name] = (opened, _READY * workers)
+  ways["stream from memory, threads"] = (loader(cached).stream, _READY)
+  on_device = home.loader(loader(cached), "train")
+  ways["resident, crops on the device"] = (on_device.stream, 0)
+  return ways
+
+
+def _torch(files, batch: int, count: int) -> dict[str, tuple[Open, int]]:
+  """The same for torch's loader; nothing where there is no torch."""
+  if importlib.util.find_spec("torch") is None:
+    sys.stderr.write("torch is not installed: its DataLoader is left out\n")
+    return {}
+  from benchmarks import _torch_loading
+
+  length = round(_clips.SECONDS * _clips.RATE)
+  wave = (length, _clips.RATE, _av_load.NPERSEG, _av_load.NOVERLAP)
+  ways: dict[str, tuple[Open, int]] = {}
+  for workers in (0, os.cpu_count() or 1):
+    ready = 2 * workers  # torch's default
+    total = 2 * ready + 1 + count
+    opened = functools.partial(
+      _torch_loading.stream, files, SIZE, wave, batch, total, workers
+    )
+    ways[f"torch, {workers} workers"] = (opened, ready)
+  return ways
