@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,11 +49,16 @@ def to_json(value: Any) -> Any:
 def write_json(path: str | Path, value: Any) -> None:
   """Writes ``value``; a reader sees the old file or the new one, whole."""
   text = json.dumps(to_json(value), indent=2, allow_nan=False)
-  _replace(Path(path), f"{text}\n".encode())
+  replace(Path(path), f"{text}\n".encode())
 
 
-def _replace(path: Path, content: bytes) -> None:
-  part = path.with_name(f"{path.name}.{os.getpid()}.part")
+def replace(path: Path, content: bytes) -> None:
+  """Writes a file at once: whoever reads it sees the old or the new, whole.
+
+  Several processes, on several hosts too, may do so; the last one wins.
+  """
+  writer = f"{platform.node()}.{os.getpid()}"
+  part = path.with_name(f"{path.name}.{writer}.part")
   with part.open("wb") as file:
     file.write(content)
     file.flush()
@@ -144,7 +150,7 @@ class MetricsFile:
     lines = [x for x in self.lines() if wanted(x)] if old else []
     text = "".join(f"{json.dumps(to_json(x))}\n" for x in lines).encode()
     if text != old:
-      _replace(self._path, text)
+      replace(self._path, text)
     self._file = self._path.open("ab")
 
   def _writer(self):
@@ -237,10 +243,11 @@ class Console:
   def results(self, results: Mapping[str, Any]) -> None:
     """The contents of ``results.json``: one run, or mean ± std of several."""
     runs = results.get("runs", [results])
-    title = f"{results['recipe']} on {results['dataset']}, test, %"
+    split = "test" if "test" in runs[0] else "val"
+    title = f"{results['recipe']} on {results['dataset']}, {split}, %"
     if len(runs) > 1:
       title += f" (mean ± standard deviation of {len(runs)} seeds)"
-    self._scores_table(title, [r["test"] for r in runs], runs[0]["readout"])
+    self._scores_table(title, [r[split] for r in runs], runs[0]["readout"])
 
   def evaluation(self, split: str, metrics: Mapping[str, Any]) -> None:
     """The metrics of one split."""
