@@ -1,8 +1,8 @@
 """What is tuned: the learning rate of all, and one or two knobs a recipe.
 
-``--config=configs/tables.py:table1,dataset=...,trials=4`` gives every recipe the
-same number of trials. Trial 0 is the defaults; the others are drawn from the
-spaces below. Trial i has the same learning rate in every recipe, as a factor
+``configs/tables.py:table1,dataset=...,trials=4`` gives every recipe the same
+number of trials. Trial 0 is the defaults; the others are drawn from the spaces
+below. Trial i has the same learning rate in every recipe, as a factor
 of the data set's default; the knobs are drawn by recipe and trial. More trials
 leave the first ones as they are. A recipe without knobs (joint training, the
 fusions) has the learning rate alone. What a row of a table fixes, e.g. the α of

@@ -9,7 +9,7 @@ the paper, or ``methods``, all recipes. Keys after it:
   ``--config.data.manifest=pairs.csv`` for your own data.
 - ``rows=joint+h+lb``: these rows in this order; any recipe can be named.
 - ``seeds``, ``seed``: seeds of every row, and the first of them.
-- ``trials=N``: N trials a recipe on val before its seeds, see configs/search.py.
+- ``trials=N``: N trials a recipe on val before its seeds (configs/search.py).
 - ``epochs``, ``batch_size``, ``quick`` and so on: the data set's own keys.
 
 Fields of the data set's config can be set as for a single run and reach every
@@ -84,12 +84,11 @@ def get_config(arg: str | None = None) -> common.Config:
     for field in _OF_ROW:
       del config[field]
     config.variant = arg or ""
-    config.table = _facts(name, table, dataset, given, notes)
+    facts = _facts(name, table, dataset, given, notes)
     # A ConfigDict sorts its keys.
-    config.table.update(trials=trials, rows=tuple(rows))
+    config.table = {**facts, "trials": trials, "rows": tuple(rows)}
     config.rows = {
-      k: _row(r, make, given, trials, config.table.changed)
-      for k, r in rows.items()
+      k: _row(r, make, given, trials, facts["changed"]) for k, r in rows.items()
     }
     config.update(shard=0, shards=1)
   return config

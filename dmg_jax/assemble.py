@@ -90,7 +90,7 @@ def assemble(config: Config) -> Setup:
   dataset = load(config, method)
   spec = dataset.spec
   evaluate.check_names(tuple(spec.modalities))
-  _check_batches(config, method, spec)
+  check_batches(config, method, spec)
   encoders = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
   model = build.make_classifier(
     encoders, config.fusion.to_dict(), len(spec.classes)
@@ -133,7 +133,7 @@ def _home(config, dataset, mesh) -> resident.Home | None:
   return resident.Home(dataset, mesh) if wanted else None
 
 
-def _check_batches(config, method, spec) -> None:
+def check_batches(config, method, spec) -> None:
   """Every split has a batch, and every device a part of it."""
   drawn = {"train.batch_size": "train"}
   if method.outer_step is not None:
