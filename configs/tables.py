@@ -49,7 +49,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs import common, search
-from configs._table_rows import ALIASES, REFERENCE, ROWS, TABLES, Row, Table
+from configs._table_rows import (
+  ALIASES,
+  REFERENCE,
+  ROW_NOTES,
+  ROWS,
+  TABLES,
+  Row,
+  Table,
+)
 from dmg_jax import build
 
 # Data sets that are scored by mAP; others by macro-F1, as in the paper.
@@ -71,7 +79,7 @@ def get_config(arg: str | None = None) -> common.Config:
   name, given = _parse(arg)
   table, dataset = TABLES[name], given.pop("dataset")
   picked, trials = given.pop("rows", ""), _count(given.pop("trials", "1"))
-  notes = [*table.notes, *_encoders(table, dataset, given)]
+  other = _encoders(table, dataset, given)
   keys = "".join(f",{k}={v}" for k, v in given.items())
   module = importlib.import_module(f"configs.{dataset}")
 
@@ -80,6 +88,7 @@ def get_config(arg: str | None = None) -> common.Config:
 
   config = make(REFERENCE)
   rows = _rows(table, picked, dataset, tuple(config.encoders))
+  notes = [*_notes(table, rows), *other]
   with config.unlocked():
     for field in _OF_ROW:
       del config[field]
@@ -174,6 +183,15 @@ def _rows(
     else:
       raise build.unknown("row", name, [*ROWS, *ALIASES, *alone])
   return found
+
+
+def _notes(table: Table, rows: dict[str, Row]) -> list[str]:
+  """What is known of the table and of those of its rows that are picked."""
+  own = [note for name, note in ROW_NOTES.items() if name in rows]
+  added = [rows[name].label for name in table.added if name in rows]
+  verb = "is" if len(added) == 1 else "are"
+  said = f"{' and '.join(added)} {verb} not in the paper's table."
+  return [*table.notes, *own, *([said] if added else [])]
 
 
 def _row(

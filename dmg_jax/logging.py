@@ -53,12 +53,8 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-  """Writes a file at once: whoever reads it sees the old or the new, whole.
-
-  Several processes, on several hosts too, may do so; the last one wins.
-  """
-  writer = f"{platform.node()}.{os.getpid()}"
-  part = path.with_name(f"{path.name}.{writer}.part")
+  """The same of bytes; of several processes and hosts the last one wins."""
+  part = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.part")
   with part.open("wb") as file:
     file.write(content)
     file.flush()
@@ -243,11 +239,11 @@ class Console:
   def results(self, results: Mapping[str, Any]) -> None:
     """The contents of ``results.json``: one run, or mean ± std of several."""
     runs = results.get("runs", [results])
-    split = "test" if "test" in runs[0] else "val"
-    title = f"{results['recipe']} on {results['dataset']}, {split}, %"
+    last = "test" if "test" in runs[0] else "val"
+    title = f"{results['recipe']} on {results['dataset']}, {last}, %"
     if len(runs) > 1:
       title += f" (mean ± standard deviation of {len(runs)} seeds)"
-    self._scores_table(title, [r[split] for r in runs], runs[0]["readout"])
+    self._scores_table(title, [r[last] for r in runs], runs[0]["readout"])
 
   def evaluation(self, split: str, metrics: Mapping[str, Any]) -> None:
     """The metrics of one split."""
