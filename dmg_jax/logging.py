@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,8 +32,7 @@ def to_json(value: Any) -> Any:
     TypeError: something that has no JSON form.
   """
   if isinstance(value, float):
-    value = float(value)
-    return value if math.isfinite(value) else json.dumps(value)
+    return float(value) if math.isfinite(value) else json.dumps(float(value))
   if value is None or isinstance(value, (str, bool, int)):
     return value
   if isinstance(value, Mapping):
@@ -54,7 +52,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def replace(path: Path, content: bytes) -> None:
   """The same of bytes; of several processes and hosts the last one wins."""
-  part = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.part")
+  part = path.with_name(f"{path.name}.{os.getpid()}.{time.time_ns()}.part")
   with part.open("wb") as file:
     file.write(content)
     file.flush()

@@ -142,10 +142,14 @@ def _run_cell(config, workdir, cell, console, command) -> bool:
     if done is None:
       return False
     cell.failure.unlink(missing_ok=True)
-  # Each run has compiled programs of its own.
+  _forget()
+  return True
+
+
+def _forget() -> None:
+  """Frees the programs that a run has compiled; none is of use to the next."""
   jax.clear_caches()
   gc.collect()
-  return True
 
 
 def _note_failure(cell: Cell, status: str, error: Exception, console) -> None:
