@@ -5,12 +5,13 @@ import re
 
 import pytest
 
-from configs import tables
+from configs import openmoji, tables
 from configs.recipes import RECIPES
 from dmg_jax import checks
 from dmg_jax.logging import Console
 from dmg_jax.tables import cells, grid
 
+SLOW = pytest.mark.slow
 ROWS = "rows=joint+h+lb"
 ALL = [f"{r}/seed_{s}" for s in (0, 1) for r in ("joint", "h", "lb")]
 
@@ -141,11 +142,13 @@ def test_tuning_seed_is_not_one_that_counts(run, fake):
     run("table1", f"seeds=3,seed=999,trials=2,{ROWS}")
 
 
-def test_a_cell_is_the_run_of_its_recipe(tmp_path):
+@pytest.mark.parametrize(
+  "rows", ["rows=unimodal+joint+umt+tmc+lb", pytest.param("", marks=SLOW)]
+)
+def test_a_cell_is_the_run_of_its_recipe(tmp_path, rows):
   """What the table makes of a row is what its recipe makes alone."""
-  from configs import openmoji
-
-  config = tables.get_config("methods,dataset=openmoji,seeds=1,epochs=7")
+  keys = ",".join(filter(None, ("dataset=openmoji,seeds=1,epochs=7", rows)))
+  config = tables.get_config(f"methods,{keys}")
   config.update_from_flattened_dict({"data.image_size": 16})
   for cell in cells.finals(config, tmp_path):
     made = cells.run_config(config, cell)
@@ -157,7 +160,9 @@ def test_a_cell_is_the_run_of_its_recipe(tmp_path):
     alone.data.image_size = 16
     assert made.to_dict() == alone.to_dict()
   names = {c.row for c in cells.finals(config, tmp_path)}
-  assert set(RECIPES) - names == {"concat", "heuristic", "unimodal"}
+  assert {"unimodal_image", "unimodal_text", "lb"} < names
+  if not rows:
+    assert set(RECIPES) - names == {"concat", "heuristic", "unimodal"}
 
 
 def test_fields_reach_every_row_and_those_of_a_row_it_alone(tmp_path):
