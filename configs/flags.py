@@ -18,7 +18,10 @@ from configs.recipes import RECIPES
 from dmg_jax import build
 
 FLAGS = ["config", "mode", "quiet", "traceback", "workdir"]
-_OF_TABLE = re.compile(r"table\.|variant$|rows\.[^.]+\.(recipe|label|variant)$")
+_OF_TABLE = re.compile(
+  r"table\.|variant$"
+  r"|rows\.[^.]+\.(recipe|label|variant|method\.name|fusion\.name)$"
+)
 _OF_RECIPE = ("recipe", "variant", "method.name", "fusion.name")
 _OVERRIDE = re.compile(r"^--?(?:no)?config\.([^=]+)")
 

@@ -86,7 +86,11 @@ def get_config(arg: str | None = None) -> common.Config:
   def make(recipe: str) -> common.Config:
     return module.get_config(recipe + keys)
 
-  config = make(REFERENCE)
+  try:
+    config = make(REFERENCE)
+  except ValueError as error:
+    said = f"key of recipe {REFERENCE!r}", f"key of data set {dataset!r}"
+    raise ValueError(str(error).replace(*said)) from error
   rows = _rows(table, picked, dataset, tuple(config.encoders))
   notes = [*_notes(table, rows), *other]
   with config.unlocked():
