@@ -1,5 +1,6 @@
 """Tables from the command line, and runs that end on val."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+import fake_runs
 import launch
+from configs import common
 from configs._table_rows import TABLES
-from dmg_jax import train
-from dmg_jax.evaluate import evaluate
+from data_pipelines.core import Dataset
+from dmg_jax import assemble, report, train
 from dmg_jax.logging import Console
-from dmg_jax.loop import Trainer
+from dmg_jax.report import html, reading
+from helpers import toy_dataset
 
 ROOT = Path(launch.__file__).parent
 TABLE = "--config=configs/tables.py:"
@@ -72,32 +76,79 @@ def test_help_lists_tables(command):
     assert f"  {name} " in out
 
 
-def test_a_run_that_ends_on_val_does_not_read_test(
-  quick, tiny, straight, tmp_path, monkeypatch
-):
+class Counted:
+  """A split that counts how often it is read."""
+
+  def __init__(self, source):
+    self._source, self.reads = source, 0
+
+  def __len__(self):
+    return len(self._source)
+
+  def __getitem__(self, index):
+    self.reads += 1
+    return self._source[index]
+
+
+@pytest.fixture
+def toy(quick, monkeypatch):
+  """``toy(test)`` is a config; ``toy.test`` its split test."""
   del quick
-  read = []
+  data = toy_dataset(("array", "text"))
+  test = Counted(data.sources["test"])
+  counted = Dataset(data.spec, {**data.sources, "test": test}, data.augment)
+  monkeypatch.setattr(assemble, "load", lambda config, method: counted)
+  original, made = assemble.assemble, []
 
-  def spy(self, state, split):
-    read.append(split)
-    return evaluate(self.eval_step, state, self.setup.batches(split))
+  def once(config):
+    """Compiled once: whether test is read changes no step."""
+    made.extend([] if made else [original(config)])
+    return dataclasses.replace(made[0], config=config)
 
-  monkeypatch.setattr(Trainer, "evaluate", spy)
-  config = tiny("joint", {"eval.test": False})
-  results = train.run(config, tmp_path / "run", Console(quiet=True))
-  assert results is not None and set(read) == {"val"}
-  assert "test" not in results and 0 < results["val"]["fused"]["accuracy"] < 1
-  assert not (tmp_path / "run" / "test_features.npz").exists()
-  page = (tmp_path / "run" / "report" / "report.html").read_text()
-  assert "ended on val" in page
-  assert train.finished(config, tmp_path / "run") == results
+  monkeypatch.setattr(assemble, "assemble", once)
+
+  def make(tested):
+    config = common.base()
+    config.data.name = "toy-counted"
+    config.encoders = {
+      "array": common.encoder("small.MLP", features=8, widths=(8,)),
+      "text": common.encoder("small.WordBag", features=8, width=8),
+    }
+    config.train.update(batch_size=16, outer_batch_size=8, epochs=2)
+    config.eval.update(batch_size=16, test=tested)
+    config.loader.workers = 0
+    return common.with_recipe(config, "joint")
+
+  make.test = test
+  return make
+
+
+def test_a_run_that_ends_on_val_does_not_read_test(toy, tmp_path, monkeypatch):
+  monkeypatch.setattr(report, "write_report", lambda workdir: workdir)
+  config, work = toy(False), tmp_path / "run"
+  results = train.run(config, work, Console(quiet=True))
+  assert toy.test.reads == 0
+  assert results is not None and "test" not in results
+  assert 0 < results["val"]["fused"]["accuracy"] <= 1
+  assert not (work / "test_features.npz").exists()
+  assert train.finished(config, work) == results
   # Asked for test, it is read from the same state; nothing is trained again.
-  config = tiny("joint")
-  assert train.finished(config, tmp_path / "run") is None
-  tested = train.run(config, tmp_path / "run", Console(quiet=True))
-  there = json.loads((straight("joint") / "results.json").read_text())
-  assert tested is not None and tested["test"] == there["test"]
+  assert train.finished(toy(True), work) is None
+  tested = train.run(toy(True), work, Console(quiet=True))
+  assert toy.test.reads > 0 and tested is not None
+  assert tested["val"] == results["val"] and "fused" in tested["test"]
   assert tested["timing"]["train_steps"] == 0
+  assert train.finished(toy(True), work) == tested
+
+
+def test_report_of_a_run_that_ended_on_val(tmp_path):
+  fake_runs.run(tmp_path / "run", epochs=3)
+  path = tmp_path / "run" / "results.json"
+  results = json.loads(path.read_text())
+  del results["test"]
+  path.write_text(json.dumps(results))
+  said = html.headline(reading.read(tmp_path / "run"))
+  assert said.startswith("This run ended on val. Validation accuracy: fused ")
 
 
 def words(workdir, data_dir, *more):

@@ -39,7 +39,7 @@ def test_more_seeds_and_rows_add_to_what_is_there(run, fake, tmp_path):
   assert [r["row"] for r in read(tmp_path)["rows"]] == ["lb", "joint", "h"]
 
 
-@pytest.mark.parametrize("fault", ["stop", "interrupt", "killed"])
+@pytest.mark.parametrize("fault", ["stop", "killed"])
 def test_interruption(run, fake, tmp_path, fault):
   fake.faults = {"h/seed_0": fault}
   if fault == "stop":

@@ -38,6 +38,7 @@ def test_ranges(knob):
   assert drawn[1000] == pytest.approx(centre, rel=0.35)
 
 
+@pytest.mark.slow
 def test_every_space_is_of_a_recipe_and_can_be_run():
   assert set(search.SPACES) <= set(ROWS)
   rows = "+".join(search.SPACES)
