@@ -95,7 +95,7 @@ def assemble(config: Config) -> Setup:
   dataset = load(config, method)
   spec = dataset.spec
   evaluate.check_names(tuple(spec.modalities))
-  sizes = _batch_sizes(config, method, spec)
+  sizes = batch_sizes(config, method, spec)
   encoders = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
   model = build.make_classifier(
     encoders, config.fusion.to_dict(), len(spec.classes)
@@ -144,7 +144,7 @@ def _home(config, dataset, mesh) -> resident.Home | None:
   return resident.Home(dataset, mesh) if wanted else None
 
 
-def _batch_sizes(config, method, spec) -> dict[str, int]:
+def batch_sizes(config, method, spec) -> dict[str, int]:
   """Samples of a batch, which every device gets a part of.
 
   Raises:
