@@ -173,10 +173,14 @@ def load(config: Config, method: Method) -> core.Dataset:
 def encoder_options(config: Config, modality: str, kind: str) -> Config:
   """The encoder of a modality: named like it, else like its kind.
 
+  A modality may be called like another kind, as ``text`` for arrays made from
+  texts; then its kind comes first.
+
   Raises:
     ValueError: the config has neither.
   """
-  for key in (modality, kind):
+  keys = [modality, kind]
+  for key in reversed(keys) if modality in core.KINDS else keys:
     if key in config.encoders:
       return config.encoders[key]
   raise ValueError(
