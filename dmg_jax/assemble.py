@@ -97,15 +97,7 @@ def assemble(config: Config) -> Setup:
   evaluate.check_names(tuple(spec.modalities))
   sizes = batch_sizes(config, method, spec)
   encoders = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
-  model = build.make_classifier(
-    encoders, config.fusion.to_dict(), len(spec.classes)
-  )
-  x, readout = _example(spec), build.readout(config.fusion.name)
-  params, stats = classifier.init(model, x, jax.random.key(config.seed))
-  params, stats, loaded = build.load_weights(encoders, params, stats)
-  problem = classifier.bind(
-    model, params, stats, x, spec.sizes["train"], readout
-  )
+  problem, params, stats, loaded = _problem(config, encoders, spec)
   mesh = sharding.make_mesh(sizes["batch_size"])
   per_epoch = spec.sizes["train"] // sizes["batch_size"]
   init_opt, apply = _optimiser(config, problem, per_epoch)
@@ -135,6 +127,20 @@ def assemble(config: Config) -> Setup:
     home=_home(config, dataset, mesh),
     plateau=plateau,
   )
+
+
+def _problem(config, encoders, spec):
+  """The model bound to its first weights, these, and what was loaded."""
+  model = build.make_classifier(
+    encoders, config.fusion.to_dict(), len(spec.classes)
+  )
+  x, readout = _example(spec), build.readout(config.fusion.name)
+  params, stats = classifier.init(model, x, jax.random.key(config.seed))
+  params, stats, loaded = build.load_weights(encoders, params, stats)
+  problem = classifier.bind(
+    model, params, stats, x, spec.sizes["train"], readout
+  )
+  return problem, params, stats, loaded
 
 
 def _home(config, dataset, mesh) -> resident.Home | None:
