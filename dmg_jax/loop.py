@@ -91,7 +91,10 @@ class Trainer:
         method.outer_split, setup.outer_batch_size, train=True
       )
       self.outer_step = steps.make_outer_step(
-        setup.problem, method, config.seed
+        setup.problem,
+        method,
+        config.seed,
+        parts=steps.in_parts(sum(setup.parameters.values())),
       )
     self.eval_step = make_eval_step(setup.problem, method)
     self.timing: dict[str, float] = {}

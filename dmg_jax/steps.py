@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.extend import core
+from jax.interpreters import partial_eval
 from jaxtyping import PyTree
 
 from dmg_jax.types import (
@@ -24,6 +28,7 @@ from dmg_jax.types import (
 
 # Independent streams of randomness, all functions of (seed, step).
 _INIT, _STEP, _OUTER, _ORDER = range(4)
+_LARGE = 10**7  # weights
 
 
 def _key(seed: int, stream: int) -> jax.Array:
@@ -100,10 +105,19 @@ def make_train_step(
   return jax.jit(train_step, donate_argnums=0)
 
 
+def in_parts(weights: int) -> bool:
+  """Whether an outer step over so many weights is compiled in parts."""
+  return jax.default_backend() == "cpu" and weights > _LARGE
+
+
 def make_outer_step(
-  problem: Problem, method: Method, seed: int
+  problem: Problem, method: Method, seed: int, parts: bool = False
 ) -> Callable[[TrainState, Batch, Batch], tuple[TrainState, Metrics]]:
-  """One outer step of a bi-level method, compiled once."""
+  """One outer step of a bi-level method, compiled once.
+
+  In ``parts``, what it repeats is compiled once and not once a repetition, by a
+  CPU compiler whose time grows faster than the program.
+  """
   outer_step = method.outer_step
   if outer_step is None:
     raise ValueError("this method has no outer level")
@@ -112,4 +126,25 @@ def make_outer_step(
     key = jax.random.fold_in(_key(seed, _OUTER), state.step)
     return outer_step(problem, state, inner, outer, key)
 
-  return jax.jit(step, donate_argnums=0)
+  return _in_parts(step) if parts else jax.jit(step, donate_argnums=0)
+
+
+def _in_parts(step: Callable[..., Any]) -> Callable[..., Any]:
+  """``step``, traced once; each ``jit`` inside is compiled by itself."""
+
+  @functools.cache
+  def traced(structure, shapes):
+    args = jax.tree.unflatten(structure, shapes)
+    program, out = jax.make_jaxpr(step, return_shape=True)(*args)
+    # Without what nobody asks for, which a compiler would leave out.
+    needed, _ = partial_eval.dce_jaxpr(program.jaxpr, True, instantiate=True)
+    function = core.jaxpr_as_fun(core.ClosedJaxpr(needed, program.consts))
+    return function, jax.tree.structure(out)
+
+  def run(*args):
+    leaves, structure = jax.tree.flatten(args)
+    shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
+    function, out = traced(structure, shapes)
+    return jax.tree.unflatten(out, function(*leaves))
+
+  return run

@@ -80,17 +80,20 @@ def hessian_product(
 def derivative(
   f: Callable[[PyTree], PyTree], params: PyTree, matvec: str
 ) -> Product:
-  """``u -> ∂f u`` at ``params``, in one of the two ways."""
+  """``u -> ∂f u`` at ``params``, in one of the two ways.
+
+  Outside of ``jax.jit`` it is compiled, once for all products.
+  """
   if matvec == "linearize":
-    return jax.linearize(f, params)[1]
+    return jax.linearize(jax.jit(f), params)[1]
 
-  def product(u: PyTree) -> PyTree:
-    # The barrier keeps the compiler from sharing, and so storing, the
-    # intermediate values of all products.
-    at, along = jax.lax.optimization_barrier((params, u))
-    return jax.jvp(f, (at,), (along,))[1]
+  @jax.jit
+  def along(at: PyTree, u: PyTree) -> PyTree:
+    return jax.jvp(f, (at,), (u,))[1]
 
-  return product
+  # The barrier keeps the compiler from sharing, and so storing, the
+  # intermediate values of all products.
+  return lambda u: along(*jax.lax.optimization_barrier((params, u)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -123,9 +123,8 @@ def _implicit(
   operator = _operator(
     objective, wide, wide_hyper, curvature, matvec, unroll, batches, solver
   ).damped(damping)
-  v, direct = jax.grad(_narrowed(outer, params, hyper), (0, 1))(
-    wide, wide_hyper
-  )
+  slopes = jax.jit(jax.grad(_narrowed(outer, params, hyper), (0, 1)))
+  v, direct = slopes(wide, wide_hyper)
   start = None if q0 is None else trees.cast_like(q0, wide)
   info = solver.solve(operator, v, start)
   if exact_residual:
