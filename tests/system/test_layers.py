@@ -31,7 +31,7 @@ LAYERS = [
   ("methods",),
   ("classifier", "build", "optim", "resident", "sharding", "steps"),
   ("evaluate", "checkpoint", "logging", "checks", "assemble", "report", "same"),
-  ("loop",),
+  ("loop", "serve"),
   ("train",),
   ("modes",),
   ("launch",),
