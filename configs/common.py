@@ -68,7 +68,14 @@ def base() -> Config:
         "checkpoint_steps": 0,
         "log_steps": 10,
       },
-      "eval": {"batch_size": 256, "split": "test"},
+      "eval": {
+        "batch_size": 256,
+        "split": "test",
+        # Of mode predict: new samples instead of the split; a file for them.
+        "manifest": "",
+        "output": "",
+      },
+      "track": "",
     }
   )
 

@@ -11,7 +11,7 @@ from data_pipelines.report import quietly
 from dmg_jax import checks, report, train
 from dmg_jax.assemble import Config
 from dmg_jax.logging import Console, write_json
-from dmg_jax.serve import export, restore, table
+from dmg_jax.serve import export, new, predictor, restore, table
 
 
 def run(
@@ -76,23 +76,47 @@ def _evaluate(config, workdir, console) -> int:
 
 
 def _predict(config, workdir, console) -> int:
-  """Probabilities of each sample of ``eval.split``, to CSV."""
-  split = config.eval.split
-  for folder in restore.runs(workdir):
-    setup, result = restore.inference(folder, restore.changes(config))
-    source, classes = setup.dataset.sources[split], setup.dataset.spec.classes
-    path = folder / f"predictions_{split}.csv"
-    ids = [source[int(i)]["id"] for i in result.index]
-    labels = [classes[int(i)] for i in result.labels]
-    table.write(path, ids, labels, result.probabilities, classes)
+  """Probabilities of a manifest's samples, or of ``eval.split``, to a table."""
+  folders = restore.runs(workdir)
+  for folder in folders:
+    path = _output(config, folder, len(folders) > 1)
+    if config.eval.manifest:
+      changes = {**restore.changes(config), "loader": {"resident": "off"}}
+      one = predictor.of_run(*restore.restore(folder, changes))
+      new.predict(one, config.eval.manifest, path)
+    else:
+      _predict_split(config, folder, path)
     console.note(f"written: {path}")
   return 0
 
 
+def _predict_split(config, folder, path) -> None:
+  split = config.eval.split
+  setup, result = restore.inference(folder, restore.changes(config))
+  source, classes = setup.dataset.sources[split], setup.dataset.spec.classes
+  ids = [source[int(i)]["id"] for i in result.index]
+  labels = [classes[int(i)] for i in result.labels]
+  table.write(path, ids, labels, result.probabilities, classes)
+
+
+def _output(config, folder: Path, several: bool) -> Path:
+  """The table of a run; of several, each has its seed in the name."""
+  if config.eval.output:
+    path = Path(config.eval.output).expanduser()
+    table.check(path)
+    return path.with_stem(f"{path.stem}_{folder.name}") if several else path
+  if config.eval.manifest:
+    return new.default(folder, config.eval.manifest)
+  return folder / f"predictions_{config.eval.split}.csv"
+
+
 def _export(config, workdir, console) -> int:
-  """Encoders of the selected checkpoint, to safetensors."""
+  """Encoders of the selected checkpoint, and the whole as a program."""
   for folder in restore.runs(workdir):
     setup, state = restore.restore(folder, restore.changes(config))
-    for line in export.encoders(folder / "export", setup, state):
+    to = folder / "export"
+    for line in export.encoders(to, setup, state):
+      console.note(line)
+    for line in export.predictor(to, setup, state):
       console.note(line)
   return 0

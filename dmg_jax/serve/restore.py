@@ -49,7 +49,7 @@ def restore(
     core.DataError: the data are not there or damaged.
   """
   stored = json.loads((folder / same.FILE).read_text(encoding="utf-8"))
-  own = ConfigDict(stored["config"])
+  own: assemble.Config = ConfigDict(stored["config"])
   own.update(changes)
   own.track = ""  # Nothing is told while a run is read.
   for m, options in stored.get("encoders", {}).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def write(
     probabilities: {"fused" or modality: [n k]}.
     classes: names, in order of the probabilities.
   """
-  columns: dict[str, Sequence] = {"id": list(ids)}
+  columns: dict[str, Any] = {"id": list(ids)}
   if labels is not None:
     columns["label"] = list(labels)
   for head, p in probabilities.items():
@@ -64,7 +65,7 @@ def write(
     part.unlink(missing_ok=True)
 
 
-def _csv(path: Path, columns: Mapping[str, Sequence]) -> None:
+def _csv(path: Path, columns: Mapping[str, Any]) -> None:
   shown = [
     [f"{v:.6f}" for v in x] if isinstance(x, np.ndarray) else x
     for x in columns.values()
@@ -75,7 +76,7 @@ def _csv(path: Path, columns: Mapping[str, Sequence]) -> None:
     rows.writerows(zip(*shown, strict=True))
 
 
-def _parquet(path: Path, columns: Mapping[str, Sequence]) -> None:
+def _parquet(path: Path, columns: Mapping[str, Any]) -> None:
   pyarrow = _pyarrow()
   arrays = {
     name: pyarrow.array(x, None if isinstance(x, np.ndarray) else "string")
