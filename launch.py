@@ -4,7 +4,9 @@
 
 The word after the colon is a recipe (a row of a table), keys may follow it:
 configs/openmoji.py:lb,seed=3,epochs=20. Any field of the config can be set:
---config.optimiser.learning_rate=3e-4.
+--config.optimiser.learning_rate=3e-4. A whole table, recipes × seeds:
+
+  python launch.py --config=configs/tables.py:table1,dataset=openmoji,seeds=3
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ config_flags.DEFINE_config_file(
   "config", None, "FILE.py:RECIPE[,key=value...]", lock_config=True
 )
 flags.DEFINE_string(
-  "workdir", None, "folder of the run; default runs/<data set>-<recipe>"
+  "workdir",
+  None,
+  "folder of the run; default runs/<data set>-<recipe> or runs/<table>-<data "
+  "set>",
 )
 flags.DEFINE_enum(
   "mode",

@@ -12,7 +12,7 @@ import ast
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -71,6 +71,7 @@ def base() -> Config:
       "eval": {
         "batch_size": 256,
         "split": "test",
+        "test": True,
         # Of mode predict: new samples instead of the split; a file for them.
         "manifest": "",
         "output": "",
@@ -103,7 +104,7 @@ def options(factory: Callable[..., Any], skip: tuple[str, ...] = ()) -> dict:
   return found
 
 
-def _value(text: str) -> Any:
+def value(text: str) -> Any:
   """``3``, ``.5``, ``true``, ``none`` as Python values, else the string."""
   words = {"true": True, "false": False, "none": None}
   if text.lower() in words:
@@ -128,13 +129,22 @@ def parse(arg: str | None) -> tuple[str, dict[str, Any]]:
     )
   if recipe not in RECIPES:
     raise build.unknown("recipe", recipe, RECIPES)
+  return recipe, {k: value(v) for k, v in keys(pairs, "the recipe").items()}
+
+
+def keys(pairs: Iterable[str], after: str) -> dict[str, str]:
+  """``["a=1", "b=x"]`` to ``{"a": "1", "b": "x"}``, in that order.
+
+  Raises:
+    ValueError: a part that is not ``key=value``; it names what it is after.
+  """
   given = {}
   for pair in pairs:
     key, equals, text = pair.partition("=")
     if not equals or not key or not text:
-      raise ValueError(f"expected key=value after the recipe, got {pair!r}")
-    given[key] = _value(text)
-  return recipe, given
+      raise ValueError(f"expected key=value after {after}, got {pair!r}")
+    given[key] = text
+  return given
 
 
 def with_recipe(

@@ -12,11 +12,16 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
+from configs._table_rows import TABLES
 from configs.common import SHORT, Config
 from configs.recipes import RECIPES
 from dmg_jax import build
 
 FLAGS = ["config", "mode", "quiet", "traceback", "workdir"]
+_OF_TABLE = re.compile(
+  r"table\.|variant$"
+  r"|rows\.[^.]+\.(recipe|label|variant|method\.name|fusion\.name)$"
+)
 _OF_RECIPE = ("recipe", "variant", "method.name", "fusion.name")
 _OVERRIDE = re.compile(r"^--?(?:no)?config\.([^=]+)")
 
@@ -103,8 +108,16 @@ def _check_fields(argv: list[str], config: Config) -> None:
   for word in argv[1:]:
     match = _OVERRIDE.match(word)
     if match and match[1] not in fields:
-      near = _near(match[1], fields)
+      # A table has those of each row, too many to be listed for another's sake.
+      rows = match[1].startswith("rows.")
+      shown = [f for f in fields if f.startswith("rows.") == rows]
+      near = _near(match[1], shown)
       raise UsageError(f"unknown field config.{match[1]}{near}")
+    if match and "table" in config and _OF_TABLE.match(match[1]):
+      raise UsageError(
+        f"config.{match[1]} follows from what is set behind the config file's "
+        "colon, as TABLE,dataset=NAME,rows=A+B,trials=N"
+      )
     if match and match[1] in _OF_RECIPE:
       value = word.partition("=")[2]
       fusion = match[1] == "fusion.name"
@@ -146,13 +159,16 @@ def _help() -> str:
     f"  {name:<14}{r.fusion} + {r.method}; {r.source}"
     for name, r in sorted(RECIPES.items())
   )
+  tables = "\n".join(f"  {name:<14}{t.title}" for name, t in TABLES.items())
   files = ", ".join(_config_files())
   return (
     f"{sys.modules['__main__'].__doc__}\n"
     f"Flags:\n{flags.FLAGS.module_help(sys.modules['__main__'])}\n"
     f"Configs: {files}\n\nRecipes:\n{recipes}\n\n"
     f"Keys after a recipe: the options of its method, {', '.join(SHORT)}; "
-    "of some configs quick=true, a form for a laptop.\n"
+    "of some configs quick=true, a form for a laptop.\n\n"
+    f"Tables (configs/tables.py:TABLE,dataset=NAME,seeds=N):\n{tables}\n\n"
+    "Keys after a table: dataset, rows=A+B, trials, and those above.\n"
   )
 
 

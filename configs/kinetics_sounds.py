@@ -21,36 +21,12 @@ Deviations from the paper:
    val has not fallen, torch's default; the paper names neither.
 """
 
-from configs import common
+from configs import _audio_video
 from data_pipelines import kinetics_sounds
-
-QUICK = {
-  "data.image_size": 32,
-  "data.sample_rate": 8000,
-  "data.seconds": 2.0,
-  "encoders.audio": common.encoder("small.ConvNet", widths=(8, 16)),
-  "encoders.video": common.encoder("small.ConvNet", widths=(8, 16)),
-  "train.epochs": 3,
-  "train.batch_size": 16,
-  "train.outer_batch_size": 8,
-  "eval.batch_size": 16,
-}
 
 
 def get_config(arg=None):
   """The config of ``<recipe>[,key=value...]``."""
-  config = common.base()
-  config.data.update(
-    common.options(kinetics_sounds.load), name="kinetics_sounds"
+  return _audio_video.get_config(
+    "kinetics_sounds", kinetics_sounds.load, arg, quick_seconds=2.0
   )
-  config.encoders = {
-    "audio": common.encoder("resnet.ResNet", depth=18),
-    "video": common.encoder("resnet.ResNet", depth=18),
-  }
-  config.optimiser.update(
-    name="sgd", learning_rate=1e-2, momentum=0.9, weight_decay=1e-4
-  )
-  config.optimiser.schedule = "plateau"
-  config.train.update(epochs=200, batch_size=64, outer_batch_size=64)
-  config.eval.batch_size = 64
-  return common.with_recipe(config, arg, QUICK)

@@ -5,8 +5,8 @@ python launch.py --config=configs/sarcasm.py:lb --config.data.raw=FOLDER
 FOLDER is the download, see data_pipelines/sarcasm.py. Settings of the paper,
 section 4.1: ResNet-50 and BERT-base, Adam with rate 1e-4, batches of 128,
 pictures of 224 × 224, texts of at most 128 word pieces. It names no epochs;
-the rate falls at plateaus, as the paper has it for sound and video; augmentation
-is mirroring alone.
+the rate falls at plateaus, as the paper has it for sound and video;
+augmentation is mirroring alone.
 
 Expected (paper, Table 1; test accuracy and macro-F1): concat 82.86 and 82.43,
 h 84.12 and 83.98, lb 84.97 and 84.57. With encoders=clip (Table 5; accuracy):

@@ -14,8 +14,7 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -24,6 +23,10 @@ from data_pipelines import _av_load, core, raw, report, storage
 from data_pipelines import _av_media as media
 from data_pipelines import _av_split as split_rules
 
+_NO_CLASS = (
+  "no folder above it is named like a class, and no lists are named with "
+  "--config.data.annotations"
+)
 _HELD_OUT = ("train", "outer", "val")  # all of the official training part
 
 
@@ -40,7 +43,8 @@ class DataSet:
       never names are held out of train.
     shares: class -> {split: share of train} of what is held out.
     lists: {split: file name} of lists of the user's.
-    classes: {class: clips} of the whole data set; empty if not known.
+    classes: names of all.
+    expected: {class: clips} of the whole data set; empty if not known.
     sizes: clips of the official {"train", "test"}; empty for other splits.
     layout: what the raw folder should hold, for a message.
   """
@@ -52,7 +56,8 @@ class DataSet:
   split: Callable[[str], str]
   shares: split_rules.Shares
   lists: Mapping[str, str]
-  classes: Mapping[str, int]
+  classes: tuple[str, ...]
+  expected: Mapping[str, int]
   sizes: Mapping[str, int]
   layout: str
 
@@ -117,24 +122,22 @@ class Prepared:
         f"{self.about.name} has to be downloaded by you: name the folder with "
         f"--config.data.raw=FOLDER; it should hold {self.about.layout}"
       )
-    clips, problems, notes = self._clips()
+    clips, problems = self._clips()
     work = self._media(folder.parent / "work")
     ids, bad = work.decode(clips, f"decoding {self.about.name}")
     problems += bad
     splits: dict[str, list[str]] = {s: [] for s in core.SPLITS}
     for i in ids:
       splits[clips[i].split].append(i)
-    self._require(splits, problems)
+    work.require(splits, f"{self.raw} (split {self.rule!r})", problems)
     counts = {
       s: dict(collections.Counter(clips[i].label for i in members))
       for s, members in splits.items()
     }
     told = (*raw.summary(problems), *self._differences(counts))
-    made = report.Report(
-      self.about.name, str(folder), counts, told, notes=tuple(notes)
-    )
+    made = report.Report(self.about.name, str(folder), counts, told)
     self._write(made, splits, clips, work, problems)
-    shutil.rmtree(work.folder, ignore_errors=True)
+    work.clear()
     return made
 
   def _media(self, folder: pathlib.Path) -> raw.Media[media.Clip]:
@@ -142,75 +145,79 @@ class Prepared:
     workers = (os.cpu_count() or 1) if self.workers < 0 else self.workers
     return raw.Media(make, folder, repr(self.settings), workers)
 
-  def _clips(self) -> tuple[dict[str, media.Clip], list[raw.Problem], list]:
-    """{id: clip} of what has files, problems of the rest, notes."""
-    about, found = (
-      self.about,
-      files.find(pathlib.Path(self.raw), self.about.key),
-    )
+  def _clips(self) -> tuple[dict[str, media.Clip], list[raw.Problem]]:
+    """{id: clip} of what has files, and problems of the rest."""
+    about = self.about
+    found = files.find(pathlib.Path(self.raw).expanduser(), about.key)
     if not found.ids:
       raise core.DataError(
         f"{self.raw} holds no clips of {about.name}: it should hold "
         f"{about.layout}"
       )
-    known = {i: about.label(i, found.path(i)) for i in found.ids}
-    labels = {i: label for i, label in known.items() if label is not None}
+    labels, problems = self._labels(found)
     if self.annotations:
-      labels, splits, problems = self._listed(labels)
+      labels, splits, wrong = self._listed(labels)
+      problems += wrong
     else:
       splits = {i: about.split(i) for i in labels}
-      problems = []
     splits = split_rules.hold_out(labels, splits, about.shares)
     clips = {}
     for i, label in labels.items():
-      lack = _lack(found, i)
+      lack = files.lack(found, i)
       if lack:
         problems.append(raw.Problem(i, raw.MISSING, lack))
         continue
       shown = found.pictures.get(i) or found.videos[i]
       heard = found.sounds.get(i) or found.videos[i]
       clips[i] = media.Clip(label, splits[i], str(heard), str(shown))
-    done = {*labels, *(p.sample for p in problems)}
-    why = "it is in no list" if self.annotations else "nothing tells its class"
+    done = {*clips, *_samples(problems)}
+    why = "it is in no list" if self.annotations else _NO_CLASS
     problems += [
       raw.Problem(i, raw.SKIPPED, f"{found.path(i)}: {why}")
       for i in found.ids
       if i not in done
     ]
-    return clips, problems, _notes(found)
+    return clips, problems + files.unused(found)
+
+  def _labels(self, found: files.Found):
+    """Classes by names and folders; a problem if two claim a clip.
+
+    With lists, which tell, that is none.
+    """
+    label = self.about.label
+    labels = {i: label(i, found.path(i)) for i in found.ids}
+    problems = [
+      raw.Problem(i, raw.SKIPPED, f"{path} and {used} are of two classes")
+      for i, path, used in found.twice
+      if label(i, path) != label(i, used)
+    ]
+    bad = _samples(problems)
+    labels = {i: c for i, c in labels.items() if c is not None and i not in bad}
+    return labels, [] if self.annotations else problems
 
   def _listed(self, known: Mapping[str, str]):
     """Classes and splits by the user's lists, and rows that are wrong."""
     rows, problems = files.read_lists(
       pathlib.Path(self.annotations), self.about.lists, self.about.key
     )
-    meaning = files.meanings(rows, known)
+    meaning = files.meanings(rows, known, self.about.classes)
     labels, splits = {}, {}
     for i, row in rows.items():
-      label = meaning[row.label]
-      if known.get(i, label) != label:
-        text = (
-          f"{row.place}: {i} is {row.label!r}, but {known[i]!r} by its name"
-        )
+      label = meaning.get(row.label)
+      if label is None or known.get(i, label) != label:
+        why = f"but {known[i]!r} by its name" if label else "which is no class"
+        text = f"{row.place}: {i} is {row.label!r}, {why}"
         problems.append(raw.Problem(i, raw.SKIPPED, text))
       else:
         labels[i], splits[i] = label, row.split
     return labels, splits, problems
-
-  def _require(self, splits, problems) -> None:
-    for split in core.SPLITS:
-      if not splits[split]:
-        raise core.DataError(
-          f"no clip of {split} in {self.raw} can be used: "
-          + "; ".join(raw.summary(problems) or ["there are too few clips"])
-        )
 
   def _differences(self, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     """What is not as in the paper."""
     told, have = [], collections.Counter()
     for split in counts.values():
       have.update(split)
-    for label, want in self.about.classes.items():
+    for label, want in self.about.expected.items():
       if have[label] != want:
         told.append(f"{label}: {have[label]} clips instead of {want}")
     for split, want in self.about.sizes.items():
@@ -265,17 +272,5 @@ def _check(name: str, value: float, low: float, high: float) -> None:
     raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
 
 
-def _lack(found: files.Found, clip: str) -> str | None:
-  """What a clip has no file for."""
-  if clip in found.videos:
-    return None
-  if clip not in found.pictures:
-    return f"{clip} has no video and no folder of pictures"
-  return None if clip in found.sounds else f"{clip} has no sound file"
-
-
-def _notes(found: files.Found) -> list[str]:
-  if not found.twice:
-    return []
-  number, first = len(found.twice), found.twice[0]
-  return [f"{number} files not used, as their clips have others: {first}, ..."]
+def _samples(problems: Iterable[raw.Problem]) -> set[str]:
+  return {problem.sample for problem in problems}

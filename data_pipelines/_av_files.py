@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from data_pipelines import raw
 from data_pipelines.report import DataError
@@ -27,13 +27,18 @@ class Found:
     sounds: sound files.
     videos: video files.
     pictures: folders of pictures.
-    twice: paths that are not used, as their clip has another of the kind.
+    twice: (clip, path, path of the same kind that is used instead).
+    nameless: paths of media whose names are no clip's, and of folders that are
+      named like files of media.
   """
 
   sounds: dict[str, pathlib.Path] = dataclasses.field(default_factory=dict)
   videos: dict[str, pathlib.Path] = dataclasses.field(default_factory=dict)
   pictures: dict[str, pathlib.Path] = dataclasses.field(default_factory=dict)
-  twice: list[pathlib.Path] = dataclasses.field(default_factory=list)
+  twice: list[tuple[str, pathlib.Path, pathlib.Path]] = dataclasses.field(
+    default_factory=list
+  )
+  nameless: list[pathlib.Path] = dataclasses.field(default_factory=list)
 
   @property
   def ids(self) -> list[str]:
@@ -56,16 +61,16 @@ def find(folder: pathlib.Path, key: Key) -> Found:
     raise DataError(f"there is no folder {folder}: name that of the download")
   found = Found()
   for path, names in _folders(folder):
-    clip = key(path.name)
-    if clip and any(n.lower().endswith(PICTURES) for n in names):
-      _add(found, found.pictures, clip, path)
+    if any(n.lower().endswith(PICTURES) for n in names):
+      _add(found, found.pictures, key(path.name), path)
+    elif path.suffix.lower() in (*SOUNDS, *VIDEOS):
+      found.nameless.append(path)
     for name in names:
       stem, ending = os.path.splitext(name)
-      clip, ending = key(stem), ending.lower()
-      if clip and ending in SOUNDS:
-        _add(found, found.sounds, clip, path / name)
-      elif clip and ending in VIDEOS:
-        _add(found, found.videos, clip, path / name)
+      if ending.lower() in SOUNDS:
+        _add(found, found.sounds, key(stem), path / name)
+      elif ending.lower() in VIDEOS:
+        _add(found, found.videos, key(stem), path / name)
   return found
 
 
@@ -82,11 +87,38 @@ def _folders(top: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
     yield pathlib.Path(folder), sorted(n for n in files if n[0] != ".")
 
 
-def _add(found, kind, clip, path) -> None:
-  if clip in kind:
-    found.twice.append(path)
+def _add(
+  found: Found,
+  kind: dict[str, pathlib.Path],
+  clip: str | None,
+  path: pathlib.Path,
+) -> None:
+  if clip is None:
+    found.nameless.append(path)
+  elif clip in kind:
+    found.twice.append((clip, path, kind[clip]))
   else:
     kind[clip] = path
+
+
+def lack(found: Found, clip: str) -> str | None:
+  """What a clip has no file for."""
+  if clip in found.videos:
+    return None
+  if clip not in found.pictures:
+    return f"{clip} has no video and no folder of pictures"
+  return None if clip in found.sounds else f"{clip} has no sound file"
+
+
+def unused(found: Found) -> list[raw.Problem]:
+  """Files that are no clip's, and those that their clip has another for."""
+  return [
+    raw.Problem(path.name, raw.SKIPPED, f"{path}: it is not named like a clip")
+    for path in found.nameless
+  ] + [
+    raw.Problem(i, raw.TWICE, f"{path} is not used, but {used}")
+    for i, path, used in found.twice
+  ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,23 +179,31 @@ def _lines(path: pathlib.Path) -> list[str]:
 
 
 def meanings(
-  rows: Mapping[str, Listed], known: Mapping[str, str]
+  rows: Mapping[str, Listed],
+  known: Mapping[str, str],
+  classes: Sequence[str],
 ) -> dict[str, str]:
-  """{label of the lists: class}.
+  """{label of the lists: class}, of those that mean one.
 
-  A label that is no class means that of most of its clips; itself if ``known``
-  has none of them.
+  A class means itself. A whole number below the number of classes means that of
+  most of its clips, which no other label then means; itself if ``known`` has
+  none of them.
 
   Args:
     rows: of the lists.
     known: {clip: class} from names and folders.
+    classes: all there are.
   """
   votes = collections.defaultdict(collections.Counter)
   for clip, row in sorted(rows.items()):
-    votes[row.label][known.get(clip)] += clip in known
-  classes = set(known.values())
-  found = {}
-  for word, count in votes.items():
-    best, number = count.most_common(1)[0]
-    found[word] = best if number and word not in classes else word
+    votes[row.label].update({known[clip]} if clip in known else ())
+  found = {word: word for word in votes if word in classes}
+  numbers = {str(i) for i in range(len(classes))} & votes.keys()
+  best = {n: votes[n].most_common(1) for n in sorted(numbers, key=int)}
+  taken = set(found)
+  for n in sorted(best, key=lambda n: -best[n][0][1] if best[n] else 0):
+    meaning = best[n][0][0] if best[n] else n
+    if meaning not in taken:
+      found[n] = meaning
+      taken.add(meaning)
   return found

@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from data_pipelines import audio, video
+from data_pipelines import audio, raw, video
 from data_pipelines._av_files import PICTURES, VIDEOS
 
 OF_VIDEO = 10  # equally spaced frames of a video, of which some are taken
@@ -78,7 +78,7 @@ def wave_of(numbers: np.ndarray) -> np.ndarray:
 
 
 def _wave(path: str, sample_rate: int) -> np.ndarray:
-  with _named(path):
+  with raw.named(path):
     if path.lower().endswith(VIDEOS):
       return video.sound(path, sample_rate)
     return audio.read(path, sample_rate)
@@ -97,12 +97,12 @@ def _frames(path: str, frames: int) -> list[Image.Image]:
   def choose(total: int) -> np.ndarray:
     return video.positions(total, OF_VIDEO)[picked(OF_VIDEO, frames)]
 
-  with _named(path):
+  with raw.named(path):
     return video.pictures(path, choose)
 
 
 def _picture(path: pathlib.Path) -> Image.Image:
-  with _named(str(path)), Image.open(path) as picture:
+  with raw.named(str(path)), Image.open(path) as picture:
     return picture.convert("RGB")
 
 
@@ -112,20 +112,3 @@ def _jpeg(picture: Image.Image, side: int) -> np.ndarray:
   file = io.BytesIO()
   picture.save(file, "JPEG", quality=_QUALITY)
   return np.frombuffer(file.getvalue(), np.uint8)
-
-
-class _named:  # noqa: N801
-  """Puts the file's name before whatever its decoder says."""
-
-  def __init__(self, path: str):
-    self.path = path
-
-  def __enter__(self) -> None:
-    if not os.path.exists(self.path):
-      raise FileNotFoundError(2, "missing", self.path)
-
-  def __exit__(self, kind, error, trace) -> None:
-    del kind, trace
-    passed = (ImportError, MemoryError, FileNotFoundError)
-    if isinstance(error, Exception) and not isinstance(error, passed):
-      raise ValueError(f"{self.path}: {error}") from error

@@ -23,6 +23,7 @@ NAMES = (
 )
 _SENSORS = ("depth", "color")
 _PATH = re.compile(r"class_(\d+)/subject(\d+)_r\d+$")
+_ID = re.compile(r"\bpath:\S*?(class_\d+[/\\]subject\d+_r\d+)(?!\S)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +86,9 @@ def read(folder: pathlib.Path) -> Lists:
             f"{where.row + 1}"
           )
       except ValueError as error:
-        line = f"{path.name}, line {number + 1}"
-        problems.append(raw.Problem(line, raw.SKIPPED, f"{line}: {error}"))
+        line, named = f"{path.name}, line {number + 1}", _ID.search(row)
+        key = named[1].replace("\\", "/") if named else line
+        problems.append(raw.Problem(key, raw.SKIPPED, f"{line}: {error}"))
       else:
         clips[clip.id] = clip
   moved = sum(c.label != _class(c) for c in clips.values())
@@ -130,9 +132,9 @@ def split(
   if not all(splits.values()):
     empty = next(s for s, members in splits.items() if not members)
     raise core.DataError(
-      f"split {empty!r} is empty: the lists name {len(persons)} subjects to "
-      "train with, of whom train, val and outer need one each, and "
-      f"{len(splits['test'])} clips to test with"
+      f"split {empty!r} is empty: there are {len(persons)} subjects of the "
+      "train list, of whom train, val and outer need one each, and "
+      f"{len(splits['test'])} clips of the test list"
     )
   notes = [
     f"{name} is subjects {', '.join(map(str, sorted(numbers)))} of the train "

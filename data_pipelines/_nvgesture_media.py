@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import _clips, video
+from data_pipelines import _clips, raw, video
 from data_pipelines._nvgesture_lists import FRAMES, Clip
 
 LEAST = FRAMES // 2  # decoded frames of a clip that is filled up
@@ -42,7 +42,7 @@ def make(clip: Clip, settings: Settings) -> dict[str, np.ndarray]:
     file, start, wanted = clip.sensors[sensor]
     if sensor == "color" and settings.color:
       file = settings.color
-    path = pathlib.Path(settings.root, clip.folder, f"{file}.avi")
+    path = _video(pathlib.Path(settings.root, clip.folder), f"{file}.avi")
     frames = read(path, start, wanted)
     decoded.append(len(frames))
     clips[name] = _filled(_resized(frames, settings.size), FRAMES)
@@ -132,13 +132,22 @@ def read_flow(path: pathlib.Path) -> np.ndarray:
     ValueError: it is no such array, or has fewer than ``LEAST`` - 1 frames.
   """
   _check_file(path)
-  found = np.load(path, allow_pickle=False)
+  with raw.named(path):
+    found = np.load(path, allow_pickle=False)
   if found.ndim != 4 or found.shape[2] != 2 or found.shape[3] < LEAST - 1:
     raise ValueError(
       f"{path}: the flow has shape {found.shape}, not (height, width, 2, "
       f"frames) with {LEAST - 1} frames or more"
     )
   return found.transpose(3, 0, 1, 2).astype(np.float32)
+
+
+def _video(folder: pathlib.Path, name: str) -> pathlib.Path:
+  """A file of a folder, whatever the case of its ending."""
+  names = (name, name[:-4] + name[-4:].upper())
+  return next(
+    (folder / n for n in names if (folder / n).is_file()), folder / name
+  )
 
 
 def _check_file(path: pathlib.Path) -> None:

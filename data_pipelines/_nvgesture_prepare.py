@@ -6,7 +6,6 @@ import collections
 import functools
 import os
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -54,7 +53,7 @@ def prepare(
     repr((folder.name, settings, listed.versions)),
     workers,
   )
-  kept, problems = _decoded(work, splits)
+  kept, problems, instead = _decoded(work, splits, held_out)
   problems = [*listed.problems, *problems]
   counts = {s: _counts(kept[s]) for s in core.SPLITS}
   made = report.Report(
@@ -63,41 +62,43 @@ def prepare(
     counts,
     (*_differences(kept), *raw.summary(problems)),
     listed.versions,
-    (*listed.notes, *notes, _flow_note(settings)),
+    (*listed.notes, *(instead or notes), _flow_note(settings)),
   )
   examples = {s: _examples(work, s, kept[s]) for s in core.SPLITS}
   extra = {raw.FILE: raw.table(problems)}
   storage.write(folder, _features(settings.size), examples, made, extra)
-  shutil.rmtree(work.folder, ignore_errors=True)
+  work.clear()
   return made
 
 
 def _decoded(
-  work: raw.Media[lists.Clip], splits: Mapping[str, Sequence[lists.Clip]]
-) -> tuple[dict[str, list[lists.Clip]], list[raw.Problem]]:
-  """{split: clips that are decoded}, and what is wrong with the others.
+  work: raw.Media[lists.Clip],
+  splits: Mapping[str, Sequence[lists.Clip]],
+  held_out: float,
+) -> tuple[dict[str, list[lists.Clip]], list[raw.Problem], list[str]]:
+  """{split: clips that are decoded}, what is wrong with the others, notes.
 
   Raises:
-    core.DataError: a split has none.
+    core.DataError: too few clips for all splits.
   """
   clips = {clip.id: clip for members in splits.values() for clip in members}
   ids, problems = work.decode(clips, "decoding clips")
-  good = set(ids)
+  good, notes = set(ids), []
   kept = {s: [c for c in m if c.id in good] for s, m in splits.items()}
-  empty = [s for s in core.SPLITS if not kept[s]]
-  if empty:
-    raise core.DataError(
-      f"no clip of split {empty[0]!r} can be used; {len(problems)} clips of "
-      f"all have problems, the first: {problems[0].reason}. Is "
-      "--config.data.raw the folder that holds Video_data?"
-    )
+  if not all(kept.values()):
+    try:
+      kept, notes = lists.split([clips[i] for i in ids], held_out)
+    except core.DataError as error:
+      where = "is --config.data.raw the folder that holds Video_data?"
+      raise work.too_little(f"{error} ({where})", problems) from error
+    notes.insert(0, "too many clips are absent to hold out the usual subjects")
   for clip in (clips[i] for i in ids):
     with np.load(work.path(clip.id), allow_pickle=False) as fields:
       least = int(fields["decoded"][:2].min())
     if least < lists.FRAMES:
       reason = f"{clip.folder} has {least} of {lists.FRAMES} frames"
       problems.append(raw.Problem(clip.id, PADDED, reason))
-  return kept, problems
+  return kept, problems, notes
 
 
 def _counts(clips: Sequence[lists.Clip]) -> dict[str, int]:

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -83,7 +82,7 @@ def prepare_tweets(
   rows, problems = _with_pictures(tweets.name, found.rows, download, media)
   splits = with_outer(rows, held_out)
   problems = [*found.problems, *problems]
-  _check_whole(tweets.name, splits, problems)
+  media.require(splits, raw_folder, problems)
   counts = _counts(tweets.classes, splits)
   made = core.Report(
     tweets.name,
@@ -96,20 +95,15 @@ def prepare_tweets(
   examples = {s: _examples(tweets, rows, media) for s, rows in splits.items()}
   extra = {raw.FILE: raw.table(problems)}
   storage.write(folder, _features(tweets.classes), examples, made, extra)
-  shutil.rmtree(work, ignore_errors=True)
+  media.clear()
   return made
 
 
 def _picture(path: pathlib.Path) -> dict[str, np.ndarray]:
   """A picture's file as the bytes of a smaller one."""
-  try:
+  with raw.named(path):
     whole = np.asarray(image.open_rgb(path), np.uint8)
-    data = image.jpeg(image.resize(whole, SIDE))
-  except FileNotFoundError:
-    raise
-  # A decoder may raise anything about a damaged file.
-  except Exception as error:
-    raise ValueError(f"{path}: {error}") from error
+  data = image.jpeg(image.resize(whole, SIDE))
   return {"jpeg": np.frombuffer(data, np.uint8)}
 
 
@@ -157,20 +151,6 @@ def with_outer(
     "val": rows["val"],
     "test": rows["test"],
   }
-
-
-def _check_whole(
-  name: str,
-  splits: dict[str, list[Row]],
-  problems: Sequence[raw.Problem],
-) -> None:
-  """Raises unless there is something to train with and to measure."""
-  empty = [split for split, rows in splits.items() if not rows]
-  if empty:
-    raise core.DataError(
-      f"{name}: no sample of {', '.join(empty)} is left. "
-      + " ".join(f"{sentence}." for sentence in raw.summary(problems))
-    )
 
 
 def _counts(

@@ -176,11 +176,14 @@ def read(files: Mapping[str, pathlib.Path], parse: Parse) -> Annotations:
           made.left_out[split] += 1
           continue
         if row.id in ids:
-          raise raw.Skip(f"id {row.id!r} is that of {ids[row.id]}, too")
+          text = f"id {row.id!r} is that of {ids[row.id]}, too"
+          raise raw.Skip(text, row.id)
         if groups.setdefault(row.group, split) != split:
-          raise raw.Skip(f"its tweet is in {groups[row.group]}, too")
+          text = f"its tweet is in {groups[row.group]}, too"
+          raise raw.Skip(text, row.id)
       except raw.Skip as error:
-        problem = raw.Problem(where, raw.SKIPPED, f"{where}: {error}")
+        key = error.sample or where
+        problem = raw.Problem(key, raw.SKIPPED, f"{where}: {error}")
         made.problems.append(problem)
       except (ValueError, TypeError, KeyError, SyntaxError) as error:
         text = " ".join(str(error).split())

@@ -136,9 +136,8 @@ def _prepared(
     raise core.unknown("split", split, SPLITS)
   side = _av_load.stored_side(image_size)
   settings = _av_media.Settings(frames, side, sample_rate, seconds)
-  return Prepared(
-    _data_set(split), data_dir, settings, raw, split, annotations, workers
-  )
+  about = _data_set("official" if annotations else split)
+  return Prepared(about, data_dir, settings, raw, split, annotations, workers)
 
 
 def _data_set(split: str) -> DataSet:
@@ -154,9 +153,10 @@ def _data_set(split: str) -> DataSet:
     key=_key,
     label=_label,
     split=rules[split],
-    shares=_shares,
+    shares=_shares if split == "official" else lambda label: {},
     lists={s: f"{s}.csv" for s in ("train", "test", "val")},
-    classes={label: sum(n) for label, n in EXPECTED.items()},
+    classes=tuple(EXPECTED),
+    expected={label: sum(n) for label, n in EXPECTED.items()},
     sizes={"train": train, "test": test} if split == "official" else {},
     layout="AudioWAV/<clip>.wav and VideoFlash/<clip>.flv, or "
     "Image-01-FPS/<clip>/*.jpg",

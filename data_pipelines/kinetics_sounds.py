@@ -141,7 +141,8 @@ def _data_set() -> DataSet:
     split=lambda clip: "test" if clip in members else "train",
     shares=lambda label: {"val": 0.1, "outer": 0.1},
     lists={s: f"my_{s}.txt" for s in ("train", "test", "val")},
-    classes={},
+    classes=CLASSES,
+    expected={},
     sizes=SIZES,
     layout="<class>/<id>_000010_000020.mp4, or <id>.wav and <id>/*.jpg",
   )

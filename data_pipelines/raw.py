@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -18,6 +19,9 @@ import io
 import multiprocessing
 import os
 import pathlib
+import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -27,22 +31,32 @@ from data_pipelines import report
 
 FILE = "problems.csv"
 MISSING, UNDECODABLE, SKIPPED = "missing", "cannot be decoded", "skipped"
+TWICE = "found twice, and kept once"
 
 Fields = Mapping[str, np.ndarray]
 T = TypeVar("T")
 
 
 class Skip(Exception):  # noqa: N818
-  """Raised by a ``make`` for a sample that is left out; the text says why."""
+  """Raised for a sample that is left out.
+
+  Args:
+    text: why.
+    sample: its id, where the catcher does not know it.
+  """
+
+  def __init__(self, text: str, sample: str = ""):
+    super().__init__(text)
+    self.sample = sample
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """One sample that is not among the prepared data.
+  """One sample that is not among the prepared data, or not in full.
 
   Attributes:
-    sample: its id.
-    kind: ``MISSING``, ``UNDECODABLE`` or ``SKIPPED``.
+    sample: its id; of a line or file without one, its place or name.
+    kind: ``MISSING``, ``UNDECODABLE``, ``SKIPPED`` or ``TWICE``.
     reason: one sentence that names file or value.
   """
 
@@ -51,14 +65,16 @@ class Problem:
   reason: str
 
 
-def summary(problems: Sequence[Problem]) -> list[str]:
-  """A sentence for each kind: how many, and the first of them."""
+def summary(
+  problems: Sequence[Problem], file: str | os.PathLike = FILE
+) -> list[str]:
+  """A sentence for each kind: how many, the first, and where all are."""
   kinds = collections.defaultdict(list)
   for problem in problems:
     kinds[problem.kind].append(problem)
   return [
     f"{len(found)} samples {kind}, the first: {found[0].reason} "
-    f"(all are listed in {FILE})"
+    f"(all are listed in {os.fspath(file)})"
     for kind, found in kinds.items()
   ]
 
@@ -70,6 +86,28 @@ def table(problems: Sequence[Problem]) -> str:
   rows.writerow(("sample", "kind", "reason"))
   rows.writerows((p.sample, p.kind, p.reason) for p in problems)
   return file.getvalue()
+
+
+@contextlib.contextmanager
+def named(path: str | os.PathLike) -> Iterator[None]:
+  """Puts a file's name before whatever its decoder says.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: any error inside, but for missing packages and memory.
+  """
+  name = os.fspath(path)
+  if not os.path.exists(name):
+    raise FileNotFoundError(2, "missing", name)
+  try:
+    yield
+  except (ImportError, MemoryError, FileNotFoundError):
+    raise
+  # A decoder may raise anything about a damaged file.
+  except Exception as error:
+    told = isinstance(error, OSError) and error.strerror
+    text = str(told or error).replace(f" {name!r}", "")
+    raise ValueError(f"{name}: {text or type(error).__name__}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +158,46 @@ class Media(Generic[T]):
     with np.load(self.path(sample_id), allow_pickle=False) as fields:
       return dict(fields)
 
+  def clear(self) -> None:
+    """Deletes the work files, and a list that ``too_little`` wrote."""
+    shutil.rmtree(self.folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+      (self.folder.parent / FILE).unlink(missing_ok=True)
+
+  def require(
+    self,
+    splits: Mapping[str, Sequence],
+    where: str,
+    problems: Sequence[Problem],
+  ) -> None:
+    """Raises ``too_little`` if a split has no samples.
+
+    Args:
+      splits: {split: its samples}.
+      where: what they are part of.
+      problems: why there are no more.
+    """
+    empty = ", ".join(s for s, members in splits.items() if not members)
+    if empty:
+      text = f"no sample of {empty} in {where} can be used"
+      raise self.too_little(text, problems)
+
+  def too_little(
+    self, message: str, problems: Sequence[Problem]
+  ) -> report.DataError:
+    """The error that not enough is left, with all problems in a file.
+
+    Args:
+      message: what is lacking.
+      problems: why.
+    """
+    path = self.folder.parent / FILE
+    if not problems:
+      return report.DataError(f"{message}: there are too few samples")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(table(problems), encoding="utf-8")
+    return report.DataError(f"{message}: {'; '.join(summary(problems, path))}")
+
   def _run(self, todo: Mapping[str, T]) -> Iterator[Problem | None]:
     jobs = [(self.make, i, s, self.path(i)) for i, s in todo.items()]
     if self.workers == 0 or len(jobs) < 2:
@@ -128,9 +206,39 @@ class Media(Generic[T]):
     # A fork would copy the threads' locks of libraries in use.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
-      min(self.workers, len(jobs)), context
+      min(self.workers, len(jobs)), context, initializer=_end_with_parent
     ) as pool:
-      yield from pool.map(_decode, jobs, chunksize=4)
+      with _uninterrupted():
+        found = pool.map(_decode, jobs, chunksize=4)
+      yield from found
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+  """Processes started inside never see Ctrl-C, which is this one's to handle.
+
+  They inherit the mask; here the signal comes when it is lifted.
+  """
+  if not hasattr(signal, "pthread_sigmask"):
+    yield
+    return
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+  """Ends this process when that which started it is no more, killed, say."""
+
+  def wait() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+      parent.join()
+      os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
 
 
 def _decode(job: tuple[Callable, str, Any, pathlib.Path]) -> Problem | None:

@@ -122,9 +122,9 @@ def parse(item: Any, split: str) -> Row | None:
   if label in ("0", "1"):
     label = int(label)
   if type(label) is not int or label not in (0, 1):
-    raise raw.Skip(f"label {label!r} is none of 0, 1")
+    raise raw.Skip(f"label {label!r} is none of 0, 1", name)
   if not words.strip():
-    raise raw.Skip("the text is empty")
+    raise raw.Skip("the text is empty", name)
   if split == "train" and not WORDS.isdisjoint(words.split()):
     return None
   return Row(name, name, name, words, label)

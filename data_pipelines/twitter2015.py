@@ -146,16 +146,17 @@ def parse(item: Any, split: str) -> Row | None:
     raise ValueError(f"{number!r} in the first column is no number")
   if not picture:
     raise ValueError("the picture's name is empty")
+  key = f"{split}-{number}"
   if label not in ("0", "1", "2"):
-    raise raw.Skip(f"label {label!r} is none of 0, 1, 2")
+    raise raw.Skip(f"label {label!r} is none of 0, 1, 2", key)
   if not text:
-    raise raw.Skip("the text is empty")
+    raise raw.Skip("the text is empty", key)
   if MARK not in text:
-    raise raw.Skip(f"there is no {MARK} in the text")
+    raise raw.Skip(f"there is no {MARK} in the text", key)
   if not target:
-    raise raw.Skip("the target is empty")
+    raise raw.Skip("the target is empty", key)
   stem = pathlib.PurePosixPath(picture).stem
-  return Row(f"{split}-{number}", stem, stem, text, int(label), target)
+  return Row(key, stem, stem, text, int(label), target)
 
 
 TWITTER2015 = Tweets(

@@ -95,17 +95,9 @@ def assemble(config: Config) -> Setup:
   dataset = load(config, method)
   spec = dataset.spec
   evaluate.check_names(tuple(spec.modalities))
-  sizes = _batch_sizes(config, method, spec)
+  sizes = batch_sizes(config, method, spec)
   encoders = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
-  model = build.make_classifier(
-    encoders, config.fusion.to_dict(), len(spec.classes)
-  )
-  x, readout = _example(spec), build.readout(config.fusion.name)
-  params, stats = classifier.init(model, x, jax.random.key(config.seed))
-  params, stats, loaded = build.load_weights(encoders, params, stats)
-  problem = classifier.bind(
-    model, params, stats, x, spec.sizes["train"], readout
-  )
+  problem, params, stats, loaded = _problem(config, encoders, spec)
   mesh = sharding.make_mesh(sizes["batch_size"])
   per_epoch = spec.sizes["train"] // sizes["batch_size"]
   init_opt, apply = _optimiser(config, problem, per_epoch)
@@ -137,6 +129,20 @@ def assemble(config: Config) -> Setup:
   )
 
 
+def _problem(config, encoders, spec):
+  """The model bound to its first weights, these, and what was loaded."""
+  model = build.make_classifier(
+    encoders, config.fusion.to_dict(), len(spec.classes)
+  )
+  x, readout = _example(spec), build.readout(config.fusion.name)
+  params, stats = classifier.init(model, x, jax.random.key(config.seed))
+  params, stats, loaded = build.load_weights(encoders, params, stats)
+  problem = classifier.bind(
+    model, params, stats, x, spec.sizes["train"], readout
+  )
+  return problem, params, stats, loaded
+
+
 def _home(config, dataset, mesh) -> resident.Home | None:
   """Where the data live: on the accelerator, if they may and fit."""
   choice = config.loader.resident
@@ -144,7 +150,7 @@ def _home(config, dataset, mesh) -> resident.Home | None:
   return resident.Home(dataset, mesh) if wanted else None
 
 
-def _batch_sizes(config, method, spec) -> dict[str, int]:
+def batch_sizes(config, method, spec) -> dict[str, int]:
   """Samples of a batch, which every device gets a part of.
 
   Raises:
@@ -173,10 +179,14 @@ def load(config: Config, method: Method) -> core.Dataset:
 def encoder_options(config: Config, modality: str, kind: str) -> Config:
   """The encoder of a modality: named like it, else like its kind.
 
+  A modality may be called like another kind, as ``text`` for arrays made from
+  texts; then its kind comes first.
+
   Raises:
     ValueError: the config has neither.
   """
-  for key in (modality, kind):
+  keys = [modality, kind]
+  for key in reversed(keys) if modality in core.KINDS else keys:
     if key in config.encoders:
       return config.encoders[key]
   raise ValueError(

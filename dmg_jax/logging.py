@@ -32,8 +32,7 @@ def to_json(value: Any) -> Any:
     TypeError: something that has no JSON form.
   """
   if isinstance(value, float):
-    value = float(value)
-    return value if math.isfinite(value) else json.dumps(value)
+    return float(value) if math.isfinite(value) else json.dumps(float(value))
   if value is None or isinstance(value, (str, bool, int)):
     return value
   if isinstance(value, Mapping):
@@ -48,11 +47,12 @@ def to_json(value: Any) -> Any:
 def write_json(path: str | Path, value: Any) -> None:
   """Writes ``value``; a reader sees the old file or the new one, whole."""
   text = json.dumps(to_json(value), indent=2, allow_nan=False)
-  _replace(Path(path), f"{text}\n".encode())
+  replace(Path(path), f"{text}\n".encode())
 
 
-def _replace(path: Path, content: bytes) -> None:
-  part = path.with_name(f"{path.name}.{os.getpid()}.part")
+def replace(path: Path, content: bytes) -> None:
+  """The same of bytes; of several processes and hosts the last one wins."""
+  part = path.with_name(f"{path.name}.{os.getpid()}.{time.time_ns()}.part")
   with part.open("wb") as file:
     file.write(content)
     file.flush()
@@ -144,7 +144,7 @@ class MetricsFile:
     lines = [x for x in self.lines() if wanted(x)] if old else []
     text = "".join(f"{json.dumps(to_json(x))}\n" for x in lines).encode()
     if text != old:
-      _replace(self._path, text)
+      replace(self._path, text)
     self._file = self._path.open("ab")
 
   def _writer(self):
@@ -237,10 +237,11 @@ class Console:
   def results(self, results: Mapping[str, Any]) -> None:
     """The contents of ``results.json``: one run, or mean ± std of several."""
     runs = results.get("runs", [results])
-    title = f"{results['recipe']} on {results['dataset']}, test, %"
+    last = "test" if "test" in runs[0] else "val"
+    title = f"{results['recipe']} on {results['dataset']}, {last}, %"
     if len(runs) > 1:
       title += f" (mean ± standard deviation of {len(runs)} seeds)"
-    self._scores_table(title, [r["test"] for r in runs], runs[0]["readout"])
+    self._scores_table(title, [r[last] for r in runs], runs[0]["readout"])
 
   def evaluation(self, split: str, metrics: Mapping[str, Any]) -> None:
     """The metrics of one split."""

@@ -1,4 +1,7 @@
-"""What ``launch.py --mode`` can do; each mode returns an exit code."""
+"""What ``launch.py --mode`` can do; each mode returns an exit code.
+
+A table has three of them: train, report, and prepare.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from data_pipelines.report import quietly
 from dmg_jax import checks, report, train
 from dmg_jax.assemble import Config
 from dmg_jax.logging import Console, write_json
-from dmg_jax.serve import export, new, predictor, restore, table
+from dmg_jax.serve import export, new, predictor, restore, rows
+from dmg_jax.tables import cells, grid, summary
 
 
 def run(
@@ -21,7 +25,11 @@ def run(
 
   A manifest's data are named by its folder and itself, ``digits-pairs``.
   """
-  folder = Path(workdir or f"runs/{_data_name(config)}-{config.variant}")
+  console = Console(quiet=quiet)
+  if "table" in config:
+    with quietly(quiet):
+      return _table(mode, config, workdir, console)
+  folder = Path(workdir or f"runs/{summary.shown(config)}-{config.variant}")
   does = {
     "train": _train,
     "evaluate": _evaluate,
@@ -31,15 +39,30 @@ def run(
     "export": _export,
   }
   with quietly(quiet):
-    return does[mode](config, folder, Console(quiet=quiet))
+    return does[mode](config, folder, console)
 
 
-def _data_name(config: Config) -> str:
-  manifest = config.data.get("manifest", "")
-  if not manifest:
-    return config.data.name
-  path = Path(manifest).expanduser().resolve()
-  return f"{path.parent.name}-{path.stem}".lstrip("-")
+def _table(mode: str, config: Config, workdir, console: Console) -> int:
+  """A table's cells, its files alone, or its data."""
+  table = config.table
+  tuned = f"trials={table.trials}" if table.trials > 1 else ""
+  names = (table.name, summary.shown(config), table.changed, tuned)
+  folder = Path(workdir or f"runs/{'-'.join(filter(None, names))}")
+  if mode == "train":
+    command = shlex.join(["python", *sys.argv])
+    return grid.run(config, folder, console, command)
+  cells.check(config)
+  if mode == "report":
+    grid.write(config, folder)
+    console.note(f"table: {folder / 'table.md'}")
+    return 0
+  one = cells.run_config(config, cells.finals(config, folder)[0])
+  if mode == "prepare":
+    return _prepare(one, folder, console)
+  raise ValueError(
+    f"--mode={mode} is for one run, not for a table: give the config of a row "
+    f"and --workdir={folder}/ROW/seed_{config.seed}"
+  )
 
 
 def _train(config, workdir, console) -> int:
@@ -96,14 +119,14 @@ def _predict_split(config, folder, path) -> None:
   source, classes = setup.dataset.sources[split], setup.dataset.spec.classes
   ids = [source[int(i)]["id"] for i in result.index]
   labels = [classes[int(i)] for i in result.labels]
-  table.write(path, ids, labels, result.probabilities, classes)
+  rows.write(path, ids, labels, result.probabilities, classes)
 
 
 def _output(config, folder: Path, several: bool) -> Path:
   """The table of a run; of several, each has its seed in the name."""
   if config.eval.output:
     path = Path(config.eval.output).expanduser()
-    table.check(path)
+    rows.check(path)
     return path.with_stem(f"{path.stem}_{folder.name}") if several else path
   if config.eval.manifest:
     return new.default(folder, config.eval.manifest)

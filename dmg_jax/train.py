@@ -59,12 +59,10 @@ def run(
   """
   workdir, console = Path(workdir), console or Console()
   checks.check(config)
-  same.check_config(config, workdir)
-  done = workdir / "results.json"
-  if done.exists():
+  results = finished(config, workdir)
+  if results is not None:
     _check_prepared(config, workdir, console)
-    console.note(f"finished before: {done}")
-    results = json.loads(done.read_text())
+    console.note(f"finished before: {workdir / 'results.json'}")
   elif config.seeds == 1:
     files = [(config, workdir, command)]
     results = _run_seed(config, workdir, console, files)
@@ -77,6 +75,24 @@ def run(
   return results
 
 
+def finished(config: Config, workdir: str | Path) -> dict[str, Any] | None:
+  """The results of this very config in ``workdir``, ``None`` if there are none.
+
+  A run that ended on val (``eval.test`` was false) and is now to be tested is
+  not finished.
+
+  Raises:
+    ValueError: a work directory that holds a run of another config.
+  """
+  same.check_config(config, Path(workdir))
+  done = Path(workdir) / "results.json"
+  if not done.exists():
+    return None
+  results = json.loads(done.read_text(encoding="utf-8"))
+  tested = all("test" in one for one in results.get("runs", [results]))
+  return results if tested or not config.eval.test else None
+
+
 def _run_seeds(config, workdir, console, command):
   """One run a seed, in ``seed_<i>`` folders; then their mean and std."""
   runs = []
@@ -84,22 +100,21 @@ def _run_seeds(config, workdir, console, command):
     one = ConfigDict(config.to_dict())
     one.update(seed=config.seed + offset, seeds=1)
     folder = workdir / f"seed_{one.seed}"
-    done = folder / "results.json"
-    if done.exists():
-      same.check_config(one, folder)
-      result = json.loads(done.read_text())
-    else:
+    result = finished(one, folder)
+    if result is None:
       files = [(config, workdir, command), (one, folder, None)]
       result = _run_seed(one, folder, console, files)
     if result is None:
       return None
     runs.append(result)
+  last = "test" if config.eval.test else "val"
+  scores = [r[last] for r in runs]
   results = {
     "recipe": config.recipe,
     "dataset": runs[0]["dataset"],
     "runs": runs,
-    "mean": _over_runs(np.mean, [r["test"] for r in runs]),
-    "std": _over_runs(lambda x: np.std(x, ddof=1), [r["test"] for r in runs]),
+    "mean": _over_runs(np.mean, scores),
+    "std": _over_runs(lambda x: np.std(x, ddof=1), scores),
   }
   write_json(workdir / "results.json", results)
   return results
@@ -153,11 +168,17 @@ def _run_seed(config, workdir, console, files):
 
 
 def _results(trainer: Trainer, state: TrainState, workdir: Path):
-  """The one reading of the test split, and what is known of training."""
+  """The one reading of the test split, and what is known of training.
+
+  Nothing of test is read where ``eval.test`` is false: a trial ends on val.
+  """
   config = trainer.setup.config
-  val, test = trainer.evaluate(state, "val"), trainer.evaluate(state, "test")
-  classes = trainer.setup.dataset.spec.classes
-  report.save_features(workdir, test, classes)
+  scores = {"val": trainer.evaluate(state, "val").metrics}
+  if config.eval.test:
+    test = trainer.evaluate(state, "test")
+    scores["test"] = test.metrics
+    classes = trainer.setup.dataset.spec.classes
+    report.save_features(workdir, test, classes)
   history = {
     line["epoch"]: line["alpha"]
     for line in trainer.log.lines()
@@ -171,8 +192,7 @@ def _results(trainer: Trainer, state: TrainState, workdir: Path):
     "alpha": [history[e] for e in sorted(history)],
     "selected_step": int(state.step),
     "readout": build.readout(config.fusion.name),
-    "val": val.metrics,
-    "test": test.metrics,
+    **scores,
   }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pathlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,6 +70,14 @@ def decode_number(name: str, folder: str) -> dict[str, np.ndarray]:
   if text == "skip":
     raise raw.Skip(f"{name} is left out")
   return {"code": np.array([int(text)])}
+
+
+def wait_for_file(name: str, folder: str) -> dict[str, np.ndarray]:
+  """A ``raw.Media.make`` that ends when there is a file ``go``."""
+  pathlib.Path(folder, f"at-{name}").touch()
+  while not pathlib.Path(folder, "go").exists():
+    time.sleep(0.02)
+  return {"code": np.array([1])}
 
 
 def write_manifest(

@@ -70,7 +70,7 @@ def damage(root):
   train, test = (root / NAME.format(s) for s in ("train", "test"))
   clips = [c for c in lists.read(root).clips if c.listed == "train"]
   kept = {c.subject: c for c in clips}  # one a subject stays whole
-  bad = [c for c in clips if kept[c.subject] is not c]
+  bad, whole = [c for c in clips if kept[c.subject] is not c], clips[-1]
   paths = [root / c.folder / "sk_color.avi" for c in bad]
   paths[0].unlink()
   paths[1].with_name("sk_depth.avi").write_bytes(paths[1].read_bytes()[:1500])
@@ -88,8 +88,9 @@ def damage(root):
     lines[at] = lines[at].replace(
       f"depth:sk_depth:{begin}:", "depth:sk_depth:999:"
     )
-    return [*lines, lines[0], "path:./Video_data/class_01/x label:1", "",
-            test.read_text().splitlines()[0]]  # fmt: skip
+    wrong = "path:./Video_data/class_01/x label:1"
+    first = test.read_text().splitlines()[0]
+    return [*lines, lines[whole.row], wrong, "", first]
 
   edit(train, change)
   train.write_bytes(
@@ -102,9 +103,9 @@ def damage(root):
     bad[2].id: ("cannot be decoded", "sk_color.avi"),
     bad[3].id: ("filled up", "has 60 of 80"),
     bad[4].id: ("cannot be decoded", "are needed"),
-    f"{line}{bad[5].row + 1}": ("skipped", "'26'"),
-    f"{line}{bad[6].row + 1}": ("skipped", "starts with 999"),
-    f"{line}{len(clips) + 1}": ("skipped", "in the train list already"),
+    bad[5].id: ("skipped", "'26'"),
+    bad[6].id: ("skipped", "starts with 999"),
+    whole.id: ("skipped", "in the train list already"),
     f"{line}{len(clips) + 2}": ("skipped", "no field 'depth:'"),
-    f"{line}{len(clips) + 3}": ("skipped", "in the test list already"),
+    lists.read(root).clips[0].id: ("skipped", "in the test list already"),
   }

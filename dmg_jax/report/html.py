@@ -76,8 +76,10 @@ def headline(found: Workdir) -> str:
   """The result in a sentence, or how far the run is."""
   planned = f" of {found.epochs}" if found.epochs else ""
   if not found.tests:
-    text = f"This run is unfinished: {found.epochs_done}{planned} epochs done."
     last = _last_validation(found)
+    if found.results is not None:
+      return f"This run ended on val. Validation accuracy: {last}."
+    text = f"This run is unfinished: {found.epochs_done}{planned} epochs done."
     return f"{text} Validation accuracy so far: {last}." if last else text
   seeds = f", {len(found.tests)} seeds" if len(found.tests) > 1 else ""
   scores = ", ".join(

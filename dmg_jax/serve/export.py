@@ -36,6 +36,10 @@ def predictor(
   folder: Path, setup: assemble.Setup, state: TrainState
 ) -> list[str]:
   """The whole model as ``program`` describes; sentences on what was done."""
+  try:
+    program.require()
+  except ModuleNotFoundError as error:
+    return [f"not written: {program.PROGRAM} ({error})"]
   config, spec = setup.config, setup.dataset.spec
   variables, function = predicting.model(setup, state)
   shapes = {m: (s.shape, s.dtype) for m, s in spec.modalities.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_pipelines.unlabelled import Unlabelled
-from dmg_jax.serve import table
+from dmg_jax.serve import rows
 from dmg_jax.serve.predictor import Predictor
 
 
@@ -15,9 +15,9 @@ def predict(predictor: Predictor, manifest: str | Path, path: Path) -> None:
   Raises:
     core.DataError: all that is wrong with the rows; nothing is written.
   """
-  rows = Unlabelled(manifest, predictor.intakes)
-  found = predictor.run(rows.batches(predictor.batch_size))
-  table.write(path, rows.ids, rows.labels, found.probabilities, found.classes)
+  given = Unlabelled(manifest, predictor.intakes)
+  found = predictor.run(given.batches(predictor.batch_size))
+  rows.write(path, given.ids, given.labels, found.probabilities, found.classes)
 
 
 def default(folder: Path, manifest: str | Path) -> Path:

@@ -13,6 +13,7 @@ less, which ``predictor.json`` tells (``batch``, ``platforms``, ``notes``).
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +29,15 @@ PROGRAM, FACTS = "predictor.jaxexport", "predictor.json"
 PLATFORMS = ("cpu", "cuda")
 
 Shapes = Mapping[str, tuple[tuple[int, ...], Any]]
+
+
+def require() -> None:
+  """Raises ``ModuleNotFoundError`` if programs cannot be written or read."""
+  if not importlib.util.find_spec("flatbuffers"):
+    raise ModuleNotFoundError(
+      "jax.export needs the package flatbuffers for its files: "
+      "pip install flatbuffers"
+    )
 
 
 def lower(
@@ -87,7 +97,9 @@ def read(
 
   Raises:
     ValueError: the files are not what ``write`` wrote.
+    ModuleNotFoundError: as ``require``.
   """
+  require()
   try:
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     exported = jax.export.deserialize(

@@ -96,9 +96,14 @@ def test_what_is_wrong_is_told_and_the_rest_is_kept(source, tmp_path):
   picture.write_bytes(picture.read_bytes()[:300])
   (raw / "AudioWAV" / f"{silent}.wav").write_bytes(b"")
   shutil.rmtree(raw / "Image-01-FPS" / blind)
-  write_lists(raw, {mislabelled: "SAD"})
+  write_lists(raw, {mislabelled: "SAD", NAMES[9]: "XYZ"})
   with (raw / "train.csv").open("a") as file:
     file.write(f"{NAMES[2]},ANG\nrubbish\n")
+  (raw / "AudioWAV" / "1001_IEO_XYZ_XX.wav").write_bytes(b"")
+  (raw / "1001 é.flv").mkdir()
+  copy = raw / "b" / f"{NAMES[5]}.WAV"
+  copy.parent.mkdir()
+  shutil.copy(raw / "AudioWAV" / f"{NAMES[5]}.wav", copy)
   made = crema_d.prepare(tmp_path / "data", **options(raw))
   with pathlib.Path(made.folder, "problems.csv").open() as file:
     rows = {row["sample"]: row for row in csv.DictReader(file)}
@@ -109,10 +114,15 @@ def test_what_is_wrong_is_told_and_the_rest_is_kept(source, tmp_path):
     mislabelled: "skipped",
     NAMES[2]: "skipped",
     "rubbish": "skipped",
+    NAMES[9]: "skipped",
+    "1001_IEO_XYZ_XX.wav": "skipped",
+    "1001 é.flv": "skipped",
+    NAMES[5]: "found twice, and kept once",
   }
+  assert "'XYZ', which is no class" in rows[NAMES[9]]["reason"]
   assert "frame_00001.jpg" in rows[short]["reason"]
   assert "train.csv, line " in rows[mislabelled]["reason"]
-  assert sum(sum(c.values()) for c in made.counts.values()) == 48 - 4
+  assert sum(sum(c.values()) for c in made.counts.values()) == 48 - 5
   assert any("instead of the paper's 6698" in p for p in made.problems)
   assert not (pathlib.Path(made.folder).parent / "work").exists()
 
@@ -144,6 +154,12 @@ def test_splits():
   actors = list(crema_d.speakers().values())
   counts = [actors.count(s) for s in core.SPLITS]
   assert counts == [56, 8, 8, 19]
+
+
+def test_speakers_are_never_in_two_splits(source, tmp_path):
+  """Two actors do not make four splits, however many clips they have."""
+  with pytest.raises(core.DataError, match=r"of outer, .* \(split 'speakers'"):
+    crema_d.prepare(tmp_path, raw=str(source), split="speakers", **OPTIONS)
 
 
 def test_folders_that_do_not_do(tmp_path):

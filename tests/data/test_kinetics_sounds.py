@@ -1,6 +1,7 @@
 """Kinetics-Sounds: videos with sound, prepared layout, damage, a run."""
 
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 import launch
 from configs import crema_d as crema_d_config
 from configs import kinetics_sounds as config
-from data_pipelines import core, kinetics_sounds
+from data_pipelines import _av_files, core, kinetics_sounds
 from data_pipelines import kinetics_sounds as ks
 
 av = pytest.importorskip("av")
@@ -108,6 +109,27 @@ def test_lists(source, tmp_path):
   assert sum(made.counts["test"].values()) == 9
   text = pathlib.Path(made.folder, "problems.csv").read_text()
   assert "goneXXXXXXX,missing" in text and "is in my_train.txt, line 1" in text
+
+
+def test_labels_of_lists():
+  """A number means one class, that of most of its clips; others mean none."""
+  labels = {"a": "7", "b": "7", "c": "7", "d": "3", "e": "99", "f": "singing!"}
+  labels["g"] = "tickling"
+  rows = {c: _av_files.Listed("train", w, "") for c, w in labels.items()}
+  known = dict.fromkeys("abdef", "singing") | {"c": "bowling"}
+  found = _av_files.meanings(rows, known, ks.CLASSES)
+  assert found == {"7": "singing", "tickling": "tickling"}
+  assert _av_files.meanings(rows, {}, ks.CLASSES)["7"] == "7"
+
+
+def test_a_clip_in_two_classes_is_left_out(source, tmp_path):
+  raw = shutil.copytree(source, tmp_path / "raw")
+  path = next((raw / FOLDERS[0]).iterdir())
+  shutil.copy(path, raw / FOLDERS[1])
+  made = ks.prepare(tmp_path / "d", raw=str(raw), **OPTIONS)
+  text = pathlib.Path(made.folder, "problems.csv").read_text()
+  assert f"{path.name[:11]},skipped" in text and "are of two classes" in text
+  assert sum(sum(c.values()) for c in made.counts.values()) == 17
 
 
 def test_names():

@@ -181,6 +181,9 @@ def test_an_encoder_is_looked_up_by_name_then_by_kind():
     config.encoders.photo = {"name": "small.MLP"}
     del config.encoders["image"]
   assert assemble.encoder_options(config, "photo", "image").name == "small.MLP"
+  # A column text:array holds arrays.
+  assert assemble.encoder_options(config, "text", "array").name == "small.MLP"
+  assert assemble.encoder_options(config, "text", "text").name != "small.MLP"
   with pytest.raises(ValueError, match=r"'scan' or its kind 'image'.*photo"):
     assemble.encoder_options(config, "scan", "image")
 

@@ -203,7 +203,7 @@ def test_wrong_options(tmp_path, download):
   with pytest.raises(core.DataError, match=r"v2\.lst.*--config\.data\.lists"):
     load(tmp_path, raw=str(tmp_path))
   with pytest.raises(
-    core.DataError, match=r"Is --config\.data\.raw the folder"
+    core.DataError, match=r"is --config\.data\.raw the folder"
   ):
     load(tmp_path, raw=str(tmp_path), lists=str(download))
   assert "nvgesture" in catalog.pipelines()

@@ -3,11 +3,19 @@
 import csv
 import functools
 import io
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
+from PIL import Image
 
 import helpers
-from data_pipelines import raw
+import launch
+from data_pipelines import core, raw
 
 
 @pytest.fixture
@@ -57,3 +65,57 @@ def test_problems_as_sentences_and_as_a_file():
   assert [tuple(r.values()) for r in rows] == [
     (p.sample, p.kind, p.reason) for p in problems
   ]
+
+
+def test_too_little_is_told_with_all_problems_in_a_file(tmp_path):
+  media = raw.Media(helpers.decode_number, tmp_path / "name" / "work")
+  problems = [raw.Problem(c, raw.MISSING, f"no {c}") for c in "ab"]
+  with pytest.raises(core.DataError, match=r"no sample of val, test in here"):
+    media.require({"train": [1], "val": [], "test": []}, "here", problems)
+  file = tmp_path / "name" / raw.FILE
+  assert file.read_text() == raw.table(problems)
+  media.clear()
+  assert not file.exists()
+
+
+def test_errors_name_the_file_once(tmp_path):
+  path = tmp_path / "cut off.jpg"
+  with pytest.raises(FileNotFoundError), raw.named(path):
+    pass
+  path.write_bytes(b"\xff\xd8")
+  with pytest.raises(ValueError, match=f"^{path}: ") as told, raw.named(path):
+    Image.open(path)
+  assert str(told.value).count("cut off.jpg") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["interrupted", "killed"])
+def test_no_process_outlives_its_parent(files, how):
+  """And none of them writes to the screen when a person presses Ctrl-C."""
+  (files / "a").write_text("1")
+  code = (
+    "import functools, pathlib, helpers; from data_pipelines import raw\n"
+    "if __name__ == '__main__':\n"
+    "  work = functools.partial("
+    f"helpers.wait_for_file, folder={str(files)!r})\n"
+    f"  media = raw.Media(work, pathlib.Path({str(files / 'work')!r}), '', 2)\n"
+    "  media.decode({str(i): str(i) for i in range(8)}, 'decoding')\n"
+  )
+  script = files / "script.py"
+  script.write_text(code)
+  root = pathlib.Path(launch.__file__).parent
+  run = subprocess.Popen(
+    [sys.executable, script], start_new_session=True, text=True,
+    stderr=subprocess.PIPE,
+    env={**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"},
+  )  # fmt: skip
+  while not list(files.glob("at-*")):
+    assert run.poll() is None
+    time.sleep(0.05)
+  if how == "killed":
+    run.kill()
+  else:
+    os.killpg(run.pid, signal.SIGINT)
+    (files / "go").touch()
+  told = run.communicate(timeout=60)[1]  # Workers hold the pipe, too.
+  assert told.count("Traceback") == (how == "interrupted"), told

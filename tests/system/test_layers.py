@@ -30,13 +30,17 @@ LAYERS = [
   ("bilevel", "encoders", "fusion"),
   ("methods",),
   ("classifier", "build", "optim", "resident", "sharding", "steps"),
-  ("evaluate", "checkpoint", "logging", "checks", "assemble", "report", "same",
-   "tracking"),
+  (
+    "evaluate", "checkpoint", "logging", "checks", "assemble", "report",
+    "same", "plateau",
+    "statistics", "tracking",
+  ),
   ("loop", "serve"),
   ("train",),
+  ("tables",),
   ("modes",),
   ("launch",),
-]
+]  # fmt: skip
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
 
 
@@ -102,7 +106,8 @@ def test_what_must_not_be_imported():
 
 def test_only_the_entrance_imports_training():
   users = {f for f in FILES if "dmg_jax.train" in imports(f)}
-  assert users <= {"dmg_jax/modes.py", "launch.py"}
+  tables = {"dmg_jax/tables/cells.py", "dmg_jax/tables/grid.py"}
+  assert users <= {"dmg_jax/modes.py", "launch.py", *tables}
 
 
 def test_flags_are_defined_by_the_entrance_only():

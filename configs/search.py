@@ -1,0 +1,132 @@
+"""What is tuned: the learning rate of all, and one or two knobs a recipe.
+
+``configs/tables.py:table1,dataset=...,trials=4`` gives every recipe the same
+number of trials. Trial 0 is the defaults; the others are drawn from the spaces
+below. Trial i has the same learning rate in every recipe, as a factor
+of the data set's default; the knobs are drawn by recipe and trial. More trials
+leave the first ones as they are. A recipe without knobs (joint training, the
+fusions) has the learning rate alone. What a row of a table fixes, e.g. the α of
+``constant_50``, is not tuned there.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Log(NamedTuple):
+  """A number whose logarithm is uniform in [low, high]."""
+
+  low: float
+  high: float
+
+  def draw(self, rng: np.random.Generator) -> float:
+    """One value, rounded to three digits."""
+    ends = math.log(self.low), math.log(self.high)
+    return _rounded(math.exp(rng.uniform(*ends)))
+
+
+class Uniform(NamedTuple):
+  """A number uniform in [low, high]."""
+
+  low: float
+  high: float
+
+  def draw(self, rng: np.random.Generator) -> float:
+    """One value, rounded to three digits."""
+    return _rounded(rng.uniform(self.low, self.high))
+
+
+class Choice(NamedTuple):
+  """One of these."""
+
+  values: tuple[Any, ...]
+
+  def draw(self, rng: np.random.Generator) -> Any:
+    """One of the values, all as likely."""
+    return self.values[int(rng.integers(len(self.values)))]
+
+
+Knob = Log | Uniform | Choice
+
+# In units of the data set's default.
+LEARNING_RATE = Log(0.2, 5.0)
+
+_TEMPERATURE = Log(0.03, 0.5)
+
+# Recipe -> {option of its method: what it is drawn from}.
+SPACES: dict[str, dict[str, Knob]] = {
+  "multitask": {"weight": Log(0.1, 10)},
+  "weight": {"fused": Log(0.5, 4), "diversity": Log(1e-3, 0.1)},
+  "etmc": {"anneal": Choice((1, 5, 10, 20))},
+  "tmc": {"anneal": Choice((1, 5, 10, 20))},
+  "label_fitting": {"weight": Uniform(0.05, 0.6)},
+  "constant": {"alpha": Uniform(0.1, 0.9), "temperature": _TEMPERATURE},
+  "stepwise": {"p": Uniform(0.5, 1), "temperature": _TEMPERATURE},
+  "h": {"temperature": _TEMPERATURE},
+  "lb": {"rate": Log(5e-3, 0.1), "temperature": _TEMPERATURE},
+  "lb_forward": {"rate": Log(5e-3, 0.1), "temperature": _TEMPERATURE},
+  "lfm_paper": {"rate": Log(0.01, 1), "temperature": _TEMPERATURE},
+  "lfm_code": {"rate": Log(1e-5, 1e-3), "start": Uniform(0.3, 0.95)},
+  "lfm_code_fitted": {"start": Uniform(0.3, 0.95)},
+  "mses": {"patience": Choice((2, 5, 10)), "unimodal_weight": Log(0.3, 3)},
+  "gblend": {"probe_epochs": Choice((1, 2, 4))},
+  "gblend_online": {"super_epoch": Choice((5, 10, 20))},
+  "ogm": {"alpha": Log(0.1, 1.5)},
+  "ogm_ge": {"alpha": Log(0.1, 1.5)},
+  "greedy": {"epsilon": Log(1e-3, 0.1), "window": Choice((3, 5, 10))},
+  "domfn": {"eta": Log(0.1, 2), "gamma": Uniform(0.3, 2)},
+  "mslr": {"window": Choice((2, 5, 10))},
+  "pmr": {"alpha": Log(0.1, 4), "momentum": Uniform(0.1, 0.9)},
+  "agm": {"alpha": Log(0.1, 4)},
+  "mla": {"weights": Choice(("entropy", "equal"))},
+  "opm": {"base": Uniform(0.2, 0.8), "strength": Log(0.1, 1)},
+  "amco": {"cap": Uniform(0.1, 0.9), "threshold": Uniform(0.3, 0.8)},
+  "umt": {"weight": Log(1, 100)},
+  "mbsd": {"weight": Log(0.1, 10)},
+  "cml": {"weight": Log(0.01, 1)},
+  "mmpareto": {"gamma": Uniform(1, 2)},
+  "reconboost": {"first": Log(1, 10), "alpha": Log(0.1, 2)},
+  "relearning": {"every": Choice((5, 10, 20)), "strength": Log(0.5, 5)},
+  "valuation": {"warmup": Choice((2, 5, 10))},
+  "valuation_modality": {"alpha": Log(0.3, 3), "warmup": Choice((2, 5, 10))},
+  "aug": {"sigma": Uniform(0.2, 0.9), "margin": Log(1e-3, 0.1)},
+  "bss": {"unimodal_weight": Log(0.3, 3)},
+  "bss_heuristic": {
+    "initial": Uniform(0.1, 0.5),
+    "grow_epochs": Choice((5, 20, 40)),
+  },
+}
+
+
+def trial(
+  recipe: str, number: int, fixed: Collection[str] = ()
+) -> dict[str, Any]:
+  """Trial ``number`` of a recipe, a pure function of both.
+
+  Args:
+    recipe: its name; one without a space has the learning rate alone.
+    number: from 0, which is the defaults.
+    fixed: options that are not to be drawn.
+
+  Returns:
+    ``{}`` for trial 0, else ``{"learning_rate_factor": .., "method": {..}}``.
+  """
+  if number == 0:
+    return {}
+  common = np.random.default_rng([number])
+  own = np.random.default_rng([zlib.crc32(recipe.encode()), number])
+  drawn = {k: knob.draw(own) for k, knob in SPACES.get(recipe, {}).items()}
+  return {
+    "learning_rate_factor": LEARNING_RATE.draw(common),
+    "method": {k: v for k, v in drawn.items() if k not in fixed},
+  }
+
+
+def _rounded(x: float) -> float:
+  return float(f"{x:.3g}")

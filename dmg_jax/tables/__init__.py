@@ -1,0 +1,1 @@
+"""Grids of runs, rows × seeds, and the tables made of them."""

@@ -1,0 +1,161 @@
+"""Runs the cells of a table one after the other and keeps its files current.
+
+A finished cell is not run again. One that diverged would do so again and is
+left as it is; one that ended by an error is tried again with each command.
+Both are noted beside their folder, and the others go on. What is wrong with
+the data or with the whole table ends the command.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from data_pipelines import core
+from dmg_jax import assemble, build, train
+from dmg_jax.assemble import Config
+from dmg_jax.logging import Console, write_json
+from dmg_jax.loop import DivergedError
+from dmg_jax.tables import cells, summary, tuning, writers
+from dmg_jax.tables.cells import Cell
+
+
+def run(
+  config: Config, workdir: Path, console: Console, command: str | None = None
+) -> int:
+  """Does this process's share of the table; the same command goes on.
+
+  Args:
+    config: as ``configs/tables.py`` makes it.
+    workdir: of the table.
+    console: where to say what happens.
+    command: the command line, for the reports of the runs.
+
+  Returns:
+    Exit code: 1 if a cell of the table ended by an error, else 0.
+
+  Raises:
+    ValueError: a config that cannot work, or a folder of another one.
+    core.DataError: the data cannot be read.
+  """
+  cells.check(config)
+  own = _share(config, workdir)
+  pending = [cell for cell in own if _pending(config, workdir, cell)]
+  if pending:
+    _check_data(config, pending[0])
+  for number, cell in enumerate(pending, 1):
+    console.note(f"[{number}/{len(pending)}] {cell}: {cell.folder}")
+    if not _run_cell(config, workdir, cell, console, command):
+      console.note("stopped: the same command goes on from here")
+      break
+    write(config, workdir)
+  return _finish(config, workdir, console)
+
+
+def write(config: Config, workdir: Path) -> summary.Summary:
+  """Writes the table's files with all cells that are done by now.
+
+  Raises:
+    ValueError: a cell's folder holds a run of another config.
+  """
+  found = summary.collect(config, workdir)
+  while True:
+    writers.write(found, workdir)
+    # Another process may have written a newer table before this one.
+    now = summary.collect(config, workdir)
+    if now.progress == found.progress:
+      return found
+    found = now
+
+
+def _finish(config: Config, workdir: Path, console: Console) -> int:
+  found = write(config, workdir)
+  console.note(writers.plain(found))
+  console.note(f"table: {workdir / 'table.md'} (also .tex, .csv, .json)")
+  return int(any(c.status == "error" for r in found.rows for c in r.cells))
+
+
+def _share(config: Config, workdir: Path) -> Iterator[Cell]:
+  """This process's cells, in order; a row's trials before its seeds.
+
+  Every n-th cell, or every n-th row where rows are tuned: a row's seeds wait
+  for its trials, so that both are one process's.
+  """
+  final = cells.finals(config, workdir)
+  if config.table.trials < 2:
+    yield from final[config.shard :: config.shards]
+    return
+  own = config.table.rows[config.shard :: config.shards]
+  for row in own:
+    yield from cells.trials(config, workdir, row)
+  yield from (cell for cell in final if cell.row in own)
+
+
+def _pending(config: Config, workdir: Path, cell: Cell) -> bool:
+  """Whether there is something to run; a row in tuning counts as that."""
+  chosen = _trial(config, workdir, cell)
+  if chosen is None:
+    return True
+  if cells.results(config, cell, chosen) is not None:
+    return not (cell.folder / "report" / "report.html").exists()
+  failed = cells.failure(cell)
+  if failed is None or failed["status"] == "diverged":
+    return failed is None
+  # A trial that now succeeded could change what the seeds have begun with.
+  return cell.trial is None or not list((workdir / cell.row).glob("seed_*"))
+
+
+def _trial(config: Config, workdir: Path, cell: Cell) -> int | None:
+  """The trial whose values a cell has; ``None`` if not chosen yet."""
+  if cell.trial is not None:
+    return cell.trial
+  choice = tuning.choose(config, workdir, cell.row)
+  return None if choice is None else choice.trial
+
+
+def _check_data(config: Config, cell: Cell) -> None:
+  """Errors that every cell would end by, before the first one."""
+  one = cells.run_config(config, cell)
+  with_all = build.make_method(**one.method.to_dict())
+  dataset = assemble.load(one, with_all)
+  assemble.batch_sizes(one, with_all, dataset.spec)
+
+
+def _run_cell(config, workdir, cell, console, command) -> bool:
+  """Whether to go on: a signal ends the table, a failure does not."""
+  trial = _trial(config, workdir, cell)
+  assert trial is not None, f"{cell} comes before its trials"
+  one = cells.run_config(config, cell, trial)
+  train.finished(one, cell.folder)  # A folder of another config is no failure.
+  try:
+    done = train.run(one, cell.folder, console, command)
+  except core.DataError:
+    raise
+  except DivergedError as error:
+    _note_failure(cell, "diverged", error, console)
+  except Exception as error:
+    _note_failure(cell, "error", error, console)
+  else:
+    if done is None:
+      return False
+    cell.failure.unlink(missing_ok=True)
+  _forget()
+  return True
+
+
+def _forget() -> None:
+  """Frees the programs that a run has compiled; none is of use to the next."""
+  jax.clear_caches()
+  gc.collect()
+
+
+def _note_failure(cell: Cell, status: str, error: Exception, console) -> None:
+  reason = " ".join(str(error).split()) or type(error).__name__
+  if not isinstance(error, (ValueError, DivergedError)):
+    reason = f"{type(error).__name__}: {reason}"
+  cell.failure.parent.mkdir(parents=True, exist_ok=True)
+  write_json(cell.failure, {"status": status, "reason": reason[:1000]})
+  console.note(f"{cell}: {status}: {reason}")

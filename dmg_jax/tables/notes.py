@@ -1,0 +1,170 @@
+"""What stands below a table: conditions, tuned values, failures, statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dmg_jax import statistics
+from dmg_jax.evaluate import FUSED
+from dmg_jax.tables import summary
+from dmg_jax.tables.summary import DONE, WAITING, Column, Row, Summary
+
+OURS = "lb"
+
+
+def conditions(found: Summary) -> list[str]:
+  """What the figures are, and what the reader must know of them."""
+  total = [c for r in found.rows for c in r.cells]
+  done = sum(c.status == DONE for c in total)
+  seeds = [c.seed for c in found.rows[0].cells]
+  several = (
+    f"mean ± standard deviation (n - 1) of {len(seeds)} seeds, {_span(seeds)}"
+  )
+  notes = []
+  if done < len(total):
+    waiting = sum(c.status == WAITING for c in total)
+    notes.append(
+      f"{done} of {len(total)} runs are done"
+      + (f", {waiting} are still to come." if waiting else ".")
+    )
+  notes.append(
+    f"Test split, %, {several if len(seeds) > 1 else f'seed {seeds[0]}'}; the "
+    "state of each run that was best on val. Of ours, the best mean is bold "
+    "and the second underlined, among rows that have all seeds of the others."
+  )
+  if any(found.has_figures(c) for c in found.columns):
+    notes.append(f"paper: the figure of the paper, {_paper_name(found.name)}.")
+  return [*notes, *_readouts(found), *found.notes]
+
+
+def _span(seeds: list[int]) -> str:
+  return f"{seeds[0]} to {seeds[-1]}"
+
+
+def _paper_name(table: str) -> str:
+  return f"Table {table.removeprefix('table')}"
+
+
+def _readouts(found: Summary) -> list[str]:
+  """The read-outs by their full names."""
+  names = sorted({c.readout for r in found.rows for c in r.cells if c.readout})
+  if not names:
+    return []
+  return [
+    f"Read-out of single modalities: {'; '.join(names)}. Figures of different "
+    "read-outs cannot be compared with each other."
+  ]
+
+
+def tuned(found: Summary) -> list[str]:
+  """What each row's trials have chosen."""
+  return [
+    f"{r.label}: {_chosen(r)}" for r in found.rows if r.choice is not None
+  ]
+
+
+def tuning_rule(found: Summary) -> str:
+  """How values were chosen."""
+  return (
+    f"Each row had {found.trials} trials on one seed that is none of the "
+    "above, the first with the defaults; the highest fused accuracy on val was "
+    "taken, of equals the lowest loss. No trial has read test."
+  )
+
+
+def _chosen(row: Row) -> str:
+  assert row.choice is not None
+  values = ", ".join(f"{k} = {_short(v)}" for k, v in row.choice.values.items())
+  entry = row.choice.tried[row.choice.trial]
+  failed = sum("accuracy" not in x for x in row.choice.tried)
+  lost = (
+    f"; {failed} of {len(row.choice.tried)} trials failed" if failed else ""
+  )
+  score = entry.get("accuracy")
+  on_val = f" (val {100 * score:.1f})" if score is not None else ""
+  return f"{values or 'the defaults'}{on_val}{lost}."
+
+
+def _short(value: Any) -> str:
+  return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def failures(found: Summary) -> list[str]:
+  """Each failed run with its reason."""
+  return [
+    f"{r.label}, seed {c.seed}: {c.status}: {c.reason}"
+    for r in found.rows
+    for c in r.cells
+    if c.reason
+  ]
+
+
+def comparisons(found: Summary) -> dict[str, statistics.Comparison]:
+  """{row: its comparison with the reference row} in the first column."""
+  reference = found.row(found.reference)
+  if reference is None:
+    return {}
+  return {
+    r.name: _compare(r, reference, found.columns[0])
+    for r in found.rows
+    if r.name != reference.name
+  }
+
+
+def _compare(a: Row, b: Row, column: Column) -> statistics.Comparison:
+  return statistics.compare(a.values(column), b.values(column))
+
+
+def rival(found: Summary) -> Row | None:
+  """The row of the best mean beside ours, of those with all seeds."""
+  column = found.columns[0]
+  values = {r.name: r.values(column) for r in found.rows if r.name != OURS}
+  most = max((len(v) for v in values.values()), default=0)
+  full = [r for r in found.rows if len(values.get(r.name, {})) == most > 0]
+  return max(
+    full,
+    key=lambda r: summary.mean(list(values[r.name].values())),
+    default=None,
+  )
+
+
+def paired(found: Summary) -> list[str]:
+  """Each row against the reference, and ours against the best other one."""
+  column, reference = found.columns[0], found.row(found.reference)
+  sentences = []
+  if reference is not None:
+    for name, c in comparisons(found).items():
+      row = found.row(name)
+      assert row is not None
+      sentences.append(c.sentence(row.label, reference.label))
+  ours, other = found.row(OURS), rival(found)
+  if ours and other and other is not reference:
+    c = _compare(ours, other, column)
+    sentences.append(
+      f"Against the best other row: {c.sentence(ours.label, other.label)}"
+    )
+  return sentences
+
+
+def paired_rule(found: Summary) -> str:
+  """What the sentences of ``paired`` say."""
+  column = found.columns[0]
+  name = f"fused {column.name}" if column.head == FUSED else column.name
+  return (
+    f"Paired over seeds, {name} in points, mean of the differences and its "
+    "95 % bootstrap interval; better or worse where the interval leaves out 0. "
+    "Nothing is corrected for the number of rows, and the best other row is "
+    "picked by the same figures."
+  )
+
+
+def sections(found: Summary) -> list[tuple[str, list[str]]]:
+  """Headings and their sentences; the first has none."""
+  parts = [("", conditions(found))]
+  if found.trials > 1:
+    parts.append(("Tuned values", [tuning_rule(found), *tuned(found)]))
+  if failed := failures(found):
+    parts.append(("Failures", failed))
+  if sentences := paired(found):
+    parts.append(("Statistics", [paired_rule(found), *sentences]))
+  return parts

@@ -1,0 +1,252 @@
+"""What a table shows: its cells as far as they are done, columns and marks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dmg_jax.assemble import Config
+from dmg_jax.evaluate import FUSED, GAP
+from dmg_jax.tables import cells, paper, tuning
+from dmg_jax.tables.paper import Figure
+
+NAMES = {"accuracy": "accuracy", "map": "mAP", "macro_f1": "macro-F1"}
+DONE, WAITING = "done", "waiting"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """One run that counts.
+
+  Attributes:
+    seed: of the run.
+    folder: of the run, relative to the table's.
+    status: ``done``, ``diverged``, ``error`` or ``waiting``.
+    reason: of a failure.
+    test: metrics on test, ``{}`` unless done.
+    readout: how the unimodal figures were read out.
+  """
+
+  seed: int
+  folder: str
+  status: str
+  reason: str
+  test: dict[str, Any]
+  readout: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+  """A figure of each row.
+
+  Attributes:
+    head: ``fused``, a modality or ``gap``.
+    score: ``accuracy``, ``map`` or ``macro_f1``.
+    better: 1 where more is better, -1 where less is, 0 where neither is marked:
+      a model at chance has no gap. Only the tables of the ablation mark gaps.
+  """
+
+  head: str
+  score: str
+  better: int
+
+  @property
+  def name(self) -> str:
+    """As in the table's head."""
+    what = NAMES[self.score]
+    return what if self.head == FUSED else f"{self.head} {what}"
+
+  def of(self, test: dict[str, Any]) -> float | None:
+    """The figure in the metrics of a run, as a share; ``None`` if absent."""
+    if self.head != GAP:
+      value = test.get(self.head, {}).get(self.score)
+      return None if value is None else float(value)
+    own = [float(test[m][self.score]) for m in modalities(test)]
+    return max(own) - min(own) if len(own) > 1 else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """All seeds of one row.
+
+  Attributes:
+    name, label, recipe: the last with its keys.
+    cells: one a seed.
+    choice: of tuning; ``None`` without tuning or while it lasts.
+  """
+
+  name: str
+  label: str
+  recipe: str
+  cells: list[Cell]
+  choice: tuning.Choice | None
+
+  def values(self, column: Column) -> dict[int, float]:
+    """{seed: figure} of the seeds that are done."""
+    found = {c.seed: column.of(c.test) for c in self.cells if c.test}
+    return {k: v for k, v in found.items() if v is not None}
+
+  @property
+  def readout(self) -> str:
+    """The short name of how unimodal figures were read out, e.g. ``R1``."""
+    found = [c.readout for c in self.cells if c.readout]
+    return found[0].split()[0] if found else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+  """A table, finished or not.
+
+  Attributes:
+    name, title, dataset: of the table; the data set as its config calls it.
+    shown: the data set as the table calls it: a manifest by its file.
+    rows: in order.
+    columns: in order; those of modalities once a run has named them.
+    trials: a row.
+    reference: name of the row that others are compared with.
+    notes: of the table itself.
+  """
+
+  name: str
+  title: str
+  dataset: str
+  shown: str
+  rows: list[Row]
+  columns: list[Column]
+  trials: int
+  reference: str
+  notes: tuple[str, ...]
+
+  @property
+  def progress(self) -> tuple:
+    """The state of every cell; equal if nothing has happened."""
+    return tuple(
+      (r.choice is None, c.status) for r in self.rows for c in r.cells
+    )
+
+  @property
+  def seeds(self) -> int:
+    """A row."""
+    return len(self.rows[0].cells)
+
+  def row(self, name: str) -> Row | None:
+    """The row of that name, if the table has it."""
+    return next((r for r in self.rows if r.name == name), None)
+
+  def figure(self, row: Row, column: Column) -> Figure | None:
+    """The paper's figure beside ours."""
+    place = self.dataset, column.head, column.score
+    return paper.figure(self.name, row.name, *place)
+
+  def has_figures(self, column: Column) -> bool:
+    """Whether the paper has a figure for any row."""
+    return any(self.figure(row, column) for row in self.rows)
+
+  def marks(self, column: Column) -> dict[str, str]:
+    """{row: "best" or "second"} by our means, equal ones alike.
+
+    Rows that lack a seed which another row has are left out: the means would
+    not be of the same seeds.
+    """
+    if not column.better:
+      return {}
+    found = {r.name: r.values(column) for r in self.rows}
+    most = max((len(v) for v in found.values()), default=0)
+    means = {
+      k: column.better * mean(list(v.values()))
+      for k, v in found.items()
+      if v and len(v) == most
+    }
+    order = sorted({m for m in means.values() if math.isfinite(m)})[::-1][:2]
+    kinds = dict(zip(order, ("best", "second"), strict=False))
+    if len(means) < 2:
+      return {}
+    return {k: kinds[m] for k, m in means.items() if m in kinds}
+
+
+def mean(values: list[float]) -> float:
+  """The mean; NaN of nothing."""
+  return float(np.mean(values)) if values else math.nan
+
+
+def std(values: list[float]) -> float | None:
+  """The standard deviation, n - 1 below; ``None`` of less than two."""
+  return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def modalities(test: dict[str, Any]) -> list[str]:
+  """Of the metrics of a run."""
+  return [head for head in test if head not in (FUSED, GAP)]
+
+
+def collect(config: Config, workdir: Path) -> Summary:
+  """Reads all that is done.
+
+  Raises:
+    ValueError: a folder holds a run of another config.
+  """
+  table = config.table
+  by_row: dict[str, list[cells.Cell]] = {name: [] for name in table.rows}
+  for cell in cells.finals(config, workdir):
+    by_row[cell.row].append(cell)
+  rows = [_row(config, workdir, *item) for item in by_row.items()]
+  heads = [modalities(c.test) for r in rows for c in r.cells]
+  widest = max(heads, key=len, default=[])
+  return Summary(
+    name=table.name,
+    title=table.title,
+    dataset=config.data.name,
+    shown=shown(config),
+    rows=rows,
+    columns=_columns(tuple(table.scores), widest),
+    trials=table.trials,
+    reference=table.reference,
+    notes=tuple(table.notes),
+  )
+
+
+def shown(config: Config) -> str:
+  """The data set's name; a manifest's is that of its folder and file."""
+  manifest = config.data.get("manifest", "")
+  if not manifest:
+    return config.data.name
+  path = Path(manifest).expanduser().resolve()
+  return f"{path.parent.name}-{path.stem}".lstrip("-")
+
+
+def _columns(scores: tuple[str, ...], heads: list[str]) -> list[Column]:
+  fused = [Column(FUSED, s, 1) for s in scores]
+  own = [Column(m, scores[0], 1) for m in heads]
+  marked = 0 if scores[0] == "accuracy" else -1
+  gap = [Column(GAP, scores[0], marked)] if len(heads) > 1 else []
+  return [*fused, *own, *gap]
+
+
+def _row(config, workdir, name, own) -> Row:
+  choice = tuning.choose(config, workdir, name)
+  row = config.rows[name]
+  made = [_cell(config, workdir, cell, choice) for cell in own]
+  tuned = choice if config.table.trials > 1 else None
+  return Row(name, row.label, row.variant, made, tuned)
+
+
+def _cell(config, workdir, cell, choice) -> Cell:
+  status, reason, found = WAITING, "", None
+  if choice is not None:
+    found = cells.results(config, cell, choice.trial)
+  if found is not None:
+    status = DONE
+  elif failed := cells.failure(cell):
+    status, reason = failed["status"], failed["reason"]
+  return Cell(
+    seed=cell.seed,
+    folder=cell.folder.relative_to(workdir).as_posix(),
+    status=status,
+    reason=reason,
+    test=found["test"] if found else {},
+    readout=found["readout"] if found else "",
+  )

@@ -1,0 +1,61 @@
+"""``train.run`` without training: a run's files with made-up results."""
+
+from __future__ import annotations
+
+import json
+
+from dmg_jax.loop import DivergedError
+from fake_runs import metrics
+
+
+class FakeTrain:
+  """Stands for ``train.run``.
+
+  Attributes:
+    calls: ``<row>/<folder>`` of each run that was begun, in order.
+    tested: whether each of them was to read test.
+    faults: {``<row>/<folder>``: "diverged", "error", "stop", "interrupt" or
+      "killed"}.
+    accuracy: fused accuracy of a config, on val and test.
+  """
+
+  def __init__(self, accuracy, modalities=("image", "text")):
+    self.calls, self.tested, self.faults = [], [], {}
+    self.accuracy, self.modalities = accuracy, modalities
+
+  def run(self, config, folder, console=None, command=None):
+    """As ``train.run``, to its files."""
+    del console, command
+    name = f"{folder.parent.name}/{folder.name}"
+    self.calls.append(name)
+    self.tested.append(config.eval.test)
+    fault = self.faults.get(name)
+    if fault == "error":
+      raise ValueError("this fusion\ncannot | work_here")
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "config.json", {"config": config.to_dict()})
+    if fault == "stop":
+      return None
+    if fault == "diverged":
+      raise DivergedError("loss is nan at step 3")
+    if fault == "interrupt":
+      raise KeyboardInterrupt
+    return self._finish(config, folder, fault)
+
+  def _finish(self, config, folder, fault):
+    scores = {"fused": self.accuracy(config)}
+    scores |= {m: 0.3 + 0.1 * i for i, m in enumerate(self.modalities)}
+    tree = metrics(scores)
+    results = {"readout": "R1 split head", "val": tree}
+    if config.eval.test:
+      results["test"] = tree
+    write(folder / "results.json", results)
+    if fault == "killed":  # After the results, before the report.
+      raise KeyboardInterrupt
+    (folder / "report").mkdir(exist_ok=True)
+    (folder / "report" / "report.html").write_text("page")
+    return results
+
+
+def write(path, content):
+  path.write_text(json.dumps(content))

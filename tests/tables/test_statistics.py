@@ -1,0 +1,108 @@
+"""Paired comparisons: closed forms, coverage, and what is said of few seeds."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dmg_jax import statistics
+from dmg_jax.statistics import compare, interval
+
+
+def series(*values):
+  return dict(enumerate(values))
+
+
+def exact(d, confidence):
+  """All n^n resamples: the interval that random ones approach."""
+  d, n = np.asarray(d), len(d)
+  means = [np.mean(x) for x in itertools.product(d, repeat=n)]
+  t = stats.t.ppf((1 + confidence) / 2, n - 1)
+  tail = stats.norm.cdf(-t * math.sqrt(n / (n - 1)))
+  return np.quantile(means, [tail, 1 - tail])
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.8])
+def test_interval_is_that_of_all_resamples(confidence):
+  d = [0.3, -0.1, 0.7, 0.2, 0.25]
+  spread = np.std(d) / math.sqrt(len(d))
+  found = interval(np.array(d), confidence)
+  np.testing.assert_allclose(found, exact(d, confidence), atol=0.03 * spread)
+
+
+def test_interval_of_three_is_the_range():
+  assert interval(np.array([0.1, 0.4, 0.2])) == pytest.approx((0.1, 0.4))
+
+
+@pytest.mark.parametrize("n,low,high", [(5, 0.86, 0.96), (10, 0.91, 0.985)])
+def test_coverage(n, low, high, monkeypatch):
+  """95 % as far as n allows: .9375 at most for five."""
+  monkeypatch.setattr(statistics, "RESAMPLES", 1500)
+  rng = np.random.default_rng(0)
+  hits = 0
+  for d in rng.normal(1.0, 2.0, (250, n)):
+    left, right = interval(d)
+    hits += left <= 1.0 <= right
+  assert low < hits / 250 < high
+
+
+@pytest.mark.parametrize(
+  "d,verdict",
+  [
+    ([0.01, 0.02, 0.03, 0.02, 0.01], "better"),
+    ([-0.01, -0.02, -0.03, -0.02, -0.01], "worse"),
+    ([0.01, -0.02, 0.03, -0.02, 0.01], "not distinguishable"),
+    ([0.0, 0.0, 0.0], "not distinguishable"),
+    ([0.1, 0.1, 0.1], "better"),
+    ([0.1, 0.2], "not enough seeds"),
+    ([], "not enough seeds"),
+  ],
+)
+def test_verdicts(d, verdict):
+  b = {seed: 0.5 + 0.01 * seed for seed in range(len(d))}
+  a = {seed: b[seed] + x for seed, x in enumerate(d)}
+  found = compare(a, b)
+  assert found.verdict == verdict and found.seeds == len(d)
+  turned = {"better": "worse", "worse": "better"}
+  for other in (compare(b, a), compare(a, b, higher_is_better=False)):
+    assert other.verdict == turned.get(verdict, verdict)
+  if d:
+    assert found.mean == pytest.approx(np.mean(d))
+
+
+def test_only_common_and_finite_seeds_are_paired():
+  a = {0: 0.6, 1: 0.7, 2: math.nan, 3: 0.9, 7: 0.5}
+  b = {0: 0.5, 1: 0.5, 2: 0.5, 3: 0.6, 8: 0.1}
+  found = compare(a, b)
+  assert found.seeds == 3 and found.mean == pytest.approx(0.2)
+
+
+def test_pairing_sees_what_two_means_do_not():
+  rng = np.random.default_rng(1)
+  b = series(*rng.normal(0.6, 0.1, 8))
+  a = {k: v + 0.01 + 0.001 * (k % 3) for k, v in b.items()}
+  assert compare(a, b).verdict == "better"
+  shuffled = {k: a[(k + 3) % 8] for k in a}
+  assert compare(shuffled, b).verdict == "not distinguishable"
+
+
+def test_sentences():
+  better = compare(series(0.62, 0.65, 0.63), series(0.6, 0.61, 0.6))
+  assert better.sentence("lb", "joint") == (
+    "lb is better than joint: +3.0 [+2.0, +4.0] (3 seeds, few: the interval "
+    "covers 75 % at most)."
+  )
+  few = compare(series(0.62, 0.6), series(0.6, 0.61))
+  assert few.sentence("a", "b") == (
+    "a against b: +0.5; not enough seeds (2 paired, 3 needed)."
+  )
+  assert "(0 paired, 3 needed)" in compare({}, {}).sentence("a", "b")
+  many = compare(series(*[0.5] * 6), series(*[0.5] * 6)).sentence("a", "b")
+  assert many == "a is not distinguishable from b: 0.0 [0.0, 0.0] (6 seeds)."
+
+
+def test_confidence():
+  with pytest.raises(ValueError, match=r"confidence.*95"):
+    compare({}, {}, confidence=95)

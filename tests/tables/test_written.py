@@ -1,0 +1,188 @@
+"""The four files: numbers, marks, the paper's figures, escapes."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from configs import tables
+from dmg_jax.tables import cells, notes, summary, writers
+from fake_runs import metrics
+from fake_train import FakeTrain
+
+# Fused accuracy by row and seed, and that of its two modalities.
+FUSED = {
+  "joint": (0.60, 0.62, 0.61),
+  "mla": (0.655, 0.665, 0.66),
+  "h": (0.62, 0.63, 0.66),
+  "lb": (0.68, 0.70, 0.67),
+}
+OWN = {"joint": 0.2, "mla": 0.45, "h": 0.5, "lb": 0.4}
+
+
+def made(tmp_path, table="table1", dataset="openmoji", rows=FUSED, seeds=3):
+  """A finished table in ``tmp_path``."""
+  keys = f"seeds={seeds},rows={'+'.join(rows)}"
+  config = tables.get_config(f"{table},dataset={dataset},{keys}")
+  names = ("image", "text") if dataset == "openmoji" else ("audio", "video")
+  for cell in cells.finals(config, tmp_path):
+    name = cell.row if cell.row in FUSED else "joint"
+    scores = {"fused": FUSED[name][cell.seed]}
+    scores |= {names[0]: OWN[name], names[1]: 0.55}
+    fake = FakeTrain(lambda config: 0.0)
+    fake._finish = lambda *args: None
+    one = cells.run_config(config, cell)
+    fake.run(one, cell.folder)
+    content = {"readout": "R1 split head", "test": metrics(scores)}
+    path = cell.folder / "results.json"
+    path.write_text(json.dumps(content))
+  found = summary.collect(config, tmp_path)
+  writers.write(found, tmp_path)
+  return found
+
+
+def bars(text):
+  """Rows of a Markdown table as lists of cells."""
+  lines = [x for x in text.splitlines() if x.startswith("|")]
+  return [[c.strip() for c in x.strip("|").split(" | ")] for x in lines]
+
+
+def test_markdown(tmp_path):
+  made(tmp_path)
+  text = (tmp_path / "table.md").read_text()
+  head, rule, *body = bars(text)
+  assert head == [
+    "method", "accuracy", "macro-F1", "image accuracy", "text accuracy",
+    "gap accuracy", "read-out",
+  ]  # fmt: skip
+  assert set("".join(rule)) <= set("-: ")
+  rows = {r[0]: r[1:] for r in body}
+  assert rows["Ours-LB"][0] == "**68.3 ± 1.5**"
+  assert rows["MLA"][0] == "<u>66.0 ± 0.5</u>"
+  assert rows["Concat"][0] == "61.0 ± 1.0"
+  # Equal means are marked alike, and gaps are not marked here.
+  assert {r[3] for r in rows.values()} == {"**55.0 ± 0.0**"}
+  assert rows["Ours-H"][2] == "**50.0 ± 0.0**"
+  assert rows["MLA"][2] == "<u>45.0 ± 0.0</u>"
+  assert rows["Ours-H"][4] == "5.0 ± 0.0" and rows["MLA"][5] == "R1"
+  assert len({len(x) for x in text.splitlines() if x.startswith("|")}) == 1
+  assert "3 seeds, 0 to 2" in text and "R1 split head" in text
+  assert r"Ours-LB is better than Concat: +7.3 \[+6.0, +8.0\]" in text
+  assert "Against the best other row: Ours-LB is better than MLA" in text
+
+
+def test_standard_deviation_is_that_of_a_sample(tmp_path):
+  found = made(tmp_path)
+  row = found.row("lb")
+  assert row is not None
+  values = list(row.values(found.columns[0]).values())
+  assert summary.std(values) == pytest.approx(np.std(FUSED["lb"], ddof=1))
+  assert summary.std([0.5]) is None
+  assert writers.percent([0.5]) == "50.0"
+
+
+def test_latex(tmp_path):
+  made(tmp_path)
+  text = (tmp_path / "table.tex").read_text()
+  assert r"\textbf{68.3 $\pm$ 1.5}" in text
+  assert r"\underline{66.0 $\pm$ 0.5}" in text
+  body = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0]
+  lines = body.strip().splitlines()
+  assert len(lines) == 4 and all(x.endswith(r"\\") for x in lines)
+  columns = re.findall(r"\\begin\{tabular\}\{(\w+)\}", text)
+  assert columns == ["lrrrrrl"]
+  assert {x.count("&") for x in lines} == {6}
+  code = [x for x in text.splitlines() if not x.startswith("%")]
+  assert not re.search(r"(?<!\\)[%#]|[±−αö]", "\n".join(code))
+  assert text.count("{") == text.count("}")
+  for name in ("table", "tabular"):
+    assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}")
+
+
+def test_csv_and_json_hold_the_same(tmp_path):
+  made(tmp_path)
+  with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
+    rows = list(csv.DictReader(file))
+  assert [r["row"] for r in rows] == list(FUSED)
+  stored = json.loads((tmp_path / "table.json").read_text())
+  assert stored["complete"] and stored["seeds"] == [0, 1, 2]
+  for line, row in zip(rows, stored["rows"], strict=True):
+    assert line["recipe"] == row["recipe"] and line["done"] == "3"
+    for column in row["columns"]:
+      name = f"{column['head']} {column['score']}"
+      shown = [float(line[f"{name} {k}"]) / 100 for k in ("mean", "std")]
+      assert shown == pytest.approx([column["mean"], column["std"]], abs=1e-6)
+      assert line[f"{name} paper"] == "" and column["paper"] is None
+  lb = stored["rows"][-1]
+  assert lb["columns"][0]["values"] == {"0": 0.68, "1": 0.7, "2": 0.67}
+  assert lb["comparison"]["with"] == "joint"
+  assert lb["comparison"]["verdict"] == "better"
+  assert lb["runs"][1]["folder"] == "lb/seed_1"
+
+
+def test_the_paper_s_figures_stand_beside_ours(tmp_path):
+  made(tmp_path, dataset="crema_d", rows=[*FUSED, "multitask"], seeds=1)
+  head, _, *body = bars((tmp_path / "table.md").read_text())
+  assert head[:5] == ["method", "accuracy", "paper", "mAP", "paper"]
+  assert head[5:8] == ["audio accuracy", "video accuracy", "gap accuracy"]
+  rows = {r[0]: r for r in body}
+  assert rows["Ours-LB"][1:5] == ["**68.0**", "83.62", "**70.0**", "90.06"]
+  assert rows["Multitask"][2] == "–"
+  assert "&" in (tmp_path / "table.tex").read_text()
+  text = (tmp_path / "table.csv").read_text().splitlines()
+  assert "90.06" in text[4]
+  made(tmp_path / "A1", "tableA1", "crema_d", seeds=1)
+  assert "83.62 ± 0.11" in (tmp_path / "A1" / "table.md").read_text()
+
+
+def test_an_ablation_marks_the_smallest_gap(tmp_path):
+  rows = ("joint", "constant_50", "lb")
+  found = made(tmp_path, "table3", "crema_d", rows)
+  assert [c.name for c in found.columns] == [
+    "mAP", "audio mAP", "video mAP", "gap mAP",
+  ]  # fmt: skip
+  assert found.marks(found.columns[-1])["lb"] == "best"
+
+
+def test_a_row_that_lacks_a_seed_is_not_marked(tmp_path):
+  found = made(tmp_path)
+  (tmp_path / "lb" / "seed_2" / "results.json").unlink()
+  path = tmp_path / "lb" / "seed_2_failure.json"
+  path.write_text(json.dumps({"status": "diverged", "reason": "50% | a_b"}))
+  keys = f"seeds=3,rows={'+'.join(FUSED)}"
+  config = tables.get_config(f"table1,dataset=openmoji,{keys}")
+  found = summary.collect(config, tmp_path)
+  assert found.marks(found.columns[0]) == {"mla": "best", "h": "second"}
+  assert "69.0 ± 1.4 (2 of 3; 1 diverged)" in writers.markdown(found)
+  assert r"Ours-LB, seed 2: diverged: 50% \| a\_b" in writers.markdown(found)
+  assert r"50\% \textbar{} a\_b" in writers.latex(found)
+  sentence = notes.comparisons(found)["lb"].sentence("a", "b")
+  assert "(2 paired, 3 needed)" in sentence
+
+
+def test_nothing_done_yet(tmp_path):
+  config = tables.get_config("table1,dataset=openmoji,rows=joint+lb,seeds=2")
+  found = summary.collect(config, tmp_path / "new")
+  assert "0 of 4 runs are done" in writers.markdown(found)
+  assert bars(writers.markdown(found))[2][1] == "…"
+  stored = writers.as_json(found)
+  assert stored["complete"] is False
+  json.dumps(stored["rows"][0]["columns"], allow_nan=False)
+
+
+@pytest.mark.parametrize(
+  "text,markdown,latex",
+  [
+    ("a_b|c", r"a\_b\|c", r"a\_b\textbar{}c"),
+    ("50 % & $5 #1", r"50 % & $5 \#1", r"50 \% \& \$5 \#1"),
+    (r"x\y^z~", r"x\\y^z\~", r"x\textbackslash{}y\textasciicircum{}z"
+     r"\textasciitilde{}"),
+    ("[1, 2] α ± −1", r"\[1, 2\] α ± −1", r"{[}1, 2{]} $\alpha$ $\pm$ $-$1"),
+    ("<b>*{}`", r"\<b\>\*{}\`", r"\textless{}b\textgreater{}*\{\}`"),
+  ],
+)  # fmt: skip
+def test_escapes(text, markdown, latex):
+  assert writers._markdown(text) == markdown
+  assert writers._latex(text) == latex
