@@ -100,14 +100,20 @@ def load(
   if options.word_dropout:
     augment["text"] = text.word_dropout(options.word_dropout, coder)
   whole = _dataset(spec, sources, stored, options, augment)
+  return dataclasses.replace(
+    whole, intake=intakes(options, coder), fingerprint=made.fingerprint
+  )
+
+
+def intakes(
+  options: Options, coder: text.WordVocabulary | text.Tokens
+) -> dict[str, dict[str, Any]]:
+  """How new pictures and texts are made; a text is as the encoder gets it."""
   size = options.image_size
-  intakes = {
+  return {
     "image": {"size": size, "fit": "squash", "stored": SIDE},
     "text": intake.of_text(coder, options.max_words),
   }
-  return dataclasses.replace(
-    whole, intake=intakes, fingerprint=made.fingerprint
-  )
 
 
 def plain(record: dict[str, Any]) -> str:
