@@ -5,9 +5,10 @@ import os
 import sys
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
-from dmg_jax import checks, tracking, train
+from dmg_jax import checks, loop, tracking, train, types
 from dmg_jax.logging import Console, read_metrics
 from dmg_jax.tracking import Tracking
 
@@ -185,7 +186,7 @@ def test_no_tracker(calls, tmp_path):
 
 
 def test_choices_and_packages(tiny, monkeypatch):
-  with pytest.raises(ValueError, match="'wandbb'.*'wandb'.*mlflow"):
+  with pytest.raises(ValueError, match=r"'wandbb'.*'wandb'.*mlflow"):
     checks.check(tiny("joint", {"track": "wandbb"}))
   monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
   for name in tracking.TRACKERS:
@@ -194,6 +195,25 @@ def test_choices_and_packages(tiny, monkeypatch):
       checks.check(tiny("joint", {"track": name}))
 
 
+def test_what_the_loop_writes_is_told(calls, tiny, tmp_path):
+  config = tiny("joint", {"track": "mlflow"})
+  trainer = object.__new__(loop.Trainer)
+  trainer.setup = SimpleNamespace(config=config)
+  trainer.console, trainer.per_epoch = Console(quiet=True), 15
+  trainer._fresh = types.TrainState(np.int32(0), {}, {}, (), ())
+  trainer.open(tmp_path)
+  trainer._write(16, "val", {"fused/loss": 0.5, "fused/map": float("nan")})
+  trainer.tracking.results(RESULTS)
+  trainer.close()
+  *_, told, results, end = calls
+  assert told[:2] == ("metrics", 16) and set(told[2]) == {
+    "epoch", "val/fused/loss", "val/fused/map"
+  }  # fmt: skip
+  assert told[2]["epoch"] == 2 and results[1] is None
+  assert end == ("end", "FINISHED")
+
+
+@pytest.mark.slow
 def test_a_run_tells_all_its_metrics(quick, calls, tiny, tmp_path):
   fields = {"train.epochs": 1, "track": "wandb"}
   config = tiny("joint", fields)
