@@ -1,6 +1,5 @@
 """A run's predictions on new samples, from Python, and as a program."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -14,60 +13,20 @@ import pytest
 import dmg_jax
 import helpers
 import launch
-from configs import manifest
 from data_pipelines import core
-from dmg_jax import assemble, evaluate, train
-from dmg_jax.checkpoint import METRIC, Checkpoints
-from dmg_jax.serve import export, predictor, program, restore
+from dmg_jax import evaluate
+from dmg_jax.serve import predictor, restore
 
 ROOT = Path(launch.__file__).parent
-COLUMNS = ("photo:image", "caption:text", "sensor:array")
 HEADS = ("fused", "caption", "photo", "sensor")
 
 
-def write_run(config, folder):
-  """A run that stopped at once, and how it is read back."""
-  config.loader.resident = "off"  # As it is read back.
-  setup = assemble.assemble(config)
-  train._write_config(config, folder, None, setup=setup)
-  checkpoints = Checkpoints(folder)
-  checkpoints.save(setup.fresh(), {METRIC: 0.5})
-  checkpoints.close()
-  return folder
-
-
-@pytest.fixture(scope="module")
-def given(tmp_path_factory):
-  """A manifest, and the words of a command line on it."""
-  folder = tmp_path_factory.mktemp("given")
-  table = helpers.write_manifest(folder / "files", 48, COLUMNS)
-  fields = {
-    "data.manifest": str(table),
-    "data.dir": str(folder / "data"),
-    "data.image_size": 8,
-    "encoders.image.widths": (8,),
-    "encoders.image.features": 8,
-    "encoders.text.features": 8,
-    "eval.batch_size": 8,
-  }
-  return table, fields
-
-
-@pytest.fixture(scope="module")
-def work(quick, given, tmp_path_factory):
-  """The folder of a run; not to be changed."""
-  del quick
-  config = manifest.get_config("h")
-  config.update_from_flattened_dict(given[1])
-  return write_run(config, tmp_path_factory.mktemp("runs") / "run")
-
-
 @pytest.fixture
-def predict(command, given):
+def predict(command, pairs):
   """``launch.py --mode=predict`` on a run."""
 
   def run(folder, **fields):
-    fields = {**given[1], **{f"eval.{k}": v for k, v in fields.items()}}
+    fields = {**pairs[1], **{f"eval.{k}": v for k, v in fields.items()}}
     return command(
       "--config=configs/manifest.py:h", f"--workdir={folder}",
       "--mode=predict",
@@ -77,44 +36,11 @@ def predict(command, given):
   return run
 
 
-@pytest.fixture(scope="module")
-def new(given):
-  """The rows of test without split and label, and those of all."""
-  table, _ = given
-  rows = [r for r in helpers.read_table(table) if r["split"] == "test"]
-  kept = [{c: row[c] for c in COLUMNS} for row in rows]
-  return helpers.write_table(table.with_name("new.csv"), kept), rows
-
-
-@pytest.fixture(scope="module")
-def loaded(work):
-  return dmg_jax.load(work, batch_size=8)
-
-
-@pytest.fixture(scope="module")
-def restored(work):
-  changes = {"eval": {"batch_size": 8}, "loader": {"resident": "off"}}
-  return restore.restore(work, changes)
-
-
 @pytest.fixture
 def at_once(loaded, restored, monkeypatch):
   """Nothing is restored and compiled again."""
   monkeypatch.setattr(restore, "restore", lambda *_: restored)
   monkeypatch.setattr(predictor, "of_run", lambda *_: loaded)
-
-
-@pytest.fixture(scope="module")
-def found(loaded, new):
-  """Predictions on the new samples, by Python."""
-  path, rows = new
-  return loaded.predict(
-    {
-      "photo": [path.parent / r["photo:image"] for r in rows],
-      "caption": [r["caption:text"] for r in rows],
-      "sensor": [np.load(path.parent / r["sensor:array"]) for r in rows],
-    }
-  )
 
 
 def read_heads(rows, classes):
@@ -161,7 +87,7 @@ def test_parquet_with_labels_and_ids(
 
 def test_nothing_half_written(predict, work, new, at_once, tmp_path):
   path, rows = new
-  bad = [{c: row[c] for c in COLUMNS} for row in rows]
+  bad = [{c: row[c] for c in helpers.COLUMNS} for row in rows]
   bad[-1]["photo:image"], bad[-2]["caption:text"] = "absent.png", ""
   table = helpers.write_table(path.with_name("bad.csv"), bad)
   before = set(work.rglob("*"))
@@ -207,107 +133,6 @@ def test_wrong_inputs(loaded, tmp_path):
   assert empty.labels == [] and empty.probabilities["fused"].shape == (0, 3)
 
 
-def inputs_of(rows, loaded, folder):
-  cells = {"photo": "photo:image", "sensor": "sensor:array"}
-  made = {
-    m: np.stack([loaded.intakes[m](folder / r[c]) for r in rows])
-    for m, c in cells.items()
-  }
-  words = [loaded.intakes["caption"](r["caption:text"]) for r in rows]
-  return {**made, "caption": np.stack(words)}
-
-
-@pytest.fixture(scope="module")
-def lowered(restored):
-  variables, function = predictor.model(*restored)
-  specs = restored[0].dataset.spec.modalities
-  shapes = {m: (s.shape, s.dtype) for m, s in specs.items()}
-  return program.lower(variables, function, shapes, 8)
-
-
-def test_program(lowered, loaded, new, found):
-  exported, notes = lowered
-  assert notes == [] and exported.platforms == ("cpu", "cuda")
-  assert {str(a.shape[0]) for a in exported.in_avals} == {"b"}
-  arrays = inputs_of(new[1], loaded, new[0].parent)
-  for count in (1, len(new[1])):
-    made = exported.call({m: x[:count] for m, x in arrays.items()})
-    assert set(made) == set(HEADS)
-    for h, p in made.items():
-      np.testing.assert_allclose(
-        p, found.probabilities[h][:count], rtol=1e-5, atol=1e-6
-      )
-
-
-def test_what_cannot_be_lowered_is_told():
-  def function(scale, inputs):
-    return {"fused": scale * inputs["x"].reshape(int(inputs["x"].shape[0]), -1)}
-
-  shapes = {"x": ((3,), np.float32)}
-  exported, notes = program.lower(np.float32(2), function, shapes, 4)
-  assert exported.in_avals[0].shape == (4, 3)
-  assert exported.platforms == ("cpu", "cuda")
-  assert len(notes) == 2 and "not for b = b on cpu" in notes[0]
-
-  def never(scale, inputs):
-    raise RuntimeError("never")
-
-  with pytest.raises(ValueError, match=r"cannot be exported.*never"):
-    program.lower(np.float32(2), never, shapes, 4)
-
-
-ALONE = """
-import json, sys
-sys.modules.update(dict.fromkeys(("dmg_jax", "data_pipelines", "flax")))
-import jax, jax.export, numpy as np
-folder = sys.argv[1]
-facts = json.load(open(folder + "/predictor.json", encoding="utf-8"))
-with open(folder + "/predictor.jaxexport", "rb") as file:
-  exported = jax.export.deserialize(bytearray(file.read()))
-inputs = dict(np.load(folder + "/inputs.npz", allow_pickle=False))
-for m, facts in facts["modalities"].items():
-  assert inputs[m].dtype == facts["dtype"], m
-  assert list(inputs[m].shape[1:]) == facts["shape"], m
-np.savez(folder + "/outputs.npz", **exported.call(inputs))
-"""
-
-
-def test_export_without_this_package(restored, loaded, new, found, tmp_path):
-  """What deserialises it knows jax alone; so does Python's ``load``."""
-  pytest.importorskip("flatbuffers")
-  said = export.predictor(tmp_path, *restored)
-  assert said[0].startswith("written: ") and len(said) == 1
-  np.savez(tmp_path / "inputs.npz", **inputs_of(new[1], loaded, new[0].parent))
-  subprocess.run(
-    [sys.executable, "-c", ALONE, str(tmp_path)], check=True, cwd=tmp_path
-  )
-  outputs = np.load(tmp_path / "outputs.npz", allow_pickle=False)
-  assert set(outputs) == set(HEADS)
-  for h, p in found.probabilities.items():
-    np.testing.assert_allclose(outputs[h], p, rtol=1e-5, atol=1e-6)
-  facts = json.loads((tmp_path / program.FACTS).read_text(encoding="utf-8"))
-  assert facts["classes"] == list(helpers.CLASSES) and facts["batch"] == "b"
-  assert "big" in facts["modalities"]["caption"]["preprocessing"]["words"]
-  again = dmg_jax.load(tmp_path)
-  one = again.predict({
-    "photo": [new[0].parent / new[1][0]["photo:image"]],
-    "caption": [new[1][0]["caption:text"]],
-    "sensor": [new[0].parent / new[1][0]["sensor:array"]],
-  })  # fmt: skip
-  np.testing.assert_allclose(
-    one.probabilities["fused"], found.probabilities["fused"][:1], rtol=1e-5
-  )
-  (tmp_path / program.PROGRAM).write_bytes(b"damaged")
-  with pytest.raises(ValueError, match="write it again"):
-    dmg_jax.load(tmp_path)
-
-
-def test_export_says_what_is_missing(restored, monkeypatch, tmp_path):
-  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-  (said,) = export.predictor(tmp_path, *restored)
-  assert "not written" in said and "pip install flatbuffers" in said
-
-
 def test_importing_is_cheap():
   code = "import sys, dmg_jax; assert not {'jax', 'numpy'} & set(sys.modules)"
   subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
@@ -320,7 +145,7 @@ def test_readme(quick, tiny, tmp_path, monkeypatch):
   section = re.search(r"\n## Predict and serve\n(.*?)\n## ", text, re.S)[1]
   code = re.search(r"```python\n(.*?)```", section, re.S)[1]
   assert len([x for x in code.splitlines() if x.strip()]) == 5
-  write_run(tiny("lb"), tmp_path / "runs" / "openmoji-lb")
+  helpers.write_run(tiny("lb"), tmp_path / "runs" / "openmoji-lb")
   from PIL import Image
 
   Image.new("RGB", (20, 10), "red").save(tmp_path / "party.png")
