@@ -7,8 +7,10 @@ looks at the data themselves. Keys by kind:
 ==========  ===================================================================
 image       size; fit: ``pad`` (into a white square) or ``squash``; stored: side
             of the JPEG that a picture passes through on its way, or 0
-video       size, frames
-audio       sample_rate, length (samples), nperseg, noverlap
+video       size, frames; of_clip: as data sets of clips store them, squashed,
+            through JPEG of side stored
+audio       sample_rate, length (samples), nperseg, noverlap; of_clip: cut and
+            stored in 16 bits, as data sets of clips do
 text        length; words (the vocabulary, numbered from 2) or tokenizer (its
             name)
 array       mean, scale: nested lists, or null where nothing is standardised
@@ -25,6 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_pipelines import _av_media as clips
 from data_pipelines import _manifest_media as media
 from data_pipelines import audio, core, image, text, video
 
@@ -66,7 +69,7 @@ class Intake:
     """
     is_path = self.spec.kind != "text" and isinstance(value, str | os.PathLike)
     name = f"{value}" if is_path else f"a {type(value).__name__}"
-    if is_path and not os.path.isfile(value):
+    if is_path and not os.path.exists(value):
       raise ValueError(f"{name}: there is no such file")
     try:
       array = np.asarray(self._make(value))
@@ -169,6 +172,12 @@ def _image(value: Any, settings: Settings) -> np.ndarray:
 
 def _video(value: Any, settings: Settings) -> np.ndarray:
   frames, size = settings["frames"], settings["size"]
+  if settings.get("of_clip"):
+    if not isinstance(value, str | os.PathLike):
+      raise ValueError("give the path of a video or of a folder of pictures")
+    data = clips.frames(os.fspath(value), frames, settings["stored"])
+    stored = [image.decode(x.tobytes(), settings["stored"]) for x in data]
+    return image.resize(np.stack(stored), size)
   if isinstance(value, str | os.PathLike):
     return video.read(value, frames, size)
   given = _pixels(value, 4)
@@ -190,7 +199,10 @@ def _pixels(value: Any, ndim: int) -> np.ndarray:
 
 def _audio(value: Any, settings: Settings) -> np.ndarray:
   rate = settings["sample_rate"]
-  if isinstance(value, str | os.PathLike):
+  if settings.get("of_clip") and isinstance(value, str | os.PathLike):
+    path, length = os.fspath(value), settings["length"]
+    wave = clips.wave_of(clips.sound(path, length, rate))
+  elif isinstance(value, str | os.PathLike):
     wave = audio.read(value, rate)
   else:
     wave = np.asarray(value)

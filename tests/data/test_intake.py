@@ -8,7 +8,16 @@ import pytest
 from PIL import Image
 
 import helpers
-from data_pipelines import _tweets, _tweets_prepare, core, intake, openmoji
+from data_pipelines import (
+  _av_load,
+  _av_media,
+  _tweets,
+  _tweets_prepare,
+  core,
+  image,
+  intake,
+  openmoji,
+)  # fmt: skip
 from data_pipelines.unlabelled import Unlabelled
 
 KINDS = (
@@ -175,6 +184,29 @@ def test_pictures_of_tweets(tmp_path):
   spec = core.ModalitySpec("image", (24, 24, 3), "uint8")
   made = intake.Intake(spec, _tweets.intakes(options, coder)["image"])
   np.testing.assert_array_equal(made(tmp_path / "a.png"), decoded["image"])
+
+
+def test_clips(tmp_path):
+  pytest.importorskip("av")
+  rng = np.random.default_rng(0)
+  film = tmp_path / helpers._write_video(tmp_path, "a", 1, rng)
+  wav = tmp_path / helpers._write_audio(tmp_path, "a", 0, rng)
+  settings = _av_media.Settings(2, 24, 4000, 0.3)
+  fields = _av_media.make(
+    _av_media.Clip("x", "test", str(wav), str(film)), settings
+  )
+  record = {**fields, "label": 0, "id": b"1"}
+  for i in range(2):
+    record[f"frame_{i}"] = record[f"frame_{i}"].tobytes()
+  decoded = _av_load._decode(record, settings, 1200)["inputs"]
+  expected = {
+    "audio": decoded["audio"], "video": image.resize(decoded["video"], 16)
+  }  # fmt: skip
+  for m, path in (("audio", wav), ("video", film)):
+    array = expected[m]
+    spec = core.ModalitySpec(m, array.shape, array.dtype)
+    made = intake.Intake(spec, _av_load.intakes(settings, 16)[m])
+    np.testing.assert_array_equal(made(path), array)
 
 
 def test_data_that_do_not_say():
