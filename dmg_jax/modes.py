@@ -88,6 +88,11 @@ def _report(config, workdir, console) -> int:
 
 def _evaluate(config, workdir, console) -> int:
   """Metrics of ``eval.split`` by the selected checkpoint, to JSON."""
+  if config.eval.manifest:
+    raise ValueError(
+      "eval.manifest is for --mode=predict; for metrics, put labelled samples "
+      "into a split of the data and name it with --config.eval.split"
+    )
   split = config.eval.split
   for folder in restore.runs(workdir):
     _, result = restore.inference(folder, restore.changes(config))

@@ -69,7 +69,7 @@ class Wandb:
     self._run = wandb.init(
       project=stored["project"],
       id=stored["id"],
-      name=workdir.name,
+      name=_title(workdir),
       resume="allow",
       config=dict(config),
       allow_val_change=True,
@@ -104,7 +104,7 @@ class Mlflow:
     named = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
     if not any(map(os.environ.get, named)):
       mlflow.set_experiment(PROJECT)
-    run = mlflow.start_run(run_name=workdir.name)
+    run = mlflow.start_run(run_name=_title(workdir))
     stored.update(id=run.info.run_id, uri=mlflow.get_tracking_uri())
     words = [(k, str(v)[:_LONGEST]) for k, v in _flat(config, ".")]
     for first in range(0, len(words), _AT_ONCE):
@@ -193,6 +193,12 @@ class Tracking:
         f"warning: {self._name} is told nothing from here ({reason}); "
         "training goes on"
       )
+
+
+def _title(workdir: Path) -> str:
+  """``openmoji-lb``; of several seeds ``openmoji-lb/seed_3``."""
+  *_, parent, name = ("", *workdir.absolute().parts)
+  return f"{parent}/{name}" if name.startswith("seed_") else name
 
 
 def _flat(tree: Any, sign: str, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -36,6 +36,7 @@ def test_program(lowered, loaded, new, found):
   exported, notes = lowered
   assert notes == [] and exported.platforms == ("cpu", "cuda")
   assert {str(a.shape[0]) for a in exported.in_avals} == {"b"}
+  assert {str(a.dtype) for a in exported.out_avals} == {"float32"}
   arrays = inputs_of(new[1], loaded, new[0].parent)
   for count in (1, len(new[1])):
     made = exported.call({m: x[:count] for m, x in arrays.items()})

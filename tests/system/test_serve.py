@@ -25,11 +25,11 @@ HEADS = ("fused", "caption", "photo", "sensor")
 def predict(command, pairs):
   """``launch.py --mode=predict`` on a run."""
 
-  def run(folder, **fields):
+  def run(folder, mode="predict", **fields):
     fields = {**pairs[1], **{f"eval.{k}": v for k, v in fields.items()}}
     return command(
       "--config=configs/manifest.py:h", f"--workdir={folder}",
-      "--mode=predict",
+      f"--mode={mode}",
       *(f"--config.{k}={str(v).replace(' ', '')}" for k, v in fields.items()),
     )  # fmt: skip
 
@@ -100,6 +100,11 @@ def test_nothing_half_written(predict, work, new, at_once, tmp_path):
     code, _, err = predict(work, manifest=path, output=tmp_path / name)
     assert code == 1 and err.count("\n") == 1
     assert said in err or ".csv or .parquet" in err
+
+
+def test_only_predictions_take_a_manifest(predict, work, new):
+  code, out, err = predict(work, mode="evaluate", manifest=new[0])
+  assert (code, out) == (1, "") and "--mode=predict" in err
 
 
 def test_a_file_for_each_seed(predict, work, new, at_once, tmp_path):

@@ -137,6 +137,8 @@ def test_wandb(calls, tmp_path, monkeypatch):
   (tmp_path / "other").mkdir()
   tell("wandb", tmp_path / "other")
   assert calls[-4][1] == "other" and calls[-4][2] != id
+  assert tracking._title(tmp_path / "lb" / "seed_3") == "lb/seed_3"
+  assert tracking._title(tmp_path / "lb") == "lb"
 
 
 def test_mlflow(calls, tmp_path, monkeypatch):
