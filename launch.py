@@ -34,8 +34,10 @@ flags.DEFINE_enum(
   "train",
   MODES,
   "train (or go on, or show again); evaluate or predict with the best "
-  "checkpoint (split: --config.eval.split); prepare the data only; report: "
-  "draw the pictures again; export: its encoders as safetensors",
+  "checkpoint (split: --config.eval.split; new samples: "
+  "--config.eval.manifest); prepare the data only; report: "
+  "draw the pictures again; export: its encoders as safetensors and "
+  "the model as a program",
 )
 flags.DEFINE_bool("quiet", False, "no progress, no tables")
 flags.DEFINE_bool("traceback", False, "show where an error comes from")

@@ -36,6 +36,16 @@ SHORT = {
 }
 
 
+_EVAL = {
+  "batch_size": 256,
+  "split": "test",
+  "test": True,
+  # Of mode predict: new samples instead of the split; the file it writes.
+  "manifest": "",
+  "output": "",
+}
+
+
 def base() -> Config:
   """A config without data set and recipe."""
   return ConfigDict(
@@ -68,7 +78,8 @@ def base() -> Config:
         "checkpoint_steps": 0,
         "log_steps": 10,
       },
-      "eval": {"batch_size": 256, "split": "test", "test": True},
+      "eval": dict(_EVAL),
+      "track": "",
     }
   )
 

@@ -42,8 +42,31 @@ def assemble(
     augment={"video": crop.random_resized_crop(image_size)},
     decoded={"video": stored["video"]},
     view={"video": functools.partial(image.resize, size=image_size)},
+    intake=intakes(settings, image_size),
     fingerprint=made.fingerprint,
   )
+
+
+def intakes(
+  settings: media.Settings, image_size: int
+) -> dict[str, dict[str, Any]]:
+  """How new clips are made."""
+  rate = settings.sample_rate
+  return {
+    "audio": {
+      "sample_rate": rate,
+      "length": round(settings.seconds * rate),
+      "nperseg": NPERSEG,
+      "noverlap": NOVERLAP,
+      "of_clip": True,
+    },
+    "video": {
+      "frames": settings.frames,
+      "size": image_size,
+      "stored": settings.side,
+      "of_clip": True,
+    },
+  }
 
 
 def stored_side(image_size: int) -> int:

@@ -64,12 +64,21 @@ def picked(total: int, frames: int) -> np.ndarray:
 def make(clip: Clip, settings: Settings) -> dict[str, np.ndarray]:
   """``wave`` int16 [samples], and ``frame_<i>`` uint8 [bytes of a JPEG]."""
   length = round(settings.seconds * settings.sample_rate)
-  wave = _wave(clip.sound, settings.sample_rate)[:length]
-  numbers = np.rint(np.clip(wave, -1, 1) * _FULL).astype(np.int16)
-  fields = {"wave": numbers}
-  for i, picture in enumerate(_frames(clip.video, settings.frames)):
-    fields[f"frame_{i}"] = _jpeg(picture, settings.side)
+  fields = {"wave": sound(clip.sound, length, settings.sample_rate)}
+  for i, data in enumerate(frames(clip.video, settings.frames, settings.side)):
+    fields[f"frame_{i}"] = data
   return fields
+
+
+def sound(path: str, length: int, sample_rate: int) -> np.ndarray:
+  """The first ``length`` samples of a sound, or of a video's, as int16."""
+  wave = _wave(path, sample_rate)[:length]
+  return np.rint(np.clip(wave, -1, 1) * _FULL).astype(np.int16)
+
+
+def frames(path: str, count: int, side: int) -> list[np.ndarray]:
+  """``count`` frames of a video, or of a folder of pictures, as JPEG bytes."""
+  return [_jpeg(picture, side) for picture in _frames(path, count)]
 
 
 def wave_of(numbers: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -95,7 +96,7 @@ class Media:
     return read_array(path)
 
 
-def read_array(path: pathlib.Path) -> np.ndarray:
+def read_array(path: str | os.PathLike) -> np.ndarray:
   """The numbers of a ``.npy`` file as float32, objects refused.
 
   Raises:
@@ -105,6 +106,15 @@ def read_array(path: pathlib.Path) -> np.ndarray:
   array = np.load(path, allow_pickle=False)
   if not isinstance(array, np.ndarray):
     raise ValueError("it holds several arrays: save each alone, as .npy")
+  return checked_array(array)
+
+
+def checked_array(array: np.ndarray) -> np.ndarray:
+  """As float32.
+
+  Raises:
+    ValueError: no finite numbers, or none at all.
+  """
   if array.dtype.kind not in "fiub":
     raise ValueError(f"{array.dtype} is no type of real numbers")
   if not array.size:
@@ -157,6 +167,15 @@ def _other_shapes(
   ]
 
 
+def standardised(array: np.ndarray, mean: Any, scale: Any) -> np.ndarray:
+  """``(array - mean) / scale`` as float32."""
+  if array.shape != np.shape(mean):
+    raise ValueError(
+      f"it has shape {array.shape}, those of training have {np.shape(mean)}"
+    )
+  return ((array - mean) / scale).astype(np.float32)
+
+
 class Modality:
   """One modality of the samples, its final shape known from training rows."""
 
@@ -191,8 +210,8 @@ class Modality:
       return audio.log_spectrogram(
         array, self._length, s.sample_rate, s.nperseg, s.noverlap
       )
-    if self.kind == "array":
-      return ((array - self._mean) / self._scale).astype(np.float32)
+    if self.kind == "array" and s.standardise:
+      return standardised(array, self._mean, self._scale)
     return array
 
   def notes(self, rows: Iterable[Row]) -> list[str]:
@@ -212,7 +231,32 @@ class Modality:
 
   def to_json(self) -> dict[str, Any]:
     """What loading needs to know."""
-    return {"kind": self.kind, "shape": self.shape, "words": self.words}
+    return {
+      "kind": self.kind,
+      "shape": self.shape,
+      "words": self.words,
+      "intake": self._intake(),
+    }
+
+  def _intake(self) -> dict[str, Any]:
+    """How new samples are made; of texts, loading knows."""
+    s = self._settings
+    if self.kind == "image":
+      return {"size": s.image_size, "fit": "pad", "stored": 0}
+    if self.kind == "video":
+      return {"size": s.image_size, "frames": s.frames}
+    if self.kind == "audio":
+      return {
+        "sample_rate": s.sample_rate,
+        "length": self._length,
+        "nperseg": s.nperseg,
+        "noverlap": s.noverlap,
+      }
+    if self.kind == "array":
+      moments = {"mean": self._mean, "scale": self._scale}
+      known = s.standardise
+      return {k: v.tolist() if known else None for k, v in moments.items()}
+    return {}
 
   def feature(self) -> Any:
     """How tensorflow_datasets stores it."""

@@ -13,7 +13,7 @@ from data_pipelines import _manifest_rows as rows
 from data_pipelines import _manifest_table as table
 from data_pipelines import report, storage, video
 
-VERSION = "1.0.0"  # of the prepared data: any change of them raises it
+VERSION = "1.1.0"  # of the prepared data: any change of them raises it
 FILE = "modalities.json"  # beside the records: {modality: what loading needs}
 
 

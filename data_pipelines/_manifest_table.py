@@ -7,7 +7,7 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from data_pipelines import core
@@ -58,7 +58,12 @@ class Table:
   problems: tuple[Problem, ...]
 
 
-def failure(path: pathlib.Path, problems: Iterable[Problem]) -> ListedDataError:
+_SKIP = "Correct these, or leave bad rows out: --config.data.skip_bad=True"
+
+
+def failure(
+  path: pathlib.Path, problems: Iterable[Problem], advice: str = _SKIP
+) -> ListedDataError:
   """The error that lists problems, the first of them if there are many."""
   problems = sorted(problems, key=lambda p: p.row)
   rows = len({p.row for p in problems if p.row})
@@ -68,14 +73,21 @@ def failure(path: pathlib.Path, problems: Iterable[Problem]) -> ListedDataError:
     head += f" in {rows} row{'s' * (rows > 1)} (1 is below the header)"
   lines = [f"{head}{first}:", *(f"  {p}" for p in problems[:_SHOWN])]
   if rows:
-    lines.append(
-      "Correct these, or leave bad rows out: --config.data.skip_bad=True"
-    )
+    lines.append(advice)
   return ListedDataError("\n".join(lines))
 
 
-def read(path: pathlib.Path) -> Table:
+def read(
+  path: pathlib.Path,
+  needed: Sequence[str] = NEEDED,
+  field: str = "data.manifest",
+) -> Table:
   """Reads a manifest; the ending of its name tells the format.
+
+  Args:
+    path: of the manifest.
+    needed: columns that it must have besides modalities.
+    field: of the config that names it.
 
   Raises:
     DataError: no such file, not a table, or columns that do not fit.
@@ -88,11 +100,11 @@ def read(path: pathlib.Path) -> Table:
     header, rows, problems = _READERS[path.suffix.lower()](path)
   except FileNotFoundError as error:
     raise DataError(
-      f"no manifest {path}: name one with --config.data.manifest ({known})"
+      f"no manifest {path}: name one with --config.{field} ({known})"
     ) from error
   except UnicodeDecodeError as error:
     raise DataError(f"{path} is not UTF-8 ({error}): save it as such") from None
-  columns = _columns(path, header)
+  columns = _columns(path, header, needed)
   lines = []
   for number, row in enumerate(rows, 1):
     cells = {}
@@ -118,11 +130,13 @@ def _cell(value: Any) -> str:
   raise ValueError(f"{value!r} is neither a text nor a whole number")
 
 
-def _columns(path, header: tuple[str, ...]) -> tuple[Column, ...]:
+def _columns(
+  path, header: tuple[str, ...], needed: Sequence[str]
+) -> tuple[Column, ...]:
   """The modalities' columns, in their order."""
   problems = [
     Problem(0, "", f"there is no column {c!r}; there are {', '.join(header)}")
-    for c in NEEDED
+    for c in needed
     if c not in header
   ]
   problems += [

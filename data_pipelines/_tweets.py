@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines import core, crop, image, storage, text
+from data_pipelines import core, crop, image, intake, storage, text
 from data_pipelines._tweets_prepare import SIDE, Tweets, prepare_tweets
 
 # A stored record -> the text that the encoder gets.
@@ -100,7 +100,20 @@ def load(
   if options.word_dropout:
     augment["text"] = text.word_dropout(options.word_dropout, coder)
   whole = _dataset(spec, sources, stored, options, augment)
-  return dataclasses.replace(whole, fingerprint=made.fingerprint)
+  return dataclasses.replace(
+    whole, intake=intakes(options, coder), fingerprint=made.fingerprint
+  )
+
+
+def intakes(
+  options: Options, coder: text.WordVocabulary | text.Tokens
+) -> dict[str, dict[str, Any]]:
+  """How new pictures and texts are made; a text is as the encoder gets it."""
+  size = options.image_size
+  return {
+    "image": {"size": size, "fit": "squash", "stored": SIDE},
+    "text": intake.of_text(coder, options.max_words),
+  }
 
 
 def plain(record: dict[str, Any]) -> str:

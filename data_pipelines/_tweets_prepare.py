@@ -5,21 +5,18 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import io
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data_pipelines import core, image, raw, storage
 from data_pipelines._tweets_raw import Download, Layout, Parse, Row, read
 
 SIDE = 256  # of a stored picture
 HELD_OUT = 0.1
-_QUALITY = 95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +77,7 @@ def prepare_tweets(
   download = Download(raw_folder, tweets.layout)
   found = read(download.annotations, tweets.parse)
   work = folder.parent / "work"
-  settings = f"{SIDE} {_QUALITY} {download.root.resolve()}"
+  settings = f"{SIDE} {image.QUALITY} {download.root.resolve()}"
   media = raw.Media(_picture, work, settings, workers)
   rows, problems = _with_pictures(tweets.name, found.rows, download, media)
   splits = with_outer(rows, held_out)
@@ -106,10 +103,8 @@ def _picture(path: pathlib.Path) -> dict[str, np.ndarray]:
   """A picture's file as the bytes of a smaller one."""
   with raw.named(path):
     whole = np.asarray(image.open_rgb(path), np.uint8)
-    picture = Image.fromarray(image.resize(whole, SIDE))
-  file = io.BytesIO()
-  picture.save(file, "JPEG", quality=_QUALITY)
-  return {"jpeg": np.frombuffer(file.getvalue(), np.uint8)}
+  data = image.jpeg(image.resize(whole, SIDE))
+  return {"jpeg": np.frombuffer(data, np.uint8)}
 
 
 def _with_pictures(

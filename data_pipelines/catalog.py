@@ -22,8 +22,8 @@ from data_pipelines.core import Dataset, unknown
 from data_pipelines.report import Report
 
 _LIBRARY = {
-  "audio", "catalog", "core", "crop", "image", "loader", "raw", "report",
-  "storage", "text", "video",
+  "audio", "catalog", "core", "crop", "image", "intake", "loader", "raw",
+  "report", "storage", "text", "unlabelled", "video",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from data_pipelines.core import Augment
 
 WHITE = (255, 255, 255)
+QUALITY = 95  # of a JPEG
 
 
 def decode(
@@ -86,6 +87,13 @@ def encode(picture: Image.Image) -> bytes:
   """PNG bytes."""
   file = io.BytesIO()
   picture.save(file, "PNG", optimize=False)
+  return file.getvalue()
+
+
+def jpeg(array: np.ndarray) -> bytes:
+  """JPEG bytes of high quality, of pixels [h w 3]."""
+  file = io.BytesIO()
+  Image.fromarray(array).save(file, "JPEG", quality=QUALITY)
   return file.getvalue()
 
 

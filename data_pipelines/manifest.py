@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import _manifest_media as media
-from data_pipelines import core, image, storage, text
+from data_pipelines import core, image, intake, storage, text
 from data_pipelines._manifest_prepare import FILE, Manifest
 
 
@@ -150,16 +150,18 @@ def _assemble(
   """The prepared data in ``folder``; ``augment`` is by kind."""
   made = core.Report.read(folder)
   stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
-  coders, modalities = {}, {}
+  coders, modalities, intakes = {}, {}, {}
   for m, its in stored.items():
     if its["kind"] == "text":
       coders[m] = tokens or text.WordVocabulary(its["words"])
       modalities[m] = core.ModalitySpec(
         "text", (max_words,), "int32", len(coders[m])
       )
+      intakes[m] = intake.of_text(coders[m], max_words)
     else:
       dtype = "uint8" if its["kind"] in ("image", "video") else "float32"
       modalities[m] = core.ModalitySpec(its["kind"], its["shape"], dtype)
+      intakes[m] = its["intake"]
   numbers = {c: i for i, c in enumerate(made.classes)}
   decode = functools.partial(
     _decode,
@@ -176,7 +178,9 @@ def _assemble(
   sizes = {split: len(source) for split, source in sources.items()}
   spec = core.Spec(name, modalities, made.classes, sizes)
   own = {m: augment[s.kind] for m, s in modalities.items() if s.kind in augment}
-  return core.Dataset(spec, sources, own, fingerprint=made.fingerprint)
+  return core.Dataset(
+    spec, sources, own, intake=intakes, fingerprint=made.fingerprint
+  )
 
 
 def _decode(

@@ -31,7 +31,7 @@ from typing import Any
 
 from data_pipelines import _openmoji_font as font
 from data_pipelines import _openmoji_groups as groups
-from data_pipelines import core, image, report, storage, text
+from data_pipelines import core, image, intake, report, storage, text
 
 NAME = "openmoji"
 VERSION = "1.0.0"  # of the prepared data: any change of them raises it
@@ -114,7 +114,16 @@ def _assemble(
   }
   sizes = {split: len(source) for split, source in sources.items()}
   spec = core.Spec(NAME, modalities, made.classes, sizes)
-  return core.Dataset(spec, sources, augment, fingerprint=made.fingerprint)
+  return core.Dataset(
+    spec,
+    sources,
+    augment,
+    intake={
+      "image": {"size": image_size, "fit": "pad", "stored": 0},
+      "text": intake.of_text(vocabulary, max_words),
+    },
+    fingerprint=made.fingerprint,
+  )
 
 
 def _augmentation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from dmg_jax import build, evaluate, optim
+from dmg_jax import build, evaluate, optim, tracking
 from dmg_jax.plateau import Plateau
 from dmg_jax.types import Method
 
@@ -46,6 +46,7 @@ def check(config: Config) -> Method:
 
   Raises:
     ValueError: the first thing that is wrong, with the choices.
+    ModuleNotFoundError: the package of ``track`` is missing.
   """
   for path, (low, high) in _RANGES.items():
     _check_range(path, get(config, path), low, high, _OPEN.get(path))
@@ -55,9 +56,12 @@ def check(config: Config) -> Method:
     ("train.select", SELECT),
     ("eval.split", SPLITS),
     ("loader.resident", RESIDENT),
+    ("track", ("", *tracking.TRACKERS)),
   ):
     if get(config, path) not in choices:
-      raise build.unknown(path, str(get(config, path)), choices)
+      shown = [c or "'' (none)" for c in choices]
+      raise build.unknown(path, str(get(config, path)), shown)
+  tracking.require(config.track)
   if get(config, "optimiser.name") not in optim.OPTIMISERS:
     raise build.unknown("optimiser", config.optimiser.name, optim.OPTIMISERS)
   if config.optimiser.schedule not in optim.SCHEDULES:

@@ -158,7 +158,7 @@ def make_eval_step(problem: Problem, method: Method) -> EvalStep:
         m: jnp.where(valid[:, None], z, 0.0).sum(axis=0)
         for m, z in features.items()
       },
-      probabilities=jax.tree.map(_probabilities, heads),
+      probabilities=jax.tree.map(softmax, heads),
       predicted=predicted,
       features=features,
       labels=batch.labels,
@@ -261,7 +261,8 @@ def macro_f1(
   return float(f1_score(labels, predicted, labels=found, average="macro"))
 
 
-def _probabilities(logits: Float[Array, "b k"]) -> Float[Array, "b k"]:
+def softmax(logits: Float[Array, "b k"]) -> Float[Array, "b k"]:
+  """Probabilities, in float32 at least."""
   wide = jnp.promote_types(logits.dtype, jnp.float32)
   return jax.nn.softmax(logits.astype(wide), axis=-1)
 

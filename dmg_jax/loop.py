@@ -22,6 +22,7 @@ from dmg_jax.assemble import Setup
 from dmg_jax.checkpoint import Checkpoints
 from dmg_jax.evaluate import evaluate, make_eval_step
 from dmg_jax.logging import Console, MetricsFile
+from dmg_jax.tracking import Tracking
 from dmg_jax.types import Batch, Metrics, TrainState
 
 
@@ -112,6 +113,13 @@ class Trainer:
     """The last checkpoint's state, or a fresh one; once, before ``run``."""
     self.checkpoints = Checkpoints(workdir)
     self.log = MetricsFile(workdir)
+    config, tells = self.setup.config, jax.process_index() == 0
+    self.tracking = Tracking(
+      config.track if tells else "",
+      workdir,
+      config.to_dict(),
+      self.console.note,
+    )
     state, self._fresh = self._fresh, None
     assert state is not None
     last = self.checkpoints.last()
@@ -129,6 +137,7 @@ class Trainer:
     """Waits for checkpoints, closes files."""
     self.checkpoints.close()
     self.log.close()
+    self.tracking.close()
 
   def run(self, state: TrainState, stop: Stop) -> TrainState:
     """Trains to the end, or until ``stop`` is set; saves either way.
@@ -219,6 +228,8 @@ class Trainer:
     epoch = (step - 1) // self.per_epoch + 1
     line = {"step": step, "epoch": epoch, "split": split}
     self.log.write({**line, **values})
+    tagged = {f"{split}/{name}": v for name, v in values.items()}
+    self.tracking.log({"epoch": epoch, **tagged}, step)
 
   def _finite(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
     values = {k: float(v) for k, v in jax.device_get(metrics).items()}

@@ -5,23 +5,16 @@ A table has three of them: train, report, and prepare.
 
 from __future__ import annotations
 
-import csv
-import json
 import shlex
 import sys
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from data_pipelines import catalog
 from data_pipelines.report import quietly
-from dmg_jax import assemble, build, checks, classifier, report, same, train
+from dmg_jax import checks, report, train
 from dmg_jax.assemble import Config
-from dmg_jax.checkpoint import Checkpoints
-from dmg_jax.encoders import pretrained
-from dmg_jax.encoders.pretrained import Pretrained
-from dmg_jax.evaluate import Evaluation, evaluate, make_eval_step
 from dmg_jax.logging import Console, write_json
+from dmg_jax.serve import export, new, predictor, restore, rows
 from dmg_jax.tables import cells, grid, summary
 
 
@@ -95,9 +88,14 @@ def _report(config, workdir, console) -> int:
 
 def _evaluate(config, workdir, console) -> int:
   """Metrics of ``eval.split`` by the selected checkpoint, to JSON."""
+  if config.eval.manifest:
+    raise ValueError(
+      "eval.manifest is for --mode=predict; for metrics, put labelled samples "
+      "into a split of the data and name it with --config.eval.split"
+    )
   split = config.eval.split
-  for folder in _runs(config, workdir):
-    _, result = _inference(config, folder)
+  for folder in restore.runs(workdir):
+    _, result = restore.inference(folder, restore.changes(config))
     path = folder / f"evaluation_{split}.json"
     write_json(path, {"split": split, **result.metrics})
     console.evaluation(split, result.metrics)
@@ -106,86 +104,47 @@ def _evaluate(config, workdir, console) -> int:
 
 
 def _predict(config, workdir, console) -> int:
-  """Probabilities of each sample of ``eval.split``, to CSV."""
-  split = config.eval.split
-  for folder in _runs(config, workdir):
-    setup, result = _inference(config, folder)
-    path = folder / f"predictions_{split}.csv"
-    _write_predictions(path, setup, split, result)
+  """Probabilities of a manifest's samples, or of ``eval.split``, to a table."""
+  folders = restore.runs(workdir)
+  for folder in folders:
+    path = _output(config, folder, len(folders) > 1)
+    if config.eval.manifest:
+      changes = {**restore.changes(config), "loader": {"resident": "off"}}
+      one = predictor.of_run(*restore.restore(folder, changes))
+      new.predict(one, config.eval.manifest, path)
+    else:
+      _predict_split(config, folder, path)
     console.note(f"written: {path}")
   return 0
 
 
-def _export(config, workdir, console) -> int:
-  """Encoders of the selected checkpoint, to safetensors."""
-  for folder in _runs(config, workdir):
-    setup, state = _restore(config, folder)
-    for m, options in setup.encoders.items():
-      encoder = build.make_encoder(**options)
-      if not isinstance(encoder, Pretrained):
-        console.note(f"not written: {m} ({options['name']} has no export)")
-        continue
-      own = classifier.encoder_variables(state.params, state.stats, m)
-      path = folder / "export" / m
-      pretrained.write(path, encoder, own)
-      console.note(f"written: {path}")
-  return 0
-
-
-def _runs(config, workdir: Path) -> list[Path]:
-  """The folders of the single runs below a work directory."""
-  if not (workdir / "config.json").exists():
-    raise ValueError(
-      f"{workdir} holds no run: train first, or name one with --workdir"
-    )
-  return sorted(workdir.glob("seed_*")) or [workdir]
-
-
-def _inference(config: Config, folder: Path):
-  """Restores the run in ``folder`` and evaluates."""
-  setup, state = _restore(config, folder)
-  eval_step = make_eval_step(setup.problem, setup.method)
-  split = setup.config.eval.split
-  return setup, evaluate(eval_step, state, setup.batches(split))
-
-
-def _restore(config: Config, folder: Path):
-  """The run in ``folder`` as it was configured, at its checkpoint.
-
-  Encoders are as they were then, so that pretrained weights are not read again.
-  """
-  stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-  own: Config = ConfigDict(stored["config"])
-  own.update(eval=config.eval, data={"dir": config.data.dir})
-  for m, options in stored.get("encoders", {}).items():
-    own.encoders[m] = {**options, "pretrained": ""}
-  setup = assemble.assemble(own)
-  same.check_data(setup.dataset.fingerprint, folder)
-  checkpoints = Checkpoints(folder)
-  select = own.train.select
-  step = checkpoints.best() if select == "best" else checkpoints.last()
-  if step is None:
-    checkpoints.close()
-    raise ValueError(f"{folder} has no checkpoint yet: train first")
-  state = checkpoints.restore(step, setup.fresh())
-  checkpoints.close()
-  return setup, state
-
-
-def _write_predictions(
-  path: Path, setup: assemble.Setup, split: str, result: Evaluation
-) -> None:
+def _predict_split(config, folder, path) -> None:
+  split = config.eval.split
+  setup, result = restore.inference(folder, restore.changes(config))
   source, classes = setup.dataset.sources[split], setup.dataset.spec.classes
-  heads = list(result.probabilities)
-  part = path.with_suffix(".part")
-  with part.open("w", encoding="utf-8", newline="") as file:
-    rows = csv.writer(file)
-    named = [f"{head}:{c}" for head in heads for c in classes]
-    rows.writerow(["id", "label", *(f"{h}_prediction" for h in heads), *named])
-    for row, i in enumerate(result.index):
-      p = [result.probabilities[h][row] for h in heads]
-      best = [classes[int(x.argmax())] for x in p]
-      flat = [f"{v:.6f}" for x in p for v in x]
-      label = classes[int(result.labels[row])]
-      rows.writerow([source[int(i)]["id"], label, *best, *flat])
-  part.replace(path)
+  ids = [source[int(i)]["id"] for i in result.index]
+  labels = [classes[int(i)] for i in result.labels]
+  rows.write(path, ids, labels, result.probabilities, classes)
+
+
+def _output(config, folder: Path, several: bool) -> Path:
+  """The table of a run; of several, each has its seed in the name."""
+  if config.eval.output:
+    path = Path(config.eval.output).expanduser()
+    rows.check(path)
+    return path.with_stem(f"{path.stem}_{folder.name}") if several else path
+  if config.eval.manifest:
+    return new.default(folder, config.eval.manifest)
+  return folder / f"predictions_{config.eval.split}.csv"
+
+
+def _export(config, workdir, console) -> int:
+  """Encoders of the selected checkpoint, and the whole as a program."""
+  for folder in restore.runs(workdir):
+    setup, state = restore.restore(folder, restore.changes(config))
+    to = folder / "export"
+    for line in export.encoders(to, setup, state):
+      console.note(line)
+    for line in export.predictor(to, setup, state):
+      console.note(line)
+  return 0

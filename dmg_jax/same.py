@@ -26,7 +26,12 @@ def check_config(config: Config, workdir: Path) -> None:
     return
   old = _flat(json.loads(path.read_text())["config"])
   new = _flat(json.loads(json.dumps(config.to_dict())))
-  free = ("variant", "eval.", "data.dir")  # Change nothing that is learned.
+  free = (
+    "variant",
+    "eval.",
+    "data.dir",
+    "track",
+  )  # Change nothing that is learned.
   other = sorted(
     k for k in old | new if old.get(k) != new.get(k) and not k.startswith(free)
   )

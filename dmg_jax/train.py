@@ -156,6 +156,7 @@ def _run_seed(config, workdir, console, files):
     if config.train.select == "best":
       state = trainer.best(state)
     results = _results(trainer, state, workdir)
+    trainer.tracking.results(results)
   finally:
     trainer.close()
   results["timing"] = {

@@ -135,6 +135,9 @@ def write_table(
   return path
 
 
+# Of a run that predicts.
+COLUMNS = ("photo:image", "caption:text", "sensor:array")
+
 # Samples as small as they go.
 MANIFEST = {"image_size": 8, "sample_rate": 8000, "nperseg": 64, "noverlap": 0}
 
@@ -162,6 +165,20 @@ def samples(dataset: Dataset) -> dict[tuple[str, str], tuple[str, Any]]:
     for split, source in dataset.sources.items()
     for s in (source[i] for i in range(len(source)))
   }
+
+
+def write_run(config, folder):
+  """A run that stopped at once, and how it is read back."""
+  from dmg_jax import assemble, train
+  from dmg_jax.checkpoint import METRIC, Checkpoints
+
+  config.loader.resident = "off"  # As it is read back.
+  setup = assemble.assemble(config)
+  train._write_config(config, folder, None, setup=setup)
+  checkpoints = Checkpoints(folder)
+  checkpoints.save(setup.fresh(), {METRIC: 0.5})
+  checkpoints.close()
+  return folder
 
 
 def _write_image(folder, stem, label, rng) -> str:

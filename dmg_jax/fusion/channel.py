@@ -126,7 +126,7 @@ class MMTM(nn.Module):
     h = nn.relu(nn.Dense(width, kernel_init=_INIT, name="squeeze")(squeezed))
     care = self.variable("gates", "care", lambda: jnp.full((), -1, jnp.int32))
     seen = self.variable("gates", "seen", jnp.zeros, (), jnp.float32)
-    rows = jnp.ones(len(squeezed), jnp.float32)
+    rows = jnp.ones(squeezed.shape[0], jnp.float32)
     if self.has_variable("gates", "mask"):
       rows = self.get_variable("gates", "mask")
     rows = rows / jnp.maximum(rows.sum(), 1.0)
@@ -141,7 +141,7 @@ class MMTM(nn.Module):
         new = rows.astype(gate.dtype) @ jax.lax.stop_gradient(gate)
         mean.value = (mean.value * seen.value + new) / (seen.value + 1)
       gate = jnp.where(care.value == i, mean.value[None, :], gate)
-      gated[m] = a * gate.reshape(len(gate), *(1,) * (a.ndim - 2), -1)
+      gated[m] = a * gate.reshape(gate.shape[0], *(1,) * (a.ndim - 2), -1)
     if train and self.is_mutable_collection("gates"):
       seen.value = seen.value + 1
     return gated

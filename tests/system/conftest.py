@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 from matplotlib.figure import Figure
 
+import helpers
 import launch
-from configs import openmoji
+from configs import manifest, openmoji
 from dmg_jax import assemble, loop, sharding, steps, train
 from dmg_jax.logging import Console
 
@@ -200,3 +202,66 @@ def straight(quick, tiny, finished, tmp_path_factory):
     return finished[key]
 
   return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+  """A manifest, and the words of a command line on it."""
+  folder = tmp_path_factory.mktemp("given")
+  table = helpers.write_manifest(folder / "files", 48, helpers.COLUMNS)
+  fields = {
+    "data.manifest": str(table),
+    "data.dir": str(folder / "data"),
+    "data.image_size": 8,
+    "encoders.image.widths": (8,),
+    "encoders.image.features": 8,
+    "encoders.text.features": 8,
+    "eval.batch_size": 8,
+  }
+  return table, fields
+
+
+@pytest.fixture(scope="module")
+def work(quick, pairs, tmp_path_factory):
+  """The folder of a run; not to be changed."""
+  del quick
+  config = manifest.get_config("h")
+  config.update_from_flattened_dict(pairs[1])
+  return helpers.write_run(config, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def new(pairs):
+  """The rows of test without split and label, and those of all."""
+  table, _ = pairs
+  rows = [r for r in helpers.read_table(table) if r["split"] == "test"]
+  kept = [{c: row[c] for c in helpers.COLUMNS} for row in rows]
+  return helpers.write_table(table.with_name("new.csv"), kept), rows
+
+
+@pytest.fixture(scope="module")
+def loaded(work):
+  import dmg_jax
+
+  return dmg_jax.load(work, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def restored(work):
+  from dmg_jax.serve import restore
+
+  changes = {"eval": {"batch_size": 8}, "loader": {"resident": "off"}}
+  return restore.restore(work, changes)
+
+
+@pytest.fixture(scope="module")
+def found(loaded, new):
+  """Predictions on the new samples, by Python."""
+  path, rows = new
+  return loaded.predict(
+    {
+      "photo": [path.parent / r["photo:image"] for r in rows],
+      "caption": [r["caption:text"] for r in rows],
+      "sensor": [np.load(path.parent / r["sensor:array"]) for r in rows],
+    }
+  )

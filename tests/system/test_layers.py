@@ -33,9 +33,9 @@ LAYERS = [
   (
     "evaluate", "checkpoint", "logging", "checks", "assemble", "report",
     "same", "plateau",
-    "statistics",
+    "statistics", "tracking",
   ),
-  ("loop",),
+  ("loop", "serve"),
   ("train",),
   ("tables",),
   ("modes",),

@@ -77,6 +77,7 @@ RANGES = [
   ("optimiser.schedule", "cosin", "'cosine'", "constant"),
   ("train.select", "bst", "'best'", "last"),
   ("eval.split", "tset", "'test'", "outer"),
+  ("track", "wandbb", "'wandb'", "mlflow"),
 ]
 METHODS = [
   ("constant,alpha=1.5", "alpha", "[0, 1]", "1.5"),

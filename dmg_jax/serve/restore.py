@@ -1,0 +1,77 @@
+"""A finished run, read back from its work directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dmg_jax import assemble, same
+from dmg_jax.checkpoint import Checkpoints
+from dmg_jax.evaluate import Evaluation, evaluate, make_eval_step
+from dmg_jax.types import TrainState
+
+
+def runs(workdir: Path) -> list[Path]:
+  """The folders of the single runs below a work directory.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if not (workdir / same.FILE).exists():
+    raise ValueError(
+      f"{workdir} holds no run: train first, or name one with --workdir"
+    )
+  return sorted(workdir.glob("seed_*")) or [workdir]
+
+
+def changes(config: Any) -> dict[str, Any]:
+  """What of a config counts for a run that is only read: ``restore``'s."""
+  return {"eval": config.eval.to_dict(), "data": {"dir": config.data.dir}}
+
+
+def restore(
+  folder: Path, changes: Mapping[str, Any]
+) -> tuple[assemble.Setup, TrainState]:
+  """The run in ``folder`` as it was configured, at its checkpoint.
+
+  Encoders are as they were then, so that pretrained weights are not read again.
+
+  Args:
+    folder: of a single run.
+    changes: {field of the config: other value}, nested.
+
+  Raises:
+    ValueError: no checkpoint, or one that does not fit; other data.
+    core.DataError: the data are not there or damaged.
+  """
+  stored = json.loads((folder / same.FILE).read_text(encoding="utf-8"))
+  own: assemble.Config = ConfigDict(stored["config"])
+  own.update(changes)
+  own.track = ""  # Nothing is told while a run is read.
+  for m, options in stored.get("encoders", {}).items():
+    own.encoders[m] = {**options, "pretrained": ""}
+  setup = assemble.assemble(own)
+  same.check_data(setup.dataset.fingerprint, folder)
+  checkpoints = Checkpoints(folder)
+  select = own.train.select
+  step = checkpoints.best() if select == "best" else checkpoints.last()
+  if step is None:
+    checkpoints.close()
+    raise ValueError(f"{folder} has no checkpoint yet: train first")
+  state = checkpoints.restore(step, setup.fresh())
+  checkpoints.close()
+  return setup, state
+
+
+def inference(
+  folder: Path, changes: Mapping[str, Any]
+) -> tuple[assemble.Setup, Evaluation]:
+  """Restores the run in ``folder`` and evaluates ``eval.split``."""
+  setup, state = restore(folder, changes)
+  eval_step = make_eval_step(setup.problem, setup.method)
+  split = setup.config.eval.split
+  return setup, evaluate(eval_step, state, setup.batches(split))

@@ -1,0 +1,96 @@
+"""Predictions as a table: a row a sample, CSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ENDINGS = (".csv", ".parquet")
+
+
+def check(path: Path) -> None:
+  """Refuses a table that cannot be written, before any work is done.
+
+  Raises:
+    ValueError: another ending than ``ENDINGS``, or a folder.
+    ModuleNotFoundError: Parquet without pyarrow.
+  """
+  if path.suffix.lower() not in ENDINGS:
+    raise ValueError(
+      f"eval.output must end in {' or '.join(ENDINGS)}, got {str(path)!r}"
+    )
+  if path.is_dir():
+    raise ValueError(f"eval.output names a file, {path} is a folder")
+  if path.suffix.lower() == ".parquet":
+    _pyarrow()
+
+
+def write(
+  path: Path,
+  ids: Sequence[str],
+  labels: Sequence[str] | None,
+  probabilities: Mapping[str, np.ndarray],
+  classes: Sequence[str],
+) -> None:
+  """Writes predictions, whole or not at all; the ending tells the format.
+
+  Args:
+    path: of the table; its folder is made.
+    ids: of the samples, [n].
+    labels: names of the right classes, if they are known.
+    probabilities: {"fused" or modality: [n k]}.
+    classes: names, in order of the probabilities.
+  """
+  columns: dict[str, Any] = {"id": list(ids)}
+  if labels is not None:
+    columns["label"] = list(labels)
+  for head, p in probabilities.items():
+    best = p.argmax(axis=-1)
+    columns[f"{head}_prediction"] = [classes[int(i)] for i in best]
+  for head, p in probabilities.items():
+    columns |= {f"{head}:{c}": p[:, i] for i, c in enumerate(classes)}
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_suffix(".part")
+  try:
+    if path.suffix.lower() == ".parquet":
+      _parquet(part, columns)
+    else:
+      _csv(part, columns)
+    part.replace(path)
+  finally:
+    part.unlink(missing_ok=True)
+
+
+def _csv(path: Path, columns: Mapping[str, Any]) -> None:
+  shown = [
+    [f"{v:.6f}" for v in x] if isinstance(x, np.ndarray) else x
+    for x in columns.values()
+  ]
+  with path.open("w", encoding="utf-8", newline="") as file:
+    rows = csv.writer(file)
+    rows.writerow(columns)
+    rows.writerows(zip(*shown, strict=True))
+
+
+def _parquet(path: Path, columns: Mapping[str, Any]) -> None:
+  pyarrow = _pyarrow()
+  arrays = {
+    name: pyarrow.array(x, None if isinstance(x, np.ndarray) else "string")
+    for name, x in columns.items()
+  }
+  pyarrow.parquet.write_table(pyarrow.table(arrays), path)
+
+
+def _pyarrow():
+  try:
+    import pyarrow
+    import pyarrow.parquet
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      f"a Parquet table needs pyarrow ({error}): pip install -e '.[parquet]'"
+    ) from error
+  return pyarrow

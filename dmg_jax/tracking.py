@@ -1,0 +1,209 @@
+"""Weights & Biases and MLflow, beside TensorBoard: ``--config.track=NAME``.
+
+A tracker gets the numbers of ``metrics.jsonl`` under TensorBoard's tags, the
+config, and the final results. The id of its run is kept in ``tracking.json``,
+so that a run that was stopped goes on in the same one. Whatever a tracker
+raises ends in one warning; the run goes on without it.
+
+Where the numbers go is up to the trackers' own environment variables
+(``WANDB_MODE``, ``WANDB_PROJECT``, ``WANDB_ENTITY``, ``MLFLOW_TRACKING_URI``,
+``MLFLOW_EXPERIMENT_NAME``, ...); the project or experiment is ``dmg_jax`` if
+they name none. Steps that a killed run repeats are sent again, with the same
+numbers: W&B leaves them out, MLflow keeps both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+FILE = "tracking.json"  # {tracker: what finds its run again}
+PROJECT = "dmg_jax"
+# Name of the option and of the package, and how it is installed.
+TRACKERS = {"mlflow": "pip install mlflow", "wandb": "pip install wandb"}
+_AT_ONCE = 100  # MLflow takes so many parameters in a request
+_LONGEST = 500  # and so many characters of a value
+
+Stored = dict[str, str]
+
+
+class Tracker(Protocol):
+  """What is told of a run."""
+
+  def log(self, values: Mapping[str, float], step: int) -> None:
+    """Numbers of a step, by tags as ``train/loss``."""
+    ...
+
+  def results(self, values: Mapping[str, float]) -> None:
+    """The final numbers."""
+    ...
+
+  def close(self, finished: bool) -> None:
+    """The last that is told; a run that is not finished may go on later."""
+    ...
+
+
+def require(name: str) -> None:
+  """Raises ``ModuleNotFoundError`` if the tracker's package is missing."""
+  if name and name not in sys.modules and not importlib.util.find_spec(name):
+    raise ModuleNotFoundError(
+      f"track={name!r} needs the package {name}: {TRACKERS[name]}, or leave "
+      "track empty: TensorBoard's files are always written"
+    )
+
+
+class Wandb:
+  """A run of Weights & Biases."""
+
+  def __init__(self, workdir: Path, config: Mapping[str, Any], stored: Stored):
+    wandb = importlib.import_module("wandb")
+    stored.setdefault("id", secrets.token_hex(8))
+    stored.setdefault("project", os.environ.get("WANDB_PROJECT") or PROJECT)
+    self._run = wandb.init(
+      project=stored["project"],
+      id=stored["id"],
+      name=_title(workdir),
+      resume="allow",
+      config=dict(config),
+      allow_val_change=True,
+      dir=str(workdir),
+      mode=os.environ.get("WANDB_MODE") or None,
+    )
+
+  def log(self, values: Mapping[str, float], step: int) -> None:
+    """See ``Tracker``."""
+    self._run.log(dict(values), step=step)
+
+  def results(self, values: Mapping[str, float]) -> None:
+    """See ``Tracker``."""
+    self._run.summary.update(dict(values))
+
+  def close(self, finished: bool) -> None:
+    """See ``Tracker``."""
+    self._run.finish(exit_code=0 if finished else 1)
+
+
+class Mlflow:
+  """A run of MLflow. It has one active run a process."""
+
+  def __init__(self, workdir: Path, config: Mapping[str, Any], stored: Stored):
+    self._mlflow = mlflow = importlib.import_module("mlflow")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or stored.get("uri")
+    if uri:
+      mlflow.set_tracking_uri(uri)
+    if "id" in stored:
+      mlflow.start_run(run_id=stored["id"])
+      return
+    named = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
+    if not any(map(os.environ.get, named)):
+      mlflow.set_experiment(PROJECT)
+    run = mlflow.start_run(run_name=_title(workdir))
+    stored.update(id=run.info.run_id, uri=mlflow.get_tracking_uri())
+    words = [(k, str(v)[:_LONGEST]) for k, v in _flat(config, ".")]
+    for first in range(0, len(words), _AT_ONCE):
+      mlflow.log_params(dict(words[first : first + _AT_ONCE]))
+
+  def log(self, values: Mapping[str, float], step: int) -> None:
+    """See ``Tracker``."""
+    self._mlflow.log_metrics(dict(values), step=step)
+
+  def results(self, values: Mapping[str, float]) -> None:
+    """See ``Tracker``."""
+    self._mlflow.log_metrics(dict(values))
+
+  def close(self, finished: bool) -> None:
+    """See ``Tracker``."""
+    self._mlflow.end_run(status="FINISHED" if finished else "KILLED")
+
+
+_MAKERS: dict[str, Callable[..., Tracker]] = {"mlflow": Mlflow, "wandb": Wandb}
+
+
+class Tracking:
+  """A tracker that cannot end a run: after an error it is silent."""
+
+  def __init__(
+    self,
+    name: str,
+    workdir: Path,
+    config: Mapping[str, Any],
+    warn: Callable[[str], None],
+  ):
+    """Starts, or goes on with, the tracker's run of ``workdir``.
+
+    Args:
+      name: of ``TRACKERS``, or empty for none.
+      workdir: of the run.
+      config: of the run, nested.
+      warn: gets the one warning.
+    """
+    self._name, self._warn = name, warn
+    self._tracker: Tracker | None = None
+    self._finished = False
+    if name:
+      self._guarded(lambda: self._start(workdir, config))
+
+  def _start(self, workdir: Path, config: Mapping[str, Any]) -> None:
+    path = workdir / FILE
+    known = json.loads(path.read_text()) if path.exists() else {}
+    stored = dict(known.get(self._name, {}))
+    self._tracker = _MAKERS[self._name](workdir, config, stored)
+    if stored != known.get(self._name):
+      part = path.with_suffix(".part")
+      part.write_text(json.dumps({**known, self._name: stored}, indent=2))
+      part.replace(path)
+
+  def log(self, values: Mapping[str, float], step: int) -> None:
+    """Numbers of a step, by tags as ``train/loss``."""
+    if (tracker := self._tracker) is not None:
+      self._guarded(lambda: tracker.log(values, step))
+
+  def results(self, results: Mapping[str, Any]) -> None:
+    """The contents of ``results.json``: the numbers among them."""
+    self._finished = True
+    numbers = {
+      f"results/{k}": float(v)
+      for k, v in _flat(results, "/")
+      if isinstance(v, int | float) and not isinstance(v, bool)
+    }
+    if (tracker := self._tracker) is not None:
+      self._guarded(lambda: tracker.results(numbers))
+
+  def close(self) -> None:
+    """The run is over, or stopped if there were no results."""
+    if (tracker := self._tracker) is not None:
+      self._guarded(lambda: tracker.close(self._finished))
+      self._tracker = None
+
+  def _guarded(self, does: Callable[[], None]) -> None:
+    try:
+      does()
+    # A tracker may raise anything: no network, no account, a full disk.
+    except Exception as error:
+      reason = " ".join(str(error).split()) or type(error).__name__
+      self._tracker = None
+      self._warn(
+        f"warning: {self._name} is told nothing from here ({reason}); "
+        "training goes on"
+      )
+
+
+def _title(workdir: Path) -> str:
+  """``openmoji-lb``; of several seeds ``openmoji-lb/seed_3``."""
+  *_, parent, name = ("", *workdir.absolute().parts)
+  return f"{parent}/{name}" if name.startswith("seed_") else name
+
+
+def _flat(tree: Any, sign: str, path: str = "") -> Iterator[tuple[str, Any]]:
+  if isinstance(tree, Mapping):
+    for key, value in tree.items():
+      yield from _flat(value, sign, f"{path}{sign}{key}" if path else key)
+  else:
+    yield path, tree
