@@ -44,7 +44,7 @@ def ahead(
 
   Args:
     numbers: its arguments.
-    make: pure; with ``workers`` it is pickled.
+    make: pure; with ``workers`` it is sent to them.
     workers: processes; 0 is threads of this one.
   """
   made = grain.MapDataset.range(numbers.start, numbers.stop).map(make)

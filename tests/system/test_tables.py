@@ -46,7 +46,6 @@ WRONG = [
   (SMALL, "--config.rows.lb.method.rate=-1", 1, "row 'lb'", "positive"),
   (SMALL, "--config.shard=4", 1, "shard=4", "shards=1"),
   (SMALL, "--config.train.epochs=0", 1, "train.epochs", "[1, "),
-  (SMALL, "--config.train.batch_size=100000", 1, "972", "'train'"),
   (SMALL, "--config.data.image_size=1", 1, "image_size", "8 to 72"),
   (SMALL, "--mode=evaluate", 1, "evaluate", "one run", "seed_0"),
 ]
