@@ -14,9 +14,10 @@ on 755: expect less than its numbers.
 
 Cost: 1.6 TFLOP a training sample, so 124 PFLOP for the 100 epochs, three
 quarters of an hour at 50 TFLOP/s; ``--config.encoders.rgb.dtype=bfloat16`` and
-so on for faster matrix units. A CPU takes minutes to compile; a training step
-with train.batch_size=1 and train.outer_batch_size=1 needs 11 GiB there, less
-with ``--config.encoders.rgb.remat=True`` and so on. ``quick=true`` is for a
+so on for faster matrix units. The backward pass computes maps again instead of
+keeping them (``remat``); where memory abounds, switch that off. On a CPU
+``lb,batch_size=1`` makes real-size steps within MEMORY, after minutes of
+compiling: a step takes a minute, an update of α many. ``quick=true`` is for a
 laptop: 16 frames of 56 pixels, each a picture of its own to small networks.
 """
 
@@ -49,7 +50,9 @@ def get_config(arg=None):
   """The config of ``<recipe>[,key=value...]``."""
   config = common.base()
   config.data.update(common.options(nvgesture.load), name="nvgesture")
-  config.encoders = {m: common.encoder("i3d.I3D") for m in MODALITIES}
+  config.encoders = {
+    m: common.encoder("i3d.I3D", remat=True) for m in MODALITIES
+  }
   config.optimiser.update(
     name="sgd", learning_rate=0.01, weight_decay=1e-4, schedule="plateau"
   )

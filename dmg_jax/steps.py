@@ -14,6 +14,7 @@ from jax.extend import core
 from jax.interpreters import partial_eval
 from jaxtyping import PyTree
 
+from dmg_jax.bilevel import loops
 from dmg_jax.types import (
   Apply,
   Batch,
@@ -135,7 +136,8 @@ def _in_parts(step: Callable[..., Any]) -> Callable[..., Any]:
   @functools.cache
   def traced(structure, shapes):
     args = jax.tree.unflatten(structure, shapes)
-    program, out = jax.make_jaxpr(step, return_shape=True)(*args)
+    with loops.in_parts():
+      program, out = jax.make_jaxpr(step, return_shape=True)(*args)
     # Without what nobody asks for, which a compiler would leave out.
     needed, _ = partial_eval.dce_jaxpr(program.jaxpr, True, instantiate=True)
     function = core.jaxpr_as_fun(core.ClosedJaxpr(needed, program.consts))

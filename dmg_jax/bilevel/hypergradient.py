@@ -17,8 +17,11 @@ are; gradients, products and every vector of the solver are float32.
   gradients a product, three times the memory of a gradient. ``"jvp"`` repeats
   the gradient: three gradients a product, twice the memory. With ``batches`` it
   is always the latter.
-* ``unroll=None`` unrolls few rounds on CPU, and never with ``"jvp"``: the CPU
-  compiler would share what unrolled products have in common, and store it.
+* ``matvec=None`` is ``"linearize"``, but ``"jvp"`` where products are compiled
+  by themselves (``loops.in_parts``): one program less.
+* ``unroll=None`` unrolls few rounds on CPU, but not with ``"jvp"``: the CPU
+  compiler would share what unrolled products have in common, and store it,
+  unless it compiles them by themselves.
 * ``batches``: Neumann uses batch ``i mod n`` for product i and the batch after
   its last product for the mixed product: give ``terms + 1`` of them for all to
   be fresh. Other solvers, which need one matrix, take the mean of ``inner``
@@ -41,6 +44,7 @@ from jaxtyping import Array, Float, PyTree
 
 from dmg_jax import trees
 from dmg_jax.bilevel import curvature as curvatures
+from dmg_jax.bilevel import loops
 from dmg_jax.bilevel.curvature import GaussNewton, Inner, Operator
 from dmg_jax.bilevel.info import (
   HypergradientInfo,
@@ -64,7 +68,7 @@ def hypergradient(
   solver: Solver | str = NEUMANN,
   *,
   curvature: GaussNewton | str = "hessian",
-  matvec: str = "linearize",
+  matvec: str | None = None,
   unroll: bool | None = None,
   batches: PyTree | None = None,
   damping: ArrayLike = 0.0,
@@ -88,7 +92,7 @@ def hypergradient(
     hyper: pytree of floats, of any size.
     solver: how ``q`` is found, or the name of one with its defaults.
     curvature: ``"hessian"``, or a ``GaussNewton`` for its product instead.
-    matvec: ``"linearize"`` or ``"jvp"``.
+    matvec: ``"linearize"`` or ``"jvp"``; ``None`` chooses.
     unroll: whether the solver's loop is unrolled; ``None`` chooses.
     batches: pytree of batches stacked on a leading axis.
     damping: ρ ≥ 0, added to H before the solver's own.
@@ -104,8 +108,10 @@ def hypergradient(
       ``hyper`` that is not a float; batches without a common leading axis.
   """
   solver = solver_by_name(solver) if isinstance(solver, str) else solver
+  if matvec is None:
+    matvec = "jvp" if loops.apart() else "linearize"
   _check(params, hyper, curvature, matvec)
-  if unroll is None and matvec == "jvp":
+  if unroll is None and matvec == "jvp" and not loops.apart():
     unroll = False
   options = (curvature, matvec, unroll, batches, damping, q0, exact_residual)
   return _implicit(inner, outer, params, hyper, solver, *options)

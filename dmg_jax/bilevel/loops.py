@@ -8,7 +8,9 @@ loops are unrolled, and only on CPU, unless the caller decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import jax
@@ -17,11 +19,31 @@ Carry = TypeVar("Carry")
 
 FEW = 10
 
+_APART = contextvars.ContextVar("apart", default=False)
+
+
+@contextlib.contextmanager
+def in_parts() -> Iterator[None]:
+  """What is traced in here is compiled product by product, not as a whole."""
+  token = _APART.set(True)
+  try:
+    yield
+  finally:
+    _APART.reset(token)
+
+
+def apart() -> bool:
+  """Whether the caller is within ``in_parts``."""
+  return _APART.get()
+
 
 def unrolled(length: int, unroll: bool | None) -> bool:
-  """``unroll`` itself, or by default: at most ``FEW`` rounds, on CPU."""
+  """``unroll`` itself, or by default: at most ``FEW`` rounds, on CPU.
+
+  All rounds ``in_parts``, where they share one compiled product.
+  """
   if unroll is None:
-    return length <= FEW and jax.default_backend() == "cpu"
+    return apart() or (length <= FEW and jax.default_backend() == "cpu")
   return unroll
 
 

@@ -20,7 +20,7 @@ from dmg_jax.checkpoint import Checkpoints
 METHODS = build.known("methods")
 TWO_ONLY = {"greedy"}
 # Those that differ most in what is summed over a batch; the others are slow.
-SHARDED = {"lb", "mla"}
+SHARDED = {"mla"}
 
 every_method = pytest.mark.parametrize("name", METHODS)
 every_sharded = pytest.mark.parametrize(

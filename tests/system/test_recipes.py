@@ -48,7 +48,7 @@ def two_steps(config):
 
 
 # In the fast suite one for each shape of a step; tests/contract has the rest.
-RUN = {"channel", "lb", "mla", "reconboost", "umt", "valuation"}
+RUN = {"channel", "mla", "reconboost", "umt", "valuation"}
 
 
 @pytest.mark.parametrize(
