@@ -16,9 +16,10 @@ Cost: 1.6 TFLOP a training sample, so 124 PFLOP for the 100 epochs, three
 quarters of an hour at 50 TFLOP/s; ``--config.encoders.rgb.dtype=bfloat16`` and
 so on for faster matrix units. The backward pass computes maps again instead of
 keeping them (``remat``); where memory abounds, switch that off. On a CPU
-``lb,batch_size=1`` makes real-size steps within MEMORY, after minutes of
-compiling: a step takes a minute, an update of α many. ``quick=true`` is for a
-laptop: 16 frames of 56 pixels, each a picture of its own to small networks.
+``lb,batch_size=1`` takes real-size steps, after minutes of compiling: a step is
+a minute and 9.5 GiB, an update of α many minutes and, as the compiler counts,
+10 GiB beside weights and vectors. ``quick=true`` is for a laptop: 16 frames of
+56 pixels, each a picture of its own to small networks.
 """
 
 from configs import common
