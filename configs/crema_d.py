@@ -11,8 +11,8 @@ shows
 python launch.py --config=configs/crema_d.py:lb,quick=true ...
 
 which takes small pictures, narrow nets and 3 epochs; its scores mean nothing.
-Steps of the real size fit a CPU, too: ``lb,batch_size=4`` took 5.4 GiB, some ten
-seconds a step and minutes for the compiling and the update of α.
+Steps of the real size fit a CPU, too: ``lb,batch_size=4`` took 5.4 GiB, ten
+seconds a step and minutes for compiling and for the update of α.
 
 Deviations from the paper:
 
