@@ -14,7 +14,7 @@ concat 83.11, lb 85.42.
 
 Cost: 155 steps an epoch, 11.7 TFLOP each (CLIP 5.7); by this estimate some
 seven seconds an epoch on an H200 at 35 % of its bfloat16 peak, and 7 % more for
-lb. On a CPU lb,batch_size=4 makes real-size steps within 24 GiB.
+lb. On a CPU lb,batch_size=4 makes real-size steps in 14 GiB.
 
 Keys behind the recipe: encoders=clip takes both towers of CLIP ViT-B/32;
 quick=true small encoders for a laptop, no download but the data.

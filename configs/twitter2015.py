@@ -15,7 +15,7 @@ concat 72.52, lb 74.43.
 
 Cost: 22 steps an epoch, 11.7 TFLOP each (CLIP 5.7); by this estimate about a
 second an epoch on an H200 at 35 % of its bfloat16 peak, and half as much again
-for lb. On a CPU lb,batch_size=4 makes real-size steps within 24 GiB.
+for lb. On a CPU lb,batch_size=4 makes real-size steps in 14 GiB.
 
 Keys behind the recipe: encoders=clip takes both towers of CLIP ViT-B/32;
 quick=true small encoders for a laptop, no download but the data.
