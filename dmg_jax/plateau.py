@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -42,15 +43,17 @@ class Plateau:
         raise ValueError(
           f"optimiser.plateau.{name} must lie in {interval}, got {value!r}"
         )
-    self._rule: Any = optax.contrib.reduce_on_plateau(
+    rule: Any = optax.contrib.reduce_on_plateau(
       factor=factor, patience=patience, rtol=threshold
     )
+    self._start = rule.init
+    self._next = jax.jit(lambda now, loss: rule.update((), now, value=loss)[1])
 
   def start(self) -> Any:
     """The state before the first epoch."""
-    return self._rule.init(jnp.zeros((), jnp.float32))
+    return self._start(jnp.zeros((), jnp.float32))
 
   def observe(self, state: TrainState, loss: float) -> TrainState:
     """The state after an epoch that ended with this loss on val."""
-    _, after = self._rule.update((), state.plateau, value=loss)
+    after = self._next(state.plateau, jnp.float32(loss))
     return steps.alike(state.replace(plateau=after), state)

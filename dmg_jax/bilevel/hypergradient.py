@@ -46,11 +46,7 @@ from dmg_jax import trees
 from dmg_jax.bilevel import curvature as curvatures
 from dmg_jax.bilevel import loops
 from dmg_jax.bilevel.curvature import GaussNewton, Inner, Operator
-from dmg_jax.bilevel.info import (
-  HypergradientInfo,
-  Status,
-  tolerance,
-)
+from dmg_jax.bilevel.info import HypergradientInfo, Status, tolerance
 from dmg_jax.bilevel.neumann import Neumann
 from dmg_jax.bilevel.solvers import Solver, solver_by_name
 
@@ -108,8 +104,7 @@ def hypergradient(
       ``hyper`` that is not a float; batches without a common leading axis.
   """
   solver = solver_by_name(solver) if isinstance(solver, str) else solver
-  if matvec is None:
-    matvec = "jvp" if loops.apart() else "linearize"
+  matvec = matvec or ("jvp" if loops.apart() else "linearize")
   _check(params, hyper, curvature, matvec)
   if unroll is None and matvec == "jvp" and not loops.apart():
     unroll = False

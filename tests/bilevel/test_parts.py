@@ -13,7 +13,7 @@ from dmg_jax import build, steps
 def test_parts_are_the_whole(solver):
   method = build.make_method(name="lb", solver=solver, iterations=2)
   fusion = toys.fusion_of("lb")
-  run = toys.Run(method, 2, **fusion, norm="batch", dropout=0.3)
+  run = toys.Run(method, 2, **fusion)
   state, batches = run.fresh(), (toys.batch(2), toys.batch(2, seed=9))
   parts = steps.make_outer_step(run.problem, run.method, 0, parts=True)
   once, metrics = parts(state, *batches)

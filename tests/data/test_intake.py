@@ -186,6 +186,7 @@ def test_pictures_of_tweets(tmp_path):
   np.testing.assert_array_equal(made(tmp_path / "a.png"), decoded["image"])
 
 
+@pytest.mark.slow
 def test_clips(tmp_path):
   pytest.importorskip("av")
   rng = np.random.default_rng(0)

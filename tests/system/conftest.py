@@ -139,10 +139,10 @@ class Shared:
   def once(self, original):
     """A compiled function, once a problem."""
 
-    def wrapped(problem, *rest):
+    def wrapped(problem, *rest, **options):
       key = (original.__name__, id(problem))
       if key not in self._made:
-        self._made[key] = original(problem, *rest)
+        self._made[key] = original(problem, *rest, **options)
       return self._made[key]
 
     return wrapped

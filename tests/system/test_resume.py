@@ -134,6 +134,7 @@ def test_signal_in_the_last_step(straight, stopped, tmp_path, monkeypatch):
   assert _untimed(json.loads(json.dumps(results))) == _untimed(there)
 
 
+@pytest.mark.slow
 def test_stopped_between_and_in_seeds(straight, stopped, tmp_path):
   recipe, work = "joint,seeds=2", tmp_path / "work"
   one = json.loads((straight(recipe) / "results.json").read_text())
@@ -170,6 +171,7 @@ def _all_devices(batch_size):
   return jax.make_mesh((jax.device_count(),), ("b",), axis_types=kind)
 
 
+@pytest.mark.slow
 def test_killed_while_the_folder_was_made(tiny, tmp_path, straight):
   """A half-written file of a run is no reason to refuse the folder."""
   work = tmp_path / "work"
