@@ -48,7 +48,7 @@ def two_steps(config):
 
 
 # In the fast suite one for each shape of a step; tests/contract has the rest.
-RUN = {"channel", "mla", "reconboost", "umt", "valuation"}
+RUN = {"channel", "mla", "umt"}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_openmoji(quick, tiny, name):
   assert set(setup.parameters) >= {"image", "text"}
 
 
-SHOWN = ("lb",)  # In the fast suite.
+SHOWN = ("constant",)  # In the fast suite; tests/contract has lb for three.
 
 
 @pytest.mark.parametrize(
