@@ -9,6 +9,7 @@ fast: its sound is a vector, with one hidden layer.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -109,11 +110,13 @@ class Case:
 
   def train_step(self):
     """The compiled step of the loop, ``(state, batch)``."""
-    return steps.make_train_step(self.problem, self.method, self.apply, 0)
+    step = steps.make_train_step(self.problem, self.method, self.apply)
+    return jax.jit(functools.partial(step, seed=0), donate_argnums=0)
 
   def outer_step(self):
     """The compiled outer step, ``(state, inner batch, outer batch)``."""
-    return steps.make_outer_step(self.problem, self.method, 0)
+    step = steps.make_outer_step(self.problem, self.method)
+    return jax.jit(functools.partial(step, seed=0), donate_argnums=0)
 
   def objectives(self, size: int) -> tuple[Callable, Callable]:
     """``lb``'s inner and outer loss of (params, α) at equal batches."""
@@ -154,7 +157,7 @@ def make(name: str, recipe: str = "constant") -> Case:
     return _batch({m: shapes[m] for m in kept}, classes, count)
 
   inputs = batch(2).inputs
-  params, stats = classifier.init(model, inputs, jax.random.key(0))
+  params, stats = classifier.make_init(model, inputs)(0)
   readout = build.readout(config.fusion.name)
   problem = classifier.bind(model, params, stats, inputs, 972, readout)
   rate = optim.learning_rate("constant", config.optimiser.learning_rate, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +94,8 @@ def _taken(loader: Loader, count: int) -> Iterator[Batch]:
 
 def _steps(setup: Setup, loader: Loader, count: int) -> dict[str, Any]:
   """Steps that wait for their batches, against some that have them."""
-  step = steps.make_train_step(setup.problem, setup.method, setup.apply, 0)
+  program = steps.make_train_step(setup.problem, setup.method, setup.apply)
+  step = functools.partial(program, seed=0)
   batch, held = setup.place(loader.batch(0)), [setup.fresh(), setup.fresh()]
 
   def resident():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -88,15 +89,14 @@ def _phases(recipe: str, data: str, begin: float) -> dict[str, float]:
   loader = setup.loader("train", size, train=True)
   batch, state = setup.place(loader.batch(0)), setup.fresh()
   took["data and model"] = lap()
-  step = steps.make_train_step(
-    setup.problem, setup.method, setup.apply, config.seed
-  )
+  program = steps.make_train_step(setup.problem, setup.method, setup.apply)
+  step = functools.partial(program, seed=config.seed)
   state, _ = jax.block_until_ready(step(state, batch))
   took["first step"] = lap()
   took["start to first step"] = marks[-1] - begin
   if setup.method.outer_step is not None:
-    outer = steps.make_outer_step(setup.problem, setup.method, config.seed)
-    state, _ = jax.block_until_ready(outer(state, batch, batch))
+    outer = steps.make_outer_step(setup.problem, setup.method)
+    state, _ = jax.block_until_ready(outer(state, batch, batch, config.seed))
     took["first outer step"] = lap()
     took["start to first outer step"] = marks[-1] - begin
   return took | _save(step, state, batch, loader.steps_per_epoch)

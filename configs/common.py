@@ -27,6 +27,7 @@ Config = Any
 SHORT = {
   "seed": "seed",
   "seeds": "seeds",
+  "vmap_seeds": "vmap_seeds",
   "epochs": "train.epochs",
   "batch_size": "train.batch_size",
   "learning_rate": "optimiser.learning_rate",
@@ -54,6 +55,7 @@ def base() -> Config:
       "variant": "",  # The whole string after the colon; names the workdir.
       "seed": 0,
       "seeds": 1,
+      "vmap_seeds": "auto",  # Or "on", "off"; see dmg_jax/seeds.py.
       "data": {"name": "", "dir": "data"},
       "loader": {"resident": "auto", "workers": -1},
       "encoders": {},

@@ -38,9 +38,10 @@ class Setup:
   dataset: core.Dataset
   problem: Problem
   method: Method
-  fresh: Callable[[], TrainState]
+  # The state of a seed before the first step.
+  start: Callable[[int], TrainState]
   apply: Apply
-  place: Callable[[Batch], Batch]
+  mesh: jax.sharding.Mesh
   # Of training and of the outer level: as configured, at most a split's size.
   batch_size: int
   outer_batch_size: int
@@ -51,6 +52,23 @@ class Setup:
   pretrained: dict[str, str]
   home: resident.Home | None = None
   plateau: Plateau | None = None
+  # Runs that share the machine, this one among them.
+  runs: int = 1
+
+  def fresh(self) -> TrainState:
+    """The state before the first step."""
+    return self.start(self.config.seed)
+
+  def with_seed(self, seed: int, runs: int = 1) -> Setup:
+    """The same run of another seed; data, model and method are shared."""
+    config: Config = ConfigDict(self.config.to_dict())
+    config.update(seed=seed, seeds=1)
+    return dataclasses.replace(self, config=config, runs=runs)
+
+  @property
+  def place(self) -> Callable[[Batch], Batch]:
+    """Puts a batch on the devices."""
+    return sharding.make_place(self.mesh)
 
   def loader(
     self, split: str, batch_size: int, train: bool
@@ -75,7 +93,7 @@ class Setup:
     workers = self.config.loader.workers
     if workers >= 0 or self.dataset.cached("train"):
       return max(workers, 0)
-    return max((os.cpu_count() or 2) - 1, 1)
+    return max(((os.cpu_count() or 2) - 1) // self.runs, 1)
 
   def batches(self, split: str) -> Iterator[Batch]:
     """One pass over a split, on the devices."""
@@ -97,17 +115,15 @@ def assemble(config: Config) -> Setup:
   evaluate.check_names(tuple(spec.modalities))
   sizes = batch_sizes(config, method, spec)
   encoders = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
-  problem, params, stats, loaded = _problem(config, encoders, spec)
+  problem, params, draw, loaded = _problem(config, encoders, spec)
   mesh = sharding.make_mesh(sizes["batch_size"])
   per_epoch = spec.sizes["train"] // sizes["batch_size"]
   init_opt, apply = _optimiser(config, problem, per_epoch)
   plateau = _plateau(config)
 
-  def fresh() -> TrainState:
-    own, own_stats = jax.tree.map(lambda x: x.copy(), (params, stats))
-    state = steps.init_state(
-      problem, method, own, own_stats, init_opt, config.seed
-    )
+  def start(seed: int) -> TrainState:
+    params, stats = draw(seed)
+    state = steps.init_state(problem, method, params, stats, init_opt, seed)
     if plateau is not None:
       state = state.replace(plateau=plateau.start())
     return sharding.replicate(mesh, state)
@@ -117,9 +133,9 @@ def assemble(config: Config) -> Setup:
     dataset=dataset,
     problem=problem,
     method=method,
-    fresh=fresh,
+    start=start,
     apply=apply,
-    place=sharding.make_place(mesh),
+    mesh=mesh,
     **sizes,
     parameters=_count(params, problem),
     encoders=encoders,
@@ -130,17 +146,24 @@ def assemble(config: Config) -> Setup:
 
 
 def _problem(config, encoders, spec):
-  """The model bound to its first weights, these, and what was loaded."""
+  """The problem, its first weights, those of a seed, and what was loaded."""
   model = build.make_classifier(
     encoders, config.fusion.to_dict(), len(spec.classes)
   )
   x, readout = _example(spec), build.readout(config.fusion.name)
-  params, stats = classifier.init(model, x, jax.random.key(config.seed))
-  params, stats, loaded = build.load_weights(encoders, params, stats)
+  init = classifier.make_init(model, x)
+  params, stats, loaded = build.load_weights(encoders, *init(config.seed))
   problem = classifier.bind(
     model, params, stats, x, spec.sizes["train"], readout
   )
-  return problem, params, stats, loaded
+
+  def draw(seed: int):
+    """Weights and batch statistics, on buffers of their own."""
+    if seed != config.seed:
+      return build.load_weights(encoders, *init(seed))[:2]
+    return jax.tree.map(lambda x: x.copy(), (params, stats))
+
+  return problem, params, draw, loaded
 
 
 def _home(config, dataset, mesh) -> resident.Home | None:

@@ -17,16 +17,31 @@ from orbax.checkpoint import checkpoint_managers
 from dmg_jax.types import TrainState
 
 METRIC = "fused/accuracy"
+FOLDER = "checkpoints"
+
+
+def saved(workdir: Path) -> set[int]:
+  """Steps of the whole checkpoints of a run; none if there is no folder."""
+  folder = Path(workdir) / FOLDER
+  if not folder.is_dir():
+    return set()
+  return {int(p.name) for p in folder.iterdir() if p.name.isdigit()}
 
 
 class Checkpoints:
   """The checkpoints of one run, in ``<workdir>/checkpoints``."""
 
-  def __init__(self, workdir: Path):
-    """Opens (or makes) the folder; leftovers of a killed process go."""
+  def __init__(self, workdir: Path, latest: int = 1):
+    """Opens (or makes) the folder; leftovers of a killed process go.
+
+    Args:
+      workdir: of the run.
+      latest: how many of the last states are kept. Runs that train together
+        need two: a process may be killed when only some have saved.
+    """
     policy = checkpoint_managers.AnyPreservationPolicy(
       [
-        checkpoint_managers.LatestN(1),
+        checkpoint_managers.LatestN(latest),
         checkpoint_managers.BestN(
           get_metric_fn=lambda metrics: metrics[METRIC],
           n=1,
@@ -35,7 +50,7 @@ class Checkpoints:
       ]
     )
     self._manager = ocp.CheckpointManager(
-      (Path(workdir) / "checkpoints").absolute(),
+      (Path(workdir) / FOLDER).absolute(),
       options=ocp.CheckpointManagerOptions(
         best_fn=lambda metrics: metrics[METRIC],  # Without it, none is kept.
         preservation_policy=policy,
@@ -52,7 +67,10 @@ class Checkpoints:
     if step in self._manager.all_steps():
       return
     metrics = None if val is None else {METRIC: float(val[METRIC])}
-    self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+    args = ocp.args.StandardSave(state)
+    # A run may have gone back to a step before its last, see ``latest``.
+    late = step < (self.last() or 0)
+    self._manager.save(step, args=args, metrics=metrics, force=late)
 
   def last(self) -> int | None:
     """Step of the last checkpoint, ``None`` before the first."""
@@ -60,6 +78,7 @@ class Checkpoints:
 
   def best(self) -> int | None:
     """Step of the best on val, the later one of equals."""
+    self._manager.wait_until_finished()  # Metrics are read from the disk.
     scores = []
     for step in self._manager.all_steps():
       metrics = self._manager.metrics(step)

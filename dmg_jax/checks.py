@@ -14,7 +14,7 @@ Config = Any
 
 SELECT = ("best", "last")
 SPLITS = ("outer", "test", "train", "val")
-RESIDENT = ("auto", "off", "on")
+AUTO = ("auto", "off", "on")
 
 # Field -> (lowest, highest), both allowed but for those in _OPEN.
 _RANGES = {
@@ -55,7 +55,8 @@ def check(config: Config) -> Method:
   for path, choices in (
     ("train.select", SELECT),
     ("eval.split", SPLITS),
-    ("loader.resident", RESIDENT),
+    ("loader.resident", AUTO),
+    ("vmap_seeds", AUTO),
     ("track", ("", *tracking.TRACKERS)),
   ):
     if get(config, path) not in choices:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import flax.linen as nn
@@ -72,13 +72,26 @@ def _ablate(present: jax.Array, x: jax.Array) -> jax.Array:
   return jnp.where(rows > 0, x, jnp.asarray(absent, x.dtype))
 
 
-def init(
-  model: Classifier, inputs: Mapping[str, Any], key: PRNGKeyArray
-) -> tuple[Params, Stats]:
-  """Fresh weights and batch statistics for inputs of these shapes."""
-  variables = dict(jax.jit(model.init, static_argnums=2)(key, inputs, False))
-  params = variables.pop("params")
-  return params, variables
+def make_init(
+  model: Classifier, inputs: Mapping[str, Any]
+) -> Callable[[int], tuple[Params, Stats]]:
+  """``seed -> fresh weights and batch statistics``, compiled once.
+
+  Args:
+    model: encoders and fusion.
+    inputs: of the shapes to come.
+  """
+
+  @jax.jit
+  def draw(seed, inputs):
+    return model.init(jax.random.key(seed), inputs, False)
+
+  def init(seed: int) -> tuple[Params, Stats]:
+    variables = dict(draw(seed, inputs))
+    params = variables.pop("params")
+    return params, variables
+
+  return init
 
 
 def encoder_variables(
@@ -111,7 +124,7 @@ def bind(
 
   Args:
     model: encoders and fusion.
-    params, stats: from ``init``.
+    params, stats: from ``make_init``.
     inputs: a batch of two, for the shapes of the outputs.
     samples, readout: see ``Problem``.
   """

@@ -33,9 +33,9 @@ import numpy as np
 from flax import struct
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int
-from sklearn.metrics import average_precision_score, f1_score
 
 from dmg_jax import losses
+from dmg_jax.scores import macro_f1, mean_average_precision
 from dmg_jax.types import Batch, Leaf, Method, Problem, TrainState
 
 FUSED, GAP = "fused", "gap"
@@ -127,17 +127,19 @@ def check_names(modalities: Sequence[str]) -> None:
     raise ValueError(f"two modalities share a name: {', '.join(modalities)}")
 
 
-def make_eval_step(problem: Problem, method: Method) -> EvalStep:
+def make_eval_step(
+  problem: Problem, method: Method, several: bool = False
+) -> EvalStep:
   """The jitted ``(params, stats, method_state, batch) -> EvalPart``.
 
-  Compiled once for batches of one shape. Rows with mask 0 add nothing.
+  Compiled once for batches of one shape. Rows with mask 0 add nothing. With
+  ``several`` replicas at once, all but the batch has an axis of them in front.
 
   Raises:
     ValueError: a modality has a reserved name, see ``check_names``.
   """
   check_names(problem.modalities)
 
-  @jax.jit
   def eval_step(params, stats, method_state, batch: Batch) -> EvalPart:
     outputs, _ = problem.forward(params, stats, batch.inputs, None, False)
     fused = method.predict(outputs, method_state)
@@ -166,7 +168,9 @@ def make_eval_step(problem: Problem, method: Method) -> EvalStep:
       index=batch.index,
     )
 
-  return eval_step
+  if several:
+    eval_step = jax.vmap(eval_step, in_axes=(0, 0, 0, None))
+  return jax.jit(eval_step)
 
 
 def evaluate(
@@ -189,26 +193,49 @@ def evaluate(
   Raises:
     ValueError: there is no sample.
   """
+  return reduce(run(eval_step, state, map(place, batches)))
+
+
+def evaluate_several(
+  eval_step: EvalStep, state: TrainState, batches: Iterable[Batch], count: int
+) -> list[Evaluation]:
+  """``evaluate`` of ``count`` replicas at once; errors as there."""
+  parts = run(eval_step, state, batches)
+
+  def own(k: int) -> Evaluation:
+    return reduce([jax.tree.map(lambda x: x[k], p) for p in parts])
+
+  return [own(k) for k in range(count)]
+
+
+def run(
+  eval_step: EvalStep, state: TrainState, batches: Iterable[Batch]
+) -> list[EvalPart]:
+  """What ``eval_step`` finds in each batch, on the host."""
   parts: list[EvalPart] = []
   waiting = None
   for batch in batches:
-    part = eval_step(state.params, state.stats, state.method, place(batch))
+    part = eval_step(state.params, state.stats, state.method, batch)
     # Fetched one late: the next batch is read while this one is computed.
     if waiting is not None:
       parts.append(_fetch(waiting))
     waiting = part
   if waiting is not None:
     parts.append(_fetch(waiting))
+  return parts
+
+
+def reduce(parts: list[EvalPart]) -> Evaluation:
+  """Sums over batches in float64, samples in order of their index.
+
+  Raises:
+    ValueError: there is no sample.
+  """
   if not parts or not sum(int(p.count) for p in parts):
     raise ValueError(
       "nothing to evaluate: the split is empty or all of it is padding. Check "
       "the split's size (launch.py --mode=prepare prints it)"
     )
-  return _reduce(parts)
-
-
-def _reduce(parts: list[EvalPart]) -> Evaluation:
-  """Sums over batches in float64, samples in order of their index."""
   sums = jax.tree.map(
     lambda *x: np.sum(np.asarray(x, np.float64), axis=0),
     *[(p.count, p.loss, p.correct, p.feature_sum) for p in parts],
@@ -238,27 +265,6 @@ def _reduce(parts: list[EvalPart]) -> Evaluation:
   }
   probabilities = {h: probabilities[h] for h in heads}
   return Evaluation(metrics, labels, index[order], probabilities, features)
-
-
-def mean_average_precision(
-  labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n k"]
-) -> float:
-  """Macro average precision over the classes that occur; NaN from NaN."""
-  if not np.isfinite(probabilities).all():
-    return float("nan")
-  each = [
-    average_precision_score(labels == c, probabilities[:, c])
-    for c in np.unique(labels)
-  ]
-  return float(np.mean(each))
-
-
-def macro_f1(
-  labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]
-) -> float:
-  """Macro F1 over the classes that are a label or predicted (-1 is none)."""
-  found = np.union1d(labels, predicted[predicted >= 0])
-  return float(f1_score(labels, predicted, labels=found, average="macro"))
 
 
 def softmax(logits: Float[Array, "b k"]) -> Float[Array, "b k"]:

@@ -8,26 +8,24 @@ ends with the same bits as one that never was.
 
 from __future__ import annotations
 
-import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from dmg_jax import steps
 from dmg_jax.assemble import Setup
-from dmg_jax.checkpoint import Checkpoints
-from dmg_jax.evaluate import evaluate, make_eval_step
-from dmg_jax.logging import Console, MetricsFile
-from dmg_jax.tracking import Tracking
-from dmg_jax.types import Batch, Metrics, TrainState
+from dmg_jax.evaluate import Evaluation
+from dmg_jax.logging import Console
+from dmg_jax.programs import Programs
+from dmg_jax.replica import DivergedError, Replica
+from dmg_jax.types import Batch, Method, Metrics, TrainState
 
+__all__ = ["DivergedError", "EpochData", "Stop", "Trainer"]
 
-class DivergedError(RuntimeError):
-  """A loss term or the weights became NaN or infinite."""
+Values = list[dict[str, float]]  # Of each run.
 
 
 class Stop:
@@ -67,77 +65,75 @@ class EpochData:
 
 
 class Trainer:
-  """A run in progress: the compiled steps and where their results go.
+  """Runs in progress that differ in their seeds: one, or several at once.
 
-  What cannot work fails in the constructor; only ``open`` makes files.
+  What cannot work fails in the constructor; only ``open`` makes files. States
+  are those of all runs, as ``Programs.pack`` makes them.
+
+  Args:
+    setups: of the runs.
+    console: where to say how far they are.
+    programs: compiled for so many runs at once, if they have been before.
   """
 
-  def __init__(self, setup: Setup, console: Console):
-    config, method = setup.config, setup.method
-    self.setup, self.console = setup, console
-    self.loader = setup.loader("train", setup.batch_size, train=True)
-    self.per_epoch = self.loader.steps_per_epoch
+  def __init__(
+    self,
+    setups: Sequence[Setup],
+    console: Console,
+    programs: Programs | None = None,
+  ):
+    self.setup, self.console = setups[0], console
+    config, method = self.setup.config, self.setup.method
+    self.programs = programs or Programs(self.setup, len(setups))
+    self.replicas = [Replica(s) for s in setups]
+    self.per_epoch = self.replicas[0].per_epoch
     self.epochs = method.length(
-      config.train.epochs, len(setup.problem.modalities)
+      config.train.epochs, len(self.setup.problem.modalities)
     )
     self.total = self.epochs * self.per_epoch
-    self.data = EpochData(setup, self.per_epoch)
-    self.train_step = steps.make_train_step(
-      setup.problem, method, setup.apply, config.seed
-    )
-    self.outer_step = None
-    if method.outer_step is not None:
-      self.outer_every = method.inner_iters or self.per_epoch
-      self.outer_loader = setup.loader(
-        method.outer_split, setup.outer_batch_size, train=True
-      )
-      self.outer_step = steps.make_outer_step(
-        setup.problem,
-        method,
-        config.seed,
-        parts=steps.in_parts(sum(setup.parameters.values())),
-      )
-    self.eval_step = make_eval_step(setup.problem, method)
+    self.data = EpochData(self.setup, self.per_epoch)
+    self.outer_every = method.inner_iters or self.per_epoch
+    self.seeds = self.programs.seeds(setups)
     self.timing: dict[str, float] = {}
-    self._fresh = setup.fresh()
-    self._trace(self._fresh)
+    self._fresh = [s.fresh() for s in setups]
+    self._trace()
 
-  def _trace(self, state: TrainState) -> None:
+  def _trace(self) -> None:
     """Traces what is compiled later, which takes no time away from then."""
-    batch = self.loader.batch(0)
-    jax.eval_shape(self.train_step, state, self.setup.place(batch))
-    if self.outer_step is not None:
-      jax.eval_shape(self.outer_step, state, *self._hyper_batches(batch, 0))
+    state = jax.eval_shape(self.programs.stack, *self._fresh)
+    batches = [r.loader.batch(0) for r in self.replicas]
+    batch = self.programs.place(batches)
+    jax.eval_shape(self.programs.train, state, batch, self.seeds)
+    if self.programs.outer is not None:
+      hyper = self.hyper_batches(batches, 0)
+      jax.eval_shape(self.programs.outer, state, *hyper, self.seeds)
 
-  def open(self, workdir: Path) -> TrainState:
-    """The last checkpoint's state, or a fresh one; once, before ``run``."""
-    self.checkpoints = Checkpoints(workdir)
-    self.log = MetricsFile(workdir)
-    config, tells = self.setup.config, jax.process_index() == 0
-    self.tracking = Tracking(
-      config.track if tells else "",
-      workdir,
-      config.to_dict(),
-      self.console.note,
+  def open(self, workdirs: Sequence[Path], step: int) -> TrainState:
+    """The state to begin with; once, before ``run``.
+
+    Args:
+      workdirs: of the runs.
+      step: of checkpoints that all runs have, or 0.
+    """
+    beside, self.step = len(self.replicas) - 1, step
+    for replica, workdir in zip(self.replicas, workdirs, strict=True):
+      replica.open(workdir, self.console, beside)
+    fresh, self._fresh = self._fresh, []
+    return self.programs.pack(
+      [r.start(step, f) for r, f in zip(self.replicas, fresh, strict=True)]
     )
-    state, self._fresh = self._fresh, None
-    assert state is not None
-    last = self.checkpoints.last()
-    if last is not None:
-      state = self.checkpoints.restore(last, state)
-    self.log.truncate_after(int(state.step))
-    return state
 
   def best(self, state: TrainState) -> TrainState:
-    """The best state on val so far; ``state`` gives shapes and placement."""
-    step = self.checkpoints.best()
-    return state if step is None else self.checkpoints.restore(step, state)
+    """Each run's best state on val so far."""
+    states = self.programs.unpack(state)
+    return self.programs.pack(
+      [r.best(s) for r, s in zip(self.replicas, states, strict=True)]
+    )
 
   def close(self) -> None:
     """Waits for checkpoints, closes files."""
-    self.checkpoints.close()
-    self.log.close()
-    self.tracking.close()
+    for replica in self.replicas:
+      replica.close()
 
   def run(self, state: TrainState, stop: Stop) -> TrainState:
     """Trains to the end, or until ``stop`` is set; saves either way.
@@ -145,55 +141,66 @@ class Trainer:
     Raises:
       DivergedError: with the step and the term; nothing bad has been saved.
     """
-    begin, first = time.monotonic(), int(state.step)
-    step, stream = first, self.loader.stream(first)
+    begin, first = time.monotonic(), self.step
+    streams = [r.loader.stream(first) for r in self.replicas]
     try:
-      while step < self.total and stop.signal is None:
-        state = self._epoch(state, step, stream, stop)
-        step = int(state.step)
+      while self.step < self.total and stop.signal is None:
+        state = self._epoch(state, streams, stop)
     finally:
-      stream.close()
+      for stream in streams:
+        stream.close()
     self.timing["train_seconds"] = time.monotonic() - begin
-    self.timing["train_steps"] = step - first
+    self.timing["train_steps"] = self.step - first
     return state
 
-  def _epoch(self, state, step, stream, stop):
-    """From ``step`` to the end of its epoch."""
-    epoch = step // self.per_epoch
-    if step % self.per_epoch == 0:
-      state = steps.between_epochs(
-        self.setup.problem, self.setup.method, state, self.data, epoch
-      )
-    stream = self._ordered(state, step) or stream
+  def _epoch(self, state, streams, stop):
+    """From here to the end of the epoch."""
+    epoch = self.step // self.per_epoch
+    if self.step % self.per_epoch == 0:
+      state = self._between_epochs(state, epoch)
+    streams = self._ordered(state) or streams
     pending: tuple[int, Metrics] | None = None
-    for done in range(step + 1, (epoch + 1) * self.per_epoch + 1):
-      batch = next(stream)
-      state, metrics = self.train_step(state, self.setup.place(batch))
+    for done in range(self.step + 1, (epoch + 1) * self.per_epoch + 1):
+      batches = [next(s) for s in streams]
+      batch = self.programs.place(batches)
+      state, metrics = self.programs.train(state, batch, self.seeds)
       # One step late, so that the device is never waited for.
       self._record(pending)
       pending = done, metrics
-      if self.outer_step and done % self.outer_every == 0:
-        state = self._outer(state, batch, done)
+      self.step = done
+      if self.programs.outer and done % self.outer_every == 0:
+        state = self._outer(state, batches, done)
       if self._save_here(done, stop):
         self._record(pending)
         pending = None
-        self.checkpoints.save(state, None)
+        for r, own in self.own(state):
+          r.checkpoints.save(own, None)
         if stop.signal is not None:
           return state
     self._record(pending, last=True)
     return self._end_epoch(state, epoch)
 
-  def _ordered(self, state, step):
-    """The rest of the epoch in the method's own order, if it has one."""
-    epoch, within = divmod(step, self.per_epoch)
-    order = steps.order(
-      self.setup.problem,
-      self.setup.method,
-      state,
-      self.setup.config.seed,
-      epoch,
+  def own(self, state: TrainState) -> Iterator[tuple[Replica, TrainState]]:
+    """Each run with its state."""
+    return zip(self.replicas, self.programs.unpack(state), strict=True)
+
+  def _between_epochs(self, state, epoch):
+    """The method's hook, run by run."""
+    problem, method = self.setup.problem, self.setup.method
+    if method.between_epochs is Method.between_epochs:
+      return state  # The default, which changes nothing.
+    return self.programs.pack(
+      [
+        steps.between_epochs(problem, method, s, self.data, epoch)
+        for s in self.programs.unpack(state)
+      ]
     )
-    return None if order is None else self.loader.ordered(order, epoch, within)
+
+  def _ordered(self, state):
+    """The rest of the epoch in the method's own order, if it has one."""
+    if self.setup.method.order is None:
+      return None
+    return [r.ordered(own, self.step) for r, own in self.own(state)]
 
   def _save_here(self, step: int, stop: Stop) -> bool:
     """In mid-epoch only: the end of an epoch is saved with its metrics."""
@@ -201,17 +208,22 @@ class Trainer:
     due = stop.signal is not None or (every > 0 and step % every == 0)
     return due and step % self.per_epoch != 0
 
-  def _hyper_batches(self, batch: Batch, number: int) -> tuple[Batch, Batch]:
-    """Inner and outer batch of an outer step, both of the outer's size."""
-    outer = self.outer_loader.batch(number)
-    inner = jax.tree.map(lambda x: x[: outer.labels.size], batch)
-    return self.setup.place(inner), self.setup.place(outer)
+  def hyper_batches(
+    self, batches: Sequence[Batch], number: int
+  ) -> tuple[Batch, Batch]:
+    """Inner and outer batches of an outer step, on the devices."""
+    hyper = [
+      r.hyper_batches(b, number)
+      for r, b in zip(self.replicas, batches, strict=True)
+    ]
+    inner, outer = zip(*hyper, strict=True)
+    return self.programs.place(inner), self.programs.place(outer)
 
-  def _outer(self, state, batch, step):
-    assert self.outer_step is not None
-    hyper = self._hyper_batches(batch, step // self.outer_every - 1)
-    state, metrics = self.outer_step(state, *hyper)
-    values = self._finite(step, metrics)
+  def _outer(self, state, batches, step):
+    assert self.programs.outer is not None
+    hyper = self.hyper_batches(batches, step // self.outer_every - 1)
+    state, metrics = self.programs.outer(state, *hyper, self.seeds)
+    values = self._checked(step, self.programs.scalars(metrics))
     self._write(step, "outer", values)
     return state
 
@@ -219,55 +231,40 @@ class Trainer:
     if pending is None:
       return
     step, metrics = pending
-    values = self._finite(step, metrics)
-    self.console.advance(step, values)
+    values = self._checked(step, self.programs.scalars(metrics))
+    self.console.advance(step, _mean(values))
     if last or step % self.setup.config.train.log_steps == 0:
       self._write(step, "train", values)
 
-  def _write(self, step: int, split: str, values: dict[str, float]):
-    epoch = (step - 1) // self.per_epoch + 1
-    line = {"step": step, "epoch": epoch, "split": split}
-    self.log.write({**line, **values})
-    tagged = {f"{split}/{name}": v for name, v in values.items()}
-    self.tracking.log({"epoch": epoch, **tagged}, step)
+  def _write(self, step: int, split: str, values: Values):
+    for replica, own in zip(self.replicas, values, strict=True):
+      replica.write(step, split, own)
 
-  def _finite(self, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
-    values = {k: float(v) for k, v in jax.device_get(metrics).items()}
-    bad = [k for k, v in values.items() if not math.isfinite(v)]
-    if bad:
-      terms = [k for k in bad if k != "loss"] or bad
-      last = self.checkpoints.last()
-      kept = f"step {last} is kept" if last else "none had been saved yet"
-      raise DivergedError(
-        f"{terms[0]} is {values[terms[0]]} at step {step}: training diverged. "
-        f"Lower optimiser.learning_rate or set optimiser.clip_norm. Last good "
-        f"checkpoint: {kept}."
-      )
+  def _checked(self, step: int, values: Values) -> Values:
+    for replica, own in zip(self.replicas, values, strict=True):
+      replica.check_finite(step, own)
     return values
 
   def _end_epoch(self, state, epoch):
-    val = self.evaluate(state, "val").flat()
-    step = int(state.step)
-    self._finite(step, {"val loss": val["fused/loss"]})
-    self._write(step, "val", val)
-    self.console.epoch(epoch + 1, val)
-    ready = self.setup.method.ready(jax.device_get(state.method))
-    if ready and self.setup.plateau is not None:
-      state = self._watch(self.setup.plateau, state, val["fused/loss"])
-    self.checkpoints.save(state, val if ready else None)
-    return state
+    val = [e.flat() for e in self.evaluate(state, "val")]
+    self._checked(self.step, [{"val loss": v["fused/loss"]} for v in val])
+    self._write(self.step, "val", val)
+    self.console.epoch(epoch + 1, _mean(val))
+    after = []
+    for (replica, own), found in zip(self.own(state), val, strict=True):
+      ready = self.setup.method.ready(jax.device_get(own.method))
+      if ready:
+        own = replica.watch(own, found["fused/loss"], self.console)
+      replica.checkpoints.save(own, found if ready else None)
+      after.append(own)
+    return state if self.setup.plateau is None else self.programs.pack(after)
 
-  def _watch(self, plateau, state, loss):
-    """The state with the learning rate lowered if the loss has settled."""
-    before = float(state.plateau.scale)
-    state = plateau.observe(state, loss)
-    scale = float(state.plateau.scale)
-    if scale < before:
-      self.console.note(
-        f"learning rate times {scale:g} from here: the loss on val has settled"
-      )
-    return state
+  def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
+    """All metrics of a split, of each run."""
+    return self.programs.evaluate(state, self.setup.batches(split))
 
-  def evaluate(self, state: TrainState, split: str):
-    """All metrics of a split (see ``evaluate.Evaluation``)."""
-    return evaluate(self.eval_step, state, self.setup.batches(split))
+
+def _mean(values: Values) -> dict[str, float]:
+  """Over runs, of what all of them have."""
+  common = [k for k in values[0] if all(k in v for v in values)]
+  return {k: sum(v[k] for v in values) / len(values) for k in common}

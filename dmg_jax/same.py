@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
+
+from dmg_jax.logging import write_json
 
 FILE = "config.json"
 # A locked ConfigDict; checkers cannot know its fields.
 Config = Any
+_VERSIONS = (
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "orbax-checkpoint",
+  "numpy",
+  "grain",
+  "dmg_jax",
+)
 
 
 def check_config(config: Config, workdir: Path) -> None:
@@ -31,6 +45,7 @@ def check_config(config: Config, workdir: Path) -> None:
     "eval.",
     "data.dir",
     "track",
+    "vmap_seeds",
   )  # Change nothing that is learned.
   other = sorted(
     k for k in old | new if old.get(k) != new.get(k) and not k.startswith(free)
@@ -77,3 +92,46 @@ def check_data(now: str, workdir: Path) -> None:
       'of a manifest, raw data); if the change is of no account, delete "data" '
       f"from {FILE}"
     )
+
+
+def write_config(
+  config: Config, workdir: Path, command: str | None, setup: Any
+) -> None:
+  """``config.json``, once: with it, the run can be made and read again.
+
+  Args:
+    config: as given.
+    workdir: of the run.
+    command: the command line.
+    setup: of ``config``. Of its encoders that started from pretrained weights,
+      the options are kept as the weights completed them.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  path = workdir / FILE
+  if not path.exists():
+    versions = {p: importlib.metadata.version(p) for p in _VERSIONS}
+    content = {
+      "config": config.to_dict(),
+      "versions": versions,
+      "git": _revision(),
+      "command": command,
+    }
+    if setup.dataset.fingerprint:
+      content["data"] = {"fingerprint": setup.dataset.fingerprint}
+    loaded = {m: o for m, o in setup.encoders.items() if o.get("pretrained")}
+    if loaded:
+      content["encoders"] = loaded
+    write_json(path, content)
+
+
+def _revision() -> str | None:
+  """The git revision of the source, ``None`` outside a checkout."""
+  command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+  folder = Path(__file__).parent
+  try:
+    done = subprocess.run(
+      command, cwd=folder, capture_output=True, text=True, check=True
+    )
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return done.stdout.strip()

@@ -32,9 +32,12 @@ def replicate(mesh: Mesh, state: TrainState) -> TrainState:
   return jax.device_put(state, NamedSharding(mesh, P()))
 
 
-def make_place(mesh: Mesh) -> Callable[[Batch], Batch]:
-  """Host batch (this process's part) to a global batch on the mesh."""
-  split = NamedSharding(mesh, P("b"))
+def make_place(mesh: Mesh, stacked: bool = False) -> Callable[[Batch], Batch]:
+  """Host batch (this process's part) to a global batch on the mesh.
+
+  ``stacked`` batches have an axis of replicas in front, which is not split.
+  """
+  split = NamedSharding(mesh, P(None, "b") if stacked else P("b"))
 
   def put(x):
     if isinstance(x, jax.Array):  # Made on the devices.

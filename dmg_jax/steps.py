@@ -32,7 +32,11 @@ _INIT, _STEP, _OUTER, _ORDER = range(4)
 _LARGE = 10**7  # weights
 
 
-def _key(seed: int, stream: int) -> jax.Array:
+# A number, or one of a compiled program's arguments.
+Seed = Any
+
+
+def _key(seed: Seed, stream: int) -> jax.Array:
   return jax.random.fold_in(jax.random.key(seed), stream)
 
 
@@ -91,11 +95,16 @@ def alike(state: TrainState, old: TrainState) -> TrainState:
 
 
 def make_train_step(
-  problem: Problem, method: Method, apply: Apply, seed: int
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-  """One step of the method, compiled once; the old state is donated."""
+  problem: Problem, method: Method, apply: Apply, several: bool = False
+) -> Callable[[TrainState, Batch, Seed], tuple[TrainState, Metrics]]:
+  """One step of the method, compiled once; the old state is donated.
 
-  def train_step(state: TrainState, batch: Batch):
+  The seed is an argument, so that runs of other seeds share the program. With
+  ``several`` of them in one step, every argument and result has an axis of
+  replicas in front.
+  """
+
+  def train_step(state: TrainState, batch: Batch, seed: Seed):
     key = jax.random.fold_in(_key(seed, _STEP), state.step)
     state, metrics = method.step(problem, state, batch, key, apply)
     # Finite iff every weight is: what the loop watches for divergence.
@@ -103,7 +112,8 @@ def make_train_step(
     metrics = {**metrics, "weight_norm": norm}
     return state.replace(step=state.step + 1), metrics
 
-  return jax.jit(train_step, donate_argnums=0)
+  step = jax.vmap(train_step) if several else train_step
+  return jax.jit(step, donate_argnums=0)
 
 
 def in_parts(weights: int) -> bool:
@@ -112,21 +122,26 @@ def in_parts(weights: int) -> bool:
 
 
 def make_outer_step(
-  problem: Problem, method: Method, seed: int, parts: bool = False
-) -> Callable[[TrainState, Batch, Batch], tuple[TrainState, Metrics]]:
+  problem: Problem,
+  method: Method,
+  parts: bool = False,
+  several: bool = False,
+) -> Callable[[TrainState, Batch, Batch, Seed], tuple[TrainState, Metrics]]:
   """One outer step of a bi-level method, compiled once.
 
   In ``parts``, what it repeats is compiled once and not once a repetition, by a
-  CPU compiler whose time grows faster than the program.
+  CPU compiler whose time grows faster than the program. Seed and ``several`` as
+  in ``make_train_step``.
   """
   outer_step = method.outer_step
   if outer_step is None:
     raise ValueError("this method has no outer level")
 
-  def step(state: TrainState, inner: Batch, outer: Batch):
+  def one(state: TrainState, inner: Batch, outer: Batch, seed: Seed):
     key = jax.random.fold_in(_key(seed, _OUTER), state.step)
     return outer_step(problem, state, inner, outer, key)
 
+  step = jax.vmap(one) if several else one
   return _in_parts(step) if parts else jax.jit(step, donate_argnums=0)
 
 
@@ -144,7 +159,7 @@ def _in_parts(step: Callable[..., Any]) -> Callable[..., Any]:
     return function, jax.tree.structure(out)
 
   def run(*args):
-    leaves, structure = jax.tree.flatten(args)
+    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, args))
     shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
     function, out = traced(structure, shapes)
     return jax.tree.unflatten(out, function(*leaves))

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import subprocess
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import catalog, core
-from dmg_jax import assemble, build, checks, report, same
+from dmg_jax import assemble, build, checks, report, same, seeds
 from dmg_jax.assemble import Config
+from dmg_jax.describe import describe
 from dmg_jax.logging import Console, write_json
-from dmg_jax.loop import Stop, Trainer
+from dmg_jax.loop import DivergedError, Stop, Trainer
+from dmg_jax.seeds import Job
 from dmg_jax.types import TrainState
-
-_VERSIONS = (
-  "jax",
-  "jaxlib",
-  "flax",
-  "optax",
-  "orbax-checkpoint",
-  "numpy",
-  "grain",
-  "dmg_jax",
-)
 
 
 def run(
@@ -55,7 +44,7 @@ def run(
   Raises:
     ValueError: a config that cannot work, or a work directory that holds a
       run of another config or on other data.
-    loop.DivergedError: training became NaN or infinite.
+    DivergedError: training became NaN or infinite.
   """
   workdir, console = Path(workdir), console or Console()
   checks.check(config)
@@ -64,8 +53,8 @@ def run(
     _check_prepared(config, workdir, console)
     console.note(f"finished before: {workdir / 'results.json'}")
   elif config.seeds == 1:
-    files = [(config, workdir, command)]
-    results = _run_seed(config, workdir, console, files)
+    job = Job(config, workdir)
+    results = _single((run_jobs([job], workdir, console, command) or [None])[0])
   else:
     results = _run_seeds(config, workdir, console, command)
   if results is not None:
@@ -95,18 +84,16 @@ def finished(config: Config, workdir: str | Path) -> dict[str, Any] | None:
 
 def _run_seeds(config, workdir, console, command):
   """One run a seed, in ``seed_<i>`` folders; then their mean and std."""
-  runs = []
-  for offset in range(config.seeds):
+  jobs = []
+  for seed in range(config.seed, config.seed + config.seeds):
     one = ConfigDict(config.to_dict())
-    one.update(seed=config.seed + offset, seeds=1)
-    folder = workdir / f"seed_{one.seed}"
-    result = finished(one, folder)
-    if result is None:
-      files = [(config, workdir, command), (one, folder, None)]
-      result = _run_seed(one, folder, console, files)
-    if result is None:
-      return None
-    runs.append(result)
+    one.update(seed=seed, seeds=1)
+    jobs.append(Job(one, workdir / f"seed_{seed}"))
+  above = (config, workdir, command)
+  outcomes = run_jobs(jobs, workdir, console, above=above)
+  if outcomes is None:
+    return None
+  runs = [_single(found) for found in outcomes]
   last = "test" if config.eval.test else "val"
   scores = [r[last] for r in runs]
   results = {
@@ -120,6 +107,13 @@ def _run_seeds(config, workdir, console, command):
   return results
 
 
+def _single(outcome):
+  """The results; that the run diverged is raised."""
+  if isinstance(outcome, DivergedError):
+    raise outcome
+  return outcome
+
+
 def _over_runs(statistic, values: list[Any]) -> Any:
   """The statistic of each number in dictionaries of the same shape."""
   if isinstance(values[0], dict):
@@ -130,121 +124,140 @@ def _over_runs(statistic, values: list[Any]) -> Any:
   return float(statistic(np.asarray([float(v) for v in values])))
 
 
-def _run_seed(config, workdir, console, files):
-  """Trains, then tests once; ``None`` if a signal came first.
+def run_jobs(
+  jobs: Sequence[Job],
+  root: Path,
+  console: Console,
+  command: str | None = None,
+  above: tuple[Config, Path, str | None] | None = None,
+  done: Callable[[Path, Any], None] = lambda folder, outcome: None,
+) -> list[dict[str, Any] | DivergedError] | None:
+  """Does runs that differ in their seeds, at once or one after another.
 
-  ``files`` are the arguments of ``_write_config``, called once all is in order.
+  Args:
+    jobs: the runs; finished ones are not done again.
+    root: work directory of all of them, where the choice is kept.
+    console: where to say what happens.
+    command: the command line of each.
+    above: config, folder and command line of what the runs are part of.
+    done: told the folder and the outcome of each run as it ends.
+
+  Returns:
+    Results or the error of each run, ``None`` if a signal stopped them.
+
+  Raises:
+    ValueError: as ``run``.
   """
-  begin = time.monotonic()
-  setup = assemble.assemble(config)
-  for _, folder, _ in files:
-    same.check_data(setup.dataset.fingerprint, folder)
-  trainer = Trainer(setup, console)
-  for file in files:
-    _write_config(*file, setup=setup)
-  console.announce(describe(setup, workdir, trainer.epochs))
-  state = trainer.open(workdir)
-  try:
-    first = int(state.step)
-    if first:
-      console.note(f"resumed at step {first} of {trainer.total}")
-    with Stop() as stop, console.progress(trainer.total, first):
-      state = trainer.run(state, stop)
-    if int(state.step) < trainer.total:
-      console.note(f"stopped by a signal, saved at step {int(state.step)}")
+  outcomes: dict[Path, Any] = {j.folder: finished(*j) for j in jobs}
+  rest = [j for j in jobs if outcomes[j.folder] is None]
+  for folder, found in outcomes.items():
+    if found is not None:
+      done(folder, found)
+  if rest:
+    setup = assemble.assemble(rest[0].config)
+    files = [(*job, command) for job in rest] + [above] * (above is not None)
+    for _, folder, _ in files:
+      same.check_data(setup.dataset.fingerprint, folder)
+    made = _Made(
+      setup, seeds.choose(setup, len(rest), root), root, console, files
+    )
+  while rest:
+    some, step = seeds.group(rest if made.choice.vmap else rest[:1])
+    try:
+      found: list[Any] | None = _run_group(made, some, step)
+    except DivergedError as error:
+      some = [j for j in some if j.folder == error.workdir]
+      found = [error]
+    if found is None:
       return None
-    if config.train.select == "best":
+    for job, outcome in zip(some, found, strict=True):
+      outcomes[job.folder] = outcome
+      done(job.folder, outcome)
+    rest = [j for j in rest if j not in some]
+  return [outcomes[j.folder] for j in jobs]
+
+
+class _Made(NamedTuple):
+  """What runs that differ in their seeds share."""
+
+  setup: assemble.Setup
+  choice: seeds.Choice
+  root: Path
+  console: Console
+  files: list[Any]
+
+
+def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
+  """Trains, then tests once; ``None`` if a signal came first."""
+  begin, count, console = time.monotonic(), len(jobs), made.console
+  setups = [made.setup.with_seed(j.config.seed, count) for j in jobs]
+  trainer = Trainer(setups, console, made.choice.programs.get(count))
+  made.choice.programs[count] = trainer.programs
+  for file in made.files:
+    same.write_config(*file, setup=made.setup)
+  seeds.remember(made.choice, made.root)
+  where = jobs[0].folder if count == 1 else jobs[0].folder.parent
+  console.announce(describe(setups, where, trainer.epochs, made.choice))
+  state = trainer.open([j.folder for j in jobs], step)
+  try:
+    if step:
+      console.note(f"resumed at step {step} of {trainer.total}")
+    with Stop() as stop, console.progress(trainer.total, step):
+      state = trainer.run(state, stop)
+    if trainer.step < trainer.total:
+      console.note(f"stopped by a signal, saved at step {trainer.step}")
+      return None
+    if made.setup.config.train.select == "best":
       state = trainer.best(state)
-    results = _results(trainer, state, workdir)
-    trainer.tracking.results(results)
+    found = _results(trainer, state)
   finally:
     trainer.close()
-  results["timing"] = {
-    **trainer.timing,
-    "total_seconds": time.monotonic() - begin,
-  }
-  write_json(workdir / "results.json", results)
-  return results
+  timing = {**trainer.timing, "total_seconds": time.monotonic() - begin}
+  if count > 1:
+    timing["seeds_at_once"] = count
+  for job, results in zip(jobs, found, strict=True):
+    results["timing"] = timing
+    write_json(job.folder / "results.json", results)
+  return found
 
 
-def _results(trainer: Trainer, state: TrainState, workdir: Path):
+def _results(trainer: Trainer, state: TrainState) -> list[dict[str, Any]]:
   """The one reading of the test split, and what is known of training.
 
   Nothing of test is read where ``eval.test`` is false: a trial ends on val.
   """
-  config = trainer.setup.config
-  scores = {"val": trainer.evaluate(state, "val").metrics}
-  if config.eval.test:
-    test = trainer.evaluate(state, "test")
-    scores["test"] = test.metrics
-    classes = trainer.setup.dataset.spec.classes
-    report.save_features(workdir, test, classes)
+  tested = trainer.setup.config.eval.test
+  splits = ("val", "test") if tested else ("val",)
+  found = {split: trainer.evaluate(state, split) for split in splits}
+  results = []
+  for i, (replica, own) in enumerate(trainer.own(state)):
+    scores = {split: found[split][i] for split in splits}
+    results.append(_result(trainer, replica, own, scores))
+  return results
+
+
+def _result(trainer, replica, state, scores) -> dict[str, Any]:
+  """Of one run."""
+  config, spec = replica.setup.config, replica.setup.dataset.spec
+  if "test" in scores:
+    report.save_features(replica.workdir, scores["test"], spec.classes)
   history = {
     line["epoch"]: line["alpha"]
-    for line in trainer.log.lines()
+    for line in replica.log.lines()
     if line["split"] == "train" and "alpha" in line
   }
-  return {
+  results = {
     "recipe": config.recipe,
-    "dataset": trainer.setup.dataset.spec.name,
+    "dataset": spec.name,
     "seed": config.seed,
     "epochs": trainer.epochs,
     "alpha": [history[e] for e in sorted(history)],
     "selected_step": int(state.step),
     "readout": build.readout(config.fusion.name),
-    **scores,
+    **{split: e.metrics for split, e in scores.items()},
   }
-
-
-def describe(
-  setup: assemble.Setup, workdir: Path, epochs: int
-) -> dict[str, Any]:
-  """What a run will do: data, splits, parameters, recipe, device."""
-  config, spec = setup.config, setup.dataset.spec
-  device = jax.devices()[0]
-  options = {k: v for k, v in config.method.to_dict().items() if k != "name"}
-  return {
-    "recipe": config.recipe,
-    "method": config.method.name,
-    "options": options,
-    "fusion": f"{config.fusion.name} ({build.readout(config.fusion.name)})",
-    "dataset": spec.name,
-    "classes": len(spec.classes),
-    "splits": dict(spec.sizes),
-    "loading": _loading(setup),
-    "encoders": {m: o["name"] for m, o in setup.encoders.items()},
-    "pretrained": setup.pretrained,
-    "parameters": setup.parameters,
-    "epochs": epochs,
-    "batch_size": _batch_size(setup),
-    "seed": config.seed,
-    "device": f"{jax.device_count()} x {device.device_kind}",
-    "workdir": str(workdir),
-  }
-
-
-def _batch_size(setup: assemble.Setup) -> str:
-  train, method = setup.config.train, setup.method
-  text = _at_most(setup.batch_size, train.batch_size, "train")
-  if method.outer_step is None:
-    return text
-  outer = setup.outer_batch_size
-  outer = _at_most(outer, train.outer_batch_size, method.outer_split)
-  return f"{text}, outer {outer}"
-
-
-def _at_most(actual: int, wanted: int, split: str) -> str:
-  why = f" (not {wanted}: all that {split} has)" if actual < wanted else ""
-  return f"{actual}{why}"
-
-
-def _loading(setup: assemble.Setup) -> str:
-  if setup.home is not None:
-    return "from the device's memory"
-  if setup.workers:
-    return f"decoded by {setup.workers} processes"
-  cached = setup.dataset.cached("train")
-  return "from memory" if cached else "decoded by threads"
+  replica.tracking.results(results)
+  return results
 
 
 def _check_prepared(config, workdir: Path, console: Console) -> None:
@@ -259,40 +272,3 @@ def _check_prepared(config, workdir: Path, console: Console) -> None:
     console.note(f"the run's data cannot be compared: {error}")
   else:
     same.check_data(now, workdir)
-
-
-def _write_config(config, workdir: Path, command, setup) -> None:
-  """``config.json``: with it, the run can be made and read again.
-
-  ``config`` is as given; of encoders that started from pretrained weights,
-  ``encoders`` are the options as the weights completed them.
-  """
-  workdir.mkdir(parents=True, exist_ok=True)
-  path = workdir / same.FILE
-  if not path.exists():
-    versions = {p: importlib.metadata.version(p) for p in _VERSIONS}
-    content = {
-      "config": config.to_dict(),
-      "versions": versions,
-      "git": _revision(),
-      "command": command,
-    }
-    if setup.dataset.fingerprint:
-      content["data"] = {"fingerprint": setup.dataset.fingerprint}
-    loaded = {m: o for m, o in setup.encoders.items() if o.get("pretrained")}
-    if loaded:
-      content["encoders"] = loaded
-    write_json(path, content)
-
-
-def _revision() -> str | None:
-  """The git revision of the source, ``None`` outside a checkout."""
-  command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-  folder = Path(__file__).parent
-  try:
-    done = subprocess.run(
-      command, cwd=folder, capture_output=True, text=True, check=True
-    )
-  except (OSError, subprocess.CalledProcessError):
-    return None
-  return done.stdout.strip()

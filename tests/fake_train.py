@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from dmg_jax import train
 from dmg_jax.loop import DivergedError
 from fake_runs import metrics
 
@@ -41,6 +42,22 @@ class FakeTrain:
     if fault == "interrupt":
       raise KeyboardInterrupt
     return self._finish(config, folder, fault)
+
+  def run_jobs(self, jobs, root, console, command=None, above=None, done=None):
+    """As ``train.run_jobs``, one after another."""
+    del root, above
+    outcomes = []
+    for config, folder in jobs:
+      try:
+        outcome = train.finished(config, folder)
+        outcome = outcome or self.run(config, folder, console, command)
+      except DivergedError as error:
+        outcome = error
+      if outcome is None:
+        return None
+      done(folder, outcome)
+      outcomes.append(outcome)
+    return outcomes
 
   def _finish(self, config, folder, fault):
     scores = {"fused": self.accuracy(config)}

@@ -54,7 +54,7 @@ def problem(
   options = {"name": fusion, **dict(fusion_options)}
   model = build.make_classifier(dict.fromkeys(names, encoder), options, CLASSES)
   inputs = batch(modalities).inputs
-  params, stats = classifier.init(model, inputs, jax.random.key(seed))
+  params, stats = classifier.make_init(model, inputs)(seed)
   readout = build.readout(fusion)
   bound = classifier.bind(model, params, stats, inputs, SAMPLES, readout)
   return bound, params, stats
@@ -105,10 +105,12 @@ class Run:
       name=optimiser,
       momentum=momentum,
     )
-    self.step = steps.make_train_step(self.problem, method, self.apply, 0)
+    step = steps.make_train_step(self.problem, method, self.apply)
+    self.step = functools.partial(step, seed=0)
     self.outer = None
     if method.outer_step is not None:
-      self.outer = steps.make_outer_step(self.problem, method, 0)
+      outer = steps.make_outer_step(self.problem, method)
+      self.outer = functools.partial(outer, seed=0)
 
   def fresh(self) -> TrainState:
     """A state that shares no buffer with any other, placed as in a run."""

@@ -1,24 +1,27 @@
-"""Runs the cells of a table one after the other and keeps its files current.
+"""Runs the cells of a table row by row and keeps its files current.
 
-A finished cell is not run again. One that diverged would do so again and is
-left as it is; one that ended by an error is tried again with each command.
-Both are noted beside their folder, and the others go on. What is wrong with
-the data or with the whole table ends the command.
+The seeds of a row share their compiled steps (``dmg_jax.seeds``). A finished
+cell is not run again. One that diverged would do so again and is left as it
+is; one that ended by an error is tried again with each command. Both are noted
+beside their folder, and the others go on. What is wrong with the data or with
+the whole table ends the command.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
 from data_pipelines import core
-from dmg_jax import assemble, build, train
+from dmg_jax import assemble, build, report, train
 from dmg_jax.assemble import Config
 from dmg_jax.logging import Console, write_json
 from dmg_jax.loop import DivergedError
+from dmg_jax.seeds import Job
 from dmg_jax.tables import cells, summary, tuning, writers
 from dmg_jax.tables.cells import Cell
 
@@ -46,12 +49,18 @@ def run(
   pending = [cell for cell in own if _pending(config, workdir, cell)]
   if pending:
     _check_data(config, pending[0])
-  for number, cell in enumerate(pending, 1):
-    console.note(f"[{number}/{len(pending)}] {cell}: {cell.folder}")
-    if not _run_cell(config, workdir, cell, console, command):
+  done = 0
+  for _, some in itertools.groupby(
+    pending, lambda cell: (cell.row, cell.trial)
+  ):
+    group = list(some)
+    for number, cell in enumerate(group, done + 1):
+      console.note(f"[{number}/{len(pending)}] {cell}: {cell.folder}")
+    if not _run_cells(config, workdir, group, console, command):
       console.note("stopped: the same command goes on from here")
       break
-    write(config, workdir)
+    _forget()
+    done += len(group)
   return _finish(config, workdir, console)
 
 
@@ -79,19 +88,20 @@ def _finish(config: Config, workdir: Path, console: Console) -> int:
 
 
 def _share(config: Config, workdir: Path) -> Iterator[Cell]:
-  """This process's cells, in order; a row's trials before its seeds.
+  """This process's cells: row by row, trials before seeds.
 
-  Every n-th cell, or every n-th row where rows are tuned: a row's seeds wait
-  for its trials, so that both are one process's.
+  Every n-th row; or every n-th cell, where there are fewer rows than processes
+  and no row is tuned: its seeds wait for its trials.
   """
+  shard, shards, rows = config.shard, config.shards, config.table.rows
+  tuned = config.table.trials > 1
+  by_row = tuned or len(rows) >= shards
   final = cells.finals(config, workdir)
-  if config.table.trials < 2:
-    yield from final[config.shard :: config.shards]
-    return
-  own = config.table.rows[config.shard :: config.shards]
-  for row in own:
+  for row in rows[shard::shards] if by_row else rows:
     yield from cells.trials(config, workdir, row)
-  yield from (cell for cell in final if cell.row in own)
+    for cell in final if by_row else final[shard::shards]:
+      if cell.row == row:
+        yield cell
 
 
 def _pending(config: Config, workdir: Path, cell: Cell) -> bool:
@@ -124,26 +134,46 @@ def _check_data(config: Config, cell: Cell) -> None:
   assemble.batch_sizes(one, with_all, dataset.spec)
 
 
-def _run_cell(config, workdir, cell, console, command) -> bool:
-  """Whether to go on: a signal ends the table, a failure does not."""
-  trial = _trial(config, workdir, cell)
-  assert trial is not None, f"{cell} comes before its trials"
-  one = cells.run_config(config, cell, trial)
-  train.finished(one, cell.folder)  # A folder of another config is no failure.
+def _run_cells(config, workdir, group, console, command) -> bool:
+  """Whether to go on: a signal ends the table, a failure does not.
+
+  The cells of ``group`` differ in their seeds. Where they fail together, each
+  is tried alone.
+  """
+  jobs, left = {}, list(group)
+  for cell in group:
+    trial = _trial(config, workdir, cell)
+    assert trial is not None, f"{cell} comes before its trials"
+    job = Job(cells.run_config(config, cell, trial), cell.folder)
+    train.finished(*job)  # A folder of another config is no failure.
+    jobs[job.folder] = job
+
+  def done(folder, outcome):
+    cell = next(c for c in left if c.folder == folder)
+    left.remove(cell)
+    if isinstance(outcome, DivergedError):
+      _note_failure(cell, "diverged", outcome, console)
+    else:
+      report.write_report(folder)
+      cell.failure.unlink(missing_ok=True)
+    write(config, workdir)
+
   try:
-    done = train.run(one, cell.folder, console, command)
+    ended = train.run_jobs(
+      list(jobs.values()), workdir, console, command, done=done
+    )
   except core.DataError:
     raise
-  except DivergedError as error:
-    _note_failure(cell, "diverged", error, console)
   except Exception as error:
-    _note_failure(cell, "error", error, console)
-  else:
-    if done is None:
-      return False
-    cell.failure.unlink(missing_ok=True)
-  _forget()
-  return True
+    if len(group) > 1:
+      console.note(f"{error}: the seeds that are left are tried one by one")
+      return all(
+        _run_cells(config, workdir, [c], console, command) for c in list(left)
+      )
+    _note_failure(group[0], "error", error, console)
+    write(config, workdir)
+    return True
+  return ended is not None
 
 
 def _forget() -> None:

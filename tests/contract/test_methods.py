@@ -78,11 +78,11 @@ def test_runs_compiles_once_and_keeps_its_structure(name, modalities):
   )
   before = signature(run.fresh())
   state, metrics = advance(run, run.fresh(), 1)
-  compiled = run.step._cache_size()
+  compiled = run.step.func._cache_size()
   for epoch in (1, 2):
     state = run.between(state, toys.ToyData(modalities), epoch)
     state, _ = run.step(state, toys.batch(modalities, seed=epoch))
-  assert run.step._cache_size() == compiled
+  assert run.step.func._cache_size() == compiled
   assert signature(state) == before
   assert int(state.step) == 3
   assert toys.finite((state.params, metrics))

@@ -225,15 +225,16 @@ def test_two_steps_of_the_quick_form(prepared, monkeypatch):
     | {"train.batch_size": 4, "train.outer_batch_size": 2, "eval.batch_size": 4}
   )
   setup = assemble.assemble(config)
-  trainer = Trainer(setup, Console(quiet=True))
+  trainer = Trainer([setup], Console(quiet=True))
   state, found = setup.fresh(), {}
   for i in range(2):
-    batch = trainer.loader.batch(i)
+    batch = trainer.replicas[0].loader.batch(i)
     assert batch.inputs["flow"].shape == (4, 13, 24, 24, 2)
-    state, metrics = trainer.train_step(state, setup.place(batch))
+    batch = setup.place(batch)
+    state, metrics = trainer.programs.train(state, batch, trainer.seeds)
     found |= metrics
   assert all(np.isfinite(x) for x in jax.tree.leaves(found))
-  part = trainer.eval_step(
+  part = trainer.programs.eval(
     state.params, state.stats, state.method, next(setup.batches("test"))
   )
   assert set(part.probabilities) == {"fused", "rgb", "depth", "flow"}

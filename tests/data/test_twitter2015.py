@@ -227,10 +227,10 @@ def test_the_quick_form_trains(prepared, monkeypatch):
   config.update_from_flattened_dict({"data.dir": str(folder), **changes})
   setup = assemble.assemble(config)
   assert setup.problem.modalities == ("image", "text")
-  trainer, state = Trainer(setup, Console(quiet=True)), setup.fresh()
+  trainer, state = Trainer([setup], Console(quiet=True)), setup.fresh()
   for i in range(2):
-    batch = setup.place(trainer.loader.batch(i))
-    state, metrics = trainer.train_step(state, batch)
+    batch = setup.place(trainer.replicas[0].loader.batch(i))
+    state, metrics = trainer.programs.train(state, batch, trainer.seeds)
     assert np.isfinite(metrics["loss"])
 
 

@@ -1,5 +1,7 @@
 """UMT, ReconBoost and G-Blend against NumPy float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -162,7 +164,9 @@ def run_with_decay(method, modalities, fusion):
     name="sgd",
     weight_decay=0.1,
   )
-  run.step = steps.make_train_step(run.problem, method, run.apply, 0)
+  run.step = functools.partial(
+    steps.make_train_step(run.problem, method, run.apply), seed=0
+  )
   return run
 
 

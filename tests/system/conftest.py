@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 import helpers
 import launch
 from configs import manifest, openmoji
-from dmg_jax import assemble, loop, sharding, steps, train
+from dmg_jax import assemble, programs, sharding, steps, train
 from dmg_jax.logging import Console
 
 ROOT = Path(launch.__file__).parent
@@ -140,7 +140,8 @@ class Shared:
     """A compiled function, once a problem."""
 
     def wrapped(problem, *rest, **options):
-      key = (original.__name__, id(problem))
+      several = rest[-1:] == (True,)
+      key = (original.__name__, id(problem), several)
       if key not in self._made:
         self._made[key] = original(problem, *rest, **options)
       return self._made[key]
@@ -176,7 +177,7 @@ def quick(shared):
     for module, name in (
       (steps, "make_train_step"),
       (steps, "make_outer_step"),
-      (loop, "make_eval_step"),
+      (programs, "make_eval_step"),
     ):
       patch.setattr(module, name, shared.once(getattr(module, name)))
     yield

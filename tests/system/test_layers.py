@@ -33,9 +33,9 @@ LAYERS = [
   (
     "evaluate", "checkpoint", "logging", "checks", "assemble", "report",
     "same", "plateau",
-    "statistics", "tracking",
+    "statistics", "tracking", "scores",
   ),
-  ("loop", "serve"),
+  ("loop", "programs", "replica", "seeds", "describe", "serve"),
   ("train",),
   ("tables",),
   ("modes",),

@@ -25,23 +25,23 @@ KEYS = {"lb": "lb,iterations=1", "lfm_paper": "lfm_paper,iterations=1"}
 def two_steps(config):
   """Metrics of two steps, predicted probabilities, the method."""
   setup = assemble.assemble(config)
-  trainer = Trainer(setup, Console(quiet=True))
-  state = setup.fresh()
+  trainer = Trainer([setup], Console(quiet=True))
+  state, programs = setup.fresh(), trainer.programs
   state = steps.between_epochs(
     setup.problem, setup.method, state, trainer.data, 0
   )
   found = {}
   for i in range(2):
-    batch = trainer.loader.batch(i)
-    state, metrics = trainer.train_step(state, setup.place(batch))
+    batch = trainer.replicas[0].loader.batch(i)
+    state, metrics = programs.train(state, setup.place(batch), trainer.seeds)
     found |= metrics
-    if trainer.outer_step is not None:
-      hyper = trainer._hyper_batches(batch, i)
-      state, metrics = trainer.outer_step(state, *hyper)
+    if programs.outer is not None:
+      hyper = trainer.hyper_batches([batch], i)
+      state, metrics = programs.outer(state, *hyper, trainer.seeds)
       found |= metrics
-  assert trainer.train_step._cache_size() == 1
-  assert trainer.outer_step is None or trainer.outer_step._cache_size() == 1
-  part = trainer.eval_step(
+  assert programs.train._cache_size() == 1
+  assert programs.outer is None or programs.outer._cache_size() == 1
+  part = programs.eval(
     state.params, state.stats, state.method, next(setup.batches("val"))
   )
   return found, part.probabilities, setup

@@ -195,7 +195,7 @@ def test_finished_run_is_only_shown(straight, command, words, monkeypatch):
     for p in work.rglob("*")
     if p.is_file() and p.parent.name != "report"
   }
-  monkeypatch.delattr(train, "_run_seed")
+  monkeypatch.delattr(train, "run_jobs")
   code, out, err = command(*words("h", work))
   assert (code, err) == (0, "") and "finished before" in out
   assert "fused" in out and "image" in out

@@ -5,11 +5,11 @@ import os
 import sys
 from types import ModuleType, SimpleNamespace
 
-import numpy as np
 import pytest
 
-from dmg_jax import checks, loop, tracking, train, types
+from dmg_jax import checks, tracking, train
 from dmg_jax.logging import Console, read_metrics
+from dmg_jax.replica import Replica
 from dmg_jax.tracking import Tracking
 
 
@@ -197,16 +197,14 @@ def test_choices_and_packages(tiny, monkeypatch):
       checks.check(tiny("joint", {"track": name}))
 
 
-def test_what_the_loop_writes_is_told(calls, tiny, tmp_path):
+def test_what_a_run_writes_is_told(calls, tiny, tmp_path):
   config = tiny("joint", {"track": "mlflow"})
-  trainer = object.__new__(loop.Trainer)
-  trainer.setup = SimpleNamespace(config=config)
-  trainer.console, trainer.per_epoch = Console(quiet=True), 15
-  trainer._fresh = types.TrainState(np.int32(0), {}, {}, (), ())
-  trainer.open(tmp_path)
-  trainer._write(16, "val", {"fused/loss": 0.5, "fused/map": float("nan")})
-  trainer.tracking.results(RESULTS)
-  trainer.close()
+  replica = object.__new__(Replica)
+  replica.setup, replica.per_epoch = SimpleNamespace(config=config), 15
+  replica.open(tmp_path, Console(quiet=True))
+  replica.write(16, "val", {"fused/loss": 0.5, "fused/map": float("nan")})
+  replica.tracking.results(RESULTS)
+  replica.close()
   *_, told, results, end = calls
   assert told[:2] == ("metrics", 16) and set(told[2]) == {
     "epoch", "val/fused/loss", "val/fused/map"

@@ -13,14 +13,14 @@ from dmg_jax.tables import cells, grid
 
 SLOW = pytest.mark.slow
 ROWS = "rows=joint+h+lb"
-ALL = [f"{r}/seed_{s}" for s in (0, 1) for r in ("joint", "h", "lb")]
+ALL = [f"{r}/seed_{s}" for r in ("joint", "h", "lb") for s in (0, 1)]
 
 
 def read(tmp_path):
   return json.loads((tmp_path / "table.json").read_text())
 
 
-def test_all_rows_of_a_seed_come_first_and_once(run, fake, tmp_path):
+def test_row_by_row_and_once(run, fake, tmp_path):
   assert run("table1", f"seeds=2,{ROWS}") == 0
   assert fake.calls == ALL and all(fake.tested)
   assert run("table1", f"seeds=2,{ROWS}") == 0
@@ -47,40 +47,51 @@ def test_interruption(run, fake, tmp_path, fault):
   else:
     with pytest.raises(KeyboardInterrupt):
       run("table1", f"seeds=2,{ROWS}")
-  assert fake.calls == ALL[:2]
-  assert "1 of 6 runs are done" in (tmp_path / "table.md").read_text()
+  assert fake.calls == ALL[:3]
+  assert "2 of 6 runs are done" in (tmp_path / "table.md").read_text()
   fake.faults = {}
   assert run("table1", f"seeds=2,{ROWS}") == 0
   # The run that was interrupted is gone on with, or its report made.
-  assert fake.calls == [*ALL[:2], *ALL[1:]]
+  assert fake.calls == [*ALL[:3], *ALL[2 if fault == "stop" else 3 :]]
+  assert len(list(tmp_path.rglob("report.html"))) == 6
   assert read(tmp_path)["complete"]
 
 
 def test_failures_are_shown_and_the_others_go_on(run, fake, tmp_path):
   fake.faults = {"h/seed_0": "diverged", "lb/seed_1": "error"}
   assert run("table1", f"seeds=2,{ROWS}") == 1
-  assert fake.calls == ALL
+  assert fake.calls == [*ALL, "lb/seed_1"]  # An error's seeds are tried alone.
   text = (tmp_path / "table.md").read_text()
   assert "(1 of 2; 1 diverged)" in text and "(1 of 2; 1 error)" in text
   assert "Ours-H, seed 0: diverged: loss is nan at step 3" in text
   assert r"this fusion cannot \| work\_here" in text
   fake.faults = {}
   assert run("table1", f"seeds=2,{ROWS}") == 0
-  assert fake.calls == [*ALL, "lb/seed_1"]  # What diverged would do so again.
+  assert fake.calls == [*ALL, "lb/seed_1", "lb/seed_1"]
+  # What diverged would do so again.
   text = (tmp_path / "table.md").read_text()
   assert "diverged" in text and "error" not in text
   assert not (tmp_path / "lb" / "seed_1_failure.json").exists()
 
 
-def test_shards_share_the_cells(run, fake, tmp_path):
+def test_shards_share_the_rows(run, fake, tmp_path):
   whole = []
   for shard in (2, 0, 1):
     fake.calls = []
     run("table1", f"seeds=2,{ROWS}", shard=shard, shards=3)
-    assert fake.calls == ALL[shard::3]
+    assert fake.calls == ALL[2 * shard : 2 * shard + 2]
     whole += fake.calls
     assert read(tmp_path)["complete"] == (len(whole) == 6)
   assert sorted(whole) == sorted(ALL)
+
+
+def test_shards_share_the_cells_of_few_rows(run, fake):
+  for shard in range(4):
+    fake.calls = []
+    run("table1", f"seeds=2,{ROWS}", shard=shard, shards=4)
+    # Seed by seed are cells counted, row by row are they done.
+    by_seed = [f"{r}/seed_{s}" for s in (0, 1) for r in ("joint", "h", "lb")]
+    assert sorted(fake.calls) == sorted(by_seed[shard::4])
 
 
 def test_shards_of_a_tuned_table_share_rows(run, fake):
@@ -89,8 +100,8 @@ def test_shards_of_a_tuned_table_share_rows(run, fake):
   assert fake.calls == ["h/trial_0", "h/trial_1", "h/seed_0"]
   run("table1", keys, shard=0, shards=2)
   assert fake.calls[3:] == [
-    "joint/trial_0", "joint/trial_1", "lb/trial_0", "lb/trial_1",
-    "joint/seed_0", "lb/seed_0",
+    "joint/trial_0", "joint/trial_1", "joint/seed_0",
+    "lb/trial_0", "lb/trial_1", "lb/seed_0",
   ]  # fmt: skip
 
 

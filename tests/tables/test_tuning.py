@@ -79,8 +79,8 @@ def test_the_best_on_val_is_taken_and_test_unread(run, fake, tmp_path):
   fake.accuracy = accuracy
   assert run("table1", KEYS) == 0
   assert fake.calls == [
-    *(f"{r}/trial_{i}" for r in ("joint", "lb") for i in range(3)),
-    "joint/seed_0", "lb/seed_0",
+    f"{row}/{run}" for row in ("joint", "lb")
+    for run in ("trial_0", "trial_1", "trial_2", "seed_0")
   ]  # fmt: skip
   assert fake.tested == [False] * 6 + [True] * 2
   assert seen[6:] == [0.00104, 0.00104]

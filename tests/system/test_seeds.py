@@ -1,0 +1,185 @@
+"""Several seeds in one vmapped step: each is the run of its seed alone."""
+
+import json
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from dmg_jax import assemble, checkpoint, seeds, train
+from dmg_jax.checkpoint import Checkpoints
+from dmg_jax.logging import Console, read_metrics
+from dmg_jax.loop import DivergedError, Trainer
+
+QUIET = Console(quiet=True)
+ON = "seeds=2,vmap_seeds=on"
+LB = "lb,inner_iters=7,iterations=1"
+# float32, 30 steps: rounding grows along the way.
+RTOL, ATOL = 2e-3, 2e-4
+
+
+def lines(work, seed):
+  return read_metrics(work / f"seed_{seed}" / "metrics.jsonl")
+
+
+def results(work):
+  return json.loads((work / "results.json").read_text())
+
+
+def assert_alike(work, other, seed):
+  """Losses and alpha of a replica are those of the run at ``other``."""
+  there = read_metrics(other / "metrics.jsonl")
+  assert len(lines(work, seed)) == len(there)
+  for a, b in zip(lines(work, seed), there, strict=True):
+    assert list(a) == list(b)
+    for name in a.keys() & {"step", "epoch", "loss", "alpha", "fused/loss"}:
+      np.testing.assert_allclose(a[name], b[name], RTOL, ATOL, err_msg=name)
+
+
+def test_replica_is_the_run_alone(straight):
+  work = straight(f"{LB},{ON}")
+  assert_alike(work, straight(LB), 0)
+  assert [r["seed"] for r in results(work)["runs"]] == [0, 1]
+  for run in results(work)["runs"]:
+    assert run["timing"]["seeds_at_once"] == 2 and len(run["alpha"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "recipe", [
+    LB, "joint", "ogm_ge", "mla", "bss", "mses", "lb_forward,inner_iters=7",
+    "umt,teacher_epochs=1,schedule=plateau",
+  ],
+)  # fmt: skip
+def test_each_replica_is_the_run_alone(straight, tiny, tmp_path, recipe):
+  work = straight(f"{recipe},{ON}")
+  for seed in (0, 1):
+    alone = tmp_path / str(seed)
+    train.run(tiny(f"{recipe},seed={seed}"), alone, QUIET)
+    assert_alike(work, alone, seed)
+    own, there = results(work)["runs"][seed], results(alone)
+    assert own["epochs"] == there["epochs"] and own["seed"] == seed
+    np.testing.assert_allclose(own["alpha"], there["alpha"], RTOL, ATOL)
+
+
+def test_each_has_its_own_shuffle_and_best(straight):
+  work = straight(f"{LB},{ON}")
+  losses = [[x["loss"] for x in lines(work, s) if "loss" in x] for s in (0, 1)]
+  assert not set(losses[0]) & set(losses[1])
+  for seed, run in enumerate(results(work)["runs"]):
+    folder = work / f"seed_{seed}"
+    val = [x for x in lines(work, seed) if x["split"] == "val"]
+    best = max((x["fused/accuracy"], x["step"]) for x in val)
+    assert run["selected_step"] == best[1]
+    assert run["val"]["fused"]["accuracy"] == best[0]
+    assert best[1] in checkpoint.saved(folder)
+
+
+def _stop_at(monkeypatch, at):
+  original = Trainer._save_here
+
+  def save_here(self, step, stop):
+    if step == at:
+      signal.raise_signal(signal.SIGTERM)
+    return original(self, step, stop)
+
+  monkeypatch.setattr(Trainer, "_save_here", save_here)
+  return lambda: monkeypatch.setattr(Trainer, "_save_here", original)
+
+
+def _assert_same(work, other):
+  for seed in (0, 1):
+    name = f"seed_{seed}/metrics.jsonl"
+    assert (work / name).read_bytes() == (other / name).read_bytes()
+  one, two = results(work), results(other)
+  for a, b in zip(one["runs"], two["runs"], strict=True):
+    assert a | {"timing": 0} == b | {"timing": 0}
+
+
+def test_stopped_and_started_again(straight, tiny, tmp_path, monkeypatch):
+  recipe, work = f"{LB},{ON}", tmp_path / "work"
+  undo = _stop_at(monkeypatch, 20)
+  assert train.run(tiny(recipe), work, QUIET) is None
+  undo()
+  assert {max(checkpoint.saved(work / f"seed_{s}")) for s in (0, 1)} == {20}
+  # As if killed when the first had saved and the second had not.
+  shutil.rmtree(work / "seed_1" / "checkpoints" / "20")
+  train.run(tiny(recipe), work, QUIET)
+  _assert_same(work, straight(recipe))
+
+
+def test_one_diverges_and_the_others_end(quick, tiny, tmp_path, monkeypatch):
+  del quick
+  from dmg_jax.replica import Replica
+
+  original = Replica.check_finite
+
+  def check(self, step, values):
+    bad = self.setup.config.seed == 1 and step == 20
+    original(self, step, {"cls": float("nan")} if bad else values)
+
+  monkeypatch.setattr(Replica, "check_finite", check)
+  with pytest.raises(DivergedError, match="seed 1: cls is nan at step 20"):
+    train.run(tiny("joint,seeds=3,vmap_seeds=on"), tmp_path / "w", QUIET)
+  ended = [(tmp_path / "w" / f"seed_{s}" / "results.json") for s in range(3)]
+  assert [p.exists() for p in ended] == [True, False, True]
+
+
+def test_the_choice_is_measured_once(quick, tiny, tmp_path):
+  del quick
+  setup = assemble.assemble(tiny("joint,seeds=2"))
+  choice = seeds.choose(setup, 2, tmp_path)
+  took = choice.measured
+  faster = took["step_seconds_at_once"] < took["step_seconds_one_after_another"]
+  assert choice.vmap == faster and list(choice.programs) == [1 + choice.vmap]
+  seeds.remember(choice, tmp_path)
+  assert seeds.choose(setup, 3, tmp_path).measured == took
+  (tmp_path / seeds.FILE).write_text(json.dumps({**took, "vmap": not faster}))
+  assert seeds.choose(setup, 2, tmp_path).vmap is not faster
+  off = assemble.assemble(tiny("joint,seeds=2,vmap_seeds=off"))
+  assert seeds.choose(off, 2, tmp_path) == seeds.Choice(False)
+  assert seeds.choose(setup, 1, tmp_path) == seeds.Choice(False)
+
+
+def test_too_little_memory_is_one_after_another(quick, tiny, monkeypatch):
+  del quick
+  original = seeds._step_seconds
+
+  def full(setup, count):
+    if count > 1:
+      raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+    return original(setup, count)
+
+  monkeypatch.setattr(seeds, "_step_seconds", full)
+  choice = seeds.measure(assemble.assemble(tiny("joint,seeds=2")), 2)
+  assert not choice.vmap and choice.measured["step_seconds_at_once"] == np.inf
+
+
+def test_who_can_go_on_together(tmp_path):
+  jobs = [seeds.Job(None, tmp_path / str(i)) for i in range(3)]
+
+  def save(job, *steps):
+    for step in steps:
+      (job.folder / "checkpoints" / str(step)).mkdir(parents=True)
+
+  assert seeds.group(jobs) == (jobs, 0)
+  save(jobs[0], 15)  # It saved first, then all were killed.
+  assert seeds.group(jobs) == (jobs, 0)
+  save(jobs[0], 30)
+  save(jobs[1], 15, 30)
+  save(jobs[2], 15)
+  assert seeds.group(jobs) == (jobs, 15)
+  shutil.rmtree(jobs[0].folder / "checkpoints" / "15")
+  assert seeds.group(jobs) == (jobs[1:], 15)
+
+
+def test_a_step_before_the_last_can_be_saved(quick, tiny, tmp_path):
+  del quick
+  state = assemble.assemble(tiny("joint")).fresh()
+  checkpoints = Checkpoints(tmp_path, latest=2)
+  for step in (10, 20, 17):
+    checkpoints.save(state.replace(step=np.int32(step)), None)
+  checkpoints.close()
+  assert checkpoint.saved(tmp_path) == {17, 20}
