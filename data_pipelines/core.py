@@ -250,10 +250,10 @@ class Dataset:
 
 
 def unknown(what: str, value: object, known: Iterable[str]) -> ValueError:
-  """An error that lists the choices and the closest one."""
-  known = list(known)
-  close = difflib.get_close_matches(str(value), known, n=1)
-  hint = f" (did you mean {close[0]!r}?)" if close else ""
+  """The error for a name that is not among the choices."""
+  choices = sorted(known)
+  close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+  hint = f"; did you mean {close[0]!r}?" if close else ""
   return ValueError(
-    f"unknown {what} {value!r}{hint}; known: {', '.join(known)}"
+    f"unknown {what} {value!r}{hint} (choose from {', '.join(choices)})"
   )

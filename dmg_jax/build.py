@@ -8,17 +8,17 @@ with modules named ``<file>.<Class>`` in the config. There is no registry.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
 
+from data_pipelines.core import unknown
 from dmg_jax import classifier
 from dmg_jax.classifier import Classifier
 from dmg_jax.encoders import pretrained
@@ -32,16 +32,6 @@ def known(package: str) -> tuple[str, ...]:
   module = importlib.import_module(f"dmg_jax.{package}")
   names = (m.name for m in pkgutil.iter_modules(module.__path__))
   return tuple(sorted(n for n in names if n[0] != "_" and n not in _LIBRARY))
-
-
-def unknown(kind: str, name: str, choices: Iterable[str]) -> ValueError:
-  """The error for a name that is not among the choices."""
-  choices = sorted(choices)
-  near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-  hint = f"; did you mean {near[0]!r}?" if near else ""
-  return ValueError(
-    f"unknown {kind} {name!r}{hint} (choose from {', '.join(choices)})"
-  )
 
 
 def _module(package: str, kind: str, name: str) -> ModuleType:

@@ -155,7 +155,7 @@ def run_jobs(
       done(folder, found)
   if rest:
     setup = assemble.assemble(rest[0].config)
-    files = [(*job, command) for job in rest] + [above] * (above is not None)
+    files = [(*job, command) for job in rest] + ([above] if above else [])
     for _, folder, _ in files:
       same.check_data(setup.dataset.fingerprint, folder)
     made = _Made(

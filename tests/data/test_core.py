@@ -42,7 +42,8 @@ def test_no_pickle():
 
 @pytest.mark.parametrize("name", ["openmojis", "core", "_openmoji_font", ""])
 def test_unknown_name(name, tmp_path):
-  with pytest.raises(ValueError, match=r"unknown data set .*known: .*openmoji"):
+  words = r"unknown data set .*choose from .*openmoji"
+  with pytest.raises(ValueError, match=words):
     catalog.dataset(name, tmp_path, {})
 
 
