@@ -201,11 +201,10 @@ def evaluate_several(
 ) -> list[Evaluation]:
   """``evaluate`` of ``count`` replicas at once; errors as there."""
   parts = run(eval_step, state, batches)
-
-  def own(k: int) -> Evaluation:
-    return reduce([jax.tree.map(lambda x: x[k], p) for p in parts])
-
-  return [own(k) for k in range(count)]
+  own = [
+    [jax.tree.map(lambda x, i=i: x[i], p) for p in parts] for i in range(count)
+  ]
+  return [reduce(p) for p in own]
 
 
 def run(

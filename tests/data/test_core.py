@@ -49,7 +49,7 @@ def test_unknown_name(name, tmp_path):
 
 @pytest.mark.parametrize("function", [catalog.dataset, catalog.prepare])
 def test_unknown_option(function, tmp_path):
-  message = "'image_sise' .did you mean 'image_size'.*max_words"
+  message = "'image_sise'; did you mean 'image_size'.*max_words"
   with pytest.raises(ValueError, match=message):
     function("openmoji", tmp_path, {"image_sise": 32})
   assert not list(tmp_path.iterdir())
@@ -76,7 +76,7 @@ def test_select():
   assert set(kept.sources["test"][0]["inputs"]) == {"array", "text"}
   assert set(kept.augment) == {"array"}
   assert kept.spec.sizes == data.spec.sizes
-  with pytest.raises(ValueError, match=r"'txt' .did you mean 'text'"):
+  with pytest.raises(ValueError, match="'txt'; did you mean 'text'"):
     data.select(("txt",))
   with pytest.raises(ValueError, match="at least one modality of array"):
     data.select(())

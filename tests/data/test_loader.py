@@ -176,7 +176,7 @@ def test_too_large_a_batch_names_both_numbers_and_the_fix():
 
 
 @pytest.mark.parametrize("options,message", [
-  ({"split": "tets"}, "unknown split 'tets'.*'test'.*train, outer, val, test"),
+  ({"split": "tets"}, "unknown split 'tets'.*'test'.*outer, test, train, val"),
   ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
   ({"process_count": 3}, "batch_size 8 must be a multiple of the 3 processes"),
   ({"process_index": 2, "process_count": 2}, r"lie in \[0, 2\), got 2"),
