@@ -1,12 +1,13 @@
-"""Checkpoints: the last state and the best on val, by Orbax, asynchronous.
+"""Checkpoints: the last state, the best on val, and those asked for, by Orbax.
 
-A step is committed by an atomic rename, so a process killed at any moment
-leaves whole checkpoints only; what was half-written is removed at the next
-start.
+They are written in the background. A step is committed by an atomic rename, so
+a process killed at any moment leaves whole checkpoints only; what was
+half-written is removed at the next start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,8 +23,13 @@ METRIC = "fused/accuracy"
 class Checkpoints:
   """The checkpoints of one run, in ``<workdir>/checkpoints``."""
 
-  def __init__(self, workdir: Path):
-    """Opens (or makes) the folder; leftovers of a killed process go."""
+  def __init__(self, workdir: Path, keep: Iterable[int] = ()):
+    """Opens (or makes) the folder; leftovers of a killed process go.
+
+    Args:
+      workdir: of the run.
+      keep: steps whose checkpoints stay, beside the last and the best.
+    """
     policy = checkpoint_managers.AnyPreservationPolicy(
       [
         checkpoint_managers.LatestN(1),
@@ -32,6 +38,7 @@ class Checkpoints:
           n=1,
           keep_checkpoints_without_metrics=False,
         ),
+        checkpoint_managers.CustomSteps(tuple(keep)),
       ]
     )
     self._manager = ocp.CheckpointManager(
@@ -53,6 +60,10 @@ class Checkpoints:
       return
     metrics = None if val is None else {METRIC: float(val[METRIC])}
     self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+
+  def steps(self) -> list[int]:
+    """Steps of all checkpoints that are there, ascending."""
+    return sorted(self._manager.all_steps())
 
   def last(self) -> int | None:
     """Step of the last checkpoint, ``None`` before the first."""

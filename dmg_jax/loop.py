@@ -111,7 +111,8 @@ class Trainer:
 
   def open(self, workdir: Path) -> TrainState:
     """The last checkpoint's state, or a fresh one; once, before ``run``."""
-    self.checkpoints = Checkpoints(workdir)
+    kept = [e * self.per_epoch for e in self.setup.config.train.keep]
+    self.checkpoints = Checkpoints(workdir, kept)
     self.log = MetricsFile(workdir)
     config, tells = self.setup.config, jax.process_index() == 0
     self.tracking = Tracking(

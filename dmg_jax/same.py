@@ -31,6 +31,7 @@ def check_config(config: Config, workdir: Path) -> None:
     "eval.",
     "data.dir",
     "track",
+    "train.keep",
   )  # Change nothing that is learned.
   other = sorted(
     k for k in old | new if old.get(k) != new.get(k) and not k.startswith(free)
