@@ -38,6 +38,7 @@ LAYERS = [
   ("loop", "serve"),
   ("train",),
   ("tables",),
+  ("figures",),
   ("modes",),
   ("launch",),
 ]  # fmt: skip
