@@ -15,6 +15,7 @@ from dmg_jax.report.curves import FONT, new_figure
 
 SMALL = 6
 _HOT = matplotlib.colormaps["inferno"]
+_GAP = 0.12  # Between columns, a share of a picture's width.
 _MOST = 0.75  # Of the hottest place, the share of colour.
 
 
@@ -27,6 +28,7 @@ class Line(NamedTuple):
     name: the sample's.
     label: its class.
     picture: the input, [h w 3] in [0, 1].
+    last: whether it is the last modality of its sample.
   """
 
   sample: int
@@ -34,6 +36,7 @@ class Line(NamedTuple):
   name: str
   label: str
   picture: np.ndarray
+  last: bool = True
 
 
 class Column(NamedTuple):
@@ -56,57 +59,72 @@ def draw(
   columns: list[Column], epochs: tuple[int, ...], lines: list[Line]
 ) -> Figure:
   """Inputs, then each column's maps after these epochs."""
-  across = 1.25 + len(columns) * len(epochs)
-  cell = min(WIDE / across, 1.1)
-  ratios = [max(x.picture.shape[0] / x.picture.shape[1], 0.4) for x in lines]
-  ratios = [min(r, 1.6) for r in ratios]
-  height = sum(cell * r + 0.17 for r in ratios) + 0.5
-  figure = new_figure(height, min(cell * across + 0.2, WIDE))
+  ratios = [_ratio(x.picture) for x in lines]
+  widths = [1.0, *[_GAP, *[1.0] * len(epochs)] * len(columns)]
+  cell = min((WIDE - 0.35) / sum(widths), 1.1)
+  room = [0.17 if x.last else 0.07 for x in lines]
+  height = sum(cell * r for r in ratios) + sum(room) + 0.35
+  figure = new_figure(height, cell * sum(widths) + 0.35)
   layout: Any = figure.get_layout_engine()
-  layout.set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
-  widths = [1.25, *[len(epochs)] * len(columns)]
-  parts = figure.subfigures(1, len(widths), width_ratios=widths, squeeze=False)
-  first, *others = parts[0]
-  _inputs(first, lines, ratios)
-  for part, column in zip(others, columns, strict=True):
-    _maps(part, column, epochs, lines, ratios)
+  layout.set(w_pad=0.008, h_pad=0.008, wspace=0, hspace=0)
+  layout.set(rect=(0, 0, 1, 1 - 0.06 / height))  # Room above the names.
+  axes = figure.subplots(
+    len(lines),
+    len(widths),
+    squeeze=False,
+    width_ratios=widths,
+    height_ratios=ratios,
+  )
+  _inputs(axes[:, 0], lines)
+  for i, column in enumerate(columns):
+    first = 1 + i * (1 + len(epochs))
+    for gap in axes[:, first]:
+      gap.set_axis_off()
+    _maps(axes[:, first + 1 : first + 1 + len(epochs)], column, epochs, lines)
   return figure
 
 
-def _inputs(part: Any, lines: list[Line], ratios: list[float]) -> None:
-  part.suptitle(" ", fontsize=FONT)
-  axes = part.subplots(len(lines), 1, squeeze=False, height_ratios=ratios)
-  axes[0, 0].set_title("input", fontsize=SMALL + 1, pad=3)
-  for place, line in zip(axes[:, 0], lines, strict=True):
+def _ratio(picture: np.ndarray) -> float:
+  """Height by width; long spectrograms are squeezed."""
+  high, wide = picture.shape[:2]
+  return min(max(high / wide, 0.4), 1.6)
+
+
+def _inputs(axes: Any, lines: list[Line]) -> None:
+  axes[0].set_title("\ninput", fontsize=SMALL + 1, pad=3)
+  for place, line in zip(axes, lines, strict=True):
     _show(place, line.picture)
-    name = _short(line.label, 16), _short(line.name, 16), line.modality
+    name = _short(line.label, 14), _short(line.name, 14), line.modality
     place.set_ylabel("\n".join(name), fontsize=SMALL, labelpad=2)
-    place.set_xlabel(" ", fontsize=SMALL, labelpad=1)
 
 
 def _maps(
-  part: Any,
-  column: Column,
-  epochs: tuple[int, ...],
-  lines: list[Line],
-  ratios: list[float],
+  axes: Any, column: Column, epochs: tuple[int, ...], lines: list[Line]
 ) -> None:
-  part.suptitle(column.label, fontsize=FONT)
-  axes = part.subplots(
-    len(lines), len(epochs), squeeze=False, height_ratios=ratios
-  )
+  axes[0, 0].annotate(
+    column.label,
+    (len(epochs) / 2, 1),
+    (0, FONT + 5),
+    xycoords="axes fraction",
+    textcoords="offset points",
+    ha="center",
+    fontsize=FONT,
+    annotation_clip=False,
+  ).set_in_layout(False)
   for e, epoch in enumerate(epochs):
-    axes[0, e].set_title(f"epoch {epoch}", fontsize=SMALL + 1, pad=3)
+    # The empty line keeps room for the column's name.
+    axes[0, e].set_title(f"\nepoch {epoch}", fontsize=SMALL + 1, pad=3)
     for place, line in zip(axes[:, e], lines, strict=True):
       heat = column.heat.get(line.modality)
       if heat is None:
-        place.set_visible(False)
+        place.set_axis_off()
         continue
       kind = column.kinds[line.modality]
       shown = _samples.upright(heat[e, line.sample], kind)
       _show(place, overlay(line.picture, shown))
-      text = f"p = {column.below[e, line.sample]:.2f}"
-      place.set_xlabel(text, fontsize=SMALL, labelpad=1)
+      if line.last:
+        text = f"p = {column.below[e, line.sample]:.2f}"
+        place.set_xlabel(text, fontsize=SMALL, labelpad=1)
 
 
 def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -128,8 +146,7 @@ def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 def _show(axes: Axes, picture: np.ndarray) -> None:
   axes.imshow(picture, aspect="auto", interpolation="nearest")
-  high, wide = picture.shape[:2]
-  axes.set_box_aspect(min(max(high / wide, 0.4), 1.6))
+  axes.set_box_aspect(_ratio(picture))
   axes.set_xticks([])
   axes.set_yticks([])
   for side in axes.spines.values():

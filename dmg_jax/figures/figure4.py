@@ -2,10 +2,10 @@
 
 Samples of test, each of their modalities a line: the input, then for each row
 the places that speak for the class, after the first epoch, a quarter, half and
-the end of training (``train.keep`` of the runs). Below each stands the fused
-probability of that class. Pictures, spectrograms (time to the right, pitch
-upward) and the middle frames of videos; other modalities are left out. Samples
-are drawn by ``figure.seed`` before anything is seen of them, or named by
+the end of training (``train.keep`` of the runs). Below a sample stands the
+fused probability of that class. Pictures, spectrograms (time to the right,
+pitch upward) and the middle frames of videos; other modalities are left out.
+Samples are drawn by ``figure.seed`` before any is seen, or named by
 ``figure.samples``. A row's first finished seed is shown.
 
 The NPZ file has the maps as they are, ``<row>/<modality>`` [epochs samples h w]
@@ -114,7 +114,7 @@ def epochs(config: Config) -> tuple[int, ...]:
   if config.figure.epochs:
     return tuple(sorted(set(config.figure.epochs)))
   last = config.train.epochs
-  return tuple(sorted({1, max(last // 4, 1), max(last // 2, 1), last}))
+  return tuple(sorted({1, -(-last // 4), -(-last // 2), last}))
 
 
 def ids(config: Config) -> list[str]:
@@ -231,7 +231,8 @@ def _lines_of(seen: list[Seen]) -> list[_panels.Line]:
     label = seen[0].classes[int(first.labels[i])]
     for m, one in sorted(kinds.items()):
       picture = _samples.picture(one.samples.inputs[m][i], one.kinds[m])
-      lines.append(_panels.Line(i, m, name, label, picture))
+      last = m == max(kinds)
+      lines.append(_panels.Line(i, m, name, label, picture, last))
   return lines
 
 
