@@ -2,12 +2,12 @@
 
 A panel a row, of its first finished seed: unit features by one principal
 component analysis of all modalities together (see ``report/features.py``), a
-grey line between the modalities of a sample, the centroids large. All panels
-have the same scale. The distance between centroids is that before the
-projection, ``‖mean(z_a) - mean(z_b)‖`` of unit features, in [0, 2]; a panel's
-title has its mean ± standard deviation over seeds, and over pairs if there are
-more than two modalities. The CSV file has every pair of every seed; the points
-are in ``<row>/seed_<i>/test_features.npz``.
+grey line between the modalities of a sample, the centroids large; axes name
+their share of the variance. All panels have the same scale. The distance
+between centroids is that before the projection, ``‖mean(z_a) - mean(z_b)‖`` of
+unit features, in [0, 2]; a panel's title has its mean ± standard deviation over
+seeds, and over pairs if there are more than two modalities. The CSV file has
+every pair of every seed; the points are in ``<row>/seed_<i>/test_features.npz``.
 
 Deviations from the paper:
 
@@ -83,6 +83,9 @@ def _figure(grid: Grid, rows: dict[str, dict[int, Any]]) -> Figure:
     plane(place, data, colours)
     label = grid.config.rows[row].label
     place.set_title(f"{label}\n{_distance(rows[row])}", fontsize=FONT)
+    one, two = 100 * data["explained"]
+    place.set_xlabel(f"component 1 ({one:.0f} %)", fontsize=7)
+    place.set_ylabel(f"component 2 ({two:.0f} %)", fontsize=7, labelpad=1)
   _same_scale(list(axes[: len(rows)]), list(first.values()))
   for place in axes[len(rows) :]:
     place.set_visible(False)

@@ -184,6 +184,6 @@ def _legend(axes: Axes, dashed: list[Curve]) -> None:
   dash = colours.pop() if len(colours) == 1 else BLACK
   handles = [
     Line2D([], [], color=BLACK, lw=1.3, label="learned"),
-    Line2D([], [], color=dash, lw=1.0, ls="--", label="1 - exp(-1/t)"),
+    Line2D([], [], color=dash, lw=1.0, ls="--", label="1 − exp(−1/t)"),
   ]
   axes.legend(handles=handles, frameon=False, loc="upper right")
