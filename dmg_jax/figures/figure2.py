@@ -7,7 +7,7 @@ their share of the variance. All panels have the same scale. The distance
 between centroids is that before the projection, ``‖mean(z_a) - mean(z_b)‖`` of
 unit features, in [0, 2]; a panel's title has its mean ± standard deviation over
 seeds, and over pairs if there are more than two modalities. The CSV file has
-every pair of every seed; the points are in ``<row>/seed_<i>/test_features.npz``.
+every pair of every seed; the points are in each run's ``test_features.npz``.
 
 Deviations from the paper:
 
