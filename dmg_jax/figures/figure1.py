@@ -75,8 +75,7 @@ def _figure(lines: list[dict[str, Any]], heads: list[str]) -> Figure:
   colours = {m: COLOURS[i % len(COLOURS)] for i, m in enumerate(own)}
   _panel(figure, axes[0], lines, {FUSED: BLACK, **colours}, "accuracy (%)")
   if count > 1:
-    _panel(figure, axes[1], lines, {GAP: GREY}, "gap (%)")
-    axes[1].set_ylim(bottom=0)
+    _panel(figure, axes[1], lines, {GAP: GREY}, "gap (points)", 0.0)
   axes[-1].set_xlabel("weight w of the uniform label")
   figure.align_ylabels()
   return figure
@@ -88,19 +87,26 @@ def _panel(
   lines: list[dict[str, Any]],
   colours: dict[str, str],
   ylabel: str,
+  lowest: float | None = None,
 ) -> None:
-  """A line with bars for each quantity."""
+  """A line for each quantity, with bars a little apart from each other's."""
   axes.grid(axis="y", color="#e3e3e3", lw=0.5)
   axes.set_axisbelow(True)
   axes.set_ylabel(ylabel)
   curves = []
-  for head, colour in colours.items():
+  apart = 0.008 * (lines[-1]["weight"] - lines[0]["weight"])
+  for i, (head, colour) in enumerate(colours.items()):
     found = [x for x in lines if x[f"{head} mean"] == x[f"{head} mean"]]
-    x = [line["weight"] for line in found]
-    y = [line[f"{head} mean"] for line in found]
-    bars = [line[f"{head} std"] or 0.0 for line in found]
+    x = np.array([line["weight"] for line in found])
+    y = np.array([line[f"{head} mean"] for line in found])
+    bars = np.array([line[f"{head} std"] or 0.0 for line in found])
     width = 1.8 if head == FUSED else 1.3
-    look = {"color": colour, "lw": width, "marker": "o", "ms": 3}
-    axes.errorbar(x, y, bars, elinewidth=0.8, capsize=1.5, **look)
-    curves.append(Curve(head, colour, [(np.array(x), np.array(y))]))
+    axes.plot(x, y, color=colour, lw=width, marker="o", ms=3)
+    if bars.any():
+      beside = x + apart * (i - (len(colours) - 1) / 2)
+      look = {"elinewidth": 0.8, "capsize": 1.5, "ecolor": colour}
+      axes.errorbar(beside, y, bars, fmt="none", **look)
+    curves.append(Curve(head, colour, [(x, y)]))
+  if lowest is not None:
+    axes.set_ylim(bottom=lowest)
   label_ends(figure, axes, curves)
