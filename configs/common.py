@@ -78,6 +78,7 @@ def base() -> Config:
         "outer_batch_size": 64,
         "select": "best",
         "checkpoint_steps": 0,
+        "keep": (),  # Epochs after which a checkpoint stays.
         "log_steps": 10,
       },
       "eval": dict(_EVAL),

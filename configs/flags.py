@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
+from configs._figure_rows import FIGURES
 from configs._table_rows import TABLES
 from configs.common import SHORT, Config
 from configs.recipes import RECIPES
@@ -19,10 +20,11 @@ from dmg_jax import build
 
 FLAGS = ["config", "mode", "quiet", "traceback", "workdir"]
 _OF_TABLE = re.compile(
-  r"table\.|variant$"
-  r"|rows\.[^.]+\.(recipe|label|variant|method\.name|fusion\.name)$"
+  r"figure\.(name|title)$|(sets\.[^.]+\.)?(table\.|variant$"
+  r"|rows\.[^.]+\.(recipe|label|variant|method\.name|fusion\.name)$)"
 )
 _OF_RECIPE = ("recipe", "variant", "method.name", "fusion.name")
+_MANY = ("rows.", "sets.")
 _OVERRIDE = re.compile(r"^--?(?:no)?config\.([^=]+)")
 
 
@@ -109,14 +111,16 @@ def _check_fields(argv: list[str], config: Config) -> None:
     match = _OVERRIDE.match(word)
     if match and match[1] not in fields:
       # A table has those of each row, too many to be listed for another's sake.
-      rows = match[1].startswith("rows.")
-      shown = [f for f in fields if f.startswith("rows.") == rows]
+      rows = match[1].startswith(_MANY)
+      shown = [f for f in fields if f.startswith(_MANY) == rows]
       near = _near(match[1], shown)
       raise UsageError(f"unknown field config.{match[1]}{near}")
-    if match and "table" in config and _OF_TABLE.match(match[1]):
+    grid = "table" in config or "figure" in config
+    if match and grid and _OF_TABLE.match(match[1]):
+      keys = "FIGURE" if "figure" in config else "TABLE"
       raise UsageError(
         f"config.{match[1]} follows from what is set behind the config file's "
-        "colon, as TABLE,dataset=NAME,rows=A+B,trials=N"
+        f"colon, as {keys},dataset=NAME,rows=A+B"
       )
     if match and match[1] in _OF_RECIPE:
       value = word.partition("=")[2]
@@ -160,6 +164,7 @@ def _help() -> str:
     for name, r in sorted(RECIPES.items())
   )
   tables = "\n".join(f"  {name:<14}{t.title}" for name, t in TABLES.items())
+  figures = "\n".join(f"  {name:<14}{f.title}" for name, f in FIGURES.items())
   files = ", ".join(_config_files())
   return (
     f"{sys.modules['__main__'].__doc__}\n"
@@ -168,7 +173,10 @@ def _help() -> str:
     f"Keys after a recipe: the options of its method, {', '.join(SHORT)}; "
     "of some configs quick=true, a form for a laptop.\n\n"
     f"Tables (configs/tables.py:TABLE,dataset=NAME,seeds=N):\n{tables}\n\n"
-    "Keys after a table: dataset, rows=A+B, trials, and those above.\n"
+    "Keys after a table: dataset, rows=A+B, trials, and those above.\n\n"
+    f"Figures (configs/figures.py:FIGURE,dataset=NAME,seeds=N):\n{figures}\n\n"
+    "Keys after a figure: dataset, rows=A+B (figure1: weights=A+B; figure3: "
+    "datasets=A+B), and those of a recipe.\n"
   )
 
 

@@ -1,12 +1,13 @@
-"""Checkpoints: the last state and the best on val, by Orbax, asynchronous.
+"""Checkpoints: the last state, the best on val, and those asked for, by Orbax.
 
-A step is committed by an atomic rename, so a process killed at any moment
-leaves whole checkpoints only; what was half-written is removed at the next
-start.
+They are written in the background. A step is committed by an atomic rename, so
+a process killed at any moment leaves whole checkpoints only; what was
+half-written is removed at the next start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,13 +32,14 @@ def saved(workdir: Path) -> set[int]:
 class Checkpoints:
   """The checkpoints of one run, in ``<workdir>/checkpoints``."""
 
-  def __init__(self, workdir: Path, latest: int = 1):
+  def __init__(self, workdir: Path, latest: int = 1, keep: Iterable[int] = ()):
     """Opens (or makes) the folder; leftovers of a killed process go.
 
     Args:
       workdir: of the run.
       latest: how many of the last states are kept. Runs that train together
         need two: a process may be killed when only some have saved.
+      keep: steps whose checkpoints stay, beside the last and the best.
     """
     policy = checkpoint_managers.AnyPreservationPolicy(
       [
@@ -47,6 +49,7 @@ class Checkpoints:
           n=1,
           keep_checkpoints_without_metrics=False,
         ),
+        checkpoint_managers.CustomSteps(tuple(keep)),
       ]
     )
     self._manager = ocp.CheckpointManager(
@@ -71,6 +74,10 @@ class Checkpoints:
     # A run may have gone back to a step before its last, see ``latest``.
     late = step < (self.last() or 0)
     self._manager.save(step, args=args, metrics=metrics, force=late)
+
+  def steps(self) -> list[int]:
+    """Steps of all checkpoints that are there, ascending."""
+    return sorted(self._manager.all_steps())
 
   def last(self) -> int | None:
     """Step of the last checkpoint, ``None`` before the first."""

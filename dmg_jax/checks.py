@@ -52,6 +52,7 @@ def check(config: Config) -> Method:
     _check_range(path, get(config, path), low, high, _OPEN.get(path))
   last = config.seed + config.seeds - 1
   _check_range("seed + seeds - 1", last, *_RANGES["seed"])
+  _check_keep(config.train.get("keep", ()))
   for path, choices in (
     ("train.select", SELECT),
     ("eval.split", SPLITS),
@@ -86,6 +87,16 @@ def _check_range(path, value, low, high, excluded=None) -> None:
   raise ValueError(
     f"{path} must lie in {left}{low:g}, {high:g}{right}, got {value!r}"
   )
+
+
+def _check_keep(epochs: Any) -> None:
+  """Epochs after which a checkpoint stays; old configs have none."""
+  counts = [isinstance(e, int) and e > 0 for e in epochs]
+  if not all(counts):
+    raise ValueError(
+      "train.keep must be made of epochs, whole numbers of at least 1, as in "
+      f"(1, 10), got {tuple(epochs)!r}"
+    )
 
 
 def _check_encoder(modality: str, options: Config) -> None:

@@ -1,6 +1,6 @@
 """What ``launch.py --mode`` can do; each mode returns an exit code.
 
-A table has three of them: train, report, and prepare.
+A table and a figure have three of them: train, report, and prepare.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_pipelines import catalog
 from data_pipelines.report import quietly
-from dmg_jax import checks, report, train
+from dmg_jax import checks, figures, report, train
 from dmg_jax.assemble import Config
 from dmg_jax.logging import Console, write_json
 from dmg_jax.serve import export, new, predictor, restore, rows
@@ -26,6 +26,9 @@ def run(
   A manifest's data are named by its folder and itself, ``digits-pairs``.
   """
   console = Console(quiet=quiet)
+  if "figure" in config:
+    with quietly(quiet):
+      return _figure(mode, config, workdir, console)
   if "table" in config:
     with quietly(quiet):
       return _table(mode, config, workdir, console)
@@ -47,7 +50,7 @@ def _table(mode: str, config: Config, workdir, console: Console) -> int:
   table = config.table
   tuned = f"trials={table.trials}" if table.trials > 1 else ""
   names = (table.name, summary.shown(config), table.changed, tuned)
-  folder = Path(workdir or f"runs/{'-'.join(filter(None, names))}")
+  folder = _folder(workdir, *names)
   if mode == "train":
     command = shlex.join(["python", *sys.argv])
     return grid.run(config, folder, console, command)
@@ -63,6 +66,37 @@ def _table(mode: str, config: Config, workdir, console: Console) -> int:
     f"--mode={mode} is for one run, not for a table: give the config of a row "
     f"and --workdir={folder}/ROW/seed_{config.seed}"
   )
+
+
+def _figure(mode: str, config: Config, workdir, console: Console) -> int:
+  """A figure's runs, its drawing alone, or its data.
+
+  Figure 3 may be of several data sets, and is not named after them.
+  """
+  name, table = config.figure.name, config.get("table", {})
+  shown = "" if name == "figure3" else summary.shown(config)
+  folder = _folder(workdir, name, shown, table.get("changed", ""))
+  if mode == "train":
+    command = shlex.join(["python", *sys.argv])
+    return figures.run(config, folder, console, command)
+  figures.check(config, folder)
+  if mode == "report":
+    figures.draw(config, folder, console)
+    return 0
+  if mode == "prepare":
+    for grid in figures.grids(config, folder):
+      cell = cells.finals(grid.config, grid.folder)[0]
+      _prepare(cells.run_config(grid.config, cell), folder, console)
+    return 0
+  raise ValueError(
+    f"--mode={mode} is for one run, not for a figure: give the config of a row "
+    f"and --workdir={folder}/.../seed_{config.seed}"
+  )
+
+
+def _folder(workdir: str | None, *names: str) -> Path:
+  """The one that is given, else one of runs/ that is named by these."""
+  return Path(workdir or f"runs/{'-'.join(filter(None, names))}")
 
 
 def _train(config, workdir, console) -> int:

@@ -46,6 +46,7 @@ def check_config(config: Config, workdir: Path) -> None:
     "data.dir",
     "track",
     "vmap_seeds",
+    "train.keep",
   )  # Change nothing that is learned.
   other = sorted(
     k for k in old | new if old.get(k) != new.get(k) and not k.startswith(free)

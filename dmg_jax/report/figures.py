@@ -6,9 +6,8 @@ colour-blind readers tell apart. Nothing of matplotlib's global state changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,11 +19,13 @@ from dmg_jax.report import features
 from dmg_jax.report.curves import (
   FONT,
   HEIGHT,
+  STYLE,
   Curve,
   label_ends,
   new_axes,
   new_figure,
   plot,
+  save,
   with_data,
 )
 from dmg_jax.report.reading import Points, Run, Workdir, over_epochs
@@ -33,22 +34,6 @@ BLACK, GREY = "#000000", "#6b6b6b"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "o^sDvP"
 MAX_POINTS = 300
-_RC: dict[Any, Any] = {
-  "font.size": FONT,
-  "font.family": "DejaVu Sans",
-  "axes.labelsize": FONT,
-  "axes.linewidth": 0.6,
-  "axes.spines.top": False,
-  "axes.spines.right": False,
-  "xtick.labelsize": 7,
-  "ytick.labelsize": 7,
-  "xtick.major.width": 0.6,
-  "ytick.major.width": 0.6,
-  "legend.fontsize": FONT,
-  "lines.solid_capstyle": "round",
-  "pdf.fonttype": 42,  # Text stays text.
-  "text.parse_math": False,  # Names are data: a $ is a $.
-}
 
 
 def draw_all(found: Workdir, folder: Path) -> dict[str, Path]:
@@ -65,7 +50,7 @@ def draw_all(found: Workdir, folder: Path) -> dict[str, Path]:
     "gap": gap,
   }
   paths = {}
-  with matplotlib.rc_context(_RC):
+  with matplotlib.rc_context(STYLE):
     for name, make in draw.items():
       path = folder / f"{name}.png"
       figure = make(found)
@@ -73,8 +58,7 @@ def draw_all(found: Workdir, folder: Path) -> dict[str, Path]:
         path.unlink(missing_ok=True)
         path.with_suffix(".pdf").unlink(missing_ok=True)
         continue
-      figure.savefig(path, dpi=300)
-      figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+      save(figure, path)
       paths[name] = path
   return paths
 
@@ -155,23 +139,10 @@ def gap(found: Workdir) -> Figure | None:
   run = next((r for r in found.runs if r.features), None)
   if run is None or run.features is None:
     return None
-  data = run.features
-  points, centroids = data["points"], data["centroids"]
-  some = np.linspace(0, points.shape[1] - 1, MAX_POINTS).round().astype(int)
-  shown = points[:, np.unique(some)]
-  colours = modality_colours(found)
   figure = new_figure(HEIGHT + 0.5)
   axes = figure.add_subplot()
-  joins = LineCollection(
-    list(np.swapaxes(shown, 0, 1)), color="#b5b5b5", lw=0.3, alpha=0.6, zorder=1
-  )
-  axes.add_collection(joins)
-  for i, name in enumerate(map(str, data["modalities"])):
-    look = {"color": colours.get(name, GREY), "marker": MARKERS[i % 6]}
-    axes.scatter(*shown[i].T, s=5, lw=0, alpha=0.65, label=name, **look)
-    axes.scatter(*centroids[i].T, s=70, ec="white", lw=1.2, zorder=5, **look)
-  _distances(axes, data)
-  share = 100 * data["explained"]
+  plane(axes, run.features, modality_colours(found))
+  share = 100 * run.features["explained"]
   axes.set_xlabel(f"component 1 ({share[0]:.0f} % of variance)")
   axes.set_ylabel(f"component 2 ({share[1]:.0f} %)")
   axes.set_aspect("equal", "datalim")
@@ -184,6 +155,30 @@ def gap(found: Workdir) -> Figure | None:
     markerscale=2,
   )
   return figure
+
+
+def plane(
+  axes: Axes, data: Mapping[str, np.ndarray], colours: Mapping[str, str]
+) -> None:
+  """Features, centroids and distances, as ``features.save_features`` has them.
+
+  Args:
+    axes: to be drawn on.
+    data: contents of ``test_features.npz``.
+    colours: {modality: colour}.
+  """
+  points, centroids = data["points"], data["centroids"]
+  some = np.linspace(0, points.shape[1] - 1, MAX_POINTS).round().astype(int)
+  shown = points[:, np.unique(some)]
+  joins = LineCollection(
+    list(np.swapaxes(shown, 0, 1)), color="#b5b5b5", lw=0.3, alpha=0.6, zorder=1
+  )
+  axes.add_collection(joins)
+  for i, name in enumerate(map(str, data["modalities"])):
+    look = {"color": colours.get(name, GREY), "marker": MARKERS[i % 6]}
+    axes.scatter(*shown[i].T, s=5, lw=0, alpha=0.65, label=name, **look)
+    axes.scatter(*centroids[i].T, s=70, ec="white", lw=1.2, zorder=5, **look)
+  _distances(axes, data)
 
 
 def _distances(axes: Axes, data) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,57 @@ def restore(
     ValueError: no checkpoint, or one that does not fit; other data.
     core.DataError: the data are not there or damaged.
   """
+  setup = configured(folder, changes)
+  checkpoints = Checkpoints(folder)
+  select = setup.config.train.select
+  step = checkpoints.best() if select == "best" else checkpoints.last()
+  if step is None:
+    checkpoints.close()
+    raise ValueError(f"{folder} has no checkpoint yet: train first")
+  state = checkpoints.restore(step, setup.fresh())
+  checkpoints.close()
+  return setup, state
+
+
+def at_epochs(
+  folder: Path, setup: assemble.Setup, epochs: Iterable[int]
+) -> Iterator[TrainState]:
+  """The states that a run had after these epochs, one after the other.
+
+  Args:
+    folder: of a single run.
+    setup: of that run, ``configured``.
+    epochs: from 1 on; other than the last and the best, a run keeps those of
+      ``train.keep``.
+
+  Raises:
+    ValueError: the checkpoint of an epoch is not there.
+  """
+  size = setup.batch_size
+  per_epoch = setup.loader("train", size, train=True).steps_per_epoch
+  checkpoints = Checkpoints(folder)
+  try:
+    there, like = checkpoints.steps(), setup.fresh()
+    for epoch in epochs:
+      if epoch * per_epoch not in there:
+        known = [s // per_epoch for s in there if s % per_epoch == 0]
+        raise ValueError(
+          f"{folder} has no checkpoint of epoch {epoch} (there are those of "
+          f"{', '.join(map(str, known)) or 'none'}): choose other epochs, or "
+          "delete the folder and train again with train.keep"
+        )
+      yield checkpoints.restore(epoch * per_epoch, like)
+  finally:
+    checkpoints.close()
+
+
+def configured(folder: Path, changes: Mapping[str, Any]) -> assemble.Setup:
+  """The run in ``folder`` as it was configured; arguments as ``restore``.
+
+  Raises:
+    ValueError: a config that cannot work, or other data.
+    core.DataError: the data are not there or damaged.
+  """
   stored = json.loads((folder / same.FILE).read_text(encoding="utf-8"))
   own: assemble.Config = ConfigDict(stored["config"])
   own.update(changes)
@@ -56,15 +107,7 @@ def restore(
     own.encoders[m] = {**options, "pretrained": ""}
   setup = assemble.assemble(own)
   same.check_data(setup.dataset.fingerprint, folder)
-  checkpoints = Checkpoints(folder)
-  select = own.train.select
-  step = checkpoints.best() if select == "best" else checkpoints.last()
-  if step is None:
-    checkpoints.close()
-    raise ValueError(f"{folder} has no checkpoint yet: train first")
-  state = checkpoints.restore(step, setup.fresh())
-  checkpoints.close()
-  return setup, state
+  return setup
 
 
 def inference(

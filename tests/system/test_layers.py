@@ -38,6 +38,7 @@ LAYERS = [
   ("loop", "programs", "replica", "seeds", "describe", "serve"),
   ("train",),
   ("tables",),
+  ("figures",),
   ("modes",),
   ("launch",),
 ]  # fmt: skip

@@ -1,0 +1,235 @@
+"""What tables and figures share: a grid of rows × seeds on one data set.
+
+A grid's config is that of its data set, with ``table`` (facts) and ``rows``
+(each its recipe, fusion, method) in place of one recipe; ``dmg_jax.tables``
+makes runs of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from configs import common, search
+from configs._table_rows import ALIASES, REFERENCE, ROWS, Row
+from dmg_jax import build
+
+# Data sets that are scored by mAP; others by macro-F1, as in the paper.
+_RANKED = ("crema_d", "kinetics_sounds")
+# Fields that a row has of its own; all others are common to the grid.
+_OF_ROW = ("recipe", "variant", "fusion", "method")
+_NO_CHANGE = {"dataset", "seed", "seeds"}
+_OPTIONAL = ("quick", "encoders")
+_GRIDS = ("tables", "figures")
+
+Make = Callable[[str], common.Config]
+
+
+def parse(
+  arg: str | None, kind: str, own: Mapping[str, Collection[str]]
+) -> tuple[str, dict[str, str]]:
+  """``"table1,dataset=openmoji"`` to ``("table1", {"dataset": "openmoji"})``.
+
+  Args:
+    arg: the string after the colon.
+    kind: ``table`` or ``figure``.
+    own: {name: its keys beside those of every grid}, of all of that kind.
+
+  Raises:
+    ValueError: no or an unknown name, or an unknown key, with the choices.
+  """
+  name, *pairs = (arg or "").split(",")
+  if not name:
+    raise ValueError(
+      f"no {kind} given: write configs/{kind}s.py:<{kind}>,dataset=<data set>, "
+      f"with one of {', '.join(own)}"
+    )
+  if name not in own:
+    raise build.unknown(kind, name, own)
+  given = common.keys(pairs, f"the {kind}")
+  valid = {*_NO_CHANGE, *own[name], *_OPTIONAL, *common.SHORT} - {"fusion"}
+  for key in given:
+    if key not in valid:
+      raise build.unknown(f"key of {kind} {name!r}", key, valid)
+  return name, given
+
+
+def dataset(name: str, given: dict[str, str], key: str = "dataset") -> str:
+  """Takes the data set out of the keys of the table or figure ``name``.
+
+  Raises:
+    ValueError: none, or an unknown one, with the choices.
+  """
+  if key not in given:
+    raise ValueError(
+      f"no data set given: write {name},{key}=..., with one of "
+      + ", ".join(datasets())
+    )
+  return known_dataset(given.pop(key))
+
+
+def known_dataset(name: str) -> str:
+  """The name, if there is a config of it; else a ``ValueError``."""
+  if name not in datasets():
+    raise build.unknown("data set", name, datasets())
+  return name
+
+
+def datasets() -> list[str]:
+  """Files of this folder with a config of one data set."""
+  files = sorted(Path(__file__).parent.glob("*.py"))
+  return [
+    p.stem
+    for p in files
+    if p.stem[0] != "_"
+    and p.stem not in _GRIDS
+    and "\ndef get_config" in p.read_text("utf-8")
+  ]
+
+
+def count(key: str, text: str) -> int:
+  """A key's value as a whole number from 1, else a ``ValueError``."""
+  if not text.isdigit() or int(text) < 1:
+    raise ValueError(f"{key} must be a whole number from 1, got {text!r}")
+  return int(text)
+
+
+def maker(dataset: str, given: Mapping[str, str]) -> Make:
+  """``recipe -> config`` of the data set with the given keys."""
+  keys = "".join(f",{k}={v}" for k, v in given.items())
+  module = importlib.import_module(f"configs.{dataset}")
+  return lambda recipe: module.get_config(recipe + keys)
+
+
+def common_config(make: Make, dataset: str) -> common.Config:
+  """The config that all rows share, still with a recipe in it.
+
+  Raises:
+    ValueError: a key that the data set lacks, or its value.
+  """
+  try:
+    return make(REFERENCE)
+  except ValueError as error:
+    said = f"key of recipe {REFERENCE!r}", f"key of data set {dataset!r}"
+    raise ValueError(str(error).replace(*said)) from error
+
+
+def find_rows(
+  names: Iterable[str], dataset: str, modalities: tuple[str, ...]
+) -> dict[str, Row]:
+  """The rows, each modality's own in place of ``unimodal``.
+
+  Raises:
+    ValueError: an unknown one, with the choices.
+  """
+  free = dataset == "manifest"  # Its modalities are known to the file alone.
+  alone = {
+    f"unimodal_{m}": Row(f"{m.capitalize()} alone", f"unimodal,modality={m}")
+    for m in (() if free else modalities)
+  }
+  found: dict[str, Row] = {}
+  for name in (ALIASES.get(n, n) for n in names):
+    if name == "unimodal" and alone:
+      found |= alone
+    elif name in ROWS:
+      found[name] = ROWS[name]
+    elif name in alone:
+      found[name] = alone[name]
+    else:
+      raise build.unknown("row", name, [*ROWS, *ALIASES, *alone])
+  return found
+
+
+def facts(
+  name: str,
+  title: str,
+  dataset: str,
+  given: Mapping[str, str],
+  scores: str = "accuracy",
+  reference: str = REFERENCE,
+  notes: Iterable[str] = (),
+  encoders: str = "",
+) -> dict[str, Any]:
+  """What is known of a grid: the config's ``table``, but for rows and trials.
+
+  Args:
+    name, title: of the table or figure.
+    dataset: its config's name.
+    given: the keys, as far as they change the runs.
+    scores: ``both``, ``accuracy`` or ``second``, see ``_table_rows.Table``.
+    reference: row that others are compared with.
+    notes: what the reader must know.
+    encoders: value of the key ``encoders`` that changes nothing.
+  """
+  second = "map" if dataset in _RANKED else "macro_f1"
+  kinds = {"both": ("accuracy", second), "second": (second,)}
+  asked = [x for x in _changed(given) if x != f"encoders={encoders}"]
+  own = [*notes]
+  if asked:
+    own.append(
+      f"Run with {', '.join(asked)}: not the setting of the data set's config."
+    )
+  return {
+    "name": name,
+    "title": title,
+    "dataset": dataset,
+    "scores": kinds.get(scores, ("accuracy",)),
+    "reference": reference,
+    "changed": ",".join(asked),
+    "tuning_seed": 1000,
+    "notes": tuple(own),
+  }
+
+
+def _changed(given: Mapping[str, str]) -> list[str]:
+  return [f"{k}={v}" for k, v in given.items() if k not in _NO_CHANGE]
+
+
+def assemble(
+  arg: str | None,
+  config: common.Config,
+  facts: Mapping[str, Any],
+  rows: Mapping[str, Row],
+  make: Make,
+  given: Mapping[str, str],
+  trials: int = 1,
+) -> common.Config:
+  """The grid's config from what its rows share and what they are.
+
+  Args:
+    arg: the string after the colon.
+    config: of ``common_config``; it is changed.
+    facts: of ``facts``.
+    rows: {name: row}.
+    make: of ``maker``.
+    given: the keys that ``make`` was given.
+    trials: a row.
+  """
+  with config.unlocked():
+    for field in _OF_ROW:
+      del config[field]
+    config.variant = arg or ""
+    # A ConfigDict sorts its keys.
+    config.table = {**facts, "trials": trials, "rows": tuple(rows)}
+    config.rows = {
+      k: _row(r, make, given, trials, facts["changed"]) for k, r in rows.items()
+    }
+    config.update(shard=0, shards=1)
+  return config
+
+
+def _row(
+  row: Row, make: Make, given: Mapping[str, str], trials: int, changed: str
+) -> dict:
+  """What a row has of its own: recipe, fusion, method, and its trials."""
+  config = make(row.recipe)
+  recipe, pairs = common.parse(row.recipe)
+  own = {field: config[field] for field in _OF_ROW}
+  own["variant"] = ",".join(filter(None, (row.recipe, changed)))
+  fixed = {*pairs, *given}
+  drawn = {
+    f"trial_{i}": search.trial(recipe, i, fixed) for i in range(1, trials)
+  }
+  return {"label": row.label, **own, "trials": drawn}

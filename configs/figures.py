@@ -1,0 +1,130 @@
+"""The paper's figures: the runs they need and the drawing, one command.
+
+python launch.py --config=configs/figures.py:figure1,dataset=openmoji,seeds=3
+
+The word after the colon is a figure:
+
+- ``figure1``: label fitting. Accuracy of the modalities and the gap between
+  them against the weight of the uniform label; ``weights=0+0.3+0.6``.
+- ``figure2``: modality gap. Test features of all modalities in one plane, a
+  panel a row; ``rows=joint+h+lb``.
+- ``figure3``: α over training beside the heuristic;
+  ``datasets=openmoji+crema_d`` in place of ``dataset=``, and fields of the
+  second and later data sets as ``--config.sets.crema_d.data.raw=FOLDER``.
+  Runs that are there are drawn, too, or alone if no data set is given:
+  ``--config.figure.runs=DIR1,DIR2``, each of one run, of its seeds or of a row
+  of a table.
+- ``figure4``: Grad-CAM over epochs, side by side for two rows,
+  ``rows=joint+lb``, of pictures, spectrograms and the middle frames of videos.
+  Three samples of test, drawn by ``--config.figure.seed``, or those named by
+  ``--config.figure.samples=ID1,ID2``; ``--config.figure.epochs=(1,7,30)``.
+  A run keeps the checkpoints of the epochs that it was trained for.
+
+Other keys, fields, ``--config.shard`` and how a stopped command goes on are
+those of tables, see ``configs/tables.py``: every run lies in
+``<workdir>/<row>/seed_<i>`` (``figure3``: ``<workdir>/<data set>/<row>/...``).
+``figure1.png``, ``.pdf`` and ``.csv`` lie in the folder;
+``--mode=report`` draws them again and runs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from configs import _grid, common
+from configs._figure_rows import FIGURES, WEIGHTS, Figure
+from configs._table_rows import ROWS, Row
+from configs.recipes import RECIPES
+from dmg_jax import build
+
+
+def get_config(arg: str | None = None) -> common.Config:
+  """The config of ``<figure>,dataset=<name>[,key=value...]``.
+
+  Raises:
+    ValueError: an unknown figure, data set, row or key, with the choices.
+  """
+  keys = {name: f.keys for name, f in FIGURES.items()}
+  name, given = _grid.parse(arg, "figure", keys)
+  figure = FIGURES[name]
+  rows, datasets = _rows(figure, given), _datasets(name, given)
+  made = [_one(arg, name, d, dict(given), rows) for d in datasets]
+  config = made[0] if made else common.base()
+  with config.unlocked():
+    config.figure = {"name": name, "title": figure.title, **figure.options}
+    config.sets = dict(zip(datasets[1:], made[1:], strict=True))
+    config.variant = arg or ""
+  config.lock()
+  return config
+
+
+def _datasets(name: str, given: dict[str, str]) -> list[str]:
+  """In order; ``figure3`` can do with none."""
+  if "datasets" not in FIGURES[name].keys:
+    return [_grid.dataset(name, given)]
+  both = [given.pop(k) for k in ("datasets", "dataset") if k in given]
+  if len(both) > 1:
+    raise ValueError("give either dataset=... or datasets=A+B, not both")
+  names = both[0].split("+") if both else []
+  if len(set(names)) < len(names):
+    raise ValueError(f"datasets={both[0]} has one of them twice")
+  return [_grid.known_dataset(d) for d in names]
+
+
+def _rows(figure: Figure, given: dict[str, str]) -> list[str] | dict[str, Row]:
+  """Names to be found, or the rows themselves."""
+  if "weights" in figure.keys:
+    return _weights(given.pop("weights", ""))
+  picked = given.pop("rows", "")
+  return picked.split("+") if picked else list(figure.rows)
+
+
+def _weights(text: str) -> dict[str, Row]:
+  """A row for each weight of the uniform label, ascending."""
+  try:
+    weights = [float(w) for w in text.split("+")] if text else list(WEIGHTS)
+  except ValueError:
+    weights = [-1.0]
+  if not all(0 <= w <= 1 for w in weights):
+    raise ValueError(
+      f"weights must be numbers in [0, 1], as weights=0+0.3+0.6; got {text!r}"
+    )
+  return {
+    f"weight_{100 * w:g}".replace(".", "_"): Row(
+      f"w = {w:g}", f"label_fitting,weight={w!r}"
+    )
+    for w in sorted(set(weights))
+  }
+
+
+def _one(arg, name, dataset, given, wanted) -> common.Config:
+  """The grid on one data set."""
+  make = _grid.maker(dataset, given)
+  config = _grid.common_config(make, dataset)
+  rows = wanted
+  if not isinstance(wanted, dict):
+    rows = _grid.find_rows(wanted, dataset, tuple(config.encoders))
+    _check_rows(name, rows)
+  first = next(iter(rows))
+  title = FIGURES[name].title
+  facts = _grid.facts(name, title, dataset, given, reference=first)
+  return _grid.assemble(arg, config, facts, rows, make, given)
+
+
+def _check_rows(name: str, rows: dict[str, Row]) -> None:
+  """Refuses rows that have nothing of what is drawn."""
+  alone = [r for r in rows if r.startswith("unimodal")]
+  if alone and name == "figure2":
+    raise ValueError(
+      f"row {alone[0]!r} has one modality and no gap: choose other rows"
+    )
+  without = [r for r, row in rows.items() if not _has_alpha(row)]
+  if without and name == "figure3":
+    known = [r for r, row in ROWS.items() if _has_alpha(row)]
+    raise build.unknown("row with an α", without[0], known)
+
+
+def _has_alpha(row: Row) -> bool:
+  method = RECIPES[common.parse(row.recipe)[0]].method
+  card = importlib.import_module(f"dmg_jax.methods.{method}").CARD
+  return card.category == "matching"

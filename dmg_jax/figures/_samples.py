@@ -1,0 +1,102 @@
+"""Which samples of test are shown, and what of them can be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_pipelines import core
+from dmg_jax import build
+
+SPLIT = "test"
+
+
+class Samples(NamedTuple):
+  """A few samples as the model gets them.
+
+  Attributes:
+    ids: names, [n].
+    labels: numbers of their classes, int32 [n].
+    inputs: {modality: [n ...]}.
+  """
+
+  ids: list[str]
+  labels: np.ndarray
+  inputs: dict[str, np.ndarray]
+
+
+def choose(
+  dataset: core.Dataset, ids: Sequence[str], count: int, seed: int
+) -> list[int]:
+  """Positions in test: of these ids, or else ``count`` drawn by ``seed``.
+
+  Raises:
+    ValueError: an id that test lacks, or more samples than it has.
+  """
+  source = dataset.sources[SPLIT]
+  if not ids:
+    if not 1 <= count <= len(source):
+      raise ValueError(
+        f"figure.count must lie in [1, {len(source)}], the samples of test; "
+        f"got {count}"
+      )
+    rng = np.random.default_rng(seed)
+    return sorted(rng.choice(len(source), count, replace=False).tolist())
+  places = {str(source[i]["id"]): i for i in range(len(source))}
+  for name in ids:
+    if name not in places:
+      known = build.unknown("sample", name, places)
+      raise ValueError(_short(str(known), len(places)))
+  return [places[name] for name in ids]
+
+
+def _short(text: str, count: int, most: int = 300) -> str:
+  """A list of all ids would be too long a line."""
+  if len(text) <= most:
+    return text
+  return f"{text[:most].rpartition(',')[0]}, ... {count} samples of test)"
+
+
+def read(dataset: core.Dataset, places: Sequence[int]) -> Samples:
+  """The samples at these positions, as evaluation batches hold them."""
+  found = [dataset.sources[SPLIT][i] for i in places]
+  inputs = {}
+  for m in dataset.spec.modalities:
+    view = dataset.view.get(m, lambda x: x)
+    inputs[m] = np.stack([view(np.asarray(s["inputs"][m])) for s in found])
+  labels = np.array([s["label"] for s in found], np.int32)
+  return Samples([str(s["id"]) for s in found], labels, inputs)
+
+
+def middle(x: np.ndarray, kind: str) -> np.ndarray:
+  """The middle frame of a video or of its maps, else all: axis 0 is time."""
+  return x[len(x) // 2] if kind == "video" else x
+
+
+def picture(x: np.ndarray, kind: str) -> np.ndarray:
+  """An input as a picture [h w 3] with values in [0, 1].
+
+  Colours as they are; one channel, and the length over two (optical flow), in
+  grey from smallest to largest value. Spectrograms have low frequencies below.
+  """
+  whole = 255.0 if x.dtype == np.uint8 else 1.0
+  x = middle(x, kind).astype(np.float32)
+  if x.shape[-1] == 3 and kind != "audio":
+    return np.clip(x / whole, 0, 1)
+  grey = x[..., 0]
+  if x.shape[-1] == 2:
+    grey = np.hypot(x[..., 0] - 127.5, x[..., 1] - 127.5)
+  elif x.shape[-1] > 1:
+    grey = x.mean(axis=-1)
+  span = float(grey.max() - grey.min()) or 1.0
+  grey = (grey - grey.min()) / span
+  grey = grey[::-1] if kind == "audio" else grey
+  return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def upright(heat: Any, kind: str) -> np.ndarray:
+  """Heat as ``picture`` shows its input: the middle frame, low pitch below."""
+  shown = middle(np.asarray(heat), kind)
+  return shown[::-1] if kind == "audio" else shown

@@ -1,0 +1,189 @@
+r"""Figure 3: α over training, on several data sets.
+
+The x-axis is ``epoch / epochs in all``, since runs differ in length; α is that
+of the epoch's last step. The mean of the seeds is thick, each seed thin.
+Dashed, in the same colour, is the heuristic :math:`\omega(t) = 1 - e^{-1/t}`
+with t the epoch, from 1: on this axis it depends on the number of epochs.
+
+Deviations from the paper:
+
+1. It draws the heuristic once and does not say for how many epochs; here each
+   data set has its own, and runs of the same length share one in grey.
+2. It does not say how many seeds it is over.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from dmg_jax.assemble import Config
+from dmg_jax.figures._parts import Drawing, Grid, grids
+from dmg_jax.report.curves import (
+  Curve,
+  label_ends,
+  mean,
+  new_axes,
+  plot,
+  with_data,
+)
+from dmg_jax.report.figures import BLACK, COLOURS, GREY
+from dmg_jax.report.reading import Run, read
+
+
+class Line(NamedTuple):
+  """α of some runs of the same length.
+
+  Attributes:
+    label: data set, and row if there are several.
+    epochs: in all.
+    runs: {seed or name: α of each epoch, (x from 1, α)}.
+  """
+
+  label: str
+  epochs: int
+  runs: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def check(config: Config, workdir: Path) -> None:
+  """Whether there is something to draw, and the given folders hold runs.
+
+  Raises:
+    ValueError: neither a data set nor runs; or a folder that is none of a run.
+  """
+  if not grids(config, workdir) and not config.figure.runs:
+    raise ValueError(
+      "figure3 needs a data set or runs: write figure3,dataset=..., or "
+      "--config.figure.runs=DIR1,DIR2"
+    )
+  _given(config)
+
+
+def draw(config: Config, workdir: Path) -> Drawing | None:
+  """The figure as far as its runs are done; ``None`` if none is."""
+  own = [x for grid in grids(config, workdir) for x in _of_grid(grid)]
+  found = [x for x in [*own, *_given(config)] if x.runs]
+  if not found:
+    return None
+  lines = [y for x in found for y in _lines(x)]
+  return Drawing(_figure(found), lines, [])
+
+
+def _of_grid(grid: Grid) -> list[Line]:
+  """A line a row."""
+  rows, lines = grid.config.table.rows, []
+  for row in rows:
+    label = grid.config.rows[row].label
+    name = grid.name if len(rows) == 1 else f"{grid.name}, {label}"
+    runs = {str(s): r for s, r in grid.runs(row).items()}
+    lines.append(_line(name, runs, grid.config.train.epochs))
+  return lines
+
+
+def _given(config: Config) -> list[Line]:
+  """A line for each folder of ``figure.runs``, finished or not.
+
+  Raises:
+    ValueError: a folder that holds no run.
+  """
+  folders = [Path(x.strip()) for x in config.figure.runs.split(",") if x]
+  return [_of_folder(folder.expanduser()) for folder in folders]
+
+
+def _of_folder(folder: Path) -> Line:
+  seeds = sorted(folder.glob("seed_*/config.json"))
+  own = [p.parent for p in seeds] or [folder]
+  if not (own[0] / "config.json").exists():
+    raise ValueError(
+      f"figure.runs: {folder} holds no run: name folders of a run, of its "
+      "seeds, or of a row of a table"
+    )
+  found = [read(p) for p in own]
+  runs = {p.name: f.runs[0] for p, f in zip(own, found, strict=True)}
+  line = _line(found[0].dataset, runs, found[0].epochs or 0)
+  if not line.runs:
+    raise ValueError(f"figure.runs: {folder} has logged no α: choose another")
+  return line
+
+
+def _line(label: str, runs: dict[str, Run], epochs: int) -> Line:
+  """Runs without α are left out."""
+  made = {n: r.alpha() for n, r in runs.items()}
+  made = {n: points for n, points in made.items() if points[0].size}
+  lengths = [int((r.results or {}).get("epochs") or 0) for r in runs.values()]
+  longest = max((int(x[-1]) for x, _ in made.values()), default=1)
+  return Line(label, max([epochs, longest, *lengths]), made)
+
+
+def _lines(line: Line) -> list[dict[str, Any]]:
+  return [
+    {
+      "data set": line.label,
+      "run": name,
+      "epoch": int(t),
+      "share of training": float(t) / line.epochs,
+      "alpha": float(value),
+      "heuristic": float(heuristic(t)),
+    }
+    for name, points in line.runs.items()
+    for t, value in zip(*points, strict=True)
+  ]
+
+
+def heuristic(epoch: Any) -> Any:
+  """ω(t) = 1 - exp(-1/t), epochs from 1."""
+  return -np.expm1(-1.0 / np.asarray(epoch, float))
+
+
+def _figure(found: list[Line]) -> Figure:
+  figure, axes = new_axes("α, weight of matching")
+  axes.set_xlabel("epoch / epochs in all")
+  axes.xaxis.set_major_locator(MaxNLocator(5))
+  curves = [
+    Curve(
+      line.label,
+      COLOURS[i % len(COLOURS)],
+      [(x / line.epochs, y) for x, y in line.runs.values()],
+    )
+    for i, line in enumerate(found)
+  ]
+  curves = with_data(curves)
+  dashed = _heuristics(found)
+  for c in dashed:
+    axes.plot(*mean(c.runs), c.style, color=c.colour, lw=c.width, zorder=1.5)
+  plot(axes, curves)
+  axes.set_xlim(0, 1)
+  axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+  label_ends(figure, axes, curves)
+  _legend(axes, dashed)
+  return figure
+
+
+def _heuristics(found: list[Line]) -> list[Curve]:
+  """One in grey if all runs are as long, else one a data set."""
+  same = len({x.epochs for x in found}) == 1
+  curves = []
+  for i, line in enumerate(found[:1] if same else found):
+    t = np.arange(1.0, line.epochs + 1)
+    colour = GREY if same else COLOURS[i % len(COLOURS)]
+    curves.append(
+      Curve("", colour, [(t / line.epochs, heuristic(t))], "--", 1.0)
+    )
+  return curves
+
+
+def _legend(axes: Axes, dashed: list[Curve]) -> None:
+  """What is solid and what is dashed."""
+  colours = {c.colour for c in dashed}
+  dash = colours.pop() if len(colours) == 1 else BLACK
+  handles = [
+    Line2D([], [], color=BLACK, lw=1.3, label="learned"),
+    Line2D([], [], color=dash, lw=1.0, ls="--", label="1 − exp(−1/t)"),
+  ]
+  axes.legend(handles=handles, frameon=False, loc="upper right")

@@ -1,0 +1,144 @@
+r"""Grad-CAM: which places of a map speak for a class.
+
+With the maps :math:`A \in \mathbb{R}^{\dots \times c}` after a stage of a
+modality's encoder, P their number of places, and the fused logit :math:`o_y`:
+
+.. math:: w_c = \frac1P \sum_p \frac{\partial o_y}{\partial A_{p,c}}, \qquad
+  G_p = \mathrm{ReLU}\Bigl(\sum_c w_c A_{p,c}\Bigr)
+
+The gradient goes through the rest of the encoder, the fusion and the method's
+rule for prediction; the other modalities' features stay as they are. Evaluation
+mode: no dropout, running statistics.
+
+Reference: Selvaraju et al., "Grad-CAM", ICCV 2017, eqs. 1 and 2.
+
+Deviations:
+
+1. The places of a video are those of all its frames.
+2. Maps are those after a whole stage of the encoder; after the last one, as in
+   the reference, by default. What pools at a stage's end has pooled them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from dmg_jax import build, classifier
+from dmg_jax.assemble import Setup
+from dmg_jax.types import Outputs, TrainState
+
+# Axes of a modality's maps, by kind: [b h w c] and [b t h w c].
+_AXES = {"image": 4, "audio": 4, "video": 5}
+
+# (state, inputs, classes [b]) -> (heat [b ... h w], logits [b k]).
+Explain = Callable[[TrainState, Mapping[str, Any], Any], tuple[Any, Any]]
+
+
+def cam(
+  score: Callable[[Array], Float[Array, " b"]], maps: Float[Array, "b ... c"]
+) -> Float[Array, "b ..."]:
+  """Grad-CAM of maps, float32 at least, not scaled.
+
+  Args:
+    score: maps -> what is explained, each sample's from its own maps alone.
+    maps: [b ... c], channels last.
+  """
+  gradient = jax.grad(lambda a: score(a).sum())(maps)
+  wide = jnp.promote_types(maps.dtype, jnp.float32)
+  places = tuple(range(1, maps.ndim - 1))
+  weights = gradient.astype(wide).mean(axis=places, keepdims=True)
+  return jax.nn.relu((weights * maps.astype(wide)).sum(axis=-1))
+
+
+def resized(
+  heat: Float[np.ndarray, "h w"], height: int, width: int
+) -> Float[np.ndarray, "height width"]:
+  """Bilinear, to the size of a picture; a place is a rectangle's middle."""
+  made = jax.image.resize(jnp.asarray(heat), (height, width), "linear")
+  return np.asarray(made)
+
+
+def joined_inside(fusion: str) -> bool:
+  """Whether a fusion lets modalities talk inside the encoders."""
+  return hasattr(build.fusion_class(fusion), "encode")
+
+
+def without_maps(setup: Setup, modality: str) -> str:
+  """Why a modality has no maps of height and width; empty if it has."""
+  spec = setup.dataset.spec.modalities[modality]
+  if spec.kind not in _AXES:
+    return f"{spec.kind} has no height and width"
+  name = setup.encoders[modality]["name"]
+  encoder = _encoder(setup, modality)
+  if not hasattr(encoder, "stages"):
+    return f"its encoder {name} has no stages"
+  x = jax.ShapeDtypeStruct((1, *spec.shape), spec.dtype)
+  maps = jax.eval_shape(
+    lambda x: encoder.init_with_output(
+      jax.random.key(0), x, False, 0, encoder.stages
+    )[0],
+    x,
+  )
+  if maps.ndim != _AXES[spec.kind]:
+    return f"its encoder {name} returns no maps of height and width"
+  return ""
+
+
+def explainer(
+  setup: Setup, modality: str, stage: int = -1, predicted: bool = False
+) -> Explain:
+  """The jitted Grad-CAM of a run's modality.
+
+  Args:
+    setup: of the run; its fusion comes after the encoders.
+    modality: one that has maps, see ``without_maps``.
+    stage: of its encoder, from 0, or from the last one, -1.
+    predicted: explain the predicted class, not the given one.
+
+  Raises:
+    ValueError: a stage that the encoder lacks.
+  """
+  encoder, problem = _encoder(setup, modality), setup.problem
+  stages = encoder.stages
+  if not -stages <= stage < stages:
+    raise ValueError(
+      f"the encoder of {modality!r} has {stages} stages: stage must lie in "
+      f"[{-stages}, {stages - 1}], got {stage}"
+    )
+  cut = stage % stages + 1
+
+  @jax.jit
+  def explain(state: TrainState, inputs, classes):
+    own = classifier.encoder_variables(state.params, state.stats, modality)
+    whole = (state.params, state.stats)
+    outputs, _ = problem.forward(*whole, inputs, None, False)
+    logits = setup.method.predict(outputs, state.method)
+    chosen = jnp.argmax(logits, axis=-1) if predicted else classes
+
+    def score(maps):
+      z = encoder.apply(own, maps, False, cut)
+      features = {**outputs.features, modality: z}
+      fused = problem.fuse(*whole, features, None, False)
+      made = Outputs(fused.logits, fused.unimodal, features, dict(fused.extra))
+      return _of_class(setup.method.predict(made, state.method), chosen)
+
+    maps = encoder.apply(own, inputs[modality], False, 0, cut)
+    return cam(score, maps), logits
+
+  return explain
+
+
+def _encoder(setup: Setup, modality: str) -> Any:
+  return build.make_encoder(**setup.encoders[modality])
+
+
+def _of_class(
+  logits: Float[Array, "b k"], classes: Int[Array, " b"]
+) -> Float[Array, " b"]:
+  return jnp.take_along_axis(logits, classes[:, None], axis=-1)[:, 0]
