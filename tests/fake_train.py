@@ -6,6 +6,7 @@ import json
 
 from dmg_jax import train
 from dmg_jax.loop import DivergedError
+from dmg_jax.tables import grid
 from fake_runs import metrics
 
 
@@ -43,6 +44,13 @@ class FakeTrain:
       raise KeyboardInterrupt
     return self._finish(config, folder, fault)
 
+  def stand_in(self, monkeypatch):
+    """Takes the place of training, of its data and of its reports."""
+    monkeypatch.setattr(train, "run_jobs", self.run_jobs)
+    monkeypatch.setattr(grid.report, "write_report", _page)
+    monkeypatch.setattr(grid, "_check_data", lambda config, cell: None)
+    monkeypatch.setattr(grid, "_forget", lambda: None)
+
   def run_jobs(self, jobs, root, console, command=None, above=None, done=None):
     """As ``train.run_jobs``, one after another."""
     del root, above
@@ -69,9 +77,12 @@ class FakeTrain:
     write(folder / "results.json", results)
     if fault == "killed":  # After the results, before the report.
       raise KeyboardInterrupt
-    (folder / "report").mkdir(exist_ok=True)
-    (folder / "report" / "report.html").write_text("page")
     return results
+
+
+def _page(folder):
+  (folder / "report").mkdir(exist_ok=True)
+  (folder / "report" / "report.html").write_text("page")
 
 
 def write(path, content):

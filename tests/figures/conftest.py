@@ -4,10 +4,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from configs import figures as configs
-from dmg_jax import figures, train
+from dmg_jax import figures
 from dmg_jax.figures import figure1, figure3
 from dmg_jax.logging import Console
-from dmg_jax.tables import grid
 from fake_train import FakeTrain
 
 
@@ -20,9 +19,7 @@ def accuracy(config):
 def fake(monkeypatch):
   """Nothing is trained, no data are read, no picture is rendered."""
   made = FakeTrain(accuracy)
-  monkeypatch.setattr(train, "run", made.run)
-  monkeypatch.setattr(grid, "_check_data", lambda config, cell: None)
-  monkeypatch.setattr(grid, "_forget", lambda: None)
+  made.stand_in(monkeypatch)
   for module in (figure1, figure3):  # It lays out the whole figure.
     monkeypatch.setattr(module, "label_ends", lambda *_: None)
   monkeypatch.setattr(

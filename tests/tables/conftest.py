@@ -3,7 +3,6 @@
 import pytest
 
 from configs import tables
-from dmg_jax import train
 from dmg_jax.logging import Console
 from dmg_jax.tables import grid
 from fake_train import FakeTrain
@@ -16,20 +15,11 @@ def accuracy(config):
   return SCORES[config.recipe] + 0.015 * (config.seed % 1000)
 
 
-def write_page(folder):
-  """In place of a run's report."""
-  (folder / "report").mkdir(exist_ok=True)
-  (folder / "report" / "report.html").write_text("page")
-
-
 @pytest.fixture
 def fake(monkeypatch):
   """Nothing is trained and no data are read."""
   made = FakeTrain(accuracy)
-  monkeypatch.setattr(train, "run_jobs", made.run_jobs)
-  monkeypatch.setattr(grid.report, "write_report", write_page)
-  monkeypatch.setattr(grid, "_check_data", lambda config, cell: None)
-  monkeypatch.setattr(grid, "_forget", lambda: None)
+  made.stand_in(monkeypatch)
   return made
 
 
