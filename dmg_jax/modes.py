@@ -19,11 +19,12 @@ from dmg_jax.tables import cells, grid, summary
 
 
 def run(
-  mode: str, config: Config, workdir: str | None, quiet: bool = False
+  mode: str, config: Config, workdir: str | Path | None, quiet: bool = False
 ) -> int:
   """Dispatches a mode; ``workdir`` defaults to ``runs/<data>-<variant>``.
 
-  A manifest's data are named by its folder and itself, ``digits-pairs``.
+  A manifest's data are named by its folder and itself, ``digits-pairs``. From
+  Python it does the same as from the command line.
   """
   console = Console(quiet=quiet)
   if "figure" in config:
@@ -45,6 +46,13 @@ def run(
     return does[mode](config, folder, console)
 
 
+def _command() -> str | None:
+  """The command line; ``None`` where Python or a notebook calls."""
+  if Path(sys.argv[0]).name != "launch.py":
+    return None
+  return shlex.join(["python", *sys.argv])
+
+
 def _table(mode: str, config: Config, workdir, console: Console) -> int:
   """A table's cells, its files alone, or its data."""
   table = config.table
@@ -52,8 +60,7 @@ def _table(mode: str, config: Config, workdir, console: Console) -> int:
   names = (table.name, summary.shown(config), table.changed, tuned)
   folder = _folder(workdir, *names)
   if mode == "train":
-    command = shlex.join(["python", *sys.argv])
-    return grid.run(config, folder, console, command)
+    return grid.run(config, folder, console, _command())
   cells.check(config)
   if mode == "report":
     grid.write(config, folder)
@@ -100,8 +107,7 @@ def _folder(workdir: str | None, *names: str) -> Path:
 
 
 def _train(config, workdir, console) -> int:
-  command = shlex.join(["python", *sys.argv])
-  train.run(config, workdir, console, command)
+  train.run(config, workdir, console, _command())
   return 0
 
 
