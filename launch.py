@@ -7,6 +7,10 @@ configs/openmoji.py:lb,seed=3,epochs=20. Any field of the config can be set:
 --config.optimiser.learning_rate=3e-4. A whole table, recipes × seeds:
 
   python launch.py --config=configs/tables.py:table1,dataset=openmoji,seeds=3
+
+A figure of the paper, its runs and the drawing:
+
+  python launch.py --config=configs/figures.py:figure1,dataset=openmoji,seeds=3
 """
 
 from __future__ import annotations

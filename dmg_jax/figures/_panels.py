@@ -15,6 +15,7 @@ from dmg_jax.report.curves import FONT, new_figure
 
 SMALL = 6
 _HOT = matplotlib.colormaps["inferno"]
+_HIGH = 9.0  # Inches, a page.
 _GAP = 0.12  # Between columns, a share of a picture's width.
 _MOST = 0.75  # Of the hottest place, the share of colour.
 
@@ -61,9 +62,10 @@ def draw(
   """Inputs, then each column's maps after these epochs."""
   ratios = [_ratio(x.picture) for x in lines]
   widths = [1.0, *[_GAP, *[1.0] * len(epochs)] * len(columns)]
-  cell = min((WIDE - 0.35) / sum(widths), 1.1)
-  room = [0.17 if x.last else 0.07 for x in lines]
-  height = sum(cell * r for r in ratios) + sum(room) + 0.35
+  room = 0.35 + sum(0.17 if x.last else 0.07 for x in lines)
+  most = max(_HIGH - room, 1.0) / sum(ratios)
+  cell = min((WIDE - 0.35) / sum(widths), most, 1.1)
+  height = sum(cell * r for r in ratios) + room
   figure = new_figure(height, cell * sum(widths) + 0.35)
   layout: Any = figure.get_layout_engine()
   layout.set(w_pad=0.008, h_pad=0.008, wspace=0, hspace=0)
@@ -87,7 +89,7 @@ def draw(
 def _ratio(picture: np.ndarray) -> float:
   """Height by width; long spectrograms are squeezed."""
   high, wide = picture.shape[:2]
-  return min(max(high / wide, 0.4), 1.6)
+  return min(max(high / wide, 0.5), 1.25)
 
 
 def _inputs(axes: Any, lines: list[Line]) -> None:
