@@ -195,10 +195,10 @@ def evaluate(
     part = eval_step(state.params, state.stats, state.method, place(batch))
     # Fetched one late: the next batch is read while this one is computed.
     if waiting is not None:
-      parts.append(_fetch(waiting))
+      parts.append(fetch(waiting))
     waiting = part
   if waiting is not None:
-    parts.append(_fetch(waiting))
+    parts.append(fetch(waiting))
   if not parts or not sum(int(p.count) for p in parts):
     raise ValueError(
       "nothing to evaluate: the split is empty or all of it is padding. Check "
@@ -272,7 +272,7 @@ def _predicted(logits: Float[Array, "b k"]) -> Int[Array, " b"]:
   return jnp.where(usable, jnp.argmax(logits, axis=-1), -1)
 
 
-def _fetch(part: EvalPart) -> EvalPart:
+def fetch(part: EvalPart) -> EvalPart:
   """To the host; with several processes, the rows of all of them."""
   if jax.process_count() > 1:
     return multihost_utils.process_allgather(part, tiled=True)

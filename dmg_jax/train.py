@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import catalog, core
-from dmg_jax import assemble, build, checks, report, same
+from dmg_jax import assemble, build, checks, examples, report, same
 from dmg_jax.assemble import Config
 from dmg_jax.logging import Console, write_json
 from dmg_jax.loop import Stop, Trainer
@@ -177,8 +177,7 @@ def _results(trainer: Trainer, state: TrainState, workdir: Path):
   if config.eval.test:
     test = trainer.evaluate(state, "test")
     scores["test"] = test.metrics
-    classes = trainer.setup.dataset.spec.classes
-    report.save_features(workdir, test, classes)
+    examples.save_test(workdir, test, trainer.setup.dataset)
   history = {
     line["epoch"]: line["alpha"]
     for line in trainer.log.lines()

@@ -29,17 +29,20 @@ class Curve(NamedTuple):
 
 
 def with_data(curves: Sequence[Curve]) -> list[Curve]:
+  """Curves and runs that have a point; the others are left out."""
   kept = [c._replace(runs=[p for p in c.runs if p[0].size]) for c in curves]
   return [c for c in kept if c.runs]
 
 
-def new_figure(height: float) -> Figure:
-  figure = Figure(figsize=(WIDTH, height), layout="constrained")
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+  """An empty figure, inches, that no window and no global state knows of."""
+  figure = Figure(figsize=(width, height), layout="constrained")
   FigureCanvasAgg(figure)
   return figure
 
 
 def new_axes(ylabel: str) -> tuple[Figure, Axes]:
+  """A figure of epochs, whole ones at the ticks, over which ``ylabel`` runs."""
   figure = new_figure(HEIGHT)
   axes = figure.add_subplot()
   axes.set_xlabel("epoch")
