@@ -56,7 +56,7 @@ def _table(mode: str, config: Config, workdir, console: Console) -> int:
   cells.check(config)
   if mode == "report":
     grid.write(config, folder)
-    console.note(f"table: {folder / 'table.md'}")
+    console.note(f"table: {folder / 'table.md'}, {folder / 'table.html'}")
     return 0
   one = cells.run_config(config, cells.finals(config, folder)[0])
   if mode == "prepare":

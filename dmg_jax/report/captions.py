@@ -16,9 +16,15 @@ PREDICTIONS = ("reliability", "classes", "confusion")
 
 
 def pictures(
-  found: Workdir, drawn: Mapping[str, Path], names: Sequence[str]
+  found: Workdir,
+  drawn: Mapping[str, Path],
+  names: Sequence[str],
+  more: Sequence[Html] = (),
 ) -> Html:
-  """The pictures that there are with captions, and why the others are not."""
+  """The pictures that there are with captions, and why the others are not.
+
+  ``more`` stands beside the last picture.
+  """
   there = [n for n in names if n in drawn]
   figures = [
     skeleton.figure(drawn[n], _ALT[n], _CAPTIONS[n](found), _is_wide(found, n))
@@ -26,7 +32,7 @@ def pictures(
   ]
   missing = [_missing(found, n) for n in names if n not in drawn]
   notes = [skeleton.note(text) for text in dict.fromkeys(missing) if text]
-  return Html("\n".join([skeleton.gallery(figures), *notes]))
+  return Html("\n".join([skeleton.gallery([*figures, *more]), *notes]))
 
 
 def _is_wide(found: Workdir, name: str) -> bool:

@@ -44,10 +44,10 @@ def reliability(found: Workdir) -> Figure | None:
     bins = measures.reliability(p, labels)
     some = bins.count > 0
     x, y = bins.confidence[some], bins.accuracy[some]
-    size = 4 + 130 * bins.count[some] / max(bins.count.sum(), 1)
+    size = 9 + 130 * bins.count[some] / max(bins.count.sum(), 1)
     colour, marker = looks[head]
     ece = 100 * np.mean(errors(found)[head])
-    axes.plot(x, y, color=colour, lw=1.6 if head == FUSED else 1.1)
+    axes.plot(x, y, color=colour, lw=0.9, alpha=0.7)
     axes.scatter(x, y, size, color=colour, marker=marker, ec="white", lw=0.4,
                  zorder=3, label=f"{head}, ECE {ece:.1f} %")  # fmt: skip
   axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")

@@ -21,14 +21,22 @@ from dmg_jax.report.skeleton import Html, note, shown, source
 
 FILE = "test_examples.npz"
 RULES = {
-  "sure and wrong": "Sure of it and wrong: the largest probabilities of a "
-  "wrong fused class.",
-  "right, barely": "Right by a hair: the smallest probabilities of a right "
-  "fused class.",
-  "sure and right": "Sure of it and right: the largest probabilities of a "
-  "right fused class.",
-  "disagreement": "Modalities contradict each other: those whose least sure "
-  "modality is surest.",
+  "sure and wrong": (
+    "Sure of it, and wrong",
+    "The largest probabilities of a wrong fused class.",
+  ),
+  "disagreement": (
+    "Modalities contradict each other",
+    "Those whose least sure modality is surest.",
+  ),
+  "right, barely": (
+    "Right by a hair",
+    "The smallest probabilities of a right fused class.",
+  ),
+  "sure and right": (
+    "Sure of it, and right",
+    "The largest probabilities of a right fused class.",
+  ),
 }
 EACH = 4  # Samples of a rule, at most.
 _SMALL = 72  # Pixels: pictures below are enlarged without smoothing.
@@ -51,9 +59,9 @@ def choose(
   wrong, right = fused != labels, fused == labels
   ranked = {
     "sure and wrong": (wrong, -sure),
+    "disagreement": ((said != said[:1]).any(axis=0), -least),
     "right, barely": (right, sure),
     "sure and right": (right, -sure),
-    "disagreement": ((said != said[:1]).any(axis=0), -least),
   }
   found: dict[int, str] = {}
   for rule, (allowed, rank) in ranked.items():
@@ -83,16 +91,15 @@ def grid(
   """The examples as cards, rule by rule."""
   where = {int(i): row for row, i in enumerate(predictions["index"])}
   parts = []
-  for rule, text in RULES.items():
+  for rule, (name, text) in RULES.items():
     cards = [
       _card(stored, place, predictions, where[int(stored["index"][place])])
       for place in np.flatnonzero(stored["rules"] == rule)
     ]
     if cards:
-      name, _, rest = text.partition(":")
       inside = "\n".join(cards)
       parts.append(
-        f"<h3>{shown(name)}</h3>\n{note(f'Here:{rest}')}\n"
+        f"<h3>{shown(name)}</h3>\n{note(text)}\n"
         f'<div class="cards">\n{inside}\n</div>'
       )
   return Html("\n".join(parts))

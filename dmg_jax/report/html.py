@@ -143,20 +143,18 @@ def _readouts(found: Workdir) -> Html:
 
 
 def _predictions(found: Workdir, pictures: Mapping[str, Path]) -> Html:
-  parts = [captions.pictures(found, pictures, captions.PREDICTIONS)]
-  counts = diagrams.matrix(found)
+  counts, tables = diagrams.matrix(found), []
   if counts is not None:
     names = diagrams.class_names(found)
     body = [
       [c.label, c.predicted, f"{c.count}", f"{100 * c.count / c.total:.0f}"]
       for c in measures.most_confused(counts, names)
     ]
-    head = ["true class", "taken for", "samples", "% of the class"]
+    head = ["true class", "taken for", "samples", "% of class"]
     seeds = ", all seeds together" if len(found.runs) > 1 else ""
     caption = f"The most frequent mistakes of the fused prediction{seeds}."
-    if body:
-      parts.append(skeleton.table(head, body, caption))
-  return Html("\n".join(parts))
+    tables = [skeleton.table(head, body, caption)] if body else []
+  return captions.pictures(found, pictures, captions.PREDICTIONS, tables)
 
 
 def _examples(found: Workdir) -> Html:
@@ -167,7 +165,8 @@ def _examples(found: Workdir) -> Html:
   said = skeleton.note(
     f"Test samples, chosen by rule{which}, and what each read-out says of "
     "them: its class and that class's probability. ✓ and a plain bar: right; ✗ "
-    "and a hatched bar: wrong. A dashed edge: the fused prediction is wrong."
+    "and a hatched bar: wrong. A dashed edge: the fused prediction is wrong. A "
+    "? in a text: a word that is not in the vocabulary."
   )
   return Html(f"{said}\n{examples.grid(run.examples, run.predictions)}")
 

@@ -106,10 +106,9 @@ def table(
     rows.append(f'<tr><th scope="row">{shown(name)}</th>{own}</tr>')
   lines = "\n".join(rows)
   return Html(
-    '<div class="scroll">\n<table>\n'
-    f"<caption>{shown(caption)}</caption>\n"
+    '<figure class="table">\n<div class="scroll">\n<table>\n'
     f"<thead><tr>{columns}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n"
-    "</table>\n</div>"
+    f"</table>\n</div>\n<figcaption>{shown(caption)}</figcaption>\n</figure>"
   )
 
 

@@ -6,6 +6,7 @@ modality has its own marker, too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,13 @@ def save_all(
         path.unlink(missing_ok=True)
         path.with_suffix(".pdf").unlink(missing_ok=True)
         continue
-      figure.savefig(path, dpi=300)
-      figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+      for to, options in (
+        (path, {"dpi": 300}),
+        (path.with_suffix(".pdf"), {"metadata": {"CreationDate": None}}),
+      ):
+        part = to.with_stem(f"{name}.{os.getpid()}.part")
+        figure.savefig(part, **options)
+        os.replace(part, to)
       paths[name] = path
   return paths
 
