@@ -272,7 +272,7 @@ def _predicted(logits: Float[Array, "b k"]) -> Int[Array, " b"]:
   return jnp.where(usable, jnp.argmax(logits, axis=-1), -1)
 
 
-def fetch(part: EvalPart) -> EvalPart:
+def fetch(part: Any) -> Any:
   """To the host; with several processes, the rows of all of them."""
   if jax.process_count() > 1:
     return multihost_utils.process_allgather(part, tiled=True)

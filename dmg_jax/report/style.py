@@ -54,15 +54,17 @@ def save_all(
         path.unlink(missing_ok=True)
         path.with_suffix(".pdf").unlink(missing_ok=True)
         continue
-      for to, options in (
-        (path, {"dpi": 300}),
-        (path.with_suffix(".pdf"), {"metadata": {"CreationDate": None}}),
-      ):
-        part = to.with_stem(f"{name}.{os.getpid()}.part")
-        figure.savefig(part, **options)
-        os.replace(part, to)
+      _save(figure, path, dpi=300)
+      _save(figure, path.with_suffix(".pdf"), metadata={"CreationDate": None})
       paths[name] = path
   return paths
+
+
+def _save(figure: Figure, path: Path, **options: Any) -> None:
+  """A reader sees the old picture or the new one, whole."""
+  part = path.with_stem(f"{path.stem}.{os.getpid()}.part")
+  figure.savefig(part, **options)
+  os.replace(part, path)
 
 
 def modality_colours(modalities: Sequence[str]) -> dict[str, str]:

@@ -61,7 +61,10 @@ def fit(train: Samples, val: Samples, test: np.ndarray) -> Probe:
     ValueError: train has a single class, or a feature is not finite.
   """
   scale = StandardScaler().fit(_wide(train.features))
-  own, other = (scale.transform(_wide(s.features)) for s in (train, val))
+  own, other, last = (
+    np.asarray(scale.transform(_wide(x)))
+    for x in (train.features, val.features, test)
+  )
   tried = []
   for strength in GRID:
     model = _fitted(own, train.labels, strength)
@@ -69,7 +72,7 @@ def fit(train: Samples, val: Samples, test: np.ndarray) -> Probe:
     tried.append((accuracy, -_loss(model, other, val.labels), model))
   best = max(range(len(GRID)), key=lambda i: (*tried[i][:2], -i))
   accuracy, _, model = tried[best]
-  predicted = model.predict(scale.transform(_wide(test)))
+  predicted = model.predict(last)
   converged = bool(model.n_iter_.max() < _ITERATIONS)
   return Probe(predicted, GRID[best], accuracy, converged)
 

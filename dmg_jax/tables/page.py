@@ -23,10 +23,11 @@ from dmg_jax.tables.writers import Entry
 
 FILE = "table.html"
 _CAPTIONS = {
-  "fused": "A row a method: small points are seeds, the large one and its bar "
-  "their mean ± standard deviation; bold: the best mean.",
-  "modalities": "What each modality reaches alone, means over seeds; a grey bar "
-  "is the gap between them. Rows of different read-outs cannot be compared.",
+  "fused": "Small points are seeds, the large one and its bar their mean ± "
+  "standard deviation; bold: the best mean.",
+  "modalities": "What each modality reaches alone, means over seeds; a grey "
+  "bar is the gap between them. Rows of different read-outs cannot be "
+  "compared.",
 }
 _ALT = {
   "fused": "Fused figure of each row, with its seeds",
@@ -144,9 +145,9 @@ def _reproduce(found: Summary, workdir: Path) -> Html:
   versions = stored.get("versions") or {}
   listed = ", ".join(f"{k} {v}" for k, v in versions.items()) or "unknown"
   said = (
-    f"Git revision {stored.get('git') or 'unknown'}. Versions: {listed}. Of the "
-    "first run that is done; each run's report has its own configuration. The "
-    "same command goes on with what is missing."
+    f"Git revision {stored.get('git') or 'unknown'}. Versions: {listed}. They "
+    "are those of the first run that is done; each run's report has its own "
+    "configuration. The same command goes on with what is missing."
   )
   return Html(f"{skeleton.code(str(command))}\n{skeleton.note(said)}")
 

@@ -44,16 +44,14 @@ def fused(found: Summary) -> Figure | None:
   figure, axes = _rows(rows, found.marks(column))
   for y, row in zip(_places(rows), rows, strict=True):
     values = 100 * np.array(list(row.values(column).values()))
-    spread = std(list(values))
+    spread, middle = std(list(values)), mean(list(values))
     best = found.marks(column).get(row.name) == "best"
     colour = modality_colours(["fused"])["fused"] if best else BLACK
     if len(values) > 1:
       axes.scatter(
         values, np.full(len(values), y + 0.26), 7, color=GREY, lw=0, alpha=0.8
       )
-    axes.errorbar(
-      mean(list(values)), y, xerr=spread, fmt="o", ms=4, lw=1.3, color=colour
-    )
+    axes.errorbar(middle, y, xerr=spread, fmt="o", ms=4, lw=1.3, color=colour)
     theirs = found.figure(row, column)
     if theirs is not None:
       axes.scatter(theirs.mean, y, 22, marker="D", fc="white", ec=GREY, lw=0.9)
@@ -77,8 +75,8 @@ def modalities(found: Summary) -> Figure | None:
   low, high = means.min(axis=1), means.max(axis=1)
   axes.barh(y, high - low, 0.35, low, color="#d3d3d3", zorder=1)
   for i, m in enumerate(names):
-    look = {"color": colours[m], "marker": markers[m], "label": m}
-    axes.scatter(means[:, i], y, 24, lw=0, zorder=3, **look)
+    colour, marker = colours[m], markers[m]
+    axes.scatter(means[:, i], y, 24, colour, marker=marker, label=m, lw=0)
   axes.set_xlabel(f"{NAMES[columns[0].score]} of a modality alone (%)")
   figure.legend(
     loc="outside upper center", ncols=4, frameon=False, handletextpad=0.1
