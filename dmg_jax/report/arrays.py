@@ -28,7 +28,7 @@ def load(path: Path) -> dict[str, np.ndarray] | None:
   if not path.exists():
     return None
   try:
-    with np.load(path, allow_pickle=False) as file:
-      return {name: file[name] for name in file.files}
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+      return {name: found[name] for name in found.files}
   except Exception as error:  # zipfile, zlib and numpy each have their own.
     raise ValueError(f"{path} is damaged: delete it") from error

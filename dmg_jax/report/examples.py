@@ -10,6 +10,7 @@ import io
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -94,7 +95,7 @@ def grid(
   for rule, (name, text) in RULES.items():
     cards = [
       _card(stored, place, predictions, where[int(stored["index"][place])])
-      for place in np.flatnonzero(stored["rules"] == rule)
+      for place in map(int, np.flatnonzero(stored["rules"] == rule))
     ]
     if cards:
       inside = "\n".join(cards)
@@ -125,7 +126,7 @@ def _card(stored, place: int, predictions, row: int) -> str:
   )
 
 
-def _medium(value: np.ndarray, name: str, kind: str) -> str:
+def _medium(value: Any, name: str, kind: str) -> str:
   """A picture, or a quotation."""
   if kind == "text":
     return f"<q>{shown(str(value))}</q>"

@@ -68,20 +68,18 @@ def claim(found: Summary) -> str:
   column = found.columns[0]
   marks = found.marks(column)
   best = [r for r in found.rows if marks.get(r.name) == "best"]
+  done = sum(c.status == DONE for r in found.rows for c in r.cells)
+  total = sum(len(r.cells) for r in found.rows)
+  so_far = f"{done} of {total} runs are done"
   if not best:
-    done = sum(c.status == DONE for r in found.rows for c in r.cells)
-    total = sum(len(r.cells) for r in found.rows)
-    return f"{done} of {total} runs are done: there is nothing to compare yet."
+    return f"{so_far}: there is nothing to compare yet."
   values = writers.percent(list(best[0].values(column).values()))
   name = f"fused {column.name}" if column.head == FUSED else column.name
   names = " and ".join(r.label for r in best)
   has = "has" if len(best) == 1 else "have"
-  return " ".join(
-    [
-      f"{names} {has} the highest mean {name}, {values} %.",
-      *_paired(found, best),
-    ]
-  )
+  first = f"{names} {has} the highest mean {name}, {values} %."
+  before = [] if done == total else [f"{so_far}."]
+  return " ".join([*before, first, *_paired(found, best)])
 
 
 def _paired(found: Summary, best: list[Row]) -> list[str]:

@@ -73,7 +73,7 @@ def modalities(found: Summary) -> Figure | None:
   )
   y = _places(rows)
   low, high = means.min(axis=1), means.max(axis=1)
-  axes.barh(y, high - low, 0.35, low, color="#d3d3d3", zorder=1)
+  axes.hlines(y, low, high, color="#d3d3d3", lw=5, zorder=1)
   for i, m in enumerate(names):
     colour, marker = colours[m], markers[m]
     axes.scatter(means[:, i], y, 24, colour, marker=marker, label=m, lw=0)

@@ -85,6 +85,9 @@ def test_probe_separates_what_is_linear():
   made = probe.fit(train, val, test.features)
   assert made.converged and made.val_accuracy == 1
   np.testing.assert_array_equal(made.predicted, test.labels)
+  again = probe.fit(train, val, test.features)
+  np.testing.assert_array_equal(again.predicted, made.predicted)
+  assert again[1:] == made[1:]
   # Features are standardised: their units are of no account.
   other = probe.fit(
     blobs(60, 0, 1e4), blobs(30, 1, 1e4), blobs(90, 2, 1e4).features

@@ -121,4 +121,4 @@ def test_pictures_of_any_shape():
   cube = np.arange(24.0).reshape(2, 3, 4)
   assert examples.picture(cube, "array").shape == (2, 12)
   assert examples.picture(np.array([np.nan, 1.0]), "array").max() == 255
-  assert examples.picture(np.float64(3), "array").shape == (1, 1)
+  assert examples.picture(np.array(3.0), "array").shape == (1, 1)

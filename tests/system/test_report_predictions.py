@@ -1,5 +1,6 @@
 """The report's parts on single predictions: pictures, tables, examples."""
 
+import functools
 import json
 import re
 
@@ -10,7 +11,14 @@ from matplotlib.image import imread
 
 import fake_runs
 from dmg_jax.logging import write_json
-from dmg_jax.report import diagrams, html, predictions, reading, write_report
+from dmg_jax.report import (
+  diagrams,
+  html,
+  predictions,
+  reading,
+  style,
+  write_report,
+)
 from pages import Page
 
 ALL = {
@@ -44,8 +52,7 @@ def make(folder, modalities=("image", "text"), **options):
   return fake_runs.predictions(folder, modalities, rng, **options)
 
 
-def test_all_parts(tmp_path):
-  """Pictures are rendered here, and neither blank nor full."""
+def test_all_parts(tmp_path, quick):
   made, labels = make(tmp_path)
   fake_runs.readouts(tmp_path, ("image", "text"))
   page, names = written(tmp_path)
@@ -54,11 +61,6 @@ def test_all_parts(tmp_path):
   assert found.runs[0].examples is not None
   samples = len(found.runs[0].examples["index"])
   assert 12 <= samples <= 16 and len(page.images) == len(ALL) + samples
-  for name in ("reliability", "confusion", "classes"):
-    image = imread(tmp_path / "report" / f"{name}.png")
-    assert image.shape[1] == 990
-    assert 0.02 < (image[..., :3].min(axis=-1) < 0.9).mean() < 0.7
-    assert (tmp_path / "report" / f"{name}.pdf").read_bytes()[:4] == b"%PDF"
   ece = 100 * diagrams.errors(found)["fused"][0]
   assert f"{ece:.1f}" in page.text and "a text of" in page.text
   assert page.text.count("It is class") == samples
@@ -67,6 +69,23 @@ def test_all_parts(tmp_path):
   counts = diagrams.matrix(found)
   assert counts is not None and counts.sum() == len(labels)
   assert np.trace(counts) == (made["fused"].argmax(-1) == labels).sum()
+
+
+def test_pictures(tmp_path):
+  """Of the right size, neither blank nor full."""
+  make(tmp_path)
+  found, folder = reading.read(tmp_path), tmp_path / "pictures"
+  folder.mkdir()
+  kinds = (diagrams.reliability, diagrams.confusion, diagrams.classes)
+  drawn = style.save_all(
+    {f.__name__: functools.partial(f, found) for f in kinds}, folder
+  )
+  for path in drawn.values():
+    image = imread(path)
+    assert image.shape[1] == 990
+    assert 0.02 < (image[..., :3].min(axis=-1) < 0.9).mean() < 0.7
+    assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+  assert len(list(folder.iterdir())) == 6
 
 
 def test_probabilities_are_shown_as_they_are(tmp_path, quick):
