@@ -8,7 +8,7 @@ import pytest
 import toys
 from dmg_jax.evaluate import FUSED
 from dmg_jax.report import readouts as shown
-from dmg_jax.serve import probe, readouts
+from dmg_jax.serve import probe, readouts, scores
 from dmg_jax.types import Method, TrainState
 
 
@@ -131,7 +131,7 @@ def test_a_class_that_train_lacks_and_a_single_one():
   assert probe.fit(train, val, val.features).val_accuracy == 0
   one = probe.Samples(train.features, np.zeros(4, int))
   splits = {"test": {"labels": np.zeros(2, int)}}
-  said = readouts._probed(one, val, {"test": val.features}, splits)
+  said = scores._probed(one, val, {"test": val.features}, splits)
   assert said.startswith("no probe could be fitted:")
 
 
@@ -143,20 +143,20 @@ def test_reasons_where_there_is_no_readout():
     ("feature_ablation", "a"): {"fused": good},
     ("input_ablation", "a"): {"fused": good * np.nan},
   }
-  found = readouts._of_heads(passes, "R3 feature ablation", "affine", False)
+  found = scores.of_heads(passes, "R3 feature ablation", "affine", False)
   assert "no head for one modality" in found["a"]["own"]
   assert found["a"]["feature_ablation"]["accuracy"] == 1
   assert found["a"]["input_ablation"] == "its logits are not finite"
-  found = readouts._of_heads(passes, "R2 own head", "channel", True)
+  found = scores.of_heads(passes, "R2 own head", "channel", True)
   assert found["a"]["own"] == {"accuracy": 1, "macro_f1": 1}
   assert "talk inside the encoders" in found["a"]["feature_ablation"]
-  scores, absent = readouts._split(found)
-  assert set(scores["a"]) == {"own"} and set(absent) == {"a"}
-  assert shown.cell([{"scores": scores}], "a", "input_ablation") == "–"
+  good, absent = scores.split(found)
+  assert set(good["a"]) == {"own"} and set(absent) == {"a"}
+  assert shown.cell([{"scores": good}], "a", "input_ablation") == "–"
 
 
 def test_chance_is_the_most_frequent_class_of_train():
   train, test = np.array([2, 2, 0, 1]), np.array([0, 2, 2, 2, 1])
-  found = readouts._chance(train, test)
+  found = scores.chance(train, test)
   f1 = 2 * 3 / (2 * 3 + 2)
   assert found == pytest.approx({"accuracy": 0.6, "macro_f1": f1 / 3})
