@@ -38,7 +38,8 @@ thead th { color: var(--soft); font-weight: 600; font-size: .92rem;
   vertical-align: bottom; }
 th:first-child { text-align: left; font-weight: 600; }
 td:last-child, th:last-child { padding-right: 0; }
-figcaption, .note, li { color: var(--soft); font-size: .92rem; }
+figcaption, .note, li { color: var(--soft); font-size: .92rem;
+  overflow-wrap: anywhere; }
 .best { font-weight: 700; }
 .second { text-decoration: underline; text-underline-offset: .2em; }
 .pictures { display: grid; gap: 2rem; align-items: start;
