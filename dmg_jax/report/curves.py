@@ -1,10 +1,11 @@
-"""Lines over epochs, named at their right ends instead of in a legend."""
+"""What pictures share: their look, and lines named at their right ends."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +17,23 @@ from dmg_jax.report.reading import Points
 
 WIDTH, HEIGHT = 3.3, 2.3  # Inches.
 FONT = 8
+# For matplotlib.rc_context, so that nothing of its global state changes.
+STYLE: dict[Any, Any] = {
+  "font.size": FONT,
+  "font.family": "DejaVu Sans",
+  "axes.labelsize": FONT,
+  "axes.linewidth": 0.6,
+  "axes.spines.top": False,
+  "axes.spines.right": False,
+  "xtick.labelsize": 7,
+  "ytick.labelsize": 7,
+  "xtick.major.width": 0.6,
+  "ytick.major.width": 0.6,
+  "legend.fontsize": FONT,
+  "lines.solid_capstyle": "round",
+  "pdf.fonttype": 42,  # Text stays text.
+  "text.parse_math": False,  # Names are data: a $ is a $.
+}
 
 
 class Curve(NamedTuple):
@@ -29,20 +47,26 @@ class Curve(NamedTuple):
 
 
 def with_data(curves: Sequence[Curve]) -> list[Curve]:
-  """Curves and runs that have a point; the others are left out."""
+  """The curves without runs that have no points; none without any run."""
   kept = [c._replace(runs=[p for p in c.runs if p[0].size]) for c in curves]
   return [c for c in kept if c.runs]
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-  """An empty figure, inches, that no window and no global state knows of."""
+  """An empty figure of this size in inches, outside of pyplot."""
   figure = Figure(figsize=(width, height), layout="constrained")
   FigureCanvasAgg(figure)
   return figure
 
 
+def save(figure: Figure, path: Path) -> None:
+  """Writes ``path``, a PNG of 300 dpi, and a PDF beside it."""
+  figure.savefig(path, dpi=300)
+  figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+
+
 def new_axes(ylabel: str) -> tuple[Figure, Axes]:
-  """A figure of epochs, whole ones at the ticks, over which ``ylabel`` runs."""
+  """A figure as wide as a column, and its axes with epochs below."""
   figure = new_figure(HEIGHT)
   axes = figure.add_subplot()
   axes.set_xlabel("epoch")

@@ -7,7 +7,7 @@ changes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -135,23 +135,10 @@ def gap(found: Workdir) -> Figure | None:
   run = next((r for r in found.runs if r.features), None)
   if run is None or run.features is None:
     return None
-  data = run.features
-  points, centroids = data["points"], data["centroids"]
-  some = np.linspace(0, points.shape[1] - 1, MAX_POINTS).round().astype(int)
-  shown = points[:, np.unique(some)]
-  colours = modality_colours(found.modalities)
   figure = new_figure(HEIGHT + 0.5)
   axes = figure.add_subplot()
-  joins = LineCollection(
-    list(np.swapaxes(shown, 0, 1)), color="#b5b5b5", lw=0.3, alpha=0.6, zorder=1
-  )
-  axes.add_collection(joins)
-  for i, name in enumerate(map(str, data["modalities"])):
-    look = {"color": colours.get(name, GREY), "marker": MARKERS[i % 6]}
-    axes.scatter(*shown[i].T, s=5, lw=0, alpha=0.65, label=name, **look)
-    axes.scatter(*centroids[i].T, s=70, ec="white", lw=1.2, zorder=5, **look)
-  _distances(axes, data)
-  share = 100 * data["explained"]
+  plane(axes, run.features, modality_colours(found.modalities))
+  share = 100 * run.features["explained"]
   axes.set_xlabel(f"component 1 ({share[0]:.0f} % of variance)")
   axes.set_ylabel(f"component 2 ({share[1]:.0f} %)")
   axes.set_aspect("equal", "datalim")
@@ -164,6 +151,30 @@ def gap(found: Workdir) -> Figure | None:
     markerscale=2,
   )
   return figure
+
+
+def plane(
+  axes: Axes, data: Mapping[str, np.ndarray], colours: Mapping[str, str]
+) -> None:
+  """Features, centroids and distances, as ``features.save_features`` has them.
+
+  Args:
+    axes: to be drawn on.
+    data: contents of ``test_features.npz``.
+    colours: {modality: colour}.
+  """
+  points, centroids = data["points"], data["centroids"]
+  some = np.linspace(0, points.shape[1] - 1, MAX_POINTS).round().astype(int)
+  shown = points[:, np.unique(some)]
+  joins = LineCollection(
+    list(np.swapaxes(shown, 0, 1)), color="#b5b5b5", lw=0.3, alpha=0.6, zorder=1
+  )
+  axes.add_collection(joins)
+  for i, name in enumerate(map(str, data["modalities"])):
+    look = {"color": colours.get(name, GREY), "marker": MARKERS[i % 6]}
+    axes.scatter(*shown[i].T, s=5, lw=0, alpha=0.65, label=name, **look)
+    axes.scatter(*centroids[i].T, s=70, ec="white", lw=1.2, zorder=5, **look)
+  _distances(axes, data)
 
 
 def _distances(axes: Axes, data) -> None:

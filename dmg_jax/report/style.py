@@ -9,32 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from dmg_jax.report.curves import FONT
+from dmg_jax.report.curves import STYLE, save
 
 BLACK, GREY = "#000000", "#6b6b6b"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "o^sDvP"
-RC: dict[Any, Any] = {
-  "font.size": FONT,
-  "font.family": "DejaVu Sans",
-  "axes.labelsize": FONT,
-  "axes.linewidth": 0.6,
-  "axes.spines.top": False,
-  "axes.spines.right": False,
-  "xtick.labelsize": 7,
-  "ytick.labelsize": 7,
-  "xtick.major.width": 0.6,
-  "ytick.major.width": 0.6,
-  "legend.fontsize": FONT,
-  "lines.solid_capstyle": "round",
-  "pdf.fonttype": 42,  # Text stays text.
-  "text.parse_math": False,  # Names are data: a $ is a $.
-}
 
 
 def save_all(
@@ -46,7 +29,7 @@ def save_all(
     {name: path of the PNG} of those that were drawn.
   """
   paths = {}
-  with matplotlib.rc_context(RC):
+  with matplotlib.rc_context(STYLE):
     for name, make in makers.items():
       path = folder / f"{name}.png"
       figure = make()
@@ -54,17 +37,13 @@ def save_all(
         path.unlink(missing_ok=True)
         path.with_suffix(".pdf").unlink(missing_ok=True)
         continue
-      _save(figure, path, dpi=300)
-      _save(figure, path.with_suffix(".pdf"), metadata={"CreationDate": None})
+      # A reader sees the old picture or the new one, whole.
+      part = folder / f"{name}.{os.getpid()}.part.png"
+      save(figure, part)
+      os.replace(part, path)
+      os.replace(part.with_suffix(".pdf"), path.with_suffix(".pdf"))
       paths[name] = path
   return paths
-
-
-def _save(figure: Figure, path: Path, **options: Any) -> None:
-  """A reader sees the old picture or the new one, whole."""
-  part = path.with_stem(f"{path.stem}.{os.getpid()}.part")
-  figure.savefig(part, **options)
-  os.replace(part, path)
 
 
 def modality_colours(modalities: Sequence[str]) -> dict[str, str]:
