@@ -36,7 +36,7 @@ def reliability(found: Workdir) -> Figure | None:
   labels = np.concatenate([r["labels"] for r in runs])
   heads = list(by_head(runs[0]))
   looks = _looks(found)
-  figure = new_figure(WIDTH + 0.1)
+  figure = new_figure(WIDTH - 0.4 + 0.17 * len(heads))
   axes = figure.add_subplot()
   axes.plot([0, 1], [0, 1], "--", color=GREY, lw=0.8, zorder=1)
   for head in (*(h for h in heads if h != FUSED), FUSED):
@@ -48,8 +48,9 @@ def reliability(found: Workdir) -> Figure | None:
     colour, marker = looks[head]
     ece = 100 * np.mean(errors(found)[head])
     axes.plot(x, y, color=colour, lw=0.9, alpha=0.7)
-    axes.scatter(x, y, size, color=colour, marker=marker, ec="white", lw=0.4,
-                 zorder=3, label=f"{head}, ECE {ece:.1f} %")  # fmt: skip
+    dots = axes.scatter(x, y, size, color=colour, marker=marker, zorder=3)
+    dots.set(edgecolor="white", linewidth=0.4, clip_on=False)
+    dots.set_label(f"{head}, ECE {ece:.1f} %")
   axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
   axes.set_xlabel("confidence: largest probability")
   axes.set_ylabel("accuracy")
@@ -81,7 +82,7 @@ def confusion(found: Workdir) -> Figure | None:
   total = counts.sum(axis=1)
   share = 100 * counts / np.maximum(total, 1)[:, None]
   width = WIDTH if k <= FEW else WIDE
-  figure = new_figure(width * (0.98 if k <= FEW else 0.9), width)
+  figure = new_figure(min(0.9 * width, 0.3 * k + 1.3), width)
   axes = figure.add_subplot()
   axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
   size = 6.5 if k <= FEW else 5.5
