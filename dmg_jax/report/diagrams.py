@@ -191,7 +191,11 @@ def _looks(found: Workdir) -> Mapping[str, tuple[str, str]]:
 
 
 def _short(names: Sequence[str]) -> list[str]:
-  return [n if len(n) <= _LETTERS else f"{n[: _LETTERS - 1]}…" for n in names]
+  """Long names without their middles: they often begin alike."""
+  half = _LETTERS // 2
+  return [
+    n if len(n) <= _LETTERS else f"{n[:half]}…{n[1 - half :]}" for n in names
+  ]
 
 
 def _percent(axes: Axes, which: str) -> None:

@@ -101,6 +101,13 @@ def test_classes_are_sorted_by_which_modality_leads():
   assert diagrams.by_class(workdir({"fused": exact, "a": a}, LABELS)) is None
 
 
+def test_long_names_lose_their_middles():
+  names = ["short", "playing the instrument 12", "playing the instrument 13"]
+  short = diagrams._short(names)
+  assert short[0] == "short" and len(set(short)) == 3
+  assert {len(x) for x in short[1:]} == {20}
+
+
 def test_examples_are_chosen_by_rule():
   """Each sample once: wrong ones then disagreement, then right ones."""
   sure = np.linspace(0.95, 0.55, 24)
