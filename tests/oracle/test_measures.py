@@ -94,7 +94,9 @@ def test_classes_are_sorted_by_which_modality_leads():
   a = np.where((LABELS == 1)[:, None], exact, zeros)  # Right on 0 and 1.
   b = np.where((LABELS == 2)[:, None], exact, np.eye(3)[[2] * 6])
   found = workdir({"fused": exact, "a": a, "b": b}, LABELS)
-  order, own, fused = diagrams.by_class(found)
+  compared = diagrams.by_class(found)
+  assert compared is not None
+  order, own, fused = compared
   assert order == [0, 1, 2] and fused.tolist() == [1, 1, 1]
   assert own["a"].tolist() == [1, 1, 0] and own["b"].tolist() == [0, 0, 1]
   assert diagrams.errors(found)["fused"] == [0]

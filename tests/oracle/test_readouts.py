@@ -12,6 +12,11 @@ from dmg_jax.serve import probe, readouts, scores
 from dmg_jax.types import Method, TrainState
 
 
+def never(*args):
+  """A method that is not trained."""
+  raise AssertionError(args)
+
+
 @pytest.fixture(scope="module")
 def read():
   """All passes over 13 samples, three of them padding, in two batches."""
@@ -26,7 +31,7 @@ def read():
   parts = [jax.tree.map(lambda x, s=s: x[s], whole) for s in (
     slice(8, 16), slice(0, 8)
   )]  # fmt: skip
-  method = Method(step=lambda *args: None)
+  method = Method(step=never)
   state = TrainState(jnp.zeros((), int), params, stats, (), ())
   step = readouts.make_step(problem, method)
   variants = readouts._variants(problem.modalities)
@@ -132,7 +137,7 @@ def test_a_class_that_train_lacks_and_a_single_one():
   one = probe.Samples(train.features, np.zeros(4, int))
   splits = {"test": {"labels": np.zeros(2, int)}}
   said = scores._probed(one, val, {"test": val.features}, splits)
-  assert said.startswith("no probe could be fitted:")
+  assert str(said).startswith("no probe could be fitted:")
 
 
 def test_reasons_where_there_is_no_readout():
