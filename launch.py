@@ -22,7 +22,9 @@ from ml_collections import config_flags
 
 from configs.flags import Help, UsageError, parse
 
-MODES = ("train", "evaluate", "predict", "prepare", "report", "export")
+MODES = (
+  "train", "evaluate", "predict", "readouts", "prepare", "report", "export",
+)  # fmt: skip
 
 config_flags.DEFINE_config_file(
   "config", None, "FILE.py:RECIPE[,key=value...]", lock_config=True
@@ -39,7 +41,8 @@ flags.DEFINE_enum(
   MODES,
   "train (or go on, or show again); evaluate or predict with the best "
   "checkpoint (split: --config.eval.split; new samples: "
-  "--config.eval.manifest); prepare the data only; report: "
+  "--config.eval.manifest); readouts: what each modality says, by every "
+  "read-out and a linear probe; prepare the data only; report: "
   "draw the pictures again; export: its encoders as safetensors and "
   "the model as a program",
 )

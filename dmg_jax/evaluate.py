@@ -217,10 +217,10 @@ def run(
     part = eval_step(state.params, state.stats, state.method, batch)
     # Fetched one late: the next batch is read while this one is computed.
     if waiting is not None:
-      parts.append(_fetch(waiting))
+      parts.append(fetch(waiting))
     waiting = part
   if waiting is not None:
-    parts.append(_fetch(waiting))
+    parts.append(fetch(waiting))
   return parts
 
 
@@ -277,7 +277,7 @@ def _predicted(logits: Float[Array, "b k"]) -> Int[Array, " b"]:
   return jnp.where(usable, jnp.argmax(logits, axis=-1), -1)
 
 
-def _fetch(part: EvalPart) -> EvalPart:
+def fetch(part: Any) -> Any:
   """To the host; with several processes, the rows of all of them."""
   if jax.process_count() > 1:
     return multihost_utils.process_allgather(part, tiled=True)

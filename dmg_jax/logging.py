@@ -172,9 +172,9 @@ class Console:
     self._epochs = self._values = ""
     self._began = time.monotonic()
 
-  def note(self, text: str) -> None:
-    """One line."""
-    self._print(text)
+  def note(self, what: Any) -> None:
+    """One line, or one of rich's tables."""
+    self._print(what)
 
   def announce(self, facts: Mapping[str, Any]) -> None:
     """What is about to be done, a line a fact; empty ones are left out."""

@@ -14,7 +14,8 @@ from data_pipelines.report import quietly
 from dmg_jax import checks, figures, report, train
 from dmg_jax.assemble import Config
 from dmg_jax.logging import Console, write_json
-from dmg_jax.serve import export, new, predictor, restore, rows
+from dmg_jax.report import readouts as shown
+from dmg_jax.serve import export, new, predictor, readouts, restore, rows
 from dmg_jax.tables import cells, grid, summary
 
 
@@ -38,6 +39,7 @@ def run(
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
+    "readouts": _readouts,
     "prepare": _prepare,
     "report": _report,
     "export": _export,
@@ -64,7 +66,7 @@ def _table(mode: str, config: Config, workdir, console: Console) -> int:
   cells.check(config)
   if mode == "report":
     grid.write(config, folder)
-    console.note(f"table: {folder / 'table.md'}")
+    console.note(f"table: {folder / 'table.md'}, {folder / 'table.html'}")
     return 0
   one = cells.run_config(config, cells.finals(config, folder)[0])
   if mode == "prepare":
@@ -176,6 +178,18 @@ def _output(config, folder: Path, several: bool) -> Path:
   if config.eval.manifest:
     return new.default(folder, config.eval.manifest)
   return folder / f"predictions_{config.eval.split}.csv"
+
+
+def _readouts(config, workdir, console) -> int:
+  """Every unimodal read-out and linear probes on test, to JSON and the page."""
+  folders = restore.runs(workdir)
+  found = [readouts.of_run(f, restore.changes(config)) for f in folders]
+  console.note(shown.table(found))
+  for line in shown.remarks(found):
+    console.note(line)
+  for folder in folders:
+    console.note(f"written: {folder / shown.FILE}")
+  return _report(config, workdir, console)
 
 
 def _export(config, workdir, console) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import catalog, core
-from dmg_jax import assemble, build, checks, report, same, seeds
+from dmg_jax import assemble, build, checks, examples, report, same, seeds
 from dmg_jax.assemble import Config
 from dmg_jax.describe import describe
 from dmg_jax.logging import Console, write_json
@@ -238,9 +238,9 @@ def _results(trainer: Trainer, state: TrainState) -> list[dict[str, Any]]:
 
 def _result(trainer, replica, state, scores) -> dict[str, Any]:
   """Of one run."""
-  config, spec = replica.setup.config, replica.setup.dataset.spec
+  config, dataset = replica.setup.config, replica.setup.dataset
   if "test" in scores:
-    report.save_features(replica.workdir, scores["test"], spec.classes)
+    examples.save_test(replica.workdir, scores["test"], dataset)
   history = {
     line["epoch"]: line["alpha"]
     for line in replica.log.lines()
@@ -248,7 +248,7 @@ def _result(trainer, replica, state, scores) -> dict[str, Any]:
   }
   results = {
     "recipe": config.recipe,
-    "dataset": spec.name,
+    "dataset": dataset.spec.name,
     "seed": config.seed,
     "epochs": trainer.epochs,
     "alpha": [history[e] for e in sorted(history)],

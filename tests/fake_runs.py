@@ -6,7 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 
 from dmg_jax.logging import MetricsFile, write_json
-from dmg_jax.report import save_features
+from dmg_jax.report import (
+  arrays,
+  examples,
+  save_features,
+  save_predictions,
+)
 
 STEPS = 17
 
@@ -71,6 +76,58 @@ def features(folder, sizes, rng, n=230):
   )
   save_features(folder, evaluation, [str(i) for i in range(8)])
   return found
+
+
+def predictions(folder, modalities, rng, k=8, n=230, classes=None):
+  """Fake test predictions, and examples of them: pictures, texts, sound."""
+  names = classes or [f"class {i}" for i in range(k)]
+  labels = rng.integers(0, k, n)
+  made = {}
+  for i, m in enumerate(("fused", *modalities)):
+    logits = rng.normal(size=(n, k)) + (3 - i) * np.eye(k)[labels]
+    p = np.exp(logits)
+    made[m] = p / p.sum(axis=1, keepdims=True)
+  evaluation = SimpleNamespace(
+    probabilities=made, labels=labels, index=np.arange(n)
+  )
+  save_predictions(folder, evaluation, names)
+  chosen = examples.choose(made, labels)
+  kinds = [
+    k if k in ("image", "text", "audio") else "image" for k in modalities
+  ]
+  shapes = {"image": (12, 12, 3), "audio": (9, 30)}
+  content = {
+    f"shown_{i}": np.array([f"a text of {r}" for r, _ in chosen])
+    if kind == "text"
+    else rng.integers(0, 256, (len(chosen), *shapes[kind]), np.uint8)
+    for i, kind in enumerate(kinds)
+  }
+  content |= {
+    "index": np.array([row for row, _ in chosen]),
+    "ids": np.array([str(row) for row, _ in chosen]),
+    "rules": np.array([rule for _, rule in chosen]),
+    "modalities": np.array(modalities),
+    "kinds": np.array(kinds),
+  }
+  arrays.save(folder / examples.FILE, content)
+  return made, labels
+
+
+def readouts(folder, modalities, more=0.0):
+  """Fake ``readouts.json``: two read-outs of which one is missing."""
+  score = {"accuracy": 0.4 + more, "macro_f1": 0.3 + more}
+  heads = {m: {"own": score, "linear_probe": score} for m in modalities}
+  names = {
+    "own": "R2 own head", "feature_ablation": "R3 feature ablation",
+    "input_ablation": "R4 input ablation", "linear_probe": "linear probe",
+  }  # fmt: skip
+  reason = {"feature_ablation": "no <feature> is of one modality alone"}
+  content = {
+    "dataset": "openmoji", "recipe": "channel", "names": names,
+    "scores": {"fused": {"own": score}, **heads}, "chance": score,
+    "absent": dict.fromkeys(modalities, reason), "notes": ["A & B"],
+  }  # fmt: skip
+  write_json(folder / "readouts.json", content)
 
 
 def config(folder, modalities, recipe="lb", epochs=30, **more):

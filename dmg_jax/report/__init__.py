@@ -9,8 +9,9 @@ from pathlib import Path
 
 from dmg_jax.report import figures, html, reading
 from dmg_jax.report.features import save_features
+from dmg_jax.report.predictions import save_predictions
 
-__all__ = ["save_features", "write_report"]
+__all__ = ["save_features", "save_predictions", "write_report"]
 
 
 def write_report(workdir: str | Path) -> Path:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+from dmg_jax.report import arrays
 
 FILE = "test_features.npz"
 
@@ -60,12 +61,7 @@ def save_features(
     "labels": evaluation.labels,
     "index": evaluation.index,
   }
-  path = Path(workdir) / FILE
-  part = path.with_name(f"{FILE}.{os.getpid()}.part")
-  with part.open("wb") as file:
-    np.savez_compressed(file, **content)
-  os.replace(part, path)
-  return path
+  return arrays.save(Path(workdir) / FILE, content)
 
 
 def load_features(workdir: str | Path) -> dict[str, np.ndarray] | None:
@@ -74,14 +70,7 @@ def load_features(workdir: str | Path) -> dict[str, np.ndarray] | None:
   Raises:
     ValueError: the file is damaged.
   """
-  path = Path(workdir) / FILE
-  if not path.exists():
-    return None
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      return {name: file[name] for name in file.files}
-  except Exception as error:  # zipfile, zlib and numpy each have their own.
-    raise ValueError(f"{path} is damaged: delete it") from error
+  return arrays.load(Path(workdir) / FILE)
 
 
 def pairs(features: Mapping[str, np.ndarray]) -> dict[tuple[str, str], float]:

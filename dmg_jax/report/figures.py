@@ -1,38 +1,41 @@
-"""The four pictures: losses, α, accuracies, features.
+"""Pictures of training: losses, α, accuracies, features.
 
-As wide as a column of a paper (3.3 in), colours of Okabe and Ito, which
-colour-blind readers tell apart. Nothing of matplotlib's global state changes.
+As wide as a column of a paper (3.3 in). Nothing of matplotlib's global state
+changes.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from dmg_jax.report import features
+from dmg_jax.report import diagrams, features
 from dmg_jax.report.curves import (
   FONT,
   HEIGHT,
-  STYLE,
   Curve,
   label_ends,
   new_axes,
   new_figure,
   plot,
-  save,
   with_data,
 )
 from dmg_jax.report.reading import Points, Run, Workdir, over_epochs
+from dmg_jax.report.style import (
+  BLACK,
+  COLOURS,
+  GREY,
+  MARKERS,
+  modality_colours,
+  save_all,
+)
 
-BLACK, GREY = "#000000", "#6b6b6b"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = "o^sDvP"
 MAX_POINTS = 300
 
 
@@ -40,27 +43,20 @@ def draw_all(found: Workdir, folder: Path) -> dict[str, Path]:
   """Draws what there is data for.
 
   Returns:
-    {"loss" | "alpha" | "accuracy" | "gap": path of its PNG}; a PDF lies beside
-    each.
+    {"loss" | "alpha" | "accuracy" | "gap" | "reliability" | "confusion" |
+    "classes": path of its PNG}; a PDF lies beside each.
   """
   draw: dict[str, Callable[[Workdir], Figure | None]] = {
     "loss": loss,
     "alpha": alpha,
     "accuracy": accuracy,
     "gap": gap,
+    "reliability": diagrams.reliability,
+    "confusion": diagrams.confusion,
+    "classes": diagrams.classes,
   }
-  paths = {}
-  with matplotlib.rc_context(STYLE):
-    for name, make in draw.items():
-      path = folder / f"{name}.png"
-      figure = make(found)
-      if figure is None:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".pdf").unlink(missing_ok=True)
-        continue
-      save(figure, path)
-      paths[name] = path
-  return paths
+  makers = {k: functools.partial(make, found) for k, make in draw.items()}
+  return save_all(makers, folder)
 
 
 def loss(found: Workdir) -> Figure | None:
@@ -114,7 +110,7 @@ def alpha(found: Workdir) -> Figure | None:
 
 def accuracy(found: Workdir) -> Figure | None:
   """Accuracy on val of the fused and of each unimodal read-out."""
-  colours = {"fused": BLACK, **modality_colours(found)}
+  colours = {"fused": BLACK, **modality_colours(found.modalities)}
   curves = with_data(
     [
       Curve(
@@ -141,7 +137,7 @@ def gap(found: Workdir) -> Figure | None:
     return None
   figure = new_figure(HEIGHT + 0.5)
   axes = figure.add_subplot()
-  plane(axes, run.features, modality_colours(found))
+  plane(axes, run.features, modality_colours(found.modalities))
   share = 100 * run.features["explained"]
   axes.set_xlabel(f"component 1 ({share[0]:.0f} % of variance)")
   axes.set_ylabel(f"component 2 ({share[1]:.0f} %)")
@@ -198,12 +194,6 @@ def _distances(axes: Axes, data) -> None:
       zorder=6,
       bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none"},
     )
-
-
-def modality_colours(found: Workdir) -> dict[str, str]:
-  """The same colour for a modality in every picture."""
-  names = found.modalities
-  return {m: COLOURS[i % len(COLOURS)] for i, m in enumerate(names)}
 
 
 def _by_epoch(run: Run, name: str) -> Points:

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from dmg_jax.logging import METRICS, read_metrics
+from dmg_jax.report import readouts
+from dmg_jax.report.examples import load_examples
 from dmg_jax.report.features import load_features
+from dmg_jax.report.predictions import load_predictions
 
 # What train lines hold beside loss terms.
 _NO_LOSS = re.compile(
@@ -34,12 +37,18 @@ class Run:
     lines: of ``metrics.jsonl``.
     results: contents of ``results.json``, ``None`` while unfinished.
     features: contents of ``test_features.npz``, or ``None``.
+    predictions: contents of ``test_predictions.npz``, or ``None``.
+    examples: contents of ``test_examples.npz``, or ``None``.
+    readouts: contents of ``readouts.json``, or ``None``.
   """
 
   name: str
   lines: list[dict[str, Any]]
   results: dict[str, Any] | None
   features: dict[str, np.ndarray] | None
+  predictions: dict[str, np.ndarray] | None = None
+  examples: dict[str, np.ndarray] | None = None
+  readouts: dict[str, Any] | None = None
 
   def series(self, split: str, name: str) -> Points:
     """``(x, y)`` of a value, x in epochs done; points that are not finite go.
@@ -193,9 +202,15 @@ def _natural(path: Path) -> list[Any]:
 def _run(folder: Path) -> Run:
   metrics = folder / METRICS
   lines = read_metrics(metrics) if metrics.exists() else []
-  results = _json(folder / "results.json")
-  features = load_features(folder)
-  return Run(folder.name.replace("_", " "), lines, results, features)
+  return Run(
+    folder.name.replace("_", " "),
+    lines,
+    _json(folder / "results.json"),
+    load_features(folder),
+    load_predictions(folder),
+    load_examples(folder),
+    _json(folder / readouts.FILE),
+  )
 
 
 def _json(path: Path) -> dict[str, Any] | None:

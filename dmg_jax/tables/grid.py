@@ -22,7 +22,7 @@ from dmg_jax.assemble import Config
 from dmg_jax.logging import Console, write_json
 from dmg_jax.loop import DivergedError
 from dmg_jax.seeds import Job
-from dmg_jax.tables import cells, summary, tuning, writers
+from dmg_jax.tables import cells, page, summary, tuning, writers
 from dmg_jax.tables.cells import Cell
 
 
@@ -73,6 +73,7 @@ def write(config: Config, workdir: Path) -> summary.Summary:
   found = summary.collect(config, workdir)
   while True:
     writers.write(found, workdir)
+    page.write(found, workdir)
     # Another process may have written a newer table before this one.
     now = summary.collect(config, workdir)
     if now.progress == found.progress:
@@ -83,7 +84,7 @@ def write(config: Config, workdir: Path) -> summary.Summary:
 def _finish(config: Config, workdir: Path, console: Console) -> int:
   found = write(config, workdir)
   console.note(writers.plain(found))
-  console.note(f"table: {workdir / 'table.md'} (also .tex, .csv, .json)")
+  console.note(f"table: {workdir / 'table.md'} (also .html, .tex, .csv, .json)")
   return int(any(c.status == "error" for r in found.rows for c in r.cells))
 
 

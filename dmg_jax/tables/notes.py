@@ -10,6 +10,7 @@ from dmg_jax.tables import summary
 from dmg_jax.tables.summary import DONE, WAITING, Column, Row, Summary
 
 OURS = "lb"
+AGAINST = "Against the best other row: "
 
 
 def conditions(found: Summary) -> list[str]:
@@ -140,9 +141,7 @@ def paired(found: Summary) -> list[str]:
   ours, other = found.row(OURS), rival(found)
   if ours and other and other is not reference:
     c = _compare(ours, other, column)
-    sentences.append(
-      f"Against the best other row: {c.sentence(ours.label, other.label)}"
-    )
+    sentences.append(AGAINST + c.sentence(ours.label, other.label))
   return sentences
 
 

@@ -32,7 +32,7 @@ LAYERS = [
   ("classifier", "build", "optim", "resident", "sharding", "steps"),
   (
     "evaluate", "checkpoint", "logging", "checks", "assemble", "report",
-    "same", "plateau",
+    "same", "plateau", "examples",
     "statistics", "tracking", "scores",
   ),
   ("loop", "programs", "replica", "seeds", "describe", "serve"),

@@ -19,6 +19,7 @@ from data_pipelines.core import Dataset
 from dmg_jax import assemble, report, train
 from dmg_jax.logging import Console
 from dmg_jax.report import html, reading
+from dmg_jax.report.examples import load_examples
 from helpers import toy_dataset
 
 ROOT = Path(launch.__file__).parent
@@ -134,7 +135,11 @@ def test_a_run_that_ends_on_val_does_not_read_test(toy, tmp_path, monkeypatch):
   # Asked for test, it is read from the same state; nothing is trained again.
   assert train.finished(toy(True), work) is None
   tested = train.run(toy(True), work, Console(quiet=True))
-  assert toy.test.reads > 0 and tested is not None
+  assert tested is not None
+  # Once, and the few that are shown a second time.
+  shown = load_examples(work)
+  assert shown is not None and 0 < len(shown["index"]) <= 16
+  assert toy.test.reads == len(toy.test) + len(shown["index"])
   assert tested["val"] == results["val"] and "fused" in tested["test"]
   assert tested["timing"]["train_steps"] == 0
   assert train.finished(toy(True), work) == tested

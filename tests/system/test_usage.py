@@ -184,7 +184,7 @@ def test_where_an_error_comes_from(command, words, tmp_path):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["evaluate", "predict", "report"])
+@pytest.mark.parametrize("mode", ["evaluate", "predict", "readouts", "report"])
 def test_modes_that_need_a_run(command, words, tmp_path, mode):
   work = tmp_path / "work"
   code, _, err = command(*words("joint", work), f"--mode={mode}")

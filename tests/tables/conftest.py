@@ -4,7 +4,7 @@ import pytest
 
 from configs import tables
 from dmg_jax.logging import Console
-from dmg_jax.tables import grid
+from dmg_jax.tables import grid, pictures
 from fake_train import FakeTrain
 
 SCORES = {"joint": 0.6, "h": 0.65, "lb": 0.7, "multitask": 0.7, "mla": 0.5}
@@ -17,9 +17,10 @@ def accuracy(config):
 
 @pytest.fixture
 def fake(monkeypatch):
-  """Nothing is trained and no data are read."""
+  """Nothing is trained, no data are read and no pictures drawn."""
   made = FakeTrain(accuracy)
   made.stand_in(monkeypatch)
+  monkeypatch.setattr(pictures, "draw_all", lambda found, folder: {})
   return made
 
 

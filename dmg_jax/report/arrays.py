@@ -1,0 +1,34 @@
+"""Named arrays in a file, whole or not there; no pickles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def save(path: Path, content: Mapping[str, Any]) -> Path:
+  """Writes ``{name: array}``; a reader sees the old file or the new one."""
+  part = path.with_name(f"{path.name}.{os.getpid()}.part")
+  with part.open("wb") as file:
+    np.savez_compressed(file, **content)
+  os.replace(part, path)
+  return path
+
+
+def load(path: Path) -> dict[str, np.ndarray] | None:
+  """What ``save`` wrote; ``None`` without a file.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  if not path.exists():
+    return None
+  try:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+      return {name: found[name] for name in found.files}
+  except Exception as error:  # zipfile, zlib and numpy each have their own.
+    raise ValueError(f"{path} is damaged: delete it") from error

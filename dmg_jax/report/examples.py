@@ -1,0 +1,162 @@
+"""``test_examples.npz``: samples worth a look, and what each modality said.
+
+Chosen by rule from the probabilities on test (``RULES``), so that nobody picks
+them by hand; a sample is shown once, under the first rule that takes it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from dmg_jax.report import arrays
+from dmg_jax.report.predictions import FUSED, by_head, predicted
+from dmg_jax.report.skeleton import Html, note, shown, source
+
+FILE = "test_examples.npz"
+RULES = {
+  "sure and wrong": (
+    "Sure of it, and wrong",
+    "The largest probabilities of a wrong fused class.",
+  ),
+  "disagreement": (
+    "Modalities contradict each other",
+    "Those whose least sure modality is surest.",
+  ),
+  "right, barely": (
+    "Right by a hair",
+    "The smallest probabilities of a right fused class.",
+  ),
+  "sure and right": (
+    "Sure of it, and right",
+    "The largest probabilities of a right fused class.",
+  ),
+}
+EACH = 4  # Samples of a rule, at most.
+_SMALL = 72  # Pixels: pictures below are enlarged without smoothing.
+
+
+def choose(
+  probabilities: Mapping[str, np.ndarray], labels: np.ndarray
+) -> list[tuple[int, str]]:
+  """``[(row, rule)]`` in order of the rules, none twice.
+
+  Args:
+    probabilities: {"fused" or modality: [n k]}.
+    labels: int [n].
+  """
+  fused = predicted(probabilities[FUSED])
+  sure = _confidence(probabilities[FUSED])
+  own = {m: p for m, p in probabilities.items() if m != FUSED}
+  said = np.stack([predicted(p) for p in own.values()])
+  least = np.min([_confidence(p) for p in own.values()], axis=0)
+  wrong, right = fused != labels, fused == labels
+  ranked = {
+    "sure and wrong": (wrong, -sure),
+    "disagreement": ((said != said[:1]).any(axis=0), -least),
+    "right, barely": (right, sure),
+    "sure and right": (right, -sure),
+  }
+  found: dict[int, str] = {}
+  for rule, (allowed, rank) in ranked.items():
+    order = [int(i) for i in np.argsort(rank, kind="stable") if allowed[i]]
+    new = [i for i in order if i not in found][:EACH]
+    found |= dict.fromkeys(new, rule)
+  return list(found.items())
+
+
+def _confidence(p: np.ndarray) -> np.ndarray:
+  """The largest probability of each row, 0 where one is NaN."""
+  return np.nan_to_num(p.max(axis=-1), nan=0.0)
+
+
+def load_examples(workdir: str | Path) -> dict[str, np.ndarray] | None:
+  """What ``dmg_jax.examples.save_test`` saved; ``None`` without a file.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  return arrays.load(Path(workdir) / FILE)
+
+
+def grid(
+  stored: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]
+) -> Html:
+  """The examples as cards, rule by rule."""
+  where = {int(i): row for row, i in enumerate(predictions["index"])}
+  parts = []
+  for rule, (name, text) in RULES.items():
+    cards = [
+      _card(stored, place, predictions, where[int(stored["index"][place])])
+      for place in map(int, np.flatnonzero(stored["rules"] == rule))
+    ]
+    if cards:
+      inside = "\n".join(cards)
+      parts.append(
+        f"<h3>{shown(name)}</h3>\n{note(text)}\n"
+        f'<div class="cards">\n{inside}\n</div>'
+      )
+  return Html("\n".join(parts))
+
+
+def _card(stored, place: int, predictions, row: int) -> str:
+  classes = [str(c) for c in predictions["classes"]]
+  label = int(predictions["labels"][row])
+  media, lines = [], []
+  kinds = zip(stored["modalities"], stored["kinds"], strict=True)
+  for i, (name, kind) in enumerate(kinds):
+    media.append(_medium(stored[f"shown_{i}"][place], str(name), str(kind)))
+  heads = by_head(predictions)
+  for head in (*(h for h in heads if h != FUSED), FUSED):
+    lines.append(_said(head, heads[head][row], label, classes))
+  right = int(predicted(heads[FUSED][row])) == label
+  inside = "\n".join(media)
+  return (
+    f'<article class="card {"right" if right else "wrong"}">\n'
+    f'<div class="media">\n{inside}\n</div>\n'
+    f"<p>It is <strong>{shown(classes[label])}</strong>.</p>\n"
+    f'<dl class="said">\n{"".join(lines)}</dl>\n</article>'
+  )
+
+
+def _medium(value: Any, name: str, kind: str) -> str:
+  """A picture, or a quotation."""
+  if kind == "text":
+    return f"<q>{shown(str(value))}</q>"
+  small = ' class="small"' if min(value.shape[:2]) < _SMALL else ""
+  return (
+    f'<img{small} alt="{escape(name)}" title="{escape(name)}" '
+    f'src="{source(_png(value))}">'
+  )
+
+
+def _png(value: np.ndarray) -> bytes:
+  """A picture [h w 3]; of one channel [h w], in colours of even lightness."""
+  if value.ndim == 2:
+    value = matplotlib.colormaps["cividis"](value, bytes=True)[..., :3]
+  file = io.BytesIO()
+  Image.fromarray(np.ascontiguousarray(value)).save(file, "PNG", optimize=True)
+  return file.getvalue()
+
+
+def _said(head: str, p: np.ndarray, label: int, classes: list[str]) -> str:
+  """What a read-out says: class, probability as a bar, right or wrong."""
+  best = int(predicted(p))
+  name = classes[best] if best >= 0 else "nothing (NaN)"
+  share = 100 * float(p[best]) if best >= 0 else 0.0
+  kind, mark, word = (
+    ("yes", "✓", "right") if best == label else ("no", "✗", "wrong")
+  )
+  return (
+    f'<dt>{shown(head)}</dt><dd class="{kind}"><span><b aria-hidden="true">'
+    f'{mark}</b><span class="unseen">{word}: </span> {shown(name)}</span>'
+    f"<span>{share:.0f}&nbsp;%</span></dd>\n"
+    f'<dd class="bar {kind}"><span style="width:{share:.1f}%"></span></dd>\n'
+  )

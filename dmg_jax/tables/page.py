@@ -1,0 +1,159 @@
+"""``table.html``: the table as one page, with pictures and links to its runs.
+
+Links are relative, so the folder can be moved or zipped; the page itself needs
+nothing beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from dmg_jax import same
+from dmg_jax.evaluate import FUSED
+from dmg_jax.logging import replace
+from dmg_jax.report import skeleton
+from dmg_jax.report.skeleton import Html, Section, shown
+from dmg_jax.tables import notes, pictures, writers
+from dmg_jax.tables.summary import DONE, Row, Summary
+from dmg_jax.tables.writers import Entry
+
+FILE = "table.html"
+_CAPTIONS = {
+  "fused": "Small points are seeds, the large one and its bar their mean ± "
+  "standard deviation; bold: the best mean.",
+  "modalities": "What each modality reaches alone, means over seeds; a grey "
+  "bar is the gap between them. Rows of different read-outs cannot be "
+  "compared.",
+}
+_ALT = {
+  "fused": "Fused figure of each row, with its seeds",
+  "modalities": "Figures of single modalities of each row",
+}
+
+
+def write(found: Summary, workdir: Path) -> None:
+  """Writes ``table.html``, and its pictures into ``report/`` beside it."""
+  folder = workdir / "report"
+  folder.mkdir(parents=True, exist_ok=True)
+  drawn = pictures.draw_all(found, folder)
+  replace(workdir / FILE, page(found, drawn, workdir).encode())
+
+
+def page(found: Summary, drawn: Mapping[str, Path], workdir: Path) -> str:
+  """The page as HTML5; every value escaped."""
+  below = dict(notes.sections(found))
+  table = f"{_table(found, workdir)}\n{skeleton.bullets(below.pop('', []))}"
+  sections = [
+    Section("table", "Results", table),
+    Section("pictures", "Pictures", _pictures(found, drawn)),
+    *(
+      Section(name.lower().replace(" ", "-"), name, skeleton.bullets(texts))
+      for name, texts in sorted(below.items(), key=_statistics_first)
+    ),
+    Section("reproduce", "Reproduce", _reproduce(found, workdir)),
+  ]
+  return skeleton.page(writers.title(found), claim(found), sections)
+
+
+def _statistics_first(section: tuple[str, list[str]]) -> bool:
+  return section[0] != "Statistics"
+
+
+def claim(found: Summary) -> str:
+  """What the table says in one to three sentences."""
+  column = found.columns[0]
+  marks = found.marks(column)
+  best = [r for r in found.rows if marks.get(r.name) == "best"]
+  done = sum(c.status == DONE for r in found.rows for c in r.cells)
+  total = sum(len(r.cells) for r in found.rows)
+  so_far = f"{done} of {total} runs are done"
+  if not best:
+    return f"{so_far}: there is nothing to compare yet."
+  values = writers.percent(list(best[0].values(column).values()))
+  name = f"fused {column.name}" if column.head == FUSED else column.name
+  names = " and ".join(r.label for r in best)
+  has = "has" if len(best) == 1 else "have"
+  first = f"{names} {has} the highest mean {name}, {values} %."
+  before = [] if done == total else [f"{so_far}."]
+  return " ".join([*before, first, *_paired(found, best)])
+
+
+def _paired(found: Summary, best: list[Row]) -> list[str]:
+  """Ours against the reference and the best other row; else the best row."""
+  against = found.row(found.reference)
+  compared = notes.comparisons(found)
+  ours = found.row(notes.OURS)
+  row = ours if ours is not None and notes.OURS in compared else best[0]
+  sentences = []
+  if against is not None and row.name in compared:
+    sentences.append(compared[row.name].sentence(row.label, against.label))
+  last = notes.paired(found)[-1:]
+  return sentences + [s for s in last if s.startswith(notes.AGAINST)]
+
+
+def _table(found: Summary, workdir: Path) -> Html:
+  head, body = writers.grid(found)
+  rows = [
+    [*map(_marked, line), _links(row, workdir)]
+    for line, row in zip(body, found.rows, strict=True)
+  ]
+  caption = "Bold: the best mean; underlined: the second."
+  if any(found.has_figures(c) for c in found.columns):
+    caption += " paper: what the paper reports, on its own data and encoders."
+  return skeleton.table([*head, "reports"], rows, caption)
+
+
+def _marked(entry: Entry) -> Html:
+  text = shown(entry.text)
+  return Html(
+    f'<span class="{entry.mark}">{text}</span>' if entry.mark else text
+  )
+
+
+def _links(row: Row, workdir: Path) -> Html:
+  """A link to the report of each seed that has one."""
+  links = []
+  for cell in row.cells:
+    path = f"{cell.folder}/report/report.html"
+    if (workdir / path).exists():
+      title = shown(f"{row.label}, seed {cell.seed}")
+      links.append(f'<a href="{quote(path)}" title="{title}">{cell.seed}</a>')
+  return Html(" ".join(links) or "–")
+
+
+def _pictures(found: Summary, drawn: Mapping[str, Path]) -> Html:
+  captions = dict(_CAPTIONS)
+  if found.has_figures(found.columns[0]):
+    captions["fused"] += " Diamonds: the paper's figures."
+  return skeleton.gallery(
+    [skeleton.figure(p, _ALT[k], captions[k]) for k, p in drawn.items()]
+  )
+
+
+def _reproduce(found: Summary, workdir: Path) -> Html:
+  stored = _stored(found, workdir)
+  name, dataset = found.name, found.dataset
+  command = stored.get("command") or (
+    f"python launch.py --config=configs/tables.py:{name},dataset={dataset}"
+  )
+  versions = stored.get("versions") or {}
+  listed = ", ".join(f"{k} {v}" for k, v in versions.items()) or "unknown"
+  said = (
+    f"Git revision {stored.get('git') or 'unknown'}. Versions: {listed}. They "
+    "are those of the first run that is done; each run's report has its own "
+    "configuration. The same command goes on with what is missing."
+  )
+  return Html(f"{skeleton.code(str(command))}\n{skeleton.note(said)}")
+
+
+def _stored(found: Summary, workdir: Path) -> dict[str, Any]:
+  """``config.json`` of the first run that is done."""
+  for cell in (c for r in found.rows for c in r.cells if c.status == DONE):
+    path = workdir / cell.folder / same.FILE
+    if path.exists():
+      return json.loads(path.read_text(encoding="utf-8"))
+  return {}
