@@ -169,12 +169,12 @@ def samples(dataset: Dataset) -> dict[tuple[str, str], tuple[str, Any]]:
 
 def write_run(config, folder):
   """A run that stopped at once, and how it is read back."""
-  from dmg_jax import assemble, train
+  from dmg_jax import assemble, same
   from dmg_jax.checkpoint import METRIC, Checkpoints
 
   config.loader.resident = "off"  # As it is read back.
   setup = assemble.assemble(config)
-  train._write_config(config, folder, None, setup=setup)
+  same.write_config(config, folder, None, setup=setup)
   checkpoints = Checkpoints(folder)
   checkpoints.save(setup.fresh(), {METRIC: 0.5})
   checkpoints.close()

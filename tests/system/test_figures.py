@@ -85,7 +85,7 @@ def test_checkpoints_that_are_kept(tmp_path):
   """The last, the best and those of ``keep``, also after a restart."""
   keep = [1, 4]
   for steps in (range(1, 4), range(4, 7)):
-    checkpoints = Checkpoints(tmp_path, keep)
+    checkpoints = Checkpoints(tmp_path, keep=keep)
     for step in steps:
       checkpoints.save(state_at(step), {METRIC: 1.0 if step == 3 else 0.5})
     checkpoints.close()
