@@ -17,8 +17,8 @@ quarters of an hour at 50 TFLOP/s; ``--config.encoders.rgb.dtype=bfloat16`` and
 so on for faster matrix units. The backward pass computes maps again instead of
 keeping them (``remat``); where memory abounds, switch that off. On a CPU
 ``lb,batch_size=1`` takes real-size steps: a minute and 9.5 GiB each, an update
-of α half an hour and 15.5 GiB (two busy cores). ``quick=true`` is for a laptop: 16 frames of
-56 pixels, each a picture of its own to small networks.
+of α half an hour and 15.5 GiB (two busy cores). ``quick=true`` is for a laptop:
+16 frames of 56 pixels, each a picture of its own to small networks.
 """
 
 from configs import common
