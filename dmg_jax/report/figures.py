@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, NullFormatter
 
 from dmg_jax.report import diagrams, features
 from dmg_jax.report.curves import (
@@ -87,6 +88,8 @@ def loss(found: Workdir) -> Figure | None:
   values = np.concatenate([y for c in curves for _, y in c.runs])
   if values.min() > 0 and values.max() > 30 * values.min():
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
   elif values.min() >= 0:
     axes.set_ylim(bottom=0)
   label_ends(figure, axes, curves)

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from dmg_jax.logging import MetricsFile, write_json
-from dmg_jax.report import html, reading, write_report
-from dmg_jax.report.curves import _spread
+from dmg_jax.report import figures, html, reading, write_report
+from dmg_jax.report.curves import STYLE, _spread
 from dmg_jax.report.features import load_features
 from fake_runs import STEPS, config, features, run, seeds
 from pages import Page
@@ -67,6 +67,24 @@ def test_complete(tmp_path):
   before = [p.read_bytes() for p in files]
   write_report(tmp_path)
   assert [p.read_bytes() for p in files] == before
+
+
+def test_a_loss_of_many_scales_has_plain_numbers(tmp_path):
+  """Text is never taken for formulas, those of matplotlib included."""
+  config(tmp_path, ["image", "text"])
+  file = MetricsFile(tmp_path)
+  for epoch in range(1, 5):
+    place = {"step": epoch, "epoch": epoch}
+    file.write({**place, "split": "train", "loss": 10.0 ** (1 - epoch)})
+    file.write({**place, "split": "val", "fused/loss": 1.0})
+  file.close()
+  with matplotlib.rc_context(STYLE):
+    figure = figures.loss(reading.read(tmp_path))
+    figure.draw_without_rendering()
+  axes = figure.axes[0]
+  shown = [t.get_text() for t in axes.get_yticklabels() if t.get_text()]
+  assert axes.get_yscale() == "log" and shown
+  assert all(float(text) > 0 for text in shown)
 
 
 def test_unfinished(tmp_path, quick):
