@@ -1,7 +1,8 @@
 """What every method owes the loop, for every file in ``dmg_jax/methods``.
 
 Each method is compiled for a problem of three modalities with BatchNorm and
-dropout; some, and all of them in the slow suite, for one with neither.
+dropout; some, and all of them in the slow suite, for one with neither. Of those
+that differ in their losses alone, one is in the fast suite.
 """
 
 import functools
@@ -22,7 +23,19 @@ TWO_ONLY = {"greedy"}
 # Those that differ most in what is summed over a batch; the others are slow.
 SHARDED = {"mla"}
 
-every_method = pytest.mark.parametrize("name", METHODS)
+# They weigh losses as multitask does; their oracles are in the fast suite.
+LOSSES = {
+  "constant", "etmc", "heuristic", "label_fitting", "mbsd", "stepwise",
+  "weight",
+}  # fmt: skip
+
+every_method = pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(n, marks=pytest.mark.slow) if n in LOSSES else n
+    for n in METHODS
+  ],
+)
 every_sharded = pytest.mark.parametrize(
   "name",
   [

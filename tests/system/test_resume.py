@@ -104,7 +104,7 @@ CHAINS = [
   slow("mla", [(4, TERM)]),
   # An order of its own; two phases, the second of which val is watched in.
   slow("bss", [(4, TERM), (22, INT)]),
-  ("umt,teacher_epochs=1,schedule=plateau", [(15, TERM), (17, INT)]),
+  slow("umt,teacher_epochs=1,schedule=plateau", [(15, TERM), (17, INT)]),
 ]
 
 
