@@ -1,9 +1,9 @@
 """Defaults common to all data sets, and the string after the colon.
 
 ``configs/<data set>.py:<recipe>[,key=value...]``: the first word is a recipe,
-the keys are options of its method or one of ``SHORT``. A ``batch_size`` below
-the outer batch's lowers that one, too. Some data sets have a form for a laptop,
-``quick=true``.
+the keys are options of its method or one of ``SHORT``. A small ``batch_size``
+lowers those of the outer level and of evaluation, too. Some data sets have a
+form for a laptop, ``quick=true``.
 """
 
 from __future__ import annotations
@@ -191,10 +191,16 @@ def with_recipe(
       raise build.unknown(f"key of recipe {name!r}", key, known)
     path = f"method.{key}" if key in own else SHORT[key]
     _assign(config, path, value)
-  if "batch_size" in given:  # Of an outer step, which takes more memory.
-    size = min(config.train.batch_size, config.train.outer_batch_size)
-    config.train.outer_batch_size = size
+  if "batch_size" in given:
+    _lower_batches(config)
   return config
+
+
+def _lower_batches(config: Config) -> None:
+  """Batches that would take more memory than those of training."""
+  size, train = config.train.batch_size, config.train
+  train.outer_batch_size = min(train.outer_batch_size, size)
+  config.eval.batch_size = min(config.eval.batch_size, 4 * size)
 
 
 def _quicken(config: Config, wanted: Any, quick: Mapping[str, Any]) -> None:

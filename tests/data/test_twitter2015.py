@@ -248,6 +248,7 @@ def test_config(file):
   names = {m: e.name for m, e in config.encoders.items()}
   assert names == {"image": "clip.ClipVision", "text": "clip.ClipText"}
   assert config.data.max_words == 77 and config.train.outer_batch_size == 4
+  assert config.eval.batch_size == 16
   config = file.get_config("h,quick=true,batch_size=16")
   assert config.variant == "h,quick=true,batch_size=16"
   assert config.recipe == "h" and config.train.outer_batch_size == 16
