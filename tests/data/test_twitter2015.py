@@ -255,7 +255,7 @@ def test_config(file):
   assert config.encoders.text.name == "small.WordBag"
   assert config.data.tokenizer == "" and config.data.image_size == 32
   for arg, words in (
-    ("h,encoders=clp", "resnet_bert, clip"),
+    ("h,encoders=clp", "clip, resnet_bert"),
     ("h,quick=3", "quick must be"),
     ("h,quick=true,encoders=clip", "of its own"),
     ("h,quick=true,swift=1", "swift"),
