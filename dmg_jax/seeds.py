@@ -4,8 +4,9 @@ At once means one compiled step for all of them (``jax.vmap``): many small
 products become few large ones, but a convolution becomes one in groups, which
 a CPU in particular computes slowly. One after another means the compiled steps
 of a single run, used again by the next. ``vmap_seeds=auto`` measures a step of
-both kinds, once a work directory, and keeps what it found in ``seeds.json``; a
-run that goes on does so as it began.
+both kinds, once a work directory, takes the first if it saves a fifth of the
+time, and keeps what it found in ``seeds.json``; a run that goes on does so as
+it began.
 
 A replica among others is the run of its seed alone up to rounding: XLA orders
 the sums of batched operations otherwise.
@@ -29,6 +30,9 @@ from dmg_jax.logging import write_json
 from dmg_jax.programs import Programs
 
 FILE = "seeds.json"
+# What at once must take of the time of one after another to be chosen: less is
+# not worth the bits of each seed's run alone.
+GAIN = 0.8
 _TIMES = 3  # A step is measured; the fastest counts.
 
 
@@ -84,7 +88,7 @@ def measure(setup: Setup, count: int) -> Choice:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
     at_once, several = math.inf, single
-  vmap = at_once < count * alone
+  vmap = at_once < GAIN * count * alone
   measured = {
     "vmap": vmap,
     "seeds": count,

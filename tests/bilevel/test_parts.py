@@ -7,9 +7,8 @@ import toys
 from dmg_jax import build, steps
 
 
-@pytest.mark.parametrize(
-  "solver", ["neumann", pytest.param("cg", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["neumann", "cg"])
 def test_parts_are_the_whole(solver):
   method = build.make_method(name="lb", solver=solver, iterations=2)
   fusion = toys.fusion_of("lb")

@@ -2,7 +2,7 @@
 
 Each method is compiled for a problem of three modalities with BatchNorm and
 dropout; some, and all of them in the slow suite, for one with neither. Of those
-that differ in their losses alone, one is in the fast suite.
+that are alike to the loop, one is in the fast suite.
 """
 
 import functools
@@ -23,17 +23,16 @@ TWO_ONLY = {"greedy"}
 # Those that differ most in what is summed over a batch; the others are slow.
 SHARDED = {"mla"}
 
-# They weigh losses as multitask does; their oracles are in the fast suite.
-LOSSES = {
-  "constant", "etmc", "heuristic", "label_fitting", "mbsd", "stepwise",
-  "weight",
+# Near others in what the loop does for them; their oracles are all fast.
+NEAR = {
+  "amco", "cml", "constant", "domfn", "etmc", "greedy", "heuristic",
+  "label_fitting", "lfm_code", "mbsd", "stepwise", "valuation", "weight",
 }  # fmt: skip
 
 every_method = pytest.mark.parametrize(
   "name",
   [
-    pytest.param(n, marks=pytest.mark.slow) if n in LOSSES else n
-    for n in METHODS
+    pytest.param(n, marks=pytest.mark.slow) if n in NEAR else n for n in METHODS
   ],
 )
 every_sharded = pytest.mark.parametrize(

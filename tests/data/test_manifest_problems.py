@@ -61,7 +61,7 @@ PROBLEMS = [
   (9, "feature:array", "nan.npy cannot be used as array: some numbers are NaN"),
   (10, "feature:array", "pickle.npy cannot be used as array: "),
   (11, "feature:array", "many.npz cannot be used as array: it holds several"),
-  (13, "split", "unknown split 'trian' (did you mean 'train'?)"),
+  (13, "split", "unknown split 'trian'; did you mean 'train'?"),
   (14, "label", "the cell is empty"),
   (15, "caption:text", "the cell is empty"),
   (18, "id", "'18' is the id of row 17, too"),

@@ -132,7 +132,7 @@ def test_batches_and_a_name_that_is_not_known(prepared):
   batch = Loader(data, "train", 8, seed=0).batch(0)
   assert batch.inputs["image"].shape == (8, 16, 16, 3)
   assert batch.inputs["text"].shape == (8, 128)
-  with pytest.raises(ValueError, match=r"'swap'.*keep, replace, pair"):
+  with pytest.raises(ValueError, match=r"'swap'.*keep, pair, replace"):
     twitter2015.load(folder, target="swap")
 
 

@@ -9,7 +9,8 @@ import soundfile
 
 import helpers
 from configs import manifest
-from dmg_jax import assemble, train
+from dmg_jax import assemble, seeds
+from dmg_jax.describe import describe
 
 av = pytest.importorskip("av")
 
@@ -100,7 +101,8 @@ def test_batches_are_at_most_their_split(tmp_path, monkeypatch):
   assert 1 < sizes["outer"] < 8 < sizes["train"] < 100
   assert setup.batch_size == sizes["train"]
   assert setup.outer_batch_size == sizes["outer"]
-  told = train.describe(setup, tmp_path, 1)["batch_size"]
+  facts = describe([setup], tmp_path, 1, seeds.Choice(False))
+  told = facts["batch_size"]
   assert told == (
     f"{sizes['train']} (not 100: all that train has), "
     f"outer {sizes['outer']} (not 8: all that outer has)"

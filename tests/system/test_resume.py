@@ -136,7 +136,7 @@ def test_signal_in_the_last_step(straight, stopped, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_stopped_between_and_in_seeds(straight, stopped, tmp_path):
-  recipe, work = "joint,seeds=2", tmp_path / "work"
+  recipe, work = "joint,seeds=2,vmap_seeds=off", tmp_path / "work"
   one = json.loads((straight(recipe) / "results.json").read_text())
   results = stopped(recipe, work, [(9, TERM), (15, TERM)])
   assert _untimed(json.loads(json.dumps(results))) == _untimed(one)
@@ -144,7 +144,7 @@ def test_stopped_between_and_in_seeds(straight, stopped, tmp_path):
 
 def test_seed_decides(straight, tiny):
   """The same seed elsewhere gives the same bits; another seed gives others."""
-  both, alone = straight("joint,seeds=2"), straight("joint")
+  both, alone = straight("joint,seeds=2,vmap_seeds=off"), straight("joint")
   like = assemble.assemble(tiny("joint")).fresh()
   assert_same_bits(both / "seed_0", alone, like)
   lines = [

@@ -122,9 +122,9 @@ def test_one_diverges_and_the_others_end(quick, tiny, tmp_path, monkeypatch):
 
   monkeypatch.setattr(Replica, "check_finite", check)
   with pytest.raises(DivergedError, match="seed 1: cls is nan at step 20"):
-    train.run(tiny("joint,seeds=3,vmap_seeds=on"), tmp_path / "w", QUIET)
-  ended = [(tmp_path / "w" / f"seed_{s}" / "results.json") for s in range(3)]
-  assert [p.exists() for p in ended] == [True, False, True]
+    train.run(tiny("joint,seeds=2,vmap_seeds=on"), tmp_path / "w", QUIET)
+  ended = [(tmp_path / "w" / f"seed_{s}" / "results.json") for s in range(2)]
+  assert [p.exists() for p in ended] == [True, False]
 
 
 def test_the_choice_is_measured_once(quick, tiny, tmp_path):
@@ -132,7 +132,8 @@ def test_the_choice_is_measured_once(quick, tiny, tmp_path):
   setup = assemble.assemble(tiny("joint,seeds=2"))
   choice = seeds.choose(setup, 2, tmp_path)
   took = choice.measured
-  faster = took["step_seconds_at_once"] < took["step_seconds_one_after_another"]
+  others = took["step_seconds_one_after_another"]
+  faster = took["step_seconds_at_once"] < seeds.GAIN * others
   assert choice.vmap == faster and list(choice.programs) == [1 + choice.vmap]
   seeds.remember(choice, tmp_path)
   assert seeds.choose(setup, 3, tmp_path).measured == took
