@@ -48,7 +48,7 @@ def two_steps(config):
 
 
 # In the fast suite one for each shape of a step; tests/contract has the rest.
-RUN = {"channel", "mla", "umt"}
+RUN = {"mla", "umt"}
 
 
 @pytest.mark.parametrize(

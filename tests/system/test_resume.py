@@ -142,6 +142,7 @@ def test_stopped_between_and_in_seeds(straight, stopped, tmp_path):
   assert _untimed(json.loads(json.dumps(results))) == _untimed(one)
 
 
+@pytest.mark.slow
 def test_seed_decides(straight, tiny):
   """The same seed elsewhere gives the same bits; another seed gives others."""
   both, alone = straight("joint,seeds=2,vmap_seeds=off"), straight("joint")
