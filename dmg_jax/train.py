@@ -155,12 +155,10 @@ def run_jobs(
       done(folder, found)
   if rest:
     setup = assemble.assemble(rest[0].config)
-    files = [(*job, command) for job in rest] + ([above] if above else [])
-    for _, folder, _ in files:
+    for folder in [root] * (above is not None) + [j.folder for j in rest]:
       same.check_data(setup.dataset.fingerprint, folder)
-    made = _Made(
-      setup, seeds.choose(setup, len(rest), root), root, console, files
-    )
+    choice = seeds.choose(setup, len(rest), root)
+    made = _Made(setup, choice, root, console, command, above)
   while rest:
     some, step = seeds.group(rest if made.choice.vmap else rest[:1])
     try:
@@ -184,7 +182,8 @@ class _Made(NamedTuple):
   choice: seeds.Choice
   root: Path
   console: Console
-  files: list[Any]
+  command: str | None
+  above: tuple[Config, Path, str | None] | None
 
 
 def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
@@ -193,7 +192,9 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
   setups = [made.setup.with_seed(j.config.seed, count) for j in jobs]
   trainer = Trainer(setups, console, made.choice.programs.get(count))
   made.choice.programs[count] = trainer.programs
-  for file in made.files:
+  for file in [made.above] * (made.above is not None) + [
+    (*job, made.command) for job in jobs
+  ]:
     same.write_config(*file, setup=made.setup)
   seeds.remember(made.choice, made.root)
   where = jobs[0].folder if count == 1 else jobs[0].folder.parent

@@ -88,6 +88,7 @@ def chance(train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
 
 
 def merged(a: dict[str, dict], b: dict[str, dict]) -> dict[str, dict]:
+  """The read-outs of both, head by head; both have the same heads."""
   return {k: {**a[k], **b[k]} for k in a}
 
 
