@@ -110,6 +110,18 @@ def test_stopped_and_started_again(straight, tiny, tmp_path, monkeypatch):
   _assert_same(work, straight(recipe))
 
 
+def test_a_seed_that_has_not_begun_has_no_folder(
+  quick, tiny, tmp_path, monkeypatch
+):
+  """Else it would be taken for a run that can be read."""
+  del quick
+  _stop_at(monkeypatch, 3)
+  config = tiny("joint,seeds=2,vmap_seeds=off")
+  assert train.run(config, tmp_path / "w", QUIET) is None
+  assert (tmp_path / "w" / "config.json").exists()
+  assert [p.name for p in (tmp_path / "w").glob("seed_*")] == ["seed_0"]
+
+
 def test_one_diverges_and_the_others_end(quick, tiny, tmp_path, monkeypatch):
   del quick
   from dmg_jax.replica import Replica
