@@ -192,9 +192,8 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
   setups = [made.setup.with_seed(j.config.seed, count) for j in jobs]
   trainer = Trainer(setups, console, made.choice.programs.get(count))
   made.choice.programs[count] = trainer.programs
-  for file in [made.above] * (made.above is not None) + [
-    (*job, made.command) for job in jobs
-  ]:
+  files = [(job.config, job.folder, made.command) for job in jobs]
+  for file in files if made.above is None else [made.above, *files]:
     same.write_config(*file, setup=made.setup)
   seeds.remember(made.choice, made.root)
   where = jobs[0].folder if count == 1 else jobs[0].folder.parent
