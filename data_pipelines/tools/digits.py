@@ -30,14 +30,10 @@ speakers    harder: one speaker each for test, val and outer, chosen by the
 
 from __future__ import annotations
 
-import argparse
 import collections
-import csv
 import os
 import pathlib
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -46,13 +42,13 @@ from PIL import Image
 
 from data_pipelines import core, image
 from data_pipelines.report import DataError, Report
+from data_pipelines.tools import _folder
 from data_pipelines.tools._digits_sources import (
   Recording,
   read_images,
   read_sounds,
 )
 
-MANIFEST, SOURCES = "manifest.csv", "SOURCES.txt"
 HEADER = ("id", "split", "label", "picture:image", "sound:audio")
 SPLITS = ("official", "speakers")
 TEST_INDICES = 5  # the authors': 0 to 4 are test
@@ -97,7 +93,7 @@ def write(
   if seed < 0:
     raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")
   out = pathlib.Path(out).expanduser()
-  _check_empty(out)
+  _folder.check_empty(out)
   recordings = read_sounds(pathlib.Path(sounds).expanduser())
   x, y = read_images(images)
   if split == "official":
@@ -195,41 +191,22 @@ def pair(
   return pairs
 
 
-def _check_empty(out: pathlib.Path) -> None:
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise DataError(
-      f"{out} is there and not empty: name another folder with --out"
-    )
-
-
 def _write(
   out: pathlib.Path, pairs: Sequence[Pair], x: np.ndarray, said: Sequence[str]
 ) -> None:
-  """All files to a folder beside ``out``, which then becomes ``out``."""
-  out.parent.mkdir(parents=True, exist_ok=True)
-  part = pathlib.Path(tempfile.mkdtemp(prefix=".part-", dir=out.parent))
-  made = part / "made"  # a temporary folder itself is closed to others
-  try:
+  with _folder.new_folder(out) as made:
     for folder in ("pictures", "sounds"):
-      (made / folder).mkdir(parents=True)
+      (made / folder).mkdir()
     for number in sorted({p.picture for p in pairs}):
       content = image.encode(Image.fromarray(x[number]))
       (made / _picture(number)).write_bytes(content)
-    with (made / MANIFEST).open("w", encoding="utf-8", newline="") as file:
-      table = csv.writer(file)
-      table.writerow(HEADER)
-      for split, recording, number in pairs:
-        sound = f"sounds/{recording.name}"
-        (made / sound).write_bytes(recording.content)
-        key = recording.name.removesuffix(".wav")
-        table.writerow([key, split, recording.digit, _picture(number), sound])
-    text = "\n".join(said)
-    (made / SOURCES).write_text(f"{text}\n", encoding="utf-8")
-    if out.exists():
-      out.rmdir()
-    made.replace(out)
-  finally:
-    shutil.rmtree(part, ignore_errors=True)
+    rows = []
+    for split, recording, number in pairs:
+      sound = f"sounds/{recording.name}"
+      (made / sound).write_bytes(recording.content)
+      key = recording.name.removesuffix(".wav")
+      rows.append([key, split, recording.digit, _picture(number), sound])
+    _folder.write_manifest(made, HEADER, rows, said)
 
 
 def _picture(number: int) -> str:
@@ -237,11 +214,10 @@ def _picture(number: int) -> str:
 
 
 def _report(out: pathlib.Path, pairs: Sequence[Pair]) -> Report:
-  counts: dict[str, dict[str, int]] = {s: {} for s in core.SPLITS}
+  counts = _folder.count((p.split, str(p.recording.digit)) for p in pairs)
   notes = []
-  for split, own in counts.items():
+  for split in core.SPLITS:
     members = [p for p in pairs if p.split == split]
-    own |= collections.Counter(str(p.recording.digit) for p in members)
     speakers = sorted({p.recording.speaker for p in members})
     pictures = len({p.picture for p in members})
     notes.append(f"{split}: {pictures} pictures, voices {', '.join(speakers)}")
@@ -250,32 +226,14 @@ def _report(out: pathlib.Path, pairs: Sequence[Pair]) -> Report:
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """The command; what is wrong is one line and exit code 1."""
-  parser = argparse.ArgumentParser(
-    prog="python -m data_pipelines.tools.digits",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  parser.add_argument(
+  made = _folder.parser("digits", __doc__)
+  made.add_argument(
     "--sounds", required=True, help="folder or zip of recordings"
   )
-  parser.add_argument("--out", required=True, help="a new folder")
-  parser.add_argument("--images", help=".npz; default: scikit-learn's digits")
-  parser.add_argument("--split", choices=SPLITS, default="official")
-  parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--held_out", type=float, default=0.1)
-  options = parser.parse_args(arguments)
-  try:
-    made = write(**vars(options))
-  except (ValueError, OSError, DataError) as error:
-    sys.stderr.write(f"error: {error}\n")
-    return 1
-  manifest = pathlib.Path(made.folder) / MANIFEST
-  sys.stdout.write(
-    f"{made.summary()}\n\npython launch.py --config=configs/manifest.py:lb "
-    f"--config.data.manifest={manifest}\n"
-  )
-  return 0
+  made.add_argument("--images", help=".npz; default: scikit-learn's digits")
+  made.add_argument("--split", choices=SPLITS, default="official")
+  made.add_argument("--held_out", type=float, default=0.1)
+  return _folder.run(write, made, arguments)
 
 
 if __name__ == "__main__":
