@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import f1_score
 
 
 def mean_average_precision(
   labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n k"]
 ) -> float:
-  """Macro average precision over the classes that occur; NaN from NaN."""
+  r"""Macro average precision over the classes that occur; NaN from NaN.
+
+  .. math:: AP_c = \frac{1}{n_c} \sum_{i : y_i = c} P_c(p_{ic})
+
+  with ``P_c(t)`` the precision among the samples that score ``t`` or more, so
+  that ties count as one. Equals scikit-learn's ``average_precision_score``
+  class by class, whose checks of its arguments took four fifths of the time of
+  a small run with a hundred classes.
+  """
   if not np.isfinite(probabilities).all():
     return float("nan")
-  each = [
-    average_precision_score(labels == c, probabilities[:, c])
-    for c in np.unique(labels)
-  ]
-  return float(np.mean(each))
+  classes = np.unique(labels)
+  scores = probabilities[:, classes]
+  order = np.argsort(-scores, axis=0, kind="stable")
+  hits = labels[order] == classes
+  ranks = np.arange(len(labels))[:, None]
+  precision = np.cumsum(hits, axis=0) / (ranks + 1)
+  falls = np.diff(np.take_along_axis(scores, order, axis=0), axis=0) < 0
+  ends = np.where(
+    np.pad(falls, ((0, 1), (0, 0)), constant_values=True), ranks, len(labels)
+  )
+  ends = np.minimum.accumulate(ends[::-1], axis=0)[::-1]
+  found = np.take_along_axis(precision, ends, axis=0)
+  return float(np.mean((found * hits).sum(axis=0) / hits.sum(axis=0)))
 
 
 def macro_f1(
