@@ -11,7 +11,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -95,6 +94,8 @@ def environment() -> dict[str, Any]:
   """Device, versions and revision that the numbers belong to."""
   import jax
 
+  from dmg_jax import same
+
   device = jax.devices()[0]
   return {
     "platform": device.platform,
@@ -104,20 +105,9 @@ def environment() -> dict[str, Any]:
     "machine": platform.platform(),
     "python": platform.python_version(),
     "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
-    "git": _revision(),
+    "git": same.revision(),
     "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
   }
-
-
-def _revision() -> str | None:
-  command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-  try:
-    done = subprocess.run(
-      command, cwd=_ROOT, capture_output=True, text=True, check=True
-    )
-  except (OSError, subprocess.CalledProcessError):
-    return None
-  return done.stdout.strip()
 
 
 def show(result: dict[str, Any]) -> None:

@@ -114,7 +114,7 @@ def write_config(
     content = {
       "config": config.to_dict(),
       "versions": versions,
-      "git": _revision(),
+      "git": revision(),
       "command": command,
     }
     if setup.dataset.fingerprint:
@@ -125,7 +125,7 @@ def write_config(
     write_json(path, content)
 
 
-def _revision() -> str | None:
+def revision() -> str | None:
   """The git revision of the source, ``None`` outside a checkout."""
   command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
   folder = Path(__file__).parent

@@ -38,6 +38,14 @@ def optimised():
   jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture
+def unrendered(monkeypatch):
+  """Pictures are drawn up but not rendered: for tests of what is around."""
+  import pages
+
+  pages.without_pictures(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
   """A folder that holds the prepared OpenMoji; not to be changed."""

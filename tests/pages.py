@@ -3,6 +3,8 @@
 import re
 from html.parser import HTMLParser
 
+from matplotlib.figure import Figure
+
 VOID = {"meta", "img"}
 # What may not be inside a paragraph or a phrase.
 BLOCK = {
@@ -10,6 +12,16 @@ BLOCK = {
   "article", "nav", "details",
 }  # fmt: skip
 PHRASES = {"p", "h1", "h2", "h3", "span", "strong", "b", "q", "a", "summary"}
+
+
+def without_pictures(patch):
+  """Pictures are drawn up but not rendered, while ``patch`` lasts."""
+
+  def savefig(figure, path, **options):
+    del figure, options
+    path.write_bytes(b"picture")
+
+  patch.setattr(Figure, "savefig", savefig)
 
 
 class Page(HTMLParser):

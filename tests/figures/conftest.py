@@ -1,13 +1,13 @@
 """Figures without training."""
 
 import pytest
-from matplotlib.figure import Figure
 
 from configs import figures as configs
 from dmg_jax import figures
 from dmg_jax.figures import figure1, figure3
 from dmg_jax.logging import Console
 from fake_train import FakeTrain
+from pages import without_pictures
 
 
 def accuracy(config):
@@ -22,9 +22,7 @@ def fake(monkeypatch):
   made.stand_in(monkeypatch)
   for module in (figure1, figure3):  # It lays out the whole figure.
     monkeypatch.setattr(module, "label_ends", lambda *_: None)
-  monkeypatch.setattr(
-    Figure, "savefig", lambda self, path, **options: path.write_bytes(b"")
-  )
+  without_pictures(monkeypatch)
   return made
 
 

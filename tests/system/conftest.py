@@ -10,13 +10,13 @@ import jax
 import numpy as np
 import pytest
 from absl import flags
-from matplotlib.figure import Figure
 
 import helpers
 import launch
 from configs import manifest, openmoji
 from dmg_jax import assemble, programs, sharding, steps, train
 from dmg_jax.logging import Console
+from pages import without_pictures
 
 ROOT = Path(launch.__file__).parent
 # Model and pictures as small as they go; 15 steps an epoch.
@@ -161,16 +161,11 @@ def _one_device(batch_size):
   return jax.make_mesh((1,), ("b",), axis_types=kind, devices=one)
 
 
-def _savefig(figure, path, **options):
-  del figure, options
-  path.write_bytes(b"picture")
-
-
 @pytest.fixture(scope="module")
 def quick(shared):
   """Runs compile once, use one device and render no pictures."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(Figure, "savefig", _savefig)
+    without_pictures(patch)
     patch.setattr(sharding, "make_mesh", _one_device)
     patch.setattr(assemble, "assemble", shared.assemble(assemble.assemble))
     patch.setattr(assemble, "load", shared.load(assemble.load))

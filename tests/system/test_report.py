@@ -8,7 +8,6 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from dmg_jax.logging import MetricsFile, write_json
@@ -19,17 +18,6 @@ from fake_runs import STEPS, config, features, run, seeds
 from pages import Page
 
 PICTURES = {"loss", "alpha", "accuracy", "gap"}
-
-
-@pytest.fixture
-def quick(monkeypatch):
-  """Pictures are drawn up but not rendered: for tests of the page."""
-
-  def savefig(figure, path, **options):
-    del figure, options
-    path.write_bytes(b"picture")
-
-  monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def check(workdir, expected):
@@ -87,47 +75,47 @@ def test_a_loss_of_many_scales_has_plain_numbers(tmp_path):
   assert all(float(text) > 0 for text in shown)
 
 
-def test_unfinished(tmp_path, quick):
+def test_unfinished(tmp_path, unrendered):
   run(tmp_path, epochs=4, done=False)
   text = check(tmp_path, PICTURES - {"gap"})
   assert "unfinished: 4 of 30 epochs" in text
   assert "No test results" in text and "<table>" not in text
 
 
-def test_nothing_logged_and_torn_line(tmp_path, quick):
+def test_nothing_logged_and_torn_line(tmp_path, unrendered):
   config(tmp_path, ("image", "text"))
   assert "unfinished: 0 of 30" in check(tmp_path, set())
   (tmp_path / "metrics.jsonl").write_text('{"step": 3, "epo')
   assert "unfinished: 0 of 30" in check(tmp_path, set())
 
 
-def test_one_epoch_and_old_pictures_go(tmp_path, quick):
+def test_one_epoch_and_old_pictures_go(tmp_path, unrendered):
   run(tmp_path, epochs=1)
   check(tmp_path, PICTURES)
   (tmp_path / "test_features.npz").unlink()
   check(tmp_path, PICTURES - {"gap"})
 
 
-def test_no_alpha(tmp_path, quick):
+def test_no_alpha(tmp_path, unrendered):
   run(tmp_path, alpha=False)
   text = check(tmp_path, PICTURES - {"alpha"})
   assert "this method has none" in text
 
 
-def test_one_modality(tmp_path, quick):
+def test_one_modality(tmp_path, unrendered):
   run(tmp_path, ("text",), alpha=False)
   text = check(tmp_path, PICTURES - {"alpha"})
   assert "Gap between" not in text and ">gap<" not in text
 
 
-def test_three_modalities(tmp_path, quick):
+def test_three_modalities(tmp_path, unrendered):
   run(tmp_path, ("image", "text", "audio"))
   text = check(tmp_path, PICTURES)
   for pair in ("image–text", "image–audio", "text–audio"):
     assert pair in text
 
 
-def test_own_data_have_encoders_by_kind(tmp_path, quick):
+def test_own_data_have_encoders_by_kind(tmp_path, unrendered):
   """Modalities are shown by their names; the command names the table."""
   run(tmp_path, ("photo", "caption", "speech"), epochs=2, done=False)
   kinds = ("image", "text", "audio", "video", "array")
@@ -152,7 +140,7 @@ def test_several_seeds(tmp_path):
   check_pictures(tmp_path)
 
 
-def test_seeds_unfinished(tmp_path, quick):
+def test_seeds_unfinished(tmp_path, unrendered):
   seeds(tmp_path)
   (tmp_path / "results.json").unlink()
   (tmp_path / "seed_2" / "results.json").unlink()
@@ -160,7 +148,7 @@ def test_seeds_unfinished(tmp_path, quick):
   assert "Unfinished: 2 of the seeds" in text
 
 
-def test_everything_is_escaped(tmp_path, quick):
+def test_everything_is_escaped(tmp_path, unrendered):
   evil = "<script>alert('$x_1$ & \"y\"')"
   run(tmp_path, (evil, "text"))
   stored = json.loads((tmp_path / "config.json").read_text())
@@ -171,7 +159,7 @@ def test_everything_is_escaped(tmp_path, quick):
   check(tmp_path, PICTURES)
 
 
-def test_nan_is_drawn_around(tmp_path, quick):
+def test_nan_is_drawn_around(tmp_path, unrendered):
   run(tmp_path)
   file = MetricsFile(tmp_path)
   place = {"step": 31 * STEPS, "epoch": 31}
@@ -181,7 +169,7 @@ def test_nan_is_drawn_around(tmp_path, quick):
   check(tmp_path, PICTURES)
 
 
-def test_features_of_other_sizes_are_left_out(tmp_path, quick):
+def test_features_of_other_sizes_are_left_out(tmp_path, unrendered):
   run(tmp_path, ("image", "text", "audio"))
   rng = np.random.default_rng(0)
   features(tmp_path, {"image": 64, "text": 64, "audio": 10}, rng)
@@ -252,7 +240,7 @@ def test_stored_command_is_shown(tmp_path):
   assert line == "python launch.py '--config=a b.py:lb'"
 
 
-def test_no_global_side_effects(tmp_path, quick):
+def test_no_global_side_effects(tmp_path, unrendered):
   run(tmp_path, epochs=2, done=False)
   before = dict(matplotlib.rcParams)
   write_report(tmp_path)

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 import fake_runs
@@ -27,17 +26,6 @@ ALL = {
 EVIL = '<script>alert("& $x_1$")</script>'
 
 
-@pytest.fixture
-def quick(monkeypatch):
-  """Pictures are drawn up but not rendered."""
-
-  def savefig(figure, path, **options):
-    del figure, options
-    path.write_bytes(b"picture")
-
-  monkeypatch.setattr(Figure, "savefig", savefig)
-
-
 def written(folder):
   """The page and the names of its pictures."""
   path = write_report(folder)
@@ -52,7 +40,7 @@ def make(folder, modalities=("image", "text"), **options):
   return fake_runs.predictions(folder, modalities, rng, **options)
 
 
-def test_all_parts(tmp_path, quick):
+def test_all_parts(tmp_path, unrendered):
   made, labels = make(tmp_path)
   fake_runs.readouts(tmp_path, ("image", "text"))
   page, names = written(tmp_path)
@@ -88,7 +76,7 @@ def test_pictures(tmp_path):
   assert len(list(folder.iterdir())) == 6
 
 
-def test_probabilities_are_shown_as_they_are(tmp_path, quick):
+def test_probabilities_are_shown_as_they_are(tmp_path, unrendered):
   made, labels = make(tmp_path)
   page, _ = written(tmp_path)
   text = (tmp_path / "report" / "report.html").read_text()
@@ -102,7 +90,7 @@ def test_probabilities_are_shown_as_they_are(tmp_path, quick):
   assert widths == want and card.count("✗") >= 1
 
 
-def test_old_runs_have_no_such_parts(tmp_path, quick):
+def test_old_runs_have_no_such_parts(tmp_path, unrendered):
   fake_runs.run(tmp_path, epochs=2)
   page, names = written(tmp_path)
   assert names == {"loss", "alpha", "accuracy", "gap"}
@@ -111,7 +99,7 @@ def test_old_runs_have_no_such_parts(tmp_path, quick):
   assert "--mode=readouts" in page.text and "examples" not in page.ids
 
 
-def test_seeds_are_put_together(tmp_path, quick):
+def test_seeds_are_put_together(tmp_path, unrendered):
   fake_runs.seeds(tmp_path, 2)
   rng = np.random.default_rng(1)
   for i in range(2):
@@ -131,7 +119,7 @@ def test_seeds_are_put_together(tmp_path, quick):
   assert shown in page.text
 
 
-def test_many_classes_are_listed_not_drawn(tmp_path, quick):
+def test_many_classes_are_listed_not_drawn(tmp_path, unrendered):
   make(tmp_path, k=40)
   page, names = written(tmp_path)
   assert names == ALL - {"confusion"} and "taken for" in page.text
@@ -143,7 +131,7 @@ def test_many_classes_are_listed_not_drawn(tmp_path, quick):
   assert text.count('<figure class="wide">') == 1
 
 
-def test_one_and_three_modalities(tmp_path, quick):
+def test_one_and_three_modalities(tmp_path, unrendered):
   make(tmp_path / "one", ("text",))
   page, names = written(tmp_path / "one")
   assert names == ALL - {"classes"} and "contradict" not in page.text
@@ -152,7 +140,7 @@ def test_one_and_three_modalities(tmp_path, quick):
   assert names == ALL and len(page.images) > 2 * 12
 
 
-def test_names_are_escaped(tmp_path, quick):
+def test_names_are_escaped(tmp_path, unrendered):
   make(tmp_path, (EVIL, "text"), classes=[EVIL, *"bcdefg", "R&D > all"])
   stored = json.loads((tmp_path / "config.json").read_text())
   stored["config"]["recipe"] = EVIL
@@ -161,7 +149,7 @@ def test_names_are_escaped(tmp_path, quick):
   assert EVIL in page.text and "R&D > all" in page.text
 
 
-def test_nan_says_nothing(tmp_path, quick):
+def test_nan_says_nothing(tmp_path, unrendered):
   make(tmp_path)
   path = tmp_path / predictions.FILE
   stored = dict(np.load(path, allow_pickle=False))
@@ -171,7 +159,7 @@ def test_nan_says_nothing(tmp_path, quick):
   assert "nothing (NaN)" in page.text
 
 
-def test_the_headline_is_a_claim(tmp_path, quick):
+def test_the_headline_is_a_claim(tmp_path, unrendered):
   make(tmp_path)
   path = tmp_path / "results.json"
   results = json.loads(path.read_text())
