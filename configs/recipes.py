@@ -22,12 +22,15 @@ class Recipe(NamedTuple):
   fusion_options: Mapping[str, Any] = MappingProxyType({})
 
 
+# Own heads, their mean the prediction, as in the paper's released code.
+_MEAN = {"mean": True}
+
 RECIPES = {
   # Baselines and fusions.
   "joint": Recipe("concat", "joint", {}, "paper Table 1, CONCAT"),
   "concat": Recipe("concat", "joint", {}, "paper Table 1, CONCAT"),
   "unimodal": Recipe("sum", "unimodal", {}, "paper Table 1, first rows"),
-  "multitask": Recipe("own_heads", "multitask", {}, "w = 1, as MMPareto"),
+  "multitask": Recipe("sum", "multitask", {}, "w = 1, as MMPareto", _MEAN),
   "sum": Recipe("sum", "joint", {}, "paper Table 1, Sum"),
   "affine": Recipe("affine", "joint", {}, "OGM-GE, fusion_modules"),
   "channel": Recipe("channel", "joint", {}, "MMTM, official code"),
@@ -44,8 +47,28 @@ RECIPES = {
   "stepwise": Recipe("concat", "stepwise", {}, "paper Table 4, h(.95)"),
   "h": Recipe("concat", "heuristic", {}, "paper Table 1, Ours-H"),
   "heuristic": Recipe("concat", "heuristic", {}, "paper Table 1, Ours-H"),
-  "lb": Recipe("concat", "lb", {}, "paper Table 1, Ours-LB; our best"),
-  "lb_forward": Recipe("concat", "lb_forward", {}, "trajectory gradient"),
+  "h_heads": Recipe(
+    "sum",
+    "heuristic",
+    {"unimodal_weight": 1.0, "scaled": True},
+    "Ours-H's α in the objective of lb",
+    _MEAN,
+  ),
+  "lb": Recipe(
+    "sum",
+    "lb",
+    {"unimodal_weight": 1.0},
+    "paper Table 1, Ours-LB; own heads ours",
+    _MEAN,
+  ),
+  "lb_concat": Recipe("concat", "lb", {}, "eq. 1; α on held-out data"),
+  "lb_forward": Recipe(
+    "sum",
+    "lb_forward",
+    {"unimodal_weight": 1.0},
+    "trajectory gradient",
+    _MEAN,
+  ),
   "lfm_paper": Recipe(
     "concat",
     "lb",

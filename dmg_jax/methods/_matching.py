@@ -1,8 +1,10 @@
 r"""The objective that the α methods share.
 
-.. math:: L_{Total} = (1-\alpha)\, L_{CLS} + \alpha\, L_{MM}
+.. math:: L_{Total} = (1-\alpha)\, L_{CLS} + \alpha\, L_{MM}, \qquad
+  L_{CLS} = \mathrm{CE}(o) + w \sum_m \mathrm{CE}(o_m)
 
-Reference: the paper, eq. 1.
+Reference: the paper, eq. 1; there w is 0. A cross-entropy at each modality is
+the supervised part of MMPareto (Wei & Hu, ICML 2024).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dmg_jax import losses
+from dmg_jax.methods import _terms
 from dmg_jax.methods._adapters import Loss, check_range
 from dmg_jax.methods.joint import classification
 from dmg_jax.types import Batch, Outputs
@@ -58,11 +61,19 @@ class Matching:
     return value
 
 
-def make_total(matching: Matching) -> Loss:
-  """``L_Total`` as ``(outputs, batch, alpha) -> (scalar, terms)``."""
+def make_total(matching: Matching, unimodal_weight: float = 0.0) -> Loss:
+  """``L_Total`` as ``(outputs, batch, alpha) -> (scalar, terms)``.
+
+  Args:
+    matching: ``L_MM``.
+    unimodal_weight: w >= 0; makes sense with own heads.
+  """
+  check_range("unimodal_weight", unimodal_weight, 0, 1e6)
 
   def total(outputs: Outputs, batch: Batch, alpha: jax.Array):
     cls, _ = classification(outputs, batch)
+    if unimodal_weight:
+      cls = cls + unimodal_weight * _terms.total(_terms.own(outputs, batch))
     mm = matching(outputs, batch)
     value = (1 - alpha) * cls + alpha * mm
     return value, {"cls": cls, "matching": mm, "alpha": alpha}

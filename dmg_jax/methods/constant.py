@@ -23,11 +23,13 @@ def make(
   matching: str = "info_nce",
   temperature: float = 0.1,
   scaled: bool = False,
+  unimodal_weight: float = 0.0,
 ) -> Method:
   """Args:
   alpha: α in [0, 1].
   matching, temperature, scaled: the matching loss, see ``Matching``.
+  unimodal_weight: w of the cross-entropy at each modality, 0 in the paper.
   """
   check_range("alpha", alpha, 0, 1)
-  loss = make_total(Matching(matching, temperature, scaled))
+  loss = make_total(Matching(matching, temperature, scaled), unimodal_weight)
   return from_loss(loss, init=lambda problem, state, key: scalar(alpha))

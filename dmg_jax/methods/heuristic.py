@@ -25,9 +25,11 @@ def make(
   matching: str = "info_nce",
   temperature: float = 0.1,
   scaled: bool = False,
+  unimodal_weight: float = 0.0,
 ) -> Method:
   """Args:
   matching, temperature, scaled: the matching loss, see ``Matching``.
+  unimodal_weight: w of the cross-entropy at each modality, 0 in the paper.
   """
 
   def alpha(epoch: int):
@@ -38,7 +40,7 @@ def make(
     return state.replace(method=alpha(epoch))
 
   return from_loss(
-    make_total(Matching(matching, temperature, scaled)),
+    make_total(Matching(matching, temperature, scaled), unimodal_weight),
     init=lambda problem, state, key: alpha(0),
     between_epochs=between_epochs,
   )

@@ -20,6 +20,9 @@ Deviations:
 2. α moves by a normalised step, because g ranges over orders of magnitude;
    ``normalise="none"`` is Algorithm 1.
 3. ``scaled`` divides InfoNCE by log n, which makes α's scale that of a weight.
+4. ``unimodal_weight`` adds a cross-entropy at each modality to the inner
+   ``L_CLS`` (``_matching``): branches then learn at every α, and α is left with
+   what matching adds. The outer loss stays that of the fused prediction.
 """
 
 from __future__ import annotations
@@ -56,6 +59,7 @@ def make(
   matching: str = "info_nce",
   temperature: float = 0.1,
   scaled: bool = True,
+  unimodal_weight: float = 0.0,
 ) -> Method:
   """Args:
   start, rate, normalise, optimiser, momentum: α's chain, ``AlphaOptimiser``.
@@ -65,9 +69,10 @@ def make(
   inner_iters: steps of θ between two of α; ``None`` is one epoch.
   outer: ``heldout`` or ``train``: deviation 1.
   matching, temperature, scaled: the matching loss, see ``Matching``.
+  unimodal_weight: w of the cross-entropy at each modality, 0 in the paper.
   """
   chain = AlphaOptimiser(start, rate, normalise, optimiser, momentum)
-  total = make_total(Matching(matching, temperature, scaled))
+  total = make_total(Matching(matching, temperature, scaled), unimodal_weight)
   count = _COUNT.get(solver, "iterations")
   inverse = solver_by_name(solver, **({count: iterations} if count else {}))
   check_range("damping", damping, 0, 1e12)

@@ -63,10 +63,11 @@ def make(
   matching: str = "info_nce",
   temperature: float = 0.1,
   scaled: bool = True,
+  unimodal_weight: float = 0.0,
 ) -> Method:
   """Args: as ``lb``, without what concerns the inverse Hessian."""
   chain = AlphaOptimiser(start, rate, normalise, optimiser, momentum)
-  total = make_total(Matching(matching, temperature, scaled))
+  total = make_total(Matching(matching, temperature, scaled), unimodal_weight)
   return Method(
     step=functools.partial(_step, total),
     init=lambda problem, state, key: State(chain.init(), _zero(state)),

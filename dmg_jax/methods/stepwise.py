@@ -24,10 +24,12 @@ def make(
   matching: str = "info_nce",
   temperature: float = 0.1,
   scaled: bool = False,
+  unimodal_weight: float = 0.0,
 ) -> Method:
   """Args:
   p: α of the first half, in [0, 1].
   matching, temperature, scaled: the matching loss, see ``Matching``.
+  unimodal_weight: w of the cross-entropy at each modality, 0 in the paper.
   """
   check_range("p", p, 0, 1)
 
@@ -37,7 +39,7 @@ def make(
     return state.replace(method=scalar(value))
 
   return from_loss(
-    make_total(Matching(matching, temperature, scaled)),
+    make_total(Matching(matching, temperature, scaled), unimodal_weight),
     init=lambda problem, state, key: scalar(p),
     between_epochs=between_epochs,
   )

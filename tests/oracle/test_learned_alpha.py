@@ -24,9 +24,12 @@ def wide(tree):
   return jax.tree.map(leaf, tree)
 
 
-def total(run, batch, params, alpha, scaled=True):
+def total(run, batch, params, alpha, scaled=True, weight=0.0):
   outputs, _ = run.problem.forward(params, {}, batch.inputs, None, True)
   cls, _ = classification(outputs, batch)
+  for logits in outputs.unimodal.values():
+    own = outputs.replace(logits=logits)
+    cls = cls + weight * classification(own, batch)[0]
   return (1 - alpha) * cls + alpha * Matching(scaled=scaled)(outputs, batch)
 
 
@@ -35,12 +38,12 @@ def heldout(run, batch, params):
   return classification(outputs, batch)[0]
 
 
-def dense_hypergradient(run, params, alpha, inner, outer, damping=0.0):
+def dense_hypergradient(run, params, alpha, inner, outer, damping, weight):
   """Equation 3 with every matrix written out."""
   flat, back = ravel_pytree(params)
 
   def f(x, a):
-    return total(run, inner, back(x), a)
+    return total(run, inner, back(x), a, weight=weight)
 
   hessian = np.asarray(jax.hessian(f)(flat, alpha))
   hessian = hessian + damping * np.eye(flat.size)
@@ -50,16 +53,30 @@ def dense_hypergradient(run, params, alpha, inner, outer, damping=0.0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", ["dense", "cg", "gmres"])
-def test_implicit_gradient_is_equation_3(solver):
+@pytest.mark.parametrize(
+  ("solver", "fusion", "weight"),
+  [
+    ("dense", "concat", 0.0),
+    ("dense", "sum", 1.0),
+    ("cg", "concat", 0.0),
+    ("gmres", "sum", 0.7),
+  ],
+)
+def test_implicit_gradient_is_equation_3(solver, fusion, weight):
   damping = 100.0 if solver == "cg" else 0.5
-  method = lb.make(solver=solver, iterations=200, damping=damping, **RAW)
-  run = toys.Run(method, 2, "concat")
+  method = lb.make(
+    solver=solver,
+    iterations=200,
+    damping=damping,
+    unimodal_weight=weight,
+    **RAW,
+  )
+  run = toys.Run(method, 2, fusion)
   state = wide(run.fresh())
   inner, outer = wide(toys.batch(2)), wide(toys.batch(2, seed=1))
   params = state.params
   expected = dense_hypergradient(
-    run, params, jnp.float64(0.5), inner, outer, damping
+    run, params, jnp.float64(0.5), inner, outer, damping, weight
   )
   _, metrics = run.outer(state, inner, outer)
   np.testing.assert_allclose(metrics["hypergradient"], expected, rtol=1e-5)

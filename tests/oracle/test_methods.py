@@ -54,7 +54,12 @@ def test_knob_at_zero_is_joint_training(name, off):
 
 @pytest.mark.parametrize(
   ("name", "off"),
-  [("mbsd", {"weight": 0.0}), ("weight", {"fused": 1.0, "diversity": 0.0})],
+  [
+    ("mbsd", {"weight": 0.0}),
+    ("weight", {"fused": 1.0, "diversity": 0.0}),
+    ("constant", {"alpha": 0.0, "unimodal_weight": 1.0}),
+    ("lb", {"start": 0.0, "unimodal_weight": 1.0}),
+  ],
 )
 def test_knob_at_zero_is_multitask_training(name, off):
   toys.assert_close(trained(name, **off), trained("multitask"), 1e-6, 1e-7)
