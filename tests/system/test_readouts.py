@@ -27,7 +27,7 @@ def test_mode(folder, words, command):
     *words("lb", folder), "--mode=readouts", "--config.loader.resident=off"
   )
   assert (code, err) == (0, "")
-  assert "R1 split head" in out and "R3 feature ablation" in out
+  assert "R2 own head" in out and "R3 feature ablation" in out
   assert "chance" in out and "readouts.json" in out
   path = folder / shown.FILE
   found = json.loads(path.read_text())
