@@ -17,6 +17,34 @@ jax.config.update("jax_disable_most_optimizations", True)
 jaxtyping.install_import_hook("dmg_jax", "typecheck.check")
 
 
+# Files that compile the same programs; all others are on their own.
+_SAME_PROGRAMS = ("test_resume", "test_run", "test_seeds")
+
+
+def _shares_programs(file):
+  return pathlib.Path(file).stem in _SAME_PROGRAMS
+
+
+def pytest_collection_modifyitems(items):
+  """The longest work is dealt first."""
+  items.sort(key=lambda item: not _shares_programs(item.path))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  """A file's tests, and those of files with the same programs, in a process."""
+  if config.getvalue("dist") != "loadfile":
+    return None
+  from xdist.scheduler import LoadFileScheduling
+
+  class Scheduling(LoadFileScheduling):
+    def _split_scope(self, nodeid):
+      file = super()._split_scope(nodeid)
+      return "runs" if _shares_programs(file) else file
+
+  return Scheduling(config, log)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def few_programs():
   """Forgets compiled programs before the system's limit of memory maps.
