@@ -1,6 +1,7 @@
 """What ``launch.py --mode`` can do; each mode returns an exit code.
 
-A table and a figure have three of them: train, report, and prepare.
+A table and a figure have three of them: train, report, and prepare; a table has
+readouts, too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dmg_jax.logging import Console, write_json
 from dmg_jax.report import readouts as shown
 from dmg_jax.serve import export, new, predictor, readouts, restore, rows
 from dmg_jax.tables import cells, grid, summary
+from dmg_jax.tables import readouts as of_rows
 
 
 def run(
@@ -64,7 +66,9 @@ def _table(mode: str, config: Config, workdir, console: Console) -> int:
   if mode == "train":
     return grid.run(config, folder, console, _command())
   cells.check(config)
-  if mode == "report":
+  if mode == "readouts":
+    of_rows.read(config, folder, restore.changes(config), console)
+  if mode in ("report", "readouts"):
     grid.write(config, folder)
     console.note(f"table: {folder / 'table.md'}, {folder / 'table.html'}")
     return 0
@@ -103,7 +107,7 @@ def _figure(mode: str, config: Config, workdir, console: Console) -> int:
   )
 
 
-def _folder(workdir: str | None, *names: str) -> Path:
+def _folder(workdir: str | Path | None, *names: str) -> Path:
   """The one that is given, else one of runs/ that is named by these."""
   return Path(workdir or f"runs/{'-'.join(filter(None, names))}")
 

@@ -46,7 +46,7 @@ def table(found: Found) -> Any:
   columns = [Column(names[k], justify="right") for k in NAMES]
   made = Table("features of", *columns, title=title, title_justify="left")
   for head in _heads(first):
-    made.add_row(_row_name(head), *(cell(found, head, k) for k in NAMES))
+    made.add_row(row_name(head), *(cell(found, head, k) for k in NAMES))
   made.add_section()
   made.add_row("chance", both([one["chance"] for one in found]))
   return made
@@ -85,7 +85,7 @@ def table_html(found: Found) -> Html:
   first, several = found[0], len(found) > 1
   names = first["names"]
   body = [
-    [_row_name(head), *(cell(found, head, k) for k in NAMES)]
+    [row_name(head), *(cell(found, head, k) for k in NAMES)]
     for head in _heads(first)
   ]
   chance = both([one["chance"] for one in found])
@@ -108,5 +108,6 @@ def _heads(first: Mapping[str, Any]) -> list[str]:
   return [*(h for h in first["scores"] if h != FUSED), FUSED]
 
 
-def _row_name(head: str) -> str:
+def row_name(head: str) -> str:
+  """Of the features that a line is about."""
   return "all (fused)" if head == FUSED else head

@@ -17,7 +17,7 @@ from dmg_jax.evaluate import FUSED
 from dmg_jax.logging import replace
 from dmg_jax.report import skeleton
 from dmg_jax.report.skeleton import Html, Section, shown
-from dmg_jax.tables import notes, pictures, writers
+from dmg_jax.tables import notes, pictures, readouts, writers
 from dmg_jax.tables.summary import DONE, Row, Summary
 from dmg_jax.tables.writers import Entry
 
@@ -50,6 +50,7 @@ def page(found: Summary, drawn: Mapping[str, Path], workdir: Path) -> str:
   sections = [
     Section("table", "Results", table),
     Section("pictures", "Pictures", _pictures(found, drawn)),
+    *_readouts(found),
     *(
       Section(name.lower().replace(" ", "-"), name, skeleton.bullets(texts))
       for name, texts in sorted(below.items(), key=_statistics_first)
@@ -57,6 +58,16 @@ def page(found: Summary, drawn: Mapping[str, Path], workdir: Path) -> str:
     Section("reproduce", "Reproduce", _reproduce(found, workdir)),
   ]
   return skeleton.page(writers.title(found), claim(found), sections)
+
+
+def _readouts(found: Summary) -> list[Section]:
+  """The section of read-outs, where some were read."""
+  head, body = readouts.grid(found)
+  if not body:
+    return []
+  table = skeleton.table(head, body, f"{readouts.CAPTION}.")
+  below = skeleton.bullets(readouts.notes(found))
+  return [Section("readouts", "Read-outs", Html(f"{table}\n{below}"))]
 
 
 def _statistics_first(section: tuple[str, list[str]]) -> bool:

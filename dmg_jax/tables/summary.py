@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from dmg_jax.assemble import Config
 from dmg_jax.evaluate import FUSED, GAP
+from dmg_jax.report import readouts
 from dmg_jax.tables import cells, paper, tuning
 from dmg_jax.tables.paper import Figure
 
@@ -29,6 +31,7 @@ class Cell:
     reason: of a failure.
     test: metrics on test, ``{}`` unless done.
     readout: how the unimodal figures were read out.
+    readouts: all read-outs and linear probes, ``{}`` unless they were read.
   """
 
   seed: int
@@ -37,6 +40,7 @@ class Cell:
   reason: str
   test: dict[str, Any]
   readout: str
+  readouts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +129,9 @@ class Summary:
   def progress(self) -> tuple:
     """The state of every cell; equal if nothing has happened."""
     return tuple(
-      (r.choice is None, c.status) for r in self.rows for c in r.cells
+      (r.choice is None, c.status, bool(c.readouts))
+      for r in self.rows
+      for c in r.cells
     )
 
   @property
@@ -249,4 +255,10 @@ def _cell(config, workdir, cell, choice) -> Cell:
     reason=reason,
     test=found["test"] if found else {},
     readout=found["readout"] if found else "",
+    readouts=_readouts(cell.folder) if found else {},
   )
+
+
+def _readouts(folder: Path) -> dict[str, Any]:
+  path = folder / readouts.FILE
+  return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

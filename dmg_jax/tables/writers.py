@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dmg_jax.logging import replace, to_json
-from dmg_jax.tables import notes, summary
+from dmg_jax.tables import notes, readouts, summary
 from dmg_jax.tables.summary import DONE, WAITING, Column, Row, Summary
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~])")
@@ -34,7 +34,10 @@ class Entry(NamedTuple):
 
 
 def write(found: Summary, workdir: Path) -> None:
-  """Writes ``table.md``, ``.tex``, ``.csv`` and ``.json`` into ``workdir``."""
+  """Writes ``table.md``, ``.tex``, ``.csv`` and ``.json`` into ``workdir``.
+
+  And ``readouts.csv``, where a run has them.
+  """
   workdir.mkdir(parents=True, exist_ok=True)
   content = json.dumps(to_json(as_json(found)), indent=2, allow_nan=False)
   for ending, text in (
@@ -44,6 +47,8 @@ def write(found: Summary, workdir: Path) -> None:
     ("json", f"{content}\n"),
   ):
     replace(workdir / f"table.{ending}", text.encode())
+  if readouts.notes(found):
+    replace(workdir / readouts.CSV, readouts.as_csv(found).encode())
 
 
 def grid(found: Summary) -> tuple[list[str], list[list[Entry]]]:
@@ -106,7 +111,26 @@ def markdown(found: Summary) -> str:
   """GitHub's Markdown, everything escaped."""
   marks = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
   head = f"# {_markdown(title(found))}"
-  return _aligned(found, _markdown, marks, head, "## ", "- ") + "\n"
+  text = _aligned(found, _markdown, marks, head, "## ", "- ") + "\n"
+  return text + _readouts(found)
+
+
+def _readouts(found: Summary) -> str:
+  """The section of read-outs, empty where none was read."""
+  names, body = readouts.grid(found)
+  if not body:
+    return ""
+  lines = [[_markdown(x) for x in line] for line in (names, *body)]
+  below = [f"- {_markdown(s)}" for s in readouts.notes(found)]
+  text = [
+    "",
+    "## Read-outs and linear probes",
+    "",
+    *_bars(lines, 2),
+    "",
+    *below,
+  ]
+  return "\n".join(text) + "\n"
 
 
 def _markdown(text: str) -> str:
@@ -125,20 +149,27 @@ def _aligned(
   names, body = grid(found)
   lines = [[escape(x) for x in names]]
   lines += [[marks[x.mark].format(escape(x.text)) for x in r] for r in body]
-  widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
-  rule = [f"{'-' * (w - 1)}{':' if i else '-'}" for i, w in enumerate(widths)]
-  padded = [_padded(line, widths) for line in (lines[0], rule, *lines[1:])]
-  text = [head, "", *(f"| {' | '.join(r)} |" for r in padded)]
+  text = [head, "", *_bars(lines)]
   for name, sentences in notes.sections(found):
     text += ["", *([f"{heading}{name}", ""] if name else [])]
     text += [f"{bullet}{escape(s)}" for s in sentences]
   return "\n".join(text)
 
 
-def _padded(line: list[str], widths: list[int]) -> list[str]:
-  """The first to the left, figures to the right."""
-  first, *rest = zip(line, widths, strict=True)
-  return [first[0].ljust(first[1]), *(x.rjust(w) for x, w in rest)]
+def _bars(lines: list[list[str]], words: int = 1) -> list[str]:
+  """A table of bars: so many columns to the left, figures to the right."""
+  widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+  rule = [
+    "-" * w if i < words else f"{'-' * (w - 1)}:" for i, w in enumerate(widths)
+  ]
+  padded = [
+    [
+      x.ljust(w) if i < words else x.rjust(w)
+      for i, (x, w) in enumerate(zip(line, widths, strict=True))
+    ]
+    for line in (lines[0], rule, *lines[1:])
+  ]
+  return [f"| {' | '.join(line)} |" for line in padded]
 
 
 def latex(found: Summary) -> str:

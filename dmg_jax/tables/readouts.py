@@ -1,0 +1,149 @@
+"""Read-outs and linear probes of a table's rows, side by side.
+
+``--mode=readouts`` of a table reads them for each run that is done; the same
+command goes on with what is missing. ``table.md``, ``.html`` and ``.json`` have
+them then, and ``readouts.csv``; ``dmg_jax/serve/readouts.py`` says what they
+are.
+"""
+
+from __future__ import annotations
+
+import csv
+import gc
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from dmg_jax.assemble import Config
+from dmg_jax.evaluate import FUSED
+from dmg_jax.logging import Console, mean_std
+from dmg_jax.report import readouts as shown
+from dmg_jax.report import write_report
+from dmg_jax.serve import readouts
+from dmg_jax.tables import summary
+from dmg_jax.tables.summary import Row, Summary
+
+CSV = "readouts.csv"
+CAPTION = "Accuracy on test, %"
+
+
+class Line(NamedTuple):
+  """What all read-outs say of one modality, or of all, in one row."""
+
+  row: Row
+  head: str
+  found: list[Mapping[str, Any]]  # One a seed that has them.
+
+  def values(self, name: str, score: str = "accuracy") -> list[float]:
+    """Of a read-out, by seed; those of ``absent`` are left out."""
+    own = [one["scores"].get(self.head, {}).get(name) for one in self.found]
+    return [float(x[score]) for x in own if x is not None]
+
+
+def read(
+  config: Config, workdir: Path, changes: Mapping[str, Any], console: Console
+) -> None:
+  """Reads test once more in each run that is done and has no read-outs yet.
+
+  Args:
+    config: of the table; the runs are divided among its shards.
+    workdir: of the table.
+    changes: as in ``serve.restore.restore``.
+    console: where to say what happens.
+
+  Raises:
+    ValueError: no run is done; or a folder holds a run of another config.
+  """
+  done = [
+    workdir / cell.folder
+    for row in summary.collect(config, workdir).rows
+    for cell in row.cells
+    if cell.status == summary.DONE
+  ]
+  if not done:
+    raise ValueError(
+      f"no run of the table in {workdir} is done: train it first, by the same "
+      "command without --mode=readouts"
+    )
+  own = done[config.shard :: config.shards]
+  missing = [folder for folder in own if not (folder / shown.FILE).exists()]
+  for number, folder in enumerate(missing, 1):
+    console.note(f"[{number}/{len(missing)}] read-outs: {folder}")
+    readouts.of_run(folder, changes)
+    write_report(folder)
+    jax.clear_caches()
+    gc.collect()
+
+
+def lines(found: Summary) -> Iterator[Line]:
+  """Row by row: a line for each modality, then one for all of them."""
+  for row in found.rows:
+    own = [c.readouts for c in row.cells if c.readouts]
+    heads = [h for h in (own[0]["scores"] if own else {}) if h != FUSED]
+    yield from (Line(row, h, own) for h in ([*heads, FUSED] if own else ()))
+
+
+def grid(found: Summary) -> tuple[list[str], list[list[str]]]:
+  """Head and body, mean ± standard deviation; no body if nothing is read."""
+  head = ["method", "features of", "own head", *list(shown.NAMES.values())[1:]]
+  body = []
+  for line in lines(found):
+    texts = [_text(line, name) for name in shown.NAMES]
+    body.append([line.row.label, shown.row_name(line.head), *texts])
+  return head, body
+
+
+def _text(line: Line, name: str) -> str:
+  """With the kind of the own head, and how many seeds, if not all."""
+  values = line.values(name)
+  if not values:
+    return "–"
+  text = mean_std(values)
+  if name == "own" and line.head != FUSED:
+    text += f" ({line.found[0]['names']['own'].split()[0]})"
+  total = len(line.row.cells)
+  return text if len(values) == total else f"{text}, {len(values)} of {total}"
+
+
+def notes(found: Summary) -> list[str]:
+  """What is to be known of the figures; nothing if there are none."""
+  own = [one for line in lines(found) for one in line.found]
+  if not own:
+    return []
+  chance = mean_std([own[0]["chance"]["accuracy"]])
+  first = (
+    f"{CAPTION}, mean ± standard deviation over seeds; the most frequent class "
+    f"has {chance}. All (fused): the fused prediction, and a probe on all "
+    "features side by side."
+  )
+  return [first, *shown.MEANINGS, *shown.remarks(own)]
+
+
+def as_csv(found: Summary) -> str:
+  """One line a row, head and read-out; figures in %."""
+  file = io.StringIO()
+  rows = csv.writer(file, lineterminator="\n")
+  kinds = [
+    f"{s} {k}" for s in ("accuracy", "macro_f1") for k in ("mean", "std")
+  ]
+  rows.writerow(["row", "label", "head", "read-out", "name", "seeds", *kinds])
+  for line in lines(found):
+    for name in shown.NAMES:
+      values = line.values(name)
+      if values:
+        called = line.found[0]["names"][name]
+        start = [line.row.name, line.row.label, line.head, name, called]
+        rows.writerow([*start, len(values), *_figures(line, name)])
+  return file.getvalue()
+
+
+def _figures(line: Line, name: str) -> list[str]:
+  texts = []
+  for score in ("accuracy", "macro_f1"):
+    values = line.values(name, score)
+    for x in (summary.mean(values), summary.std(values)):
+      texts.append("" if x is None else f"{100 * x:.4f}")
+  return texts
