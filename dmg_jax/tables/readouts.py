@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import gc
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ class Line(NamedTuple):
 
   row: Row
   head: str
-  found: list[Mapping[str, Any]]  # One a seed that has them.
+  found: Sequence[Mapping[str, Any]]  # One a seed that has them.
 
   def values(self, name: str, score: str = "accuracy") -> list[float]:
     """Of a read-out, by seed; those of ``absent`` are left out."""
