@@ -2,12 +2,12 @@
 
 ``configs/tables.py:table1,dataset=...,trials=4`` gives every recipe the same
 number of trials. Trial 0 is the defaults; the others are drawn from the spaces
-below. Trial i has the same learning rate in every recipe, as a factor
-of the data set's default: 0.447, 2.24, 0.299, 1.5, ..., spread evenly; the knobs
-are drawn at random by recipe and trial. More trials
-leave the first ones as they are. A recipe without knobs (joint training, the
-fusions) has the learning rate alone. What a row of a table fixes, e.g. the α of
-``constant_50``, is not tuned there.
+below. Trial i has the same learning rate in every recipe, as a factor of the
+data set's default: 0.447, 2.24, 0.299, 1.5, ..., spread evenly. The knobs are
+drawn at random by recipe and trial. More trials leave the first ones as they
+are. A recipe without knobs (joint training, the fusions) has the learning rate
+alone. What a row of a table fixes, e.g. the α of ``constant_50``, is not tuned
+there.
 """
 
 from __future__ import annotations

@@ -24,9 +24,20 @@ def test_defaults_come_first_and_draws_do_not_change():
   a, b = (search.trial(r, 2)["method"]["rate"] for r in ("lb", "lb_forward"))
   assert a != b
   assert search.trial("lb", 1) == {
-    "learning_rate_factor": 1.04,
+    "learning_rate_factor": 0.447,
     "method": {"rate": 0.0658, "temperature": 0.085},
   }
+
+
+def test_learning_rates_of_few_trials_lie_on_both_sides():
+  given = [
+    search.trial("joint", i)["learning_rate_factor"] for i in range(1, 9)
+  ]
+  for count in range(2, 9):
+    below = sum(f < 1 for f in given[:count])
+    assert abs(2 * below - count) <= 2
+  assert 1 not in given and len(set(given)) == 8
+  assert all(0.2 <= f <= 5 for f in given)
 
 
 @pytest.mark.parametrize("knob", [search.Log(0.01, 10), search.Uniform(2, 3)])
@@ -69,7 +80,7 @@ def test_learning_rate_is_relative_to_the_table_s(tmp_path):
 
 
 def test_the_best_on_val_is_taken_and_test_unread(run, fake, tmp_path):
-  by_rate = {0.001: 0.5, 0.00104: 0.6, 0.000373: 0.4}
+  by_rate = {0.001: 0.5, 0.000447: 0.6, 0.000373: 0.4}
   seen = []
 
   def accuracy(config):
@@ -83,7 +94,7 @@ def test_the_best_on_val_is_taken_and_test_unread(run, fake, tmp_path):
     for run in ("trial_0", "trial_1", "trial_2", "seed_0")
   ]  # fmt: skip
   assert fake.tested == ([False] * 3 + [True]) * 2
-  assert seen[3::4] == [0.00104, 0.00104]
+  assert seen[3::4] == [0.000447, 0.000447]
   stored = json.loads((tmp_path / "lb" / "seed_0" / "config.json").read_text())
   assert stored["config"]["method"]["rate"] == 0.0658
   assert stored["config"]["eval"]["test"] and stored["config"]["seed"] == 0
@@ -91,13 +102,13 @@ def test_the_best_on_val_is_taken_and_test_unread(run, fake, tmp_path):
   assert trial["config"]["seed"] == 1000
   lb = json.loads((tmp_path / "table.json").read_text())["rows"][1]
   assert lb["chosen"] == {
-    "optimiser.learning_rate": 0.00104,
+    "optimiser.learning_rate": 0.000447,
     "method.rate": 0.0658,
     "method.temperature": 0.085,
   }
   assert [t["accuracy"] for t in lb["trials"]][:2] == [0.5, 0.6]
   text = (tmp_path / "table.md").read_text()
-  assert r"Ours-LB: optimiser.learning\_rate = 0.00104, method.rate" in text
+  assert r"Ours-LB: optimiser.learning\_rate = 0.000447, method.rate" in text
 
 
 def test_ties_go_by_loss_then_by_order(tmp_path, monkeypatch):
