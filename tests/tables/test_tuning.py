@@ -76,11 +76,11 @@ def test_learning_rate_is_relative_to_the_table_s(tmp_path):
   config = tables.get_config(f"table1,dataset=openmoji,{KEYS}")
   config.optimiser.learning_rate = 0.1
   cell = cells.trials(config, tmp_path, "joint")[1]
-  assert cells.run_config(config, cell, 1).optimiser.learning_rate == 0.104
+  assert cells.run_config(config, cell, 1).optimiser.learning_rate == 0.0447
 
 
 def test_the_best_on_val_is_taken_and_test_unread(run, fake, tmp_path):
-  by_rate = {0.001: 0.5, 0.000447: 0.6, 0.000373: 0.4}
+  by_rate = {0.001: 0.5, 0.000447: 0.6, 0.00224: 0.4}
   seen = []
 
   def accuracy(config):
