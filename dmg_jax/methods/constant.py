@@ -14,7 +14,11 @@ from dmg_jax.methods._adapters import check_range, from_loss, scalar
 from dmg_jax.methods._matching import Matching, make_total
 from dmg_jax.types import Card, Method
 
-CARD = Card("matching", "(1-α) CE(o) + α L_MM, α fixed", "the paper, Table 4")
+CARD = Card(
+  "matching",
+  "(1-α) (CE(o) + w Σ CE(o_m)) + α L_MM, α fixed",
+  "the paper, Table 4",
+)
 
 
 def make(

@@ -16,7 +16,9 @@ from dmg_jax.methods._matching import Matching, make_total
 from dmg_jax.types import Card, Method
 
 CARD = Card(
-  "matching", "(1-α) CE(o) + α L_MM, α = 1 - exp(-1/t)", "the paper, Ours-H"
+  "matching",
+  "(1-α) (CE(o) + w Σ CE(o_m)) + α L_MM, α = 1 - exp(-1/t)",
+  "the paper, Ours-H",
 )
 
 

@@ -37,7 +37,9 @@ from dmg_jax.methods._matching import Matching, make_total
 from dmg_jax.types import Card, Method
 
 CARD = Card(
-  "matching", "(1-α) CE(o) + α L_MM, α by eq. 3", "the paper, Ours-LB"
+  "matching",
+  "(1-α) (CE(o) + w Σ CE(o_m)) + α L_MM, α by eq. 3",
+  "the paper, Ours-LB",
 )
 
 _COUNT = {"neumann": "terms", "nystrom": "rank", "identity": "", "dense": ""}

@@ -40,7 +40,9 @@ from dmg_jax.methods.lb import heldout_loss, outer_split
 from dmg_jax.types import Card, Method
 
 CARD = Card(
-  "matching", "(1-α) CE(o) + α L_MM, α by dθ/dα", "this project; paper eq. 2"
+  "matching",
+  "(1-α) (CE(o) + w Σ CE(o_m)) + α L_MM, α by dθ/dα",
+  "this project; paper eq. 2",
 )
 
 

@@ -14,7 +14,9 @@ from dmg_jax.methods._matching import Matching, make_total
 from dmg_jax.types import Card, Method
 
 CARD = Card(
-  "matching", "(1-α) CE(o) + α L_MM, α = p, then 1-p", "the paper, Table 4"
+  "matching",
+  "(1-α) (CE(o) + w Σ CE(o_m)) + α L_MM, α = p, then 1-p",
+  "the paper, Table 4",
 )
 
 
