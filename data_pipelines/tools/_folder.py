@@ -98,11 +98,8 @@ def draw_splits(
         "one for each split"
       )
     order = np.random.default_rng([seed, k]).permutation(own)
-    for split, share in (
-      ("test", test),
-      ("outer", held_out),
-      ("val", held_out),
-    ):
+    shares = {"test": test, "outer": held_out, "val": held_out}
+    for split, share in shares.items():
       size = max(1, round(share * len(own)))
       for i in order[:size]:
         splits[i] = split
