@@ -170,6 +170,12 @@ def _from_folder(
         f"{file} is no table of numbers ({error}); leave out a header with "
         "--skip_rows=1"
       ) from error
+    numbers = np.arange(x.shape[1] - 1)
+    if len(numbers) > 2 and (x[0, :-1] - x[0, 0] == numbers).all():
+      raise DataError(
+        f"{file}: its first row counts the columns ({x[0, 0]:g}, {x[0, 1]:g}, "
+        "...): leave the header out with --skip_rows=1"
+      )
     if x.shape[1] < 2:
       raise DataError(f"{file} needs a column of labels after its features")
     y = _labels(file, x[:, -1])

@@ -136,6 +136,8 @@ def test_what_is_wrong(tmp_path):
   (words / "b.csv").write_text("x,y\n1,2\n")
   with pytest.raises(core.DataError, match=r"b\.csv is no table.*skip_rows"):
     views.write(words, out)
+  with pytest.raises(core.DataError, match=r"counts the columns .*skip_rows=1"):
+    views.write(csvs(tmp_path / "numbered", header=True), out)
   for name, y in (("order", Y[::-1]), ("rows", Y[:20])):
     with pytest.raises(core.DataError, match=r"b\.csv and .*a\.csv differ"):
       views.write(csvs(tmp_path / name, b=y), out)
