@@ -20,7 +20,8 @@ from data_pipelines.report import DataError, Report
 
 __all__ = [
   "Cached", "DataError", "Dataset", "Decoded", "ModalitySpec", "Report",
-  "Source", "Spec", "cache_if_small", "check_sample", "unknown",
+  "Source", "Spec", "Take", "cache_if_small", "check_sample", "in_memory",
+  "unknown",
 ]  # fmt: skip
 
 SPLITS = ("train", "outer", "val", "test")
@@ -31,6 +32,10 @@ Sample = dict[str, Any]
 Augment = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 View = Callable[[np.ndarray], np.ndarray]
 Record = TypeVar("Record", covariant=True)
+# (positions [b], modalities) -> copies: {modality: [b ...]}, labels [b] int32.
+Take = Callable[
+  [np.ndarray, Iterable[str]], tuple[dict[str, np.ndarray], np.ndarray]
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,14 +123,12 @@ class Decoded(Generic[Record]):
 class Cached:
   """Reads a source once, then serves views of arrays in memory."""
 
-  cached = True
-
   def __init__(self, source: Source, modalities: Mapping[str, ModalitySpec]):
     n = len(source)
     self._inputs = {
       m: np.empty((n, *s.shape), s.dtype) for m, s in modalities.items()
     }
-    self._labels, self._ids = [0] * n, [""] * n
+    self._labels, self._ids = np.zeros(n, np.int32), [""] * n
     for i in range(n):
       sample = source[i]
       check_sample(sample, modalities)
@@ -140,8 +143,15 @@ class Cached:
 
   def __getitem__(self, index: int, /) -> Sample:
     inputs = {m: array[index] for m, array in self._inputs.items()}
-    label, sample_id = self._labels[index], self._ids[index]
+    label, sample_id = int(self._labels[index]), self._ids[index]
     return {"inputs": inputs, "label": label, "id": sample_id}
+
+  def take(
+    self, rows: np.ndarray, modalities: Iterable[str]
+  ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Several samples at once, see ``Take``."""
+    inputs = {m: self._inputs[m][rows] for m in modalities}
+    return inputs, self._labels[rows]
 
 
 class _Selected:
@@ -149,7 +159,7 @@ class _Selected:
 
   def __init__(self, source: Source, modalities: Sequence[str]):
     self._source, self._modalities = source, tuple(modalities)
-    self.cached = getattr(source, "cached", False)
+    self.take = in_memory(source)
 
   def __len__(self) -> int:
     return len(self._source)
@@ -168,6 +178,11 @@ def cache_if_small(
   """``Cached`` if the decoded split takes at most ``limit`` bytes."""
   size = len(source) * sum(s.nbytes for s in modalities.values())
   return Cached(source, modalities) if size <= limit else source
+
+
+def in_memory(source: Source) -> Take | None:
+  """How to take many samples of a source at once, if they are in memory."""
+  return getattr(source, "take", None)
 
 
 def check_sample(
@@ -217,7 +232,7 @@ class Dataset:
 
   def cached(self, split: str) -> bool:
     """Whether a split's decoded samples are in memory."""
-    return getattr(self.sources[split], "cached", False)
+    return in_memory(self.sources[split]) is not None
 
   @property
   def stored(self) -> dict[str, ModalitySpec]:

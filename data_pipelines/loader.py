@@ -2,23 +2,30 @@
 
 ``Loader.batch(step)`` is a pure function of the seed and the step, so that a
 resumed run sees the very batches that it would have seen, and nothing about
-the data is in a checkpoint. Order and random generators are grain's: element i
-of its endless data set depends on the seed and on i alone; each pass over the
-split has its own order.
+the data is in a checkpoint. An epoch's order depends on the seed and the epoch
+alone, a sample's augmentation on its place in the epoch, too.
+
+What is in memory and not augmented is taken out as whole batches, here and
+now; anything else is made ahead of its use, sample by sample.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import sys
-from collections.abc import Collection, Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Collection, Sequence
 
-import grain
 import numpy as np
 
 from data_pipelines._ahead import Stream, ahead
-from data_pipelines.core import Dataset, Sample, check_sample, unknown
+from data_pipelines.core import (
+  Dataset,
+  Sample,
+  check_sample,
+  in_memory,
+  unknown,
+)
 from dmg_jax.types import Batch
 
 
@@ -69,13 +76,11 @@ class Loader:
     self._augment = dataset.augment if augment else {}
     self._view = dataset.view
     self._together = dataset.together
-    self.seed, self._workers = seed, workers
-    self._order = self._endless(seed, shuffle)
-    self._samples = self._order.map(self._sample)
-    if self._augment:
-      self._samples = self._samples.random_map(self._augmented)
-    else:
-      self._samples = self._samples.map(self._viewed)
+    self.seed, self._shuffle, self._workers = seed, shuffle, workers
+    self._whole = None
+    if not self._augment and not self._view:
+      self._whole = in_memory(self._source)
+    self._latest: tuple[int, np.ndarray] | None = None
 
   @property
   def samples(self) -> int:
@@ -98,29 +103,23 @@ class Loader:
     Raises:
       ValueError: the split holds less than one batch, or step is negative.
     """
-    samples = [cast(Sample, self._samples[p]) for p in self._places(step)]
-    return self._stack(samples, self._local)
+    epoch, number = self._place(step)
+    return self._of_epoch(self._order(epoch), epoch, number)
 
   def rows(self, step: int) -> np.ndarray:
     """Positions in the split of the samples of ``batch(step)``, [b] int32."""
-    return np.array([self._order[p] for p in self._places(step)], np.int32)
-
-  def _places(self, step: int) -> range:
-    """Where this process's part of a batch lies in the endless order."""
-    self._check_size()
-    if step < 0:
-      raise ValueError(f"step must be >= 0, got {step}")
-    start = step * self.batch_size + self._first
-    return range(start, start + self._local)
+    epoch, number = self._place(step)
+    return self._order(epoch)[self._part(number)].astype(np.int32)
 
   def stream(self, start_step: int = 0) -> Stream:
     """``batch(start_step)``, ``batch(start_step + 1)``, ... without end.
 
-    Threads, or ``workers``, make batches ready ahead of their use.
+    Unless they are in memory, threads, or ``workers``, make batches ready ahead
+    of their use.
     """
     self._check_size()
     steps = range(start_step, sys.maxsize)
-    return ahead(steps, self.batch, self._workers)
+    return self._stream(steps, self.batch, self._workers)
 
   def ordered(self, order: np.ndarray, epoch: int, first: int = 0) -> Stream:
     """The batches of an epoch in a given order, from batch ``first`` on.
@@ -134,15 +133,8 @@ class Loader:
       ValueError: the order is too short or names a sample that is not there.
     """
     order = self.checked(order)
-
-    def make(number: int) -> Batch:
-      start = number * self.batch_size + self._first
-      places = range(start, start + self._local)
-      return self._stack(
-        [self._placed(int(order[p]), epoch, p) for p in places], self._local
-      )
-
-    return ahead(range(first, self.steps_per_epoch), make)
+    make = functools.partial(self._of_epoch, order, epoch)
+    return self._stream(range(first, self.steps_per_epoch), make)
 
   def checked(self, order: np.ndarray) -> np.ndarray:
     """The part of an order that an epoch takes; errors as in ``ordered``."""
@@ -157,36 +149,84 @@ class Loader:
       )
     return order
 
-  def _placed(self, index: int, epoch: int, place: int) -> Sample:
-    sample = self._sample(index)
-    if not self._augment:
-      return self._viewed(sample)
-    rng = np.random.default_rng([self.seed, epoch, place])
-    return self._augmented(sample, rng)
-
-  def padded(self) -> Iterator[Batch]:
+  def padded(self) -> Stream:
     """One pass in the split's order, nothing augmented, for evaluation.
 
     Every batch has the full size; padding has mask 0, label 0, index 0 and
     inputs 0. All processes get equally many batches.
     """
     batches = -(-len(self._source) // self.batch_size)
-    return ahead(range(batches), self._in_order)
+    return self._stream(range(batches), self._in_order)
 
   def _in_order(self, batch: int) -> Batch:
     total = len(self._source)
     first = batch * self.batch_size + self._first
     rows = range(min(first, total), min(first + self._local, total))
-    samples = [self._viewed(self._sample(i)) for i in rows]
-    return self._stack(samples, self._local)
+    if self._whole is not None:
+      return self._taken(np.array(rows, np.int64))
+    return self._stack([self._viewed(self._sample(i)) for i in rows])
 
-  def _endless(self, seed: int, shuffle: bool) -> grain.MapDataset[int]:
-    """Positions in the split, pass after pass."""
-    order = grain.MapDataset.range(len(self._source)).seed(seed)
-    if shuffle:
-      order = order.shuffle()
-    order = order[: self.steps_per_epoch * self.batch_size]
-    return order.repeat() if len(order) else order
+  def _place(self, step: int) -> tuple[int, int]:
+    """Epoch and number in it of a step."""
+    self._check_size()
+    if step < 0:
+      raise ValueError(f"step must be >= 0, got {step}")
+    return divmod(step, self.steps_per_epoch)
+
+  def _part(self, number: int) -> slice:
+    """Where this process's part of an epoch's batch lies in its order."""
+    start = number * self.batch_size + self._first
+    return slice(start, start + self._local)
+
+  def _order(self, epoch: int) -> np.ndarray:
+    """Positions in the split, in the order of an epoch."""
+    if not self._shuffle:
+      return np.arange(len(self._source))
+    known = self._latest
+    if known is None or known[0] != epoch:
+      rng = np.random.default_rng([self.seed, epoch])
+      known = self._latest = epoch, rng.permutation(len(self._source))
+    return known[1]
+
+  def _of_epoch(self, order: np.ndarray, epoch: int, number: int) -> Batch:
+    """This process's part of a batch of an epoch."""
+    part = self._part(number)
+    rows = order[part]
+    if self._whole is not None:
+      return self._taken(rows)
+    samples = [self._sample(int(i)) for i in rows]
+    if not self._augment:
+      return self._stack([self._viewed(s) for s in samples])
+    places = range(part.start, part.stop)
+    return self._stack(
+      [
+        self._augmented(s, np.random.default_rng([self.seed, epoch, place]))
+        for s, place in zip(samples, places, strict=True)
+      ]
+    )
+
+  def _stream(
+    self, numbers: range, make: Callable[[int], Batch], workers: int = 0
+  ) -> Stream:
+    if self._whole is not None and not workers:
+      return (make(number) for number in numbers)
+    return ahead(numbers, make, workers)
+
+  def _taken(self, rows: np.ndarray) -> Batch:
+    """Rows of what is in memory, and as much padding as there is room."""
+    assert self._whole is not None
+    inputs, labels = self._whole(rows, self._modalities)
+    more = self._local - len(rows)
+
+    def padded(x: np.ndarray) -> np.ndarray:
+      return np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)) if more else x
+
+    return Batch(
+      inputs={m: padded(x) for m, x in inputs.items()},
+      labels=padded(labels),
+      mask=padded(np.ones(len(rows), np.float32)),
+      index=padded(rows.astype(np.int32)),
+    )
 
   def _sample(self, index: int) -> Sample:
     sample = self._source[index]
@@ -208,9 +248,9 @@ class Loader:
         inputs[m] = function(inputs[m])
     return {**sample, "inputs": inputs}
 
-  def _stack(self, samples: Sequence[Sample], size: int) -> Batch:
+  def _stack(self, samples: Sequence[Sample]) -> Batch:
     """Samples and as much padding as there is room."""
-    n, inputs = len(samples), {}
+    n, size, inputs = len(samples), self._local, {}
     for m, spec in self._modalities.items():
       shape = samples[0]["inputs"][m].shape if n else spec.shape
       inputs[m] = np.zeros((size, *shape), spec.dtype)

@@ -102,15 +102,22 @@ class Setup:
       yield self.place(batch)
 
 
-def assemble(config: Config) -> Setup:
+def assemble(config: Config, dataset: core.Dataset | None = None) -> Setup:
   """Builds all that ``config`` names.
+
+  Args:
+    config: of the run.
+    dataset: what ``config.data`` names, all modalities, if it is loaded.
 
   Raises:
     ValueError: a name, value or combination that cannot work.
   """
   method = checks.check(config)
   complete = _completed(config)  # Before the data, which may take hours.
-  dataset = load(config, method)
+  if dataset is None:
+    dataset = load(config, method)
+  elif method.modalities is not None:
+    dataset = dataset.select(method.modalities)
   spec = dataset.spec
   evaluate.check_names(tuple(spec.modalities))
   sizes = batch_sizes(config, method, spec)

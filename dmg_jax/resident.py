@@ -11,8 +11,9 @@ live.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import jax
@@ -169,9 +170,9 @@ class Resident:
     """As ``Loader.batch``."""
     return self._made(self._loader.rows(step), "stream", step)
 
-  def stream(self, start_step: int = 0) -> Stream:
+  def stream(self, start_step: int = 0) -> Generator[Batch, None, None]:
     """As ``Loader.stream``."""
-    return Stream(self, start_step)
+    return (self.batch(step) for step in itertools.count(start_step))
 
   def ordered(
     self, order: np.ndarray, epoch: int, first: int = 0
@@ -198,24 +199,6 @@ class Resident:
     number = ("stream", "ordered", "padded").index(use)
     seed = np.array([self._loader.seed, number, step], np.uint32)
     return self._take(augmented and use != "padded", rows, mask, seed)
-
-
-class Stream:
-  """Batches from a step on, without end; closing it does nothing."""
-
-  def __init__(self, resident: Resident, step: int):
-    self._resident, self._step = resident, step
-
-  def __iter__(self) -> Stream:
-    return self
-
-  def __next__(self) -> Batch:
-    batch = self._resident.batch(self._step)
-    self._step += 1
-    return batch
-
-  def close(self) -> None:
-    """For the sake of ``Loader.stream``'s interface."""
 
 
 def _dtype(spec: ModalitySpec) -> np.dtype:

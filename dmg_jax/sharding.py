@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -39,12 +39,18 @@ def make_place(mesh: Mesh, stacked: bool = False) -> Callable[[Batch], Batch]:
   """
   split = NamedSharding(mesh, P(None, "b") if stacked else P("b"))
 
-  def put(x):
-    if isinstance(x, jax.Array):  # Made on the devices.
-      return jax.device_put(x, split)
-    return jax.make_array_from_process_local_data(split, np.asarray(x))
-
   def place(batch: Batch) -> Batch:
+    if isinstance(batch.labels, jax.Array):  # Made on the devices.
+      return jax.device_put(batch, split)
+    if jax.process_count() == 1:
+      return _transfer(split)(batch)
+    put = functools.partial(jax.make_array_from_process_local_data, split)
     return jax.tree.map(put, batch)
 
   return place
+
+
+@functools.cache
+def _transfer(split: NamedSharding) -> Callable[[Batch], Batch]:
+  """``jax.device_put``, but as a compiled call, which takes a tenth as long."""
+  return jax.jit(lambda batch: batch, in_shardings=split, out_shardings=split)

@@ -131,6 +131,7 @@ def run_jobs(
   command: str | None = None,
   above: tuple[Config, Path, str | None] | None = None,
   done: Callable[[Path, Any], None] = lambda folder, outcome: None,
+  dataset: core.Dataset | None = None,
 ) -> list[dict[str, Any] | DivergedError] | None:
   """Does runs that differ in their seeds, at once or one after another.
 
@@ -141,6 +142,7 @@ def run_jobs(
     command: the command line of each.
     above: config, folder and command line of what the runs are part of.
     done: told the folder and the outcome of each run as it ends.
+    dataset: as for ``assemble.assemble``.
 
   Returns:
     Results or the error of each run, ``None`` if a signal stopped them.
@@ -154,7 +156,7 @@ def run_jobs(
     if found is not None:
       done(folder, found)
   if rest:
-    setup = assemble.assemble(rest[0].config)
+    setup = assemble.assemble(rest[0].config, dataset)
     for folder in [root] * (above is not None) + [j.folder for j in rest]:
       same.check_data(setup.dataset.fingerprint, folder)
     choice = seeds.choose(setup, len(rest), root)

@@ -48,12 +48,12 @@ class FakeTrain:
     """Takes the place of training, of its data and of its reports."""
     monkeypatch.setattr(train, "run_jobs", self.run_jobs)
     monkeypatch.setattr(grid.report, "write_report", _page)
-    monkeypatch.setattr(grid, "_check_data", lambda config, cell: None)
+    monkeypatch.setattr(grid, "_data", lambda config, cell: None)
     monkeypatch.setattr(grid, "_forget", lambda: None)
 
-  def run_jobs(self, jobs, root, console, command=None, above=None, done=None):
+  def run_jobs(self, jobs, root, console, command=None, *, done, dataset):
     """As ``train.run_jobs``, one after another."""
-    del root, above
+    del root, dataset
     outcomes = []
     for config, folder in jobs:
       try:

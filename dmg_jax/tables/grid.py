@@ -1,16 +1,17 @@
 """Runs the cells of a table row by row and keeps its files current.
 
-The seeds of a row share their compiled steps (``dmg_jax.seeds``). A finished
-cell is not run again. One that diverged would do so again and is left as it
-is; one that ended by an error is tried again with each command. Both are noted
-beside their folder, and the others go on. What is wrong with the data or with
-the whole table ends the command.
+The seeds of a row share their compiled steps (``dmg_jax.seeds``), all rows the
+data. A finished cell is not run again; trials get no report. One that diverged
+would do so again and is left as it is; one that ended by an error is tried
+again with each command. Both are noted beside their folder, and the others go
+on. What is wrong with the data or with the whole table ends the command.
 """
 
 from __future__ import annotations
 
 import gc
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from dmg_jax.loop import DivergedError
 from dmg_jax.seeds import Job
 from dmg_jax.tables import cells, page, summary, tuning, writers
 from dmg_jax.tables.cells import Cell
+
+_EVERY = 30.0  # seconds between two tables of the same row
 
 
 def run(
@@ -47,8 +50,7 @@ def run(
   cells.check(config)
   own = _share(config, workdir)
   pending = [cell for cell in own if _pending(config, workdir, cell)]
-  if pending:
-    _check_data(config, pending[0])
+  dataset = _data(config, pending[0]) if pending else None
   done = 0
   for _, some in itertools.groupby(
     pending, lambda cell: (cell.row, cell.trial)
@@ -56,7 +58,7 @@ def run(
     group = list(some)
     for number, cell in enumerate(group, done + 1):
       console.note(f"[{number}/{len(pending)}] {cell}: {cell.folder}")
-    if not _run_cells(config, workdir, group, console, command):
+    if not _run_cells(config, workdir, group, console, command, dataset):
       console.note("stopped: the same command goes on from here")
       break
     _forget()
@@ -111,7 +113,8 @@ def _pending(config: Config, workdir: Path, cell: Cell) -> bool:
   if chosen is None:
     return True
   if cells.results(config, cell, chosen) is not None:
-    return not (cell.folder / "report" / "report.html").exists()
+    reported = (cell.folder / "report" / "report.html").exists()
+    return not (reported or cell.trial is not None)
   failed = cells.failure(cell)
   if failed is None or failed["status"] == "diverged":
     return failed is None
@@ -127,41 +130,41 @@ def _trial(config: Config, workdir: Path, cell: Cell) -> int | None:
   return None if choice is None else choice.trial
 
 
-def _check_data(config: Config, cell: Cell) -> None:
-  """Errors that every cell would end by, before the first one."""
+def _data(config: Config, cell: Cell) -> core.Dataset:
+  """What all cells train on; errors that each would end by come here."""
   one = cells.run_config(config, cell)
-  with_all = build.make_method(**one.method.to_dict())
-  dataset = assemble.load(one, with_all)
-  assemble.batch_sizes(one, with_all, dataset.spec)
+  method = build.make_method(**one.method.to_dict())
+  dataset = assemble.load(one, build.make_method("joint"))  # All modalities.
+  assemble.batch_sizes(one, method, dataset.spec)
+  return dataset
 
 
-def _run_cells(config, workdir, group, console, command) -> bool:
+def _run_cells(config, workdir, group, console, command, dataset) -> bool:
   """Whether to go on: a signal ends the table, a failure does not.
 
   The cells of ``group`` differ in their seeds. Where they fail together, each
   is tried alone.
   """
-  jobs, left = {}, list(group)
-  for cell in group:
-    trial = _trial(config, workdir, cell)
-    assert trial is not None, f"{cell} comes before its trials"
-    job = Job(cells.run_config(config, cell, trial), cell.folder)
-    train.finished(*job)  # A folder of another config is no failure.
-    jobs[job.folder] = job
+  jobs = [_job(config, workdir, cell) for cell in group]
+  left, written = list(group), time.monotonic()
 
   def done(folder, outcome):
+    nonlocal written
     cell = next(c for c in left if c.folder == folder)
     left.remove(cell)
     if isinstance(outcome, DivergedError):
       _note_failure(cell, "diverged", outcome, console)
     else:
-      report.write_report(folder)
+      if cell.trial is None:
+        report.write_report(folder)
       cell.failure.unlink(missing_ok=True)
-    write(config, workdir)
+    if not left or time.monotonic() - written > _EVERY:
+      write(config, workdir)
+      written = time.monotonic()
 
   try:
     ended = train.run_jobs(
-      list(jobs.values()), workdir, console, command, done=done
+      jobs, workdir, console, command, done=done, dataset=dataset
     )
   except core.DataError:
     raise
@@ -169,12 +172,21 @@ def _run_cells(config, workdir, group, console, command) -> bool:
     if len(group) > 1:
       console.note(f"{error}: the seeds that are left are tried one by one")
       return all(
-        _run_cells(config, workdir, [c], console, command) for c in list(left)
+        _run_cells(config, workdir, [c], console, command, dataset)
+        for c in list(left)
       )
     _note_failure(group[0], "error", error, console)
     write(config, workdir)
     return True
   return ended is not None
+
+
+def _job(config: Config, workdir: Path, cell: Cell) -> Job:
+  trial = _trial(config, workdir, cell)
+  assert trial is not None, f"{cell} comes before its trials"
+  job = Job(cells.run_config(config, cell, trial), cell.folder)
+  train.finished(*job)  # A folder of another config is no failure.
+  return job
 
 
 def _forget() -> None:
