@@ -3,10 +3,15 @@
 They are written in the background. A step is committed by an atomic rename, so
 a process killed at any moment leaves whole checkpoints only; what was
 half-written is removed at the next start.
+
+Where epochs take less than ``EVERY`` seconds, those that are not the best so far
+are not all written: a killed process loses that much time at most, and no state
+that counts.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +24,7 @@ from dmg_jax.types import TrainState
 
 METRIC = "fused/accuracy"
 FOLDER = "checkpoints"
+EVERY = 10.0  # seconds
 
 
 def saved(workdir: Path) -> set[int]:
@@ -60,6 +66,20 @@ class Checkpoints:
         cleanup_tmp_directories=True,
       ),
     )
+    self._latest, self._keep = latest, frozenset(keep)
+    best = self._best_saved()
+    self._best = 0.0 if best is None else best[0]
+    self._time = time.monotonic() - EVERY
+
+  def wanted(self, state: TrainState, val: dict[str, float] | None) -> bool:
+    """Whether a state at the end of an epoch is worth writing.
+
+    One of several runs that train together writes all: they resume from a step
+    that all of them have.
+    """
+    best = val is not None and val[METRIC] >= self._best
+    due = time.monotonic() - self._time >= EVERY
+    return best or due or self._latest > 1 or int(state.step) in self._keep
 
   def save(self, state: TrainState, val: dict[str, float] | None) -> None:
     """Writes the state in the background; ``val`` are its metrics on val.
@@ -70,6 +90,8 @@ class Checkpoints:
     if step in self._manager.all_steps():
       return
     metrics = None if val is None else {METRIC: float(val[METRIC])}
+    self._best = max(self._best, (metrics or {METRIC: 0.0})[METRIC])
+    self._time = time.monotonic()
     args = ocp.args.StandardSave(state)
     # A run may have gone back to a step before its last, see ``latest``.
     late = step < (self.last() or 0)
@@ -85,13 +107,18 @@ class Checkpoints:
 
   def best(self) -> int | None:
     """Step of the best on val, the later one of equals."""
+    best = self._best_saved()
+    return None if best is None else best[1]
+
+  def _best_saved(self) -> tuple[float, int] | None:
+    """Score and step."""
     self._manager.wait_until_finished()  # Metrics are read from the disk.
     scores = []
     for step in self._manager.all_steps():
       metrics = self._manager.metrics(step)
       if metrics:
         scores.append((metrics[METRIC], step))
-    return max(scores)[1] if scores else None
+    return max(scores) if scores else None
 
   def restore(self, step: int, like: TrainState) -> TrainState:
     """The state of a step, with shapes, dtypes and placement of ``like``.

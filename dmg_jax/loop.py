@@ -149,6 +149,8 @@ class Trainer:
     finally:
       for stream in streams:
         stream.close()
+    if first < self.step < self.total:
+      self._save(state)
     self.timing["train_seconds"] = time.monotonic() - begin
     self.timing["train_steps"] = self.step - first
     return state
@@ -173,8 +175,7 @@ class Trainer:
       if self._save_here(done, stop):
         self._record(pending)
         pending = None
-        for r, own in self.own(state):
-          r.checkpoints.save(own, None)
+        self._save(state)
         if stop.signal is not None:
           return state
     self._record(pending, last=True)
@@ -207,6 +208,11 @@ class Trainer:
     every = self.setup.config.train.checkpoint_steps
     due = stop.signal is not None or (every > 0 and step % every == 0)
     return due and step % self.per_epoch != 0
+
+  def _save(self, state: TrainState) -> None:
+    """As the last state, unless its step has been saved."""
+    for replica, own in self.own(state):
+      replica.checkpoints.save(own, None)
 
   def hyper_batches(
     self, batches: Sequence[Batch], number: int
@@ -255,7 +261,9 @@ class Trainer:
       ready = self.setup.method.ready(jax.device_get(own.method))
       if ready:
         own = replica.watch(own, found["fused/loss"], self.console)
-      replica.checkpoints.save(own, found if ready else None)
+      scores = found if ready else None
+      if self.step == self.total or replica.checkpoints.wanted(own, scores):
+        replica.checkpoints.save(own, scores)
       after.append(own)
     return state if self.setup.plateau is None else self.programs.pack(after)
 

@@ -115,12 +115,12 @@ class Shared:
   def assemble(self, original):
     """Data, model and method, once a config and number of devices."""
 
-    def wrapped(config):
+    def wrapped(config, dataset=None):
       names = {"variant": "", "recipe": ""}  # They change nothing.
       fields = json.dumps({**config.to_dict(), **names})
       key = fields, sharding.make_mesh
       if key not in self._made:
-        self._made[key] = original(config)
+        self._made[key] = original(config, dataset)
       return self._made[key]
 
     return wrapped
