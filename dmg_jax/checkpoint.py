@@ -4,9 +4,9 @@ They are written in the background. A step is committed by an atomic rename, so
 a process killed at any moment leaves whole checkpoints only; what was
 half-written is removed at the next start.
 
-Where epochs take less than ``EVERY`` seconds, those that are not the best so far
-are not all written: a killed process loses that much time at most, and no state
-that counts.
+Where epochs take less than ``EVERY`` seconds, those that are not the best so
+far are not all written: a killed process loses that much time at most, and no
+state that counts.
 """
 
 from __future__ import annotations
