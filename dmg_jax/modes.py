@@ -187,7 +187,7 @@ def _output(config, folder: Path, several: bool) -> Path:
 def _readouts(config, workdir, console) -> int:
   """Every unimodal read-out and linear probes on test, to JSON and the page."""
   folders = restore.runs(workdir)
-  found = [readouts.of_run(f, restore.changes(config)) for f in folders]
+  found = list(readouts.of_runs(folders, restore.changes(config)))
   console.note(shown.table(found))
   for line in shown.remarks(found):
     console.note(line)

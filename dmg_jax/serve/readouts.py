@@ -41,7 +41,7 @@ figures.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +62,16 @@ Arrays = dict[str, Any]
 Flags = tuple[dict[str, float], dict[str, float]]
 
 
-def of_run(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
-  """All read-outs of the run in ``folder``, also written to ``readouts.json``.
+def of_runs(
+  folders: Sequence[Path], changes: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+  """All read-outs of runs, also written to each one's ``readouts.json``.
 
   Args:
-    folder: of a single run.
+    folders: of single runs that differ in their seeds; they share the model.
     changes: as in ``restore.restore``.
 
-  Returns:
+  Yields:
     {"dataset", "recipe", "seed", "fusion", "samples", "names": {read-out: its
     name}, "scores": {"fused" or modality: {read-out: {"accuracy",
     "macro_f1"}}}, "chance": {the same scores}, "absent": {"fused" or modality:
@@ -79,35 +81,42 @@ def of_run(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
   Raises:
     ValueError: a run that is not finished or has ended on val.
   """
-  _check_finished(folder)
-  setup, state = restore.restore(folder, changes)
-  made = read(setup, state)
-  write_json(folder / FILE, made)
-  return made
+  seeds = [_tested(folder)["seed"] for folder in folders]
+  shared = restore.configured(folders[0], changes)
+  step = make_step(shared.problem, shared.method)
+  for folder, seed in zip(folders, seeds, strict=True):
+    setup = shared.with_seed(seed)
+    made = read(setup, restore.chosen(folder, setup), step)
+    write_json(folder / FILE, made)
+    yield made
 
 
-def _check_finished(folder: Path) -> None:
+def _tested(folder: Path) -> dict[str, Any]:
+  """The results of a run that has been tested."""
   path = folder / "results.json"
   if not path.exists():
     raise ValueError(
       f"{folder} is not finished, and read-outs are read on test: train it to "
       "its end first"
     )
-  if "test" not in json.loads(path.read_text(encoding="utf-8")):
+  results = json.loads(path.read_text(encoding="utf-8"))
+  if "test" not in results:
     raise ValueError(
       f"{folder} ended on val (eval.test=false), and read-outs are read on "
       "test: train it with eval.test=true"
     )
+  return results
 
 
-def read(setup: Setup, state: TrainState) -> dict[str, Any]:
-  """The read-outs of a model; test is passed over once."""
+def read(
+  setup: Setup, state: TrainState, step: Callable[..., Arrays]
+) -> dict[str, Any]:
+  """The read-outs of a model by ``make_step``; test is passed over once."""
   config, spec = setup.config, setup.dataset.spec
   own = build.readout(config.fusion.name)
   names = {**NAMES, "own": "own head" if own.startswith("R3") else own}
   talk = hasattr(build.fusion_class(config.fusion.name), "encode")
   whole, *_ = variants = _variants(setup.problem.modalities)
-  step = make_step(setup.problem, setup.method)
   splits = {
     split: passes(step, state, setup.batches(split), which)
     for split, which in (

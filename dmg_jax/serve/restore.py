@@ -49,6 +49,20 @@ def restore(
     core.DataError: the data are not there or damaged.
   """
   setup = configured(folder, changes)
+  return setup, chosen(folder, setup)
+
+
+def chosen(folder: Path, setup: assemble.Setup) -> TrainState:
+  """The state that a run ends with: the best on val, or the last.
+
+  Args:
+    folder: of a single run.
+    setup: of that run, or of another seed of the same config.
+
+  Raises:
+    ValueError: no checkpoint, or one that does not fit; other data.
+  """
+  same.check_data(setup.dataset.fingerprint, folder)
   checkpoints = Checkpoints(folder)
   select = setup.config.train.select
   step = checkpoints.best() if select == "best" else checkpoints.last()
@@ -57,7 +71,7 @@ def restore(
     raise ValueError(f"{folder} has no checkpoint yet: train first")
   state = checkpoints.restore(step, setup.fresh())
   checkpoints.close()
-  return setup, state
+  return state
 
 
 def at_epochs(

@@ -57,25 +57,41 @@ def read(
   Raises:
     ValueError: no run is done; or a folder holds a run of another config.
   """
-  done = [
-    workdir / cell.folder
+  rows = [
+    [c.folder for c in row.cells if c.status == summary.DONE]
     for row in summary.collect(config, workdir).rows
-    for cell in row.cells
-    if cell.status == summary.DONE
   ]
-  if not done:
+  if not any(rows):
     raise ValueError(
       f"no run of the table in {workdir} is done: train it first, by the same "
       "command without --mode=readouts"
     )
-  own = done[config.shard :: config.shards]
-  missing = [folder for folder in own if not (folder / shown.FILE).exists()]
-  for number, folder in enumerate(missing, 1):
-    console.note(f"[{number}/{len(missing)}] read-outs: {folder}")
-    readouts.of_run(folder, changes)
+  for folders in _share(rows, config.shard, config.shards):
+    missing = [workdir / f for f in folders]
+    missing = [f for f in missing if not (f / shown.FILE).exists()]
+    if missing:
+      _read_row(missing, changes, console)
+
+
+def _share(rows: list[list[str]], shard: int, shards: int) -> list[list[str]]:
+  """Whole rows, whose runs share a model; of few rows, some runs of each."""
+  if len(rows) >= shards:
+    return rows[shard::shards]
+  return [row[shard::shards] for row in rows]
+
+
+def _read_row(
+  folders: list[Path], changes: Mapping[str, Any], console: Console
+) -> None:
+  """Of runs that differ in their seeds."""
+  console.note(f"read-outs of {len(folders)} runs in {folders[0].parent}")
+  for folder, _ in zip(
+    folders, readouts.of_runs(folders, changes), strict=True
+  ):
     write_report(folder)
-    jax.clear_caches()
-    gc.collect()
+    console.note(f"written: {folder / shown.FILE}")
+  jax.clear_caches()
+  gc.collect()
 
 
 def lines(found: Summary) -> Iterator[Line]:

@@ -50,7 +50,7 @@ def test_mode(folder, words, command):
 
 def test_test_is_not_read_before_its_time(tmp_path):
   with pytest.raises(ValueError, match="is not finished"):
-    readouts.of_run(tmp_path, {})
+    next(readouts.of_runs([tmp_path], {}))
   (tmp_path / "results.json").write_text('{"val": {}}')
   with pytest.raises(ValueError, match=r"eval\.test=true"):
-    readouts.of_run(tmp_path, {})
+    next(readouts.of_runs([tmp_path], {}))

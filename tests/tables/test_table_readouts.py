@@ -109,17 +109,19 @@ def test_nothing_of_it_before_it_is_read(tmp_path, unrendered):
 def test_the_mode_reads_what_is_missing(table, tmp_path, monkeypatch):
   read = []
 
-  def of_run(folder, changes):
+  def of_runs(folders, changes):
     assert changes["data"]["dir"] == "elsewhere"
-    read.append(folder.relative_to(tmp_path).as_posix())
-    (folder / "readouts.json").write_text(json.dumps(found("lb", 0)))
+    for folder in folders:
+      read.append(folder.relative_to(tmp_path).as_posix())
+      (folder / "readouts.json").write_text(json.dumps(found("lb", 0)))
+      yield found("lb", 0)
 
-  monkeypatch.setattr(readouts.readouts, "of_run", of_run)
+  monkeypatch.setattr(readouts.readouts, "of_runs", of_runs)
   monkeypatch.setattr(readouts, "write_report", lambda folder: None)
   config = tables.get_config(KEYS)
   config.data.dir = "elsewhere"
   config.update_from_flattened_dict({"shard": 0, "shards": 4})
-  for shard, expected in ((0, []), (1, []), (2, ["lb/seed_0"]), (3, [])):
+  for shard, expected in ((1, []), (0, ["lb/seed_0"]), (2, []), (3, [])):
     read.clear()
     config.shard = shard
     assert modes.run("readouts", config, tmp_path, quiet=True) == 0
