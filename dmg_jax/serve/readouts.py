@@ -81,31 +81,29 @@ def of_runs(
   Raises:
     ValueError: a run that is not finished or has ended on val.
   """
-  seeds = [_tested(folder)["seed"] for folder in folders]
+  for folder in folders:
+    _check_finished(folder)
   shared = restore.configured(folders[0], changes)
   step = make_step(shared.problem, shared.method)
-  for folder, seed in zip(folders, seeds, strict=True):
-    setup = shared.with_seed(seed)
+  for folder in folders:
+    setup = shared.with_seed(restore.stored(folder)["config"]["seed"])
     made = read(setup, restore.chosen(folder, setup), step)
     write_json(folder / FILE, made)
     yield made
 
 
-def _tested(folder: Path) -> dict[str, Any]:
-  """The results of a run that has been tested."""
+def _check_finished(folder: Path) -> None:
   path = folder / "results.json"
   if not path.exists():
     raise ValueError(
       f"{folder} is not finished, and read-outs are read on test: train it to "
       "its end first"
     )
-  results = json.loads(path.read_text(encoding="utf-8"))
-  if "test" not in results:
+  if "test" not in json.loads(path.read_text(encoding="utf-8")):
     raise ValueError(
       f"{folder} ended on val (eval.test=false), and read-outs are read on "
       "test: train it with eval.test=true"
     )
-  return results
 
 
 def read(

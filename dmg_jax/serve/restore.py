@@ -113,15 +113,20 @@ def configured(folder: Path, changes: Mapping[str, Any]) -> assemble.Setup:
     ValueError: a config that cannot work, or other data.
     core.DataError: the data are not there or damaged.
   """
-  stored = json.loads((folder / same.FILE).read_text(encoding="utf-8"))
-  own: assemble.Config = ConfigDict(stored["config"])
+  found = stored(folder)
+  own: assemble.Config = ConfigDict(found["config"])
   own.update(changes)
   own.track = ""  # Nothing is told while a run is read.
-  for m, options in stored.get("encoders", {}).items():
+  for m, options in found.get("encoders", {}).items():
     own.encoders[m] = {**options, "pretrained": ""}
   setup = assemble.assemble(own)
   same.check_data(setup.dataset.fingerprint, folder)
   return setup
+
+
+def stored(folder: Path) -> dict[str, Any]:
+  """Contents of the run's ``config.json``."""
+  return json.loads((folder / same.FILE).read_text(encoding="utf-8"))
 
 
 def inference(

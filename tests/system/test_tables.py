@@ -100,7 +100,7 @@ def toy(quick, monkeypatch):
   monkeypatch.setattr(assemble, "load", lambda config, method: counted)
   original, made = assemble.assemble, []
 
-  def once(config):
+  def once(config, _=None):
     """Compiled once: whether test is read changes no step."""
     made.extend([] if made else [original(config)])
     return dataclasses.replace(made[0], config=config)
