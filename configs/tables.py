@@ -39,9 +39,10 @@ or as a SLURM array, ``--config.shard=$SLURM_ARRAY_TASK_ID``, or by submitit:
       for k in range(8)
     ]
 
-Whoever ends a row writes the table anew with all that is there, and while a row
-takes longer, every half a minute or so. When runs are done, the same command
-with ``--mode=readouts`` adds every unimodal read-out and linear probes.
+Whoever ends a trial or row writes the table anew with all that is there, and
+while a row takes longer, every half a minute or so. When runs are done, the
+same command with ``--mode=readouts`` adds every unimodal read-out and linear
+probes.
 """
 
 from __future__ import annotations

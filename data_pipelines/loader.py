@@ -43,7 +43,8 @@ class Loader:
     process_count: processes; each gets ``batch_size / process_count`` samples
       of every batch, and together they get what one process alone would.
     workers: processes that make batches ahead of their use; 0 is threads of
-      this one, which is better where little is decoded.
+      this one, which is better where little is decoded, or nothing ahead where
+      all is in memory.
 
   Raises:
     ValueError: an unknown split, an empty one, or numbers that do not fit.

@@ -49,7 +49,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmg_jax import build
+from dmg_jax import build, same
 from dmg_jax.assemble import Setup
 from dmg_jax.evaluate import FUSED, fetch
 from dmg_jax.logging import write_json
@@ -79,13 +79,15 @@ def of_runs(
     ``converged``, too.
 
   Raises:
-    ValueError: a run that is not finished or has ended on val.
+    ValueError: a run that is not finished, has ended on val, or was on other
+      data.
   """
   for folder in folders:
     _check_finished(folder)
   shared = restore.configured(folders[0], changes)
   step = make_step(shared.problem, shared.method)
   for folder in folders:
+    same.check_data(shared.dataset.fingerprint, folder)
     setup = shared.with_seed(restore.stored(folder)["config"]["seed"])
     made = read(setup, restore.chosen(folder, setup), step)
     write_json(folder / FILE, made)

@@ -60,9 +60,8 @@ def chosen(folder: Path, setup: assemble.Setup) -> TrainState:
     setup: of that run, or of another seed of the same config.
 
   Raises:
-    ValueError: no checkpoint, or one that does not fit; other data.
+    ValueError: no checkpoint, or one that does not fit.
   """
-  same.check_data(setup.dataset.fingerprint, folder)
   checkpoints = Checkpoints(folder)
   select = setup.config.train.select
   step = checkpoints.best() if select == "best" else checkpoints.last()
