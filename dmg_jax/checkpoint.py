@@ -4,19 +4,19 @@ They are written in the background. A step is committed by an atomic rename, so
 a process killed at any moment leaves whole checkpoints only; what was
 half-written is removed at the next start.
 
-Where epochs take less than ``EVERY`` seconds, those that are not the best so
-far are not all written: a killed process loses that much time at most, and no
-state that counts.
+Where epochs take less than ``EVERY`` seconds, not each is written: the best so
+far is held in memory until the next that is. A killed process loses that much
+time at most; its run goes on from what it had written and ends the same.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -44,7 +44,8 @@ class Checkpoints:
     Args:
       workdir: of the run.
       latest: how many of the last states are kept. Runs that train together
-        need two: a process may be killed when only some have saved.
+        need three: a process may be killed when only some have written, and
+        those have the best that they had held, too.
       keep: steps whose checkpoints stay, beside the last and the best.
     """
     policy = checkpoint_managers.AnyPreservationPolicy(
@@ -66,43 +67,58 @@ class Checkpoints:
         cleanup_tmp_directories=True,
       ),
     )
-    self._latest, self._keep = latest, frozenset(keep)
+    self._keep = frozenset(keep)
+    self._held: tuple[TrainState, dict[str, float]] | None = None
     best = self._best_saved()
     self._best = 0.0 if best is None else best[0]
-    self._time = time.monotonic() - EVERY
 
-  def wanted(self, state: TrainState, val: dict[str, float] | None) -> bool:
-    """Whether a state at the end of an epoch is worth writing.
+  def offer(
+    self, state: TrainState, val: dict[str, float] | None, due: bool
+  ) -> None:
+    """The state at the end of an epoch; ``val`` are its metrics on val.
 
-    One of several runs that train together writes all: they resume from a step
-    that all of them have.
+    It is written if it is ``due`` or to be kept. Else, if it is the best so
+    far, it is held until the next that is written, or the end.
     """
-    best = val is not None and val[METRIC] >= self._best
-    due = time.monotonic() - self._time >= EVERY
-    return best or due or self._latest > 1 or int(state.step) in self._keep
+    if due or int(state.step) in self._keep:
+      self.save(state, val)
+    elif val is not None and val[METRIC] >= self._best:
+      self._best = val[METRIC]
+      # Copies: the next step takes the arrays.
+      self._held = jax.tree.map(np.array, jax.device_get(state)), val
 
   def save(self, state: TrainState, val: dict[str, float] | None) -> None:
-    """Writes the state in the background; ``val`` are its metrics on val.
+    """Writes the state in the background, after the one that is held.
 
     A checkpoint without metrics (in mid-epoch) is kept as the last only.
     """
+    self._write_held()
+    self._write(state, val)
+
+  def _write_held(self) -> None:
+    if self._held is not None:
+      held, self._held = self._held, None
+      self._write(*held)
+
+  def _write(self, state: TrainState, val: dict[str, float] | None) -> None:
     step = int(state.step)
     if step in self._manager.all_steps():
       return
     metrics = None if val is None else {METRIC: float(val[METRIC])}
     self._best = max(self._best, (metrics or {METRIC: 0.0})[METRIC])
-    self._time = time.monotonic()
     args = ocp.args.StandardSave(state)
     # A run may have gone back to a step before its last, see ``latest``.
-    late = step < (self.last() or 0)
+    late = step < (self._manager.latest_step() or 0)
     self._manager.save(step, args=args, metrics=metrics, force=late)
 
   def steps(self) -> list[int]:
     """Steps of all checkpoints that are there, ascending."""
+    self._write_held()
     return sorted(self._manager.all_steps())
 
   def last(self) -> int | None:
     """Step of the last checkpoint, ``None`` before the first."""
+    self._write_held()
     return self._manager.latest_step()
 
   def best(self) -> int | None:
@@ -112,6 +128,7 @@ class Checkpoints:
 
   def _best_saved(self) -> tuple[float, int] | None:
     """Score and step."""
+    self._write_held()
     self._manager.wait_until_finished()  # Metrics are read from the disk.
     scores = []
     for step in self._manager.all_steps():
@@ -138,5 +155,6 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits until everything is on disk."""
+    self._write_held()
     self._manager.wait_until_finished()
     self._manager.close()

@@ -8,6 +8,7 @@ ends with the same bits as one that never was.
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ import jax
 
 from dmg_jax import steps
 from dmg_jax.assemble import Setup
+from dmg_jax.checkpoint import EVERY
 from dmg_jax.evaluate import Evaluation
 from dmg_jax.logging import Console
 from dmg_jax.programs import Programs
@@ -95,6 +97,7 @@ class Trainer:
     self.outer_every = method.inner_iters or self.per_epoch
     self.seeds = self.programs.seeds(setups)
     self.timing: dict[str, float] = {}
+    self._written = -math.inf
     self._fresh = [s.fresh() for s in setups]
     self._trace()
 
@@ -211,8 +214,22 @@ class Trainer:
 
   def _save(self, state: TrainState) -> None:
     """As the last state, unless its step has been saved."""
+    self._written = time.monotonic()
     for replica, own in self.own(state):
       replica.checkpoints.save(own, None)
+
+  def _due(self) -> bool:
+    """Whether the end of this epoch is written, whatever its metrics.
+
+    It is so for all runs or none: they resume from a step that all have. And
+    several processes would have to agree on the time.
+    """
+    now = time.monotonic()
+    due = self.step == self.total or jax.process_count() > 1
+    if due or now - self._written >= EVERY:
+      self._written = now
+      return True
+    return False
 
   def hyper_batches(
     self, batches: Sequence[Batch], number: int
@@ -256,14 +273,12 @@ class Trainer:
     self._checked(self.step, [{"val loss": v["fused/loss"]} for v in val])
     self._write(self.step, "val", val)
     self.console.epoch(epoch + 1, _mean(val))
-    after = []
+    after, due = [], self._due()
     for (replica, own), found in zip(self.own(state), val, strict=True):
       ready = self.setup.method.ready(jax.device_get(own.method))
       if ready:
         own = replica.watch(own, found["fused/loss"], self.console)
-      scores = found if ready else None
-      if self.step == self.total or replica.checkpoints.wanted(own, scores):
-        replica.checkpoints.save(own, scores)
+      replica.checkpoints.offer(own, found if ready else None, due)
       after.append(own)
     return state if self.setup.plateau is None else self.programs.pack(after)
 

@@ -52,7 +52,7 @@ class Replica:
     config, tells = self.setup.config, jax.process_index() == 0
     self.workdir, self._several = workdir, beside > 0
     kept = [epoch * self.per_epoch for epoch in config.train.keep]
-    self.checkpoints = Checkpoints(workdir, 2 if beside else 1, kept)
+    self.checkpoints = Checkpoints(workdir, 3 if beside else 1, kept)
     self.log = MetricsFile(workdir)
     self.tracking = Tracking(
       config.track if tells else "", workdir, config.to_dict(), console.note

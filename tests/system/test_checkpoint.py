@@ -1,12 +1,14 @@
-"""Which states at the end of an epoch are written, and that none is missed."""
+"""Which states are written at the end of an epoch, and that none is missed."""
 
 import json
 import signal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmg_jax import assemble, checkpoint, train
+from dmg_jax import assemble, checkpoint, loop, train
 from dmg_jax.checkpoint import METRIC, Checkpoints
 from dmg_jax.logging import Console
 from dmg_jax.loop import Trainer
@@ -19,48 +21,73 @@ def at(quick, tiny):
   """``at(step)`` is the state of a run at a step."""
   del quick
   state = assemble.assemble(tiny("joint")).fresh()
-  return lambda step: state.replace(step=np.int32(step))
-
-
-@pytest.fixture
-def clock(monkeypatch):
-  """``clock[0]`` is the time in seconds."""
-  now = [1000.0]
-  monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
-  return now
+  return lambda step: state.replace(step=jnp.int32(step))
 
 
 def score(value):
   return {METRIC: value}
 
 
-def test_the_best_those_asked_for_and_one_in_a_while(at, clock, tmp_path):
+def test_what_is_due_what_is_kept_and_the_best(at, tmp_path):
   kept = Checkpoints(tmp_path, keep=(40,))
-  assert kept.wanted(at(10), None)  # The first, whatever it is.
-  kept.save(at(10), score(0.5))
-  clock[0] += checkpoint.EVERY - 1
-  assert not kept.wanted(at(20), score(0.4))
-  assert not kept.wanted(at(20), None)
-  assert kept.wanted(at(20), score(0.5))  # Of equals the later is the best.
-  assert kept.wanted(at(40), score(0.4))
-  clock[0] += 1
-  assert kept.wanted(at(20), score(0.4))
-  kept.save(at(20), score(0.4))
-  assert not kept.wanted(at(30), score(0.4))
+  kept.offer(at(10), score(0.5), due=True)
+  kept.offer(at(20), score(0.4), due=False)  # Not the best: left out.
+  kept.offer(at(25), None, due=False)  # A method that is not ready yet.
+  kept.offer(at(30), score(0.4), due=True)
+  kept.offer(at(40), score(0.1), due=False)
+  kept.close()
+  assert checkpoint.saved(tmp_path) == {10, 40}
+
+
+def test_the_best_is_held_until_the_next_is_written(at, tmp_path):
+  kept = Checkpoints(tmp_path)
+  kept.offer(at(10), score(0.5), due=True)
+  kept._manager.wait_until_finished()
+  kept.offer(at(20), score(0.6), due=False)
+  kept.offer(at(30), score(0.6), due=False)  # Of equals the later is the best.
+  kept.offer(at(40), score(0.5), due=False)
+  assert checkpoint.saved(tmp_path) == {10}
+  kept.save(at(45), None)  # In mid-epoch.
+  kept._manager.wait_until_finished()
+  assert checkpoint.saved(tmp_path) == {30, 45}
   kept.close()
   again = Checkpoints(tmp_path)  # The best so far is read from the disk.
-  again.save(at(30), None)
-  assert not again.wanted(at(35), score(0.4))
-  assert again.wanted(at(35), score(0.5))
+  again.offer(at(50), score(0.5), due=False)
+  assert again.best() == 30
+  again.offer(at(60), score(0.7), due=False)
   again.close()
+  assert checkpoint.saved(tmp_path) == {60}
 
 
-def test_runs_that_train_together_write_every_epoch(at, clock, tmp_path):
-  del clock
-  kept = Checkpoints(tmp_path, latest=2)
-  kept.save(at(10), score(0.5))
-  assert kept.wanted(at(20), score(0.4))
+def test_what_is_held_is_not_what_a_step_takes(at, tmp_path):
+  """The state is donated; what is written later must be a copy."""
+  kept = Checkpoints(tmp_path)
+  state = at(10)
+  before = jax.device_get(jax.tree.map(jnp.copy, state))
+  kept.offer(state, score(0.5), due=False)
+  jax.jit(lambda s: jax.tree.map(lambda x: 0 * x, s), donate_argnums=0)(state)
+  found = kept.restore(kept.best(), before)
   kept.close()
+  jax.tree.map(np.testing.assert_array_equal, found, before)
+
+
+def test_when_an_epoch_is_due(quick, tiny, monkeypatch):
+  del quick
+  now = [1000.0]
+  monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+  trainer = Trainer([assemble.assemble(tiny("joint"))], QUIET)
+  trainer.step = 15
+  assert trainer._due()  # The first.
+  now[0] += checkpoint.EVERY - 1
+  assert not trainer._due()
+  now[0] += 1
+  assert trainer._due()
+  assert not trainer._due()
+  trainer.step = trainer.total
+  assert trainer._due()
+  trainer.step = 15
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  assert trainer._due()  # Processes have clocks of their own.
 
 
 def test_killed_after_an_epoch_that_was_not_written(
@@ -76,7 +103,7 @@ def test_killed_after_an_epoch_that_was_not_written(
 
   with monkeypatch.context() as patch:
     patch.setattr(Trainer, "_save", save)
-    patch.setattr(Checkpoints, "wanted", lambda self, state, val: False)
+    patch.setattr(Checkpoints, "offer", lambda *args: None)
     with pytest.raises(KeyboardInterrupt):
       train.run(config, tmp_path, QUIET)
   assert checkpoint.saved(tmp_path) == {14}
@@ -103,6 +130,6 @@ def test_what_a_signal_ends_is_written(quick, tiny, tmp_path, monkeypatch):
     return original(self, state, epoch)
 
   monkeypatch.setattr(Trainer, "_end_epoch", end_epoch)
-  monkeypatch.setattr(Checkpoints, "wanted", lambda self, state, val: False)
+  monkeypatch.setattr(Trainer, "_due", lambda self: False)
   assert train.run(tiny("joint"), tmp_path, QUIET) is None
   assert checkpoint.saved(tmp_path) == {15}
