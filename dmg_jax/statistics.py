@@ -13,16 +13,30 @@ instead of α/2 (Hesterberg, The American Statistician 2015, §3.6). No interval
 made of resamples reaches beyond the range of the differences, which holds
 their median with probability :math:`1 - 2^{1-n}` at most: .75 for three seeds,
 .94 for five, above .95 from six on. ``Comparison.sentence`` says so.
+
+That is about other seeds and the same test samples. What other samples would
+have said, too, needs the difference :math:`d_{ij}` of each seed i on each
+sample j, with seeds and samples both random and crossed,
+
+.. math:: d_{ij} = \mu + s_i + c_j + e_{ij}, \qquad
+  \widehat{\mathrm{Var}}(\bar d) = \frac{1}{Sn} \bigl(MS_e
+  + (MS_s - MS_e)_+ + (MS_c - MS_e)_+\bigr)
+
+of the mean squares of the two-way analysis of variance, and Student's t with
+Satterthwaite's degrees of freedom (Biometrics Bulletin 1946). Readers and cases
+of radiology are compared like this (Hillis, Statistics in Medicine 2007).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
+
+Each = Mapping[int, np.ndarray]
 
 FEWEST = 3  # Seeds that an interval is given for.
 RESAMPLES = 20_000
@@ -43,6 +57,9 @@ class Comparison:
     confidence: of the interval, nominally.
     verdict: ``better``, ``worse``, ``not distinguishable`` (the interval holds
       0) or ``not enough seeds``.
+    samples: n of the test split, 0 if what was said of each is not known.
+    beyond, beyond_verdict: ends of the interval that holds for other samples,
+      too, and what it says; ``None`` and empty without samples.
   """
 
   seeds: int
@@ -51,6 +68,9 @@ class Comparison:
   high: float
   confidence: float
   verdict: str
+  samples: int = 0
+  beyond: tuple[float, float] | None = None
+  beyond_verdict: str = ""
 
   @property
   def reach(self) -> float:
@@ -64,14 +84,20 @@ class Comparison:
       if not self.seeds:
         return f"{a} against {b}: {FEW} ({paired})."
       return f"{a} against {b}: {_signed(self.mean * scale)}; {FEW} ({paired})."
-    ends = f"{_signed(self.low * scale)}, {_signed(self.high * scale)}"
     limit = ""
     if self.reach < self.confidence:
       limit = f", few: the interval covers {100 * self.reach:.0f} % at most"
     joint = {SAME: "from"}.get(self.verdict, "than")
+    ends = _ends((self.low, self.high), scale)
+    beyond = ""
+    if self.beyond:
+      beyond = (
+        f"; beyond these {self.samples} samples {self.beyond_verdict} "
+        f"{_ends(self.beyond, scale)}"
+      )
     return (
       f"{a} is {self.verdict} {joint} {b}: {_signed(self.mean * scale)} "
-      f"[{ends}] ({self.seeds} seeds{limit})."
+      f"{ends} ({self.seeds} seeds{limit}){beyond}."
     )
 
 
@@ -80,29 +106,64 @@ def compare(
   b: Mapping[int, float],
   confidence: float = 0.95,
   higher_is_better: bool = True,
+  samples: tuple[Each, Each] = ({}, {}),
 ) -> Comparison:
   """Compares a with b, paired over the seeds that are in both.
 
   Args:
     a, b: {seed: value}; a pair with a value that is not finite is left out.
-    confidence: of the interval, in (0, 1).
+    confidence: of the intervals, in (0, 1).
     higher_is_better: else ``better`` means lower.
+    samples: of a and b, {seed: [n]}, whose means are the values; without those
+      of a seed that is paired, nothing is said beyond the samples.
 
   Raises:
     ValueError: a confidence out of its range.
   """
   if not 0 < confidence < 1:
     raise ValueError(f"confidence must lie in (0, 1), got {confidence!r}")
-  pairs = [(a[seed], b[seed]) for seed in sorted(set(a) & set(b))]
-  d = np.array([x - y for x, y in pairs if math.isfinite(x - y)], float)
+  found = {seed: a[seed] - b[seed] for seed in sorted(set(a) & set(b))}
+  seeds = [seed for seed, x in found.items() if math.isfinite(x)]
+  d = np.array([found[seed] for seed in seeds], float)
   mean = float(d.mean()) if d.size else math.nan
   if d.size < FEWEST:
     return Comparison(d.size, mean, math.nan, math.nan, confidence, FEW)
   low, high = interval(d, confidence)
-  verdict = SAME
-  if low > 0 or high < 0:
-    verdict = BETTER if (low > 0) == higher_is_better else WORSE
-  return Comparison(d.size, mean, low, high, confidence, verdict)
+  result = Comparison(
+    d.size,
+    mean,
+    low,
+    high,
+    confidence,
+    _verdict(low, high, higher_is_better),
+  )
+  each = _differences(*samples, seeds)
+  if each is None:
+    return result
+  ends = interval_beyond(each, confidence)
+  return dataclasses.replace(
+    result,
+    samples=each.shape[1],
+    beyond=ends,
+    beyond_verdict=_verdict(*ends, higher_is_better),
+  )
+
+
+def _verdict(low: float, high: float, higher_is_better: bool) -> str:
+  if low <= 0 <= high:
+    return SAME
+  return BETTER if (low > 0) == higher_is_better else WORSE
+
+
+def _differences(a: Each, b: Each, seeds: Sequence[int]) -> np.ndarray | None:
+  """[s n], ``None`` if a seed's are not there or of other samples."""
+  if not all(seed in a and seed in b for seed in seeds):
+    return None
+  rows = [(np.asarray(a[s], float), np.asarray(b[s], float)) for s in seeds]
+  sizes = {x.size for pair in rows for x in pair}
+  if len(sizes) > 1 or min(sizes) < 2:
+    return None
+  return np.stack([x - y for x, y in rows])
 
 
 def interval(d: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
@@ -123,6 +184,39 @@ def interval(d: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
     rng=np.random.default_rng(0),
   ).confidence_interval
   return float(found.low), float(found.high)
+
+
+def interval_beyond(
+  d: np.ndarray, confidence: float = 0.95
+) -> tuple[float, float]:
+  """Interval of the mean of ``d`` [s n] for other seeds and other samples.
+
+  Args:
+    d: difference of each of s ≥ 2 seeds on each of n ≥ 2 samples.
+    confidence: of the interval, in (0, 1).
+  """
+  (seeds, samples), mean = d.shape, float(d.mean())
+  by_seed, by_sample = d.mean(axis=1), d.mean(axis=0)
+  rest = d - by_seed[:, None] - by_sample + mean
+  free = np.array([seeds - 1, samples - 1, (seeds - 1) * (samples - 1)], float)
+  squares = np.array(
+    [samples * by_seed.var(), seeds * by_sample.var(), (rest**2).mean()]
+  )
+  mean_squares = squares * [seeds, samples, d.size] / free
+  kept = mean_squares[:2] > mean_squares[2]
+  weights = np.array([*kept, 1 - kept.sum()], float)
+  variance = float(weights @ mean_squares)
+  if variance <= 0:
+    return mean, mean
+  freedom = variance**2 / float(np.sum((weights * mean_squares) ** 2 / free))
+  t = float(stats.t.ppf((1 + confidence) / 2, freedom))
+  reach = t * math.sqrt(variance / d.size)
+  return mean - reach, mean + reach
+
+
+def _ends(interval: tuple[float, float], scale: float) -> str:
+  low, high = interval
+  return f"[{_signed(low * scale)}, {_signed(high * scale)}]"
 
 
 def _signed(x: float) -> str:

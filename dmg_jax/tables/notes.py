@@ -113,7 +113,11 @@ def comparisons(found: Summary) -> dict[str, statistics.Comparison]:
 
 
 def _compare(a: Row, b: Row, column: Column) -> statistics.Comparison:
-  return statistics.compare(a.values(column), b.values(column))
+  return statistics.compare(
+    a.values(column),
+    b.values(column),
+    samples=(a.right(column), b.right(column)),
+  )
 
 
 def rival(found: Summary) -> Row | None:
@@ -152,8 +156,9 @@ def paired_rule(found: Summary) -> str:
   return (
     f"Paired over seeds, {name} in points, mean of the differences and its "
     "95 % bootstrap interval; better or worse where the interval leaves out 0. "
-    "Nothing is corrected for the number of rows, and the best other row is "
-    "picked by the same figures."
+    "Beyond these samples: the interval that holds for other samples of the "
+    "same kind, too. Nothing is corrected for the number of rows, and the best "
+    "other row is picked by the same figures."
   )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from dmg_jax.assemble import Config
 from dmg_jax.evaluate import FUSED, GAP
-from dmg_jax.report import readouts
+from dmg_jax.report import predictions, readouts
 from dmg_jax.tables import cells, paper, tuning
 from dmg_jax.tables.paper import Figure
 
@@ -81,6 +82,7 @@ class Row:
     name, label, recipe: the last with its keys.
     cells: one a seed.
     choice: of tuning; ``None`` without tuning or while it lasts.
+    root: folder of the table.
   """
 
   name: str
@@ -88,11 +90,27 @@ class Row:
   recipe: str
   cells: list[Cell]
   choice: tuning.Choice | None
+  root: Path
 
   def values(self, column: Column) -> dict[int, float]:
     """{seed: figure} of the seeds that are done."""
     found = {c.seed: column.of(c.test) for c in self.cells if c.test}
     return {k: v for k, v in found.items() if v is not None}
+
+  def right(self, column: Column) -> dict[int, np.ndarray]:
+    """{seed: [n], whether each test sample was} of an accuracy."""
+    if column.score != "accuracy" or column.head == GAP:
+      return {}
+    paths = {
+      c.seed: self.root / c.folder / predictions.FILE
+      for c in self.cells
+      if c.test
+    }
+    return {
+      seed: _right(path, path.stat().st_mtime_ns, column.head)
+      for seed, path in paths.items()
+      if path.exists()
+    }
 
   @property
   def readout(self) -> str:
@@ -174,6 +192,16 @@ class Summary:
     return {k: kinds[m] for k, m in means.items() if m in kinds}
 
 
+@functools.lru_cache(maxsize=4096)
+def _right(path: Path, changed: int, head: str) -> np.ndarray:
+  """By a run's file, in the order of the split."""
+  del changed  # Another file of the same name is read again.
+  stored = predictions.load_predictions(path.parent)
+  assert stored is not None
+  found = predictions.predicted(predictions.by_head(stored)[head])
+  return (found == stored["labels"])[np.argsort(stored["index"])]
+
+
 def mean(values: list[float]) -> float:
   """The mean; NaN of nothing."""
   return float(np.mean(values)) if values else math.nan
@@ -237,7 +265,7 @@ def _row(config, workdir, name, own) -> Row:
   row = config.rows[name]
   made = [_cell(config, workdir, cell, choice) for cell in own]
   tuned = choice if config.table.trials > 1 else None
-  return Row(name, row.label, row.variant, made, tuned)
+  return Row(name, row.label, row.variant, made, tuned, workdir)
 
 
 def _cell(config, workdir, cell, choice) -> Cell:

@@ -106,3 +106,67 @@ def test_sentences():
 def test_confidence():
   with pytest.raises(ValueError, match=r"confidence.*95"):
     compare({}, {}, confidence=95)
+
+
+def one_sample(x, confidence):
+  return stats.t.interval(
+    confidence, len(x) - 1, loc=np.mean(x), scale=stats.sem(x)
+  )
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_beyond_the_samples_in_closed_form(confidence):
+  """Without one of the two effects it is Student's interval of the other."""
+  rng = np.random.default_rng(0)
+  by_sample = rng.integers(-1, 2, 40).astype(float)
+  by_seed = rng.normal(0.01, 0.02, 5)
+  for d, x in (
+    (np.tile(by_sample, (5, 1)), by_sample),
+    (np.tile(by_seed[:, None], (1, 40)), by_seed),
+  ):
+    found = statistics.interval_beyond(d, confidence)
+    np.testing.assert_allclose(found, one_sample(x, confidence), atol=1e-12)
+  still = statistics.interval_beyond(np.full((3, 7), 0.5))
+  assert still == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("seed,sample", [(0, 0), (0, 1), (0.2, 0), (0.2, 1)])
+def test_coverage_beyond_the_samples(seed, sample):
+  """Of the mean of both random effects, whichever is large."""
+  rng = np.random.default_rng(0)
+  hits, tries = 0, 600
+  for _ in range(tries):
+    d = 0.3 + rng.normal(size=(5, 60))
+    d += seed * rng.normal(size=(5, 1)) + sample * rng.normal(size=60)
+    low, high = statistics.interval_beyond(d)
+    hits += low <= 0.3 <= high
+  assert 0.93 <= hits / tries <= 0.985
+
+
+def test_a_lead_on_these_samples_alone():
+  """All seeds win on a few samples: sure of them, not of others."""
+  rng = np.random.default_rng(0)
+  b = {seed: rng.permutation(np.arange(20) < 10) for seed in range(3)}
+  a = {seed: x.copy() for seed, x in b.items()}
+  for x in a.values():
+    x[:2] = True
+  for x in b.values():
+    x[:2] = False
+  means = [{k: float(x.mean()) for k, x in each.items()} for each in (a, b)]
+  found = compare(*means, samples=(a, b))
+  assert found.verdict == "better" and found.samples == 20
+  assert found.beyond_verdict == "not distinguishable"
+  assert found.sentence("a", "b").startswith("a is better than b: +10.0 [")
+  assert found.sentence("a", "b").endswith(
+    "; beyond these 20 samples not distinguishable [−4.4, +24.4]."
+  )
+  turned = compare(*means, higher_is_better=False, samples=(a, b))
+  assert turned.verdict == "worse"
+
+
+def test_nothing_beyond_samples_that_are_not_the_same():
+  a = {seed: np.ones(4) for seed in range(3)}
+  means = dict.fromkeys(range(3), 1.0)
+  for b in ({}, {0: np.ones(4), 1: np.ones(4)}, {s: np.ones(5) for s in a}):
+    found = compare(means, means, samples=(a, b))
+    assert found.beyond is None and "beyond" not in found.sentence("a", "b")

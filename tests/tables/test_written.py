@@ -3,11 +3,13 @@
 import csv
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from configs import tables
+from dmg_jax.report import save_predictions
 from dmg_jax.tables import notes, summary, writers
 from fake_tables import FUSED, made
 
@@ -155,3 +157,28 @@ def test_nothing_done_yet(tmp_path):
 def test_escapes(text, markdown, latex):
   assert writers._markdown(text) == markdown
   assert writers._latex(text) == latex
+
+
+def test_what_each_sample_got(tmp_path):
+  """Where runs kept what they said of each, other samples are spoken of."""
+  found = made(tmp_path)
+  rng = np.random.default_rng(0)
+  labels = np.arange(100) % 2
+  for row in found.rows:
+    for cell in row.cells:
+      right = np.arange(100) < round(100 * FUSED[row.name][cell.seed])
+      given = np.where(right, labels, 1 - labels)
+      order = rng.permutation(100)  # A file may have its samples in any.
+      kept = SimpleNamespace(
+        probabilities={"fused": np.eye(2)[given[order]]},
+        labels=labels[order],
+        index=order,
+      )
+      save_predictions(tmp_path / cell.folder, kept, ["a", "b"])
+  made(tmp_path)
+  stored = json.loads((tmp_path / "table.json").read_text())
+  lb = next(r for r in stored["rows"] if r["row"] == "lb")["comparison"]
+  assert lb["samples"] == 100 and lb["verdict"] == "better"
+  low, high = lb["beyond"]
+  assert low < lb["low"] < lb["high"] < high
+  assert "beyond these 100 samples" in (tmp_path / "table.md").read_text()
