@@ -6,6 +6,7 @@ import json
 
 from dmg_jax import train
 from dmg_jax.loop import DivergedError
+from dmg_jax.methods import UnsuitableError
 from dmg_jax.tables import grid
 from fake_runs import metrics
 
@@ -16,8 +17,8 @@ class FakeTrain:
   Attributes:
     calls: ``<row>/<folder>`` of each run that was begun, in order.
     tested: whether each of them was to read test.
-    faults: {``<row>/<folder>``: "diverged", "error", "stop", "interrupt" or
-      "killed"}.
+    faults: {``<row>/<folder>``: "diverged", "unsuitable", "error", "stop",
+      "interrupt" or "killed"}.
     accuracy: fused accuracy of a config, on val and test.
   """
 
@@ -32,6 +33,8 @@ class FakeTrain:
     self.calls.append(name)
     self.tested.append(config.eval.test)
     fault = self.faults.get(name)
+    if fault == "unsuitable":
+      raise UnsuitableError("this method compares two modalities, got 3")
     if fault == "error":
       raise ValueError("this fusion\ncannot | work_here")
     folder.mkdir(parents=True, exist_ok=True)

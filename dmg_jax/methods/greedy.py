@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dmg_jax.methods import _phases, _terms
+from dmg_jax.methods import UnsuitableError, _phases, _terms
 from dmg_jax.methods._adapters import check_range, scalar
 from dmg_jax.types import SHARED, Card, Leaf, Method
 
@@ -78,7 +78,7 @@ def make(*, epsilon: float = 0.01, window: int = 5, start: int = 1) -> Method:
   def init(problem, state, key):
     del key
     if len(problem.modalities) != 2:
-      raise ValueError(
+      raise UnsuitableError(
         "greedy compares two modalities, got "
         f"{len(problem.modalities)}: {', '.join(problem.modalities)}"
       )

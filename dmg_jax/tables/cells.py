@@ -132,7 +132,7 @@ def results(config: Config, cell: Cell, trial: int = 0) -> dict | None:
 
 
 def failure(cell: Cell) -> dict[str, str] | None:
-  """``{"status": "diverged" or "error", "reason": ..}`` of a failed cell."""
+  """``{"status": "diverged", "unsuitable" or "error", "reason": ..}``."""
   if not cell.failure.exists():
     return None
   return json.loads(cell.failure.read_text(encoding="utf-8"))

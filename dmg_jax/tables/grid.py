@@ -3,8 +3,9 @@
 The seeds of a row share their compiled steps (``dmg_jax.seeds``), all rows the
 data. A finished cell is not run again; trials get no report. One that diverged
 would do so again and is left as it is; one that ended by an error is tried
-again with each command. Both are noted beside their folder, and the others go
-on. What is wrong with the data or with the whole table ends the command.
+again with each command; one whose method is not for such data is not. They are
+noted beside their folder, and the others go on. What is wrong with the data or
+with the whole table ends the command.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dmg_jax import assemble, build, report, train
 from dmg_jax.assemble import Config
 from dmg_jax.logging import Console, write_json
 from dmg_jax.loop import DivergedError
+from dmg_jax.methods import UnsuitableError
 from dmg_jax.seeds import Job
 from dmg_jax.tables import cells, page, summary, tuning, writers
 from dmg_jax.tables.cells import Cell
@@ -116,7 +118,7 @@ def _pending(config: Config, workdir: Path, cell: Cell) -> bool:
     reported = (cell.folder / "report" / "report.html").exists()
     return not (reported or cell.trial is not None)
   failed = cells.failure(cell)
-  if failed is None or failed["status"] == "diverged":
+  if failed is None or failed["status"] in ("diverged", "unsuitable"):
     return failed is None
   # A trial that now succeeded could change what the seeds have begun with.
   return cell.trial is None or not list((workdir / cell.row).glob("seed_*"))
@@ -175,7 +177,9 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
         _run_cells(config, workdir, [c], console, command, dataset)
         for c in list(left)
       )
-    _note_failure(group[0], "error", error, console)
+    unsuitable = isinstance(error, UnsuitableError)
+    status = "unsuitable" if unsuitable else "error"
+    _note_failure(group[0], status, error, console)
     write(config, workdir)
     return True
   return ended is not None

@@ -28,7 +28,8 @@ class Cell:
   Attributes:
     seed: of the run.
     folder: of the run, relative to the table's.
-    status: ``done``, ``diverged``, ``error`` or ``waiting``.
+    status: ``done``, ``diverged``, ``unsuitable`` (the method is not for such
+      data), ``error`` or ``waiting``.
     reason: of a failure.
     test: metrics on test, ``{}`` unless done.
     readout: how the unimodal figures were read out.

@@ -11,7 +11,7 @@ import pytest
 import numpy_toy as toy
 import toys
 from dmg_jax.fusion import channel
-from dmg_jax.methods import greedy
+from dmg_jax.methods import UnsuitableError, greedy
 
 
 def flat(tree):
@@ -140,7 +140,7 @@ def test_greedy_waits_for_its_epoch_and_refuses():
     for e in range(3)
   ]
   assert active == [0, 1, 1]
-  with pytest.raises(ValueError, match="image, text, audio"):
+  with pytest.raises(UnsuitableError, match="image, text, audio"):
     toys.Run(greedy.make(), 3, "channel").fresh()
   with pytest.raises(ValueError, match="fusion=channel"):
     toys.Run(greedy.make(), 2, "concat").fresh()

@@ -74,6 +74,18 @@ def test_failures_are_shown_and_the_others_go_on(run, fake, tmp_path):
   assert not (tmp_path / "lb" / "seed_1_failure.json").exists()
 
 
+def test_a_method_for_other_data_is_no_error(run, fake, tmp_path):
+  fake.faults = {f"lb/seed_{seed}": "unsuitable" for seed in (0, 1)}
+  assert run("table1", f"seeds=2,{ROWS}") == 0
+  text = (tmp_path / "table.md").read_text()
+  row = next(x for x in text.splitlines() if x.startswith("| Ours-LB"))
+  assert {x.strip() for x in row.split("|")[2:5]} == {"unsuitable"}
+  assert "Ours-LB, seed 1: unsuitable: this method compares two mod" in text
+  fake.calls = []
+  assert run("table1", f"seeds=2,{ROWS}") == 0
+  assert not fake.calls
+
+
 def test_shards_share_the_rows(run, fake, tmp_path):
   whole = []
   for shard in (2, 0, 1):
