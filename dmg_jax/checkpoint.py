@@ -113,11 +113,13 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Steps of all checkpoints that are there, ascending."""
-    self._write_held()
     return sorted(self._manager.all_steps())
 
   def last(self) -> int | None:
-    """Step of the last checkpoint, ``None`` before the first."""
+    """Step of the last checkpoint, ``None`` before the first.
+
+    What is held is written first.
+    """
     self._write_held()
     return self._manager.latest_step()
 

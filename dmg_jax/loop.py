@@ -97,7 +97,7 @@ class Trainer:
     self.outer_every = method.inner_iters or self.per_epoch
     self.seeds = self.programs.seeds(setups)
     self.timing: dict[str, float] = {}
-    self._written = -math.inf
+    self._written = -math.inf  # When states were written last.
     self._fresh = [s.fresh() for s in setups]
     self._trace()
 

@@ -199,10 +199,13 @@ def interval_beyond(
   by_seed, by_sample = d.mean(axis=1), d.mean(axis=0)
   rest = d - by_seed[:, None] - by_sample + mean
   free = np.array([seeds - 1, samples - 1, (seeds - 1) * (samples - 1)], float)
-  squares = np.array(
-    [samples * by_seed.var(), seeds * by_sample.var(), (rest**2).mean()]
+  mean_squares = np.array(
+    [
+      samples * by_seed.var(ddof=1),
+      seeds * by_sample.var(ddof=1),
+      (rest**2).sum() / free[2],
+    ]
   )
-  mean_squares = squares * [seeds, samples, d.size] / free
   kept = mean_squares[:2] > mean_squares[2]
   weights = np.array([*kept, 1 - kept.sum()], float)
   variance = float(weights @ mean_squares)
@@ -214,8 +217,8 @@ def interval_beyond(
   return mean - reach, mean + reach
 
 
-def _ends(interval: tuple[float, float], scale: float) -> str:
-  low, high = interval
+def _ends(ends: tuple[float, float], scale: float) -> str:
+  low, high = ends
   return f"[{_signed(low * scale)}, {_signed(high * scale)}]"
 
 

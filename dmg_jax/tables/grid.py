@@ -145,7 +145,7 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
   """Whether to go on: a signal ends the table, a failure does not.
 
   The cells of ``group`` differ in their seeds. Where they fail together, each
-  is tried alone.
+  is tried alone, unless the method is not for such data.
   """
   jobs = [_job(config, workdir, cell) for cell in group]
   left, written = list(group), time.monotonic()
@@ -171,15 +171,16 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
   except core.DataError:
     raise
   except Exception as error:
-    if len(group) > 1:
+    unsuitable = isinstance(error, UnsuitableError)
+    status = "unsuitable" if unsuitable else "error"
+    if len(group) > 1 and not unsuitable:
       console.note(f"{error}: the seeds that are left are tried one by one")
       return all(
         _run_cells(config, workdir, [c], console, command, dataset)
         for c in list(left)
       )
-    unsuitable = isinstance(error, UnsuitableError)
-    status = "unsuitable" if unsuitable else "error"
-    _note_failure(group[0], status, error, console)
+    for cell in left:
+      _note_failure(cell, status, error, console)
     write(config, workdir)
     return True
   return ended is not None

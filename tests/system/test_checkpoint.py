@@ -59,6 +59,16 @@ def test_the_best_is_held_until_the_next_is_written(at, tmp_path):
   assert checkpoint.saved(tmp_path) == {60}
 
 
+def test_runs_together_keep_the_step_before(at, tmp_path):
+  """One that has written its best and this step was killed before another."""
+  kept = Checkpoints(tmp_path, latest=3)
+  kept.offer(at(10), score(0.5), due=True)
+  kept.offer(at(20), score(0.6), due=False)
+  kept.offer(at(30), score(0.5), due=True)
+  kept.close()
+  assert checkpoint.saved(tmp_path) == {10, 20, 30}
+
+
 def test_what_is_held_is_not_what_a_step_takes(at, tmp_path):
   """The state is donated; what is written later must be a copy."""
   kept = Checkpoints(tmp_path)
