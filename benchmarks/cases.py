@@ -131,7 +131,7 @@ class Case:
 
     def outer(params, alpha):
       del alpha
-      return heldout_loss(self.problem, params, self.stats, batch)
+      return heldout_loss(self.problem, params, self.stats, batch, size)
 
     return inner, outer
 

@@ -49,6 +49,5 @@ def _quick(seconds: float) -> dict[str, Any]:
     "encoders.video": small,
     "train.epochs": 3,
     "train.batch_size": 16,
-    "train.outer_batch_size": 8,
     "eval.batch_size": 16,
   }

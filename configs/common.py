@@ -2,8 +2,8 @@
 
 ``configs/<data set>.py:<recipe>[,key=value...]``: the first word is a recipe,
 the keys are options of its method or one of ``SHORT``. A small ``batch_size``
-lowers those of the outer level and of evaluation, too. Some data sets have a
-form for a laptop, ``quick=true``.
+lowers that of evaluation, too; an outer batch goes in parts of its size. Some
+data sets have a form for a laptop, ``quick=true``.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def base() -> Config:
       "train": {
         "epochs": 30,
         "batch_size": 64,
-        "outer_batch_size": 64,
+        "outer_batch_size": 256,
         "select": "best",
         "checkpoint_steps": 0,
         "keep": (),  # Epochs after which a checkpoint stays.
@@ -191,16 +191,10 @@ def with_recipe(
       raise build.unknown(f"key of recipe {name!r}", key, known)
     path = f"method.{key}" if key in own else SHORT[key]
     _assign(config, path, value)
-  if "batch_size" in given:
-    _lower_batches(config)
+  if "batch_size" in given:  # Evaluation would take more memory.
+    most = 4 * config.train.batch_size
+    config.eval.batch_size = min(config.eval.batch_size, most)
   return config
-
-
-def _lower_batches(config: Config) -> None:
-  """Batches that would take more memory than those of training."""
-  size, train = config.train.batch_size, config.train
-  train.outer_batch_size = min(train.outer_batch_size, size)
-  config.eval.batch_size = min(config.eval.batch_size, 4 * size)
 
 
 def _quicken(config: Config, wanted: Any, quick: Mapping[str, Any]) -> None:

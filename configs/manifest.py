@@ -25,5 +25,5 @@ def get_config(arg=None):
     "array": common.encoder("small.MLP"),
   }
   config.optimiser.schedule = "cosine"
-  config.train.update(batch_size=16, outer_batch_size=8)
+  config.train.batch_size = 16
   return common.with_recipe(config, arg)

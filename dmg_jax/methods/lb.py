@@ -29,6 +29,9 @@ from __future__ import annotations
 
 import functools
 
+import jax
+import jax.numpy as jnp
+
 from dmg_jax import losses
 from dmg_jax.bilevel import Identity, hypergradient, solver_by_name
 from dmg_jax.bilevel.alpha import AlphaOptimiser
@@ -98,7 +101,8 @@ def _outer_step(
 
   def outer_loss(params, alpha):
     del alpha
-    return heldout_loss(problem, params, state.stats, outer)
+    at_once = inner.labels.size
+    return heldout_loss(problem, params, state.stats, outer, at_once)
 
   gradient, info = hypergradient(
     inner_loss,
@@ -122,11 +126,39 @@ def _outer_step(
   return state.replace(method=alpha), metrics
 
 
-def heldout_loss(problem, params, stats, batch):
-  """``L_CLS`` as at test time: running statistics, no dropout."""
-  outputs, _ = problem.forward(params, stats, batch.inputs, None, False)
-  each = losses.cross_entropy(outputs.logits, batch.labels)
-  return losses.masked_mean(each, batch.mask)
+def heldout_loss(problem, params, stats, batch, at_once):
+  """``L_CLS`` as at test time: running statistics, no dropout.
+
+  Of more than ``at_once`` samples the mean goes over parts of that size, one
+  of them in memory at a time, for the gradient too.
+  """
+
+  def mean(part):
+    outputs, _ = problem.forward(params, stats, part.inputs, None, False)
+    each = losses.cross_entropy(outputs.logits, part.labels)
+    return losses.masked_mean(each, part.mask)
+
+  if batch.labels.size <= at_once:
+    return mean(batch)
+  parts = _parts(batch, at_once)
+  means = jax.lax.map(jax.checkpoint(mean), parts)
+  weights = parts.mask.sum(axis=1)
+  return (means * weights).sum() / jnp.maximum(weights.sum(), 1.0)
+
+
+def _parts(batch, size):
+  """``[n ...]`` as ``[parts size ...]``, the last rows filled up with padding.
+
+  Part i has the rows i, i + parts, ...: of every device as many.
+  """
+  count = -(-batch.labels.size // size)
+
+  def split(x):
+    extra = count * size - len(x)
+    x = jnp.pad(x, [(0, extra)] + [(0, 0)] * (x.ndim - 1))
+    return x.reshape(size, count, *x.shape[1:]).swapaxes(0, 1)
+
+  return jax.tree.map(split, batch)
 
 
 def outer_split(outer: str, inner_iters: int | None) -> str:

@@ -112,9 +112,10 @@ def _step(total, problem, state, batch, key, apply):
 
 def _outer_step(chain, problem, state, inner, outer, key):
   """One step of α along the tangent, which then starts again."""
-  del inner, key
+  del key
+  at_once = inner.labels.size
   slope = jax.grad(
-    lambda params: heldout_loss(problem, params, state.stats, outer)
+    lambda params: heldout_loss(problem, params, state.stats, outer, at_once)
   )(state.params)
   gradient = trees.vdot(slope, state.method.tangent.params)
   alpha = chain.update(state.method.alpha, gradient)

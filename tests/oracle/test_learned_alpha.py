@@ -119,6 +119,41 @@ def test_tangent_starts_again_after_each_outer_step():
   assert all(jnp.all(t == 0) for t in jax.tree.leaves(state.method.tangent))
 
 
+@pytest.mark.parametrize("at_once", [3, 4, 8])
+def test_heldout_loss_in_parts_is_the_whole(at_once):
+  """The same mean and gradient, with padding and a last part that is short."""
+  run = toys.run_of("lb")
+  whole = toys.batch(2, size=10)
+  mask = jnp.ones(10).at[jnp.array([1, 9])].set(0.0)
+  inputs = {m: x.at[1].set(1e6) for m, x in whole.inputs.items()}
+  batch = wide(whole.replace(inputs=inputs, mask=mask))
+  params = wide(run.params)
+
+  def loss(params, at_once):
+    return lb.heldout_loss(run.problem, params, {}, batch, at_once)
+
+  found = jax.value_and_grad(loss)(params, at_once)
+  toys.assert_close(found, jax.value_and_grad(loss)(params, 10), 1e-12, 1e-12)
+  np.testing.assert_allclose(found[0], heldout(run, batch, params), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["lb", "lb_forward"])
+def test_outer_batch_may_be_larger_than_the_inner(name):
+  """α moves by the mean over all of it: padding it changes nothing."""
+  run = toys.run_of(name)
+  state, _ = run.step(run.fresh(), toys.batch(2))
+  inner, outer = toys.batch(2), toys.batch(2, size=20, seed=1)
+  padded = jax.tree.map(
+    lambda x: jnp.pad(x, [(0, 4)] + [(0, 0)] * (x.ndim - 1)), outer
+  )
+  found = [
+    run.outer(jax.tree.map(jnp.copy, state), inner, batch)[1]["hypergradient"]
+    for batch in (outer, padded)
+  ]
+  assert found[0] != 0
+  np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
+
+
 def test_sign_moves_by_the_rate():
   chain = AlphaOptimiser(0.5, 0.1, "sign")
   alpha = chain.init()

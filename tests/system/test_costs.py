@@ -134,6 +134,17 @@ def test_memory_of_an_update_of_alpha(model):
 
 @slow
 @each_model
+def test_memory_of_a_large_outer_batch(model):
+  """It goes in parts of the inner one's size: only the data take more."""
+  case = cases.make(model, "lb")
+  inner, outer = case.batch(SMALL), case.batch(8 * SMALL)
+  found = cost(case.outer_step(), case.state(), inner, outer)["temp_bytes"]
+  held = sum(x.nbytes for x in jax.tree.leaves(outer))
+  assert found <= 1.1 * outer_step(model, 5)["temp_bytes"] + 2 * held
+
+
+@slow
+@each_model
 def test_step_that_carries_the_tangent(model):
   """``lb_forward``: at most 3.2 steps with a fixed α, and twice the memory.
 

@@ -105,5 +105,5 @@ def test_batches_are_at_most_their_split(tmp_path, monkeypatch):
   told = facts["batch_size"]
   assert told == (
     f"{sizes['train']} (not 100: all that train has), "
-    f"outer {sizes['outer']} (not 8: all that outer has)"
+    f"outer {sizes['outer']} (not 256: all that outer has)"
   )
