@@ -33,7 +33,7 @@ def get_config(
     name="sgd", learning_rate=1e-2, momentum=0.9, weight_decay=1e-4
   )
   config.optimiser.schedule = "plateau"
-  config.train.update(epochs=200, batch_size=64, outer_batch_size=16)
+  config.train.update(epochs=200, batch_size=64, inner_batch_size=16)
   config.eval.batch_size = 64
   return common.with_recipe(config, arg, _quick(quick_seconds))
 

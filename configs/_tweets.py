@@ -73,7 +73,7 @@ def get_config(
   config = common.base()
   config.data.update(common.options(load), name=name)
   config.optimiser.update(learning_rate=1e-4, schedule="plateau")
-  config.train.update(epochs=epochs, batch_size=128, outer_batch_size=32)
+  config.train.update(epochs=epochs, batch_size=128, inner_batch_size=32)
   ENCODERS[encoders](config)
   parts = (arg or "").split(",")
   rest = ",".join(p for p in parts if not p.startswith("encoders="))

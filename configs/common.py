@@ -75,6 +75,8 @@ def base() -> Config:
       "train": {
         "epochs": 30,
         "batch_size": 64,
+        # Of an outer step: a part of the training batch, held-out samples.
+        "inner_batch_size": 64,
         "outer_batch_size": 256,
         "select": "best",
         "checkpoint_steps": 0,

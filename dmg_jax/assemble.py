@@ -42,8 +42,10 @@ class Setup:
   start: Callable[[int], TrainState]
   apply: Apply
   mesh: jax.sharding.Mesh
-  # Of training and of the outer level: as configured, at most a split's size.
+  # Of training and of both batches of an outer step: as configured, at most a
+  # split's size, and of the inner one that of training.
   batch_size: int
+  inner_batch_size: int
   outer_batch_size: int
   parameters: dict[str, int]
   # {modality: its encoder's name and options}, those of the weights filled in.
@@ -193,8 +195,11 @@ def batch_sizes(config, method, spec) -> dict[str, int]:
     if size > most:  # The largest of the split that the devices can share.
       size = max(most - most % jax.device_count(), 1)
     sizes[name] = size
+  inner = min(config.train.inner_batch_size, sizes["batch_size"])
+  sizes["inner_batch_size"] = inner
+  for name, size in sizes.items():
     if name == "batch_size" or method.outer_step is not None:
-      sharding.make_mesh(sizes[name])
+      sharding.make_mesh(size)
   sharding.make_mesh(config.eval.batch_size)
   return sizes
 

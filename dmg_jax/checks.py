@@ -22,6 +22,7 @@ _RANGES = {
   "seeds": (1, 10_000),
   "train.epochs": (1, 10**6),
   "train.batch_size": (1, 10**7),
+  "train.inner_batch_size": (1, 10**7),
   "train.outer_batch_size": (1, 10**7),
   "train.checkpoint_steps": (0, 10**9),
   "train.log_steps": (1, 10**9),

@@ -50,7 +50,7 @@ def _batch_size(setup: assemble.Setup) -> str:
     return text
   outer = setup.outer_batch_size
   outer = _at_most(outer, train.outer_batch_size, method.outer_split)
-  return f"{text}, outer {outer}"
+  return f"{text}, inner {setup.inner_batch_size}, outer {outer}"
 
 
 def _at_most(actual: int, wanted: int, split: str) -> str:

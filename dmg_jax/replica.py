@@ -85,10 +85,12 @@ class Replica:
     return self.loader.ordered(order, epoch, within)
 
   def hyper_batches(self, batch: Batch, number: int) -> tuple[Batch, Batch]:
-    """Inner and outer batch of an outer step, both of the outer's size."""
+    """Inner batch, a part of ``batch``, and outer batch of an outer step."""
     assert self.outer_loader is not None
-    outer = self.outer_loader.batch(number)
-    return jax.tree.map(lambda x: x[: outer.labels.size], batch), outer
+    whole, part = self.setup.batch_size, self.setup.inner_batch_size
+    size = batch.labels.size * part // whole  # Of this process.
+    inner = jax.tree.map(lambda x: x[:size], batch)
+    return inner, self.outer_loader.batch(number)
 
   def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
     """A line of the log."""

@@ -9,7 +9,7 @@ import soundfile
 
 import helpers
 from configs import manifest
-from dmg_jax import assemble, seeds
+from dmg_jax import assemble, replica, seeds
 from dmg_jax.describe import describe
 
 av = pytest.importorskip("av")
@@ -101,9 +101,17 @@ def test_batches_are_at_most_their_split(tmp_path, monkeypatch):
   assert 1 < sizes["outer"] < 8 < sizes["train"] < 100
   assert setup.batch_size == sizes["train"]
   assert setup.outer_batch_size == sizes["outer"]
+  inner = min(64, sizes["train"])
+  assert setup.inner_batch_size == inner
   facts = describe([setup], tmp_path, 1, seeds.Choice(False))
   told = facts["batch_size"]
   assert told == (
-    f"{sizes['train']} (not 100: all that train has), "
+    f"{sizes['train']} (not 100: all that train has), inner {inner}, "
     f"outer {sizes['outer']} (not 256: all that outer has)"
   )
+  config.train.update(inner_batch_size=3, outer_batch_size=2)
+  run = replica.Replica(assemble.assemble(config))
+  batch = run.loader.batch(0)
+  inner, outer = run.hyper_batches(batch, 0)
+  np.testing.assert_array_equal(inner.index, batch.index[:3])
+  assert outer.labels.shape == (2,)
