@@ -49,5 +49,6 @@ def _quick(seconds: float) -> dict[str, Any]:
     "encoders.video": small,
     "train.epochs": 3,
     "train.batch_size": 16,
+    "train.outer_batch_size": 64,
     "eval.batch_size": 16,
   }

@@ -2,8 +2,8 @@
 
 ``configs/<data set>.py:<recipe>[,key=value...]``: the first word is a recipe,
 the keys are options of its method or one of ``SHORT``. A small ``batch_size``
-lowers that of evaluation, too; an outer batch goes in parts of its size. Some
-data sets have a form for a laptop, ``quick=true``.
+lowers those of the outer level and of evaluation, too. Some data sets have a
+form for a laptop, ``quick=true``.
 """
 
 from __future__ import annotations
@@ -193,10 +193,16 @@ def with_recipe(
       raise build.unknown(f"key of recipe {name!r}", key, known)
     path = f"method.{key}" if key in own else SHORT[key]
     _assign(config, path, value)
-  if "batch_size" in given:  # Evaluation would take more memory.
-    most = 4 * config.train.batch_size
-    config.eval.batch_size = min(config.eval.batch_size, most)
+  if "batch_size" in given:
+    _lower_batches(config)
   return config
+
+
+def _lower_batches(config: Config) -> None:
+  """Batches that would take more memory than those of training."""
+  most, train = 4 * config.train.batch_size, config.train
+  train.outer_batch_size = min(train.outer_batch_size, most)
+  config.eval.batch_size = min(config.eval.batch_size, most)
 
 
 def _quicken(config: Config, wanted: Any, quick: Mapping[str, Any]) -> None:

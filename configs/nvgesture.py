@@ -41,6 +41,7 @@ def _quick():
     "optimiser.schedule": "cosine",
     "train.epochs": 30,
     "train.batch_size": 16,
+    "train.outer_batch_size": 16,
     "eval.batch_size": 32,
   }
 
@@ -55,6 +56,6 @@ def get_config(arg=None):
   config.optimiser.update(
     name="sgd", learning_rate=0.01, weight_decay=1e-4, schedule="plateau"
   )
-  config.train.update(epochs=100, batch_size=6, outer_batch_size=48)
+  config.train.update(epochs=100, batch_size=6, outer_batch_size=6)
   config.eval.batch_size = 4
   return common.with_recipe(config, arg, quick=_quick())

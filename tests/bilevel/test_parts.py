@@ -21,7 +21,7 @@ def test_parts_are_the_whole(solver):
   again, _ = parts(state, *batches, 0)
   assert toys.same(once, again)
   whole, expected = run.outer(run.fresh(), *batches)
-  toys.assert_close(once, whole, rtol=1e-6)
+  toys.assert_close(once, whole, rtol=1e-9)
   toys.assert_close(metrics, expected, rtol=1e-6)
 
 

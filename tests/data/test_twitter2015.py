@@ -247,11 +247,11 @@ def test_config(file):
   config = file.get_config("lb,encoders=clip,batch_size=4")
   names = {m: e.name for m, e in config.encoders.items()}
   assert names == {"image": "clip.ClipVision", "text": "clip.ClipText"}
-  assert config.data.max_words == 77 and config.train.inner_batch_size == 32
+  assert config.data.max_words == 77 and config.train.outer_batch_size == 16
   assert config.eval.batch_size == 16
   config = file.get_config("h,quick=true,batch_size=16")
   assert config.variant == "h,quick=true,batch_size=16"
-  assert config.recipe == "h" and config.train.inner_batch_size == 32
+  assert config.recipe == "h" and config.train.outer_batch_size == 64
   assert config.encoders.text.name == "small.WordBag"
   assert config.data.tokenizer == "" and config.data.image_size == 32
   for arg, words in (
