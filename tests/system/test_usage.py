@@ -198,7 +198,12 @@ def test_interrupted_before_training(command, words, tmp_path, monkeypatch):
     signal.raise_signal(signal.SIGINT)
 
   monkeypatch.setattr(modes, "run", interrupted)
-  code, out, err = command(*words("joint", tmp_path / "work"))
+  # A shell's background jobs ignore the signal, and so would these tests.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    code, out, err = command(*words("joint", tmp_path / "work"))
+  finally:
+    signal.signal(signal.SIGINT, before)
   assert (code, out, err.count("\n")) == (130, "", 1)
 
 
