@@ -77,6 +77,8 @@ def _chosen(row: Row) -> str:
   assert row.choice is not None
   values = ", ".join(f"{k} = {_short(v)}" for k, v in row.choice.values.items())
   entry = row.choice.tried[row.choice.trial]
+  if all(x.get("status") == "unsuitable" for x in row.choice.tried):
+    return "unsuitable, nothing to choose."
   failed = sum("accuracy" not in x for x in row.choice.tried)
   lost = (
     f"; {failed} of {len(row.choice.tried)} trials failed" if failed else ""

@@ -142,6 +142,15 @@ def test_trials_that_fail_are_part_of_the_budget(run, fake, tmp_path):
   assert len(fake.calls) == done
 
 
+def test_a_row_not_for_such_data_has_nothing_to_choose(run, fake, tmp_path):
+  fake.faults = {f"lb/trial_{i}": "unsuitable" for i in range(3)}
+  fake.faults["lb/seed_0"] = "unsuitable"
+  assert run("table1", KEYS) == 0
+  text = (tmp_path / "table.md").read_text()
+  assert "Ours-LB: unsuitable, nothing to choose." in text
+  assert "trials failed" not in text
+
+
 def test_without_trials_there_is_nothing_to_choose(tmp_path):
   config = tables.get_config("table1,dataset=openmoji,rows=joint")
   assert cells.trials(config, tmp_path, "joint") == []
