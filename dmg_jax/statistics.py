@@ -223,6 +223,11 @@ def _ends(ends: tuple[float, float], scale: float) -> str:
 
 
 def _signed(x: float) -> str:
-  """With a sign that is a minus, not a hyphen; no sign for what shows as 0."""
-  shown = f"{abs(x):.1f}"
-  return shown if float(shown) == 0 else f"{'−' if x < 0 else '+'}{shown}"
+  """One decimal, two near 0, where a verdict hangs on the side of it.
+
+  The sign is a minus, not a hyphen; what shows as 0 has none.
+  """
+  shown = f"{abs(x):.1f}" if abs(x) >= 0.05 else f"{abs(x):.2f}"
+  if float(shown) == 0:
+    return "0.0"
+  return f"{'−' if x < 0 else '+'}{shown}"

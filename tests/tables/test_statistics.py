@@ -101,6 +101,10 @@ def test_sentences():
   assert "(0 paired, 3 needed)" in compare({}, {}).sentence("a", "b")
   many = compare(series(*[0.5] * 6), series(*[0.5] * 6)).sentence("a", "b")
   assert many == "a is not distinguishable from b: 0.0 [0.0, 0.0] (6 seeds)."
+  least = compare(series(0.6, 0.6, 0.6004), series(0.601, 0.6002, 0.6006))
+  assert least.sentence("a", "b").startswith(
+    "a is worse than b: −0.05 [−0.1, −0.02] (3 seeds"
+  )
 
 
 def test_confidence():
