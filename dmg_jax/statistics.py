@@ -183,7 +183,12 @@ def interval(d: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
     vectorized=True,
     rng=np.random.default_rng(0),
   ).confidence_interval
-  return float(found.low), float(found.high)
+  rounding = 1e-9 * float(np.abs(d).max())  # Of sums that are 0 otherwise.
+  low, high = (
+    0.0 if abs(end) <= rounding else float(end)
+    for end in (found.low, found.high)
+  )
+  return low, high
 
 
 def interval_beyond(

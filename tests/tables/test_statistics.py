@@ -88,6 +88,20 @@ def test_pairing_sees_what_two_means_do_not():
   assert compare(shuffled, b).verdict == "not distinguishable"
 
 
+def test_an_end_that_is_zero_but_for_rounding_leaves_nothing_out():
+  """Counts of samples: resamples sum to 0 often enough to be the end."""
+  counts = np.array([-23, -20, -39, 5, -34])
+  low, high = statistics.interval(counts.astype(float))
+  assert low < 0 and high == 0
+  found = statistics.interval(counts / 1265)
+  np.testing.assert_allclose(found, (low / 1265, 0), rtol=1e-12)
+  assert found[1] == 0
+  shares = [
+    {i: v / 1265 for i, v in enumerate(c)} for c in (counts, 0 * counts)
+  ]
+  assert statistics.compare(*shares).verdict == "not distinguishable"
+
+
 def test_sentences():
   better = compare(series(0.62, 0.65, 0.63), series(0.6, 0.61, 0.6))
   assert better.sentence("lb", "joint") == (
