@@ -23,9 +23,10 @@ OPTIMISERS = ("sgd", "adam")
 
 
 class Alpha(struct.PyTreeNode):
-  """Value [] in its bounds, and the state of its optax chain."""
+  """Value [] in its bounds, its rate η [], and the state of its optax chain."""
 
   value: Any
+  rate: Any
   opt_state: PyTree
 
 
@@ -35,7 +36,8 @@ class AlphaOptimiser:
 
   Attributes:
     start: α_0.
-    rate: η, the step for a gradient of normal size.
+    rate: η, the step for a gradient of normal size; ``Alpha.rate`` is what
+      counts, so that it can be changed in a run.
     normalise: ``sign`` g/|g|; ``rms`` g over the root of the running mean of
       g²; ``clip`` to [-1, 1]; ``none`` (Algorithm 1 to the letter).
     optimiser: ``sgd`` (with ``momentum``) or ``adam``.
@@ -74,21 +76,22 @@ class AlphaOptimiser:
       "none": optax.identity(),
     }[self.normalise]
     if self.optimiser == "adam":
-      return optax.chain(before, optax.adam(self.rate, b1=self.momentum))
-    return optax.chain(before, optax.sgd(self.rate, self.momentum or None))
+      return optax.chain(before, optax.adam(1.0, b1=self.momentum))
+    return optax.chain(before, optax.sgd(1.0, self.momentum or None))
 
   def init(self) -> Alpha:
     """α at its start."""
     value = jnp.asarray(self.start, jnp.float32)
-    return Alpha(value, self._chain().init(value))
+    rate = jnp.asarray(self.rate, jnp.float32)
+    return Alpha(value, rate, self._chain().init(value))
 
   def update(self, alpha: Alpha, gradient: Float[Array, ""]) -> Alpha:
     """One projected step; a gradient that is not finite changes nothing."""
     gradient = gradient.astype(alpha.value.dtype)
     updates, opt_state = self._chain().update(gradient, alpha.opt_state)
     low, high = self.bounds
-    value = jnp.clip(alpha.value + updates, low, high)
-    new = Alpha(value, opt_state)
+    value = jnp.clip(alpha.value + alpha.rate * updates, low, high)
+    new = Alpha(value, alpha.rate, opt_state)
     finite = jnp.isfinite(gradient)
     return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, alpha)
 

@@ -18,7 +18,9 @@ Deviations:
    (``outer="train"``, the letter of eq. 2) g is ``gᵀ H⁻¹ g / α ≥ 0`` at any
    inner minimum, so α could only fall.
 2. α moves by a normalised step, because g ranges over orders of magnitude;
-   ``normalise="none"`` is Algorithm 1.
+   ``normalise="none"`` is Algorithm 1. Its rate is .02, and more in a run of
+   few updates, which would end near where it began: .6 over their number, at
+   most .1 (chosen on val: docs/results.md).
 3. ``scaled`` divides InfoNCE by log n, which makes α's scale that of a weight.
 4. ``unimodal_weight`` adds a cross-entropy at each modality to the inner
    ``L_CLS`` (``_matching``): branches then learn at every α, and α is left with
@@ -35,7 +37,7 @@ import jax.numpy as jnp
 from dmg_jax import losses
 from dmg_jax.bilevel import Identity, hypergradient, loops, solver_by_name
 from dmg_jax.bilevel.alpha import AlphaOptimiser
-from dmg_jax.methods._adapters import check_range, from_loss
+from dmg_jax.methods._adapters import check_range, from_loss, scalar
 from dmg_jax.methods._matching import Matching, make_total
 from dmg_jax.types import Card, Method
 
@@ -45,6 +47,7 @@ CARD = Card(
   "the paper, Ours-LB",
 )
 
+RATE, REACH, LARGEST_RATE = 0.02, 0.6, 0.1
 _COUNT = {"neumann": "terms", "nystrom": "rank", "identity": "", "dense": ""}
 OUTER = {"heldout": "outer", "train": "train"}
 
@@ -52,7 +55,7 @@ OUTER = {"heldout": "outer", "train": "train"}
 def make(
   *,
   start: float = 0.5,
-  rate: float = 0.02,
+  rate: float | None = None,
   normalise: str = "rms",
   optimiser: str = "sgd",
   momentum: float = 0.0,
@@ -67,7 +70,8 @@ def make(
   unimodal_weight: float = 0.0,
 ) -> Method:
   """Args:
-  start, rate, normalise, optimiser, momentum: α's chain, ``AlphaOptimiser``.
+  start, rate, normalise, optimiser, momentum: α's chain, ``AlphaOptimiser``;
+    the rate ``None`` is deviation 2's.
   solver: by name, see ``dmg_jax.bilevel.solver_by_name``.
   iterations: Neumann terms, Krylov iterations or Nyström rank.
   damping: ρ ≥ 0 added to the Hessian's diagonal.
@@ -76,7 +80,8 @@ def make(
   matching, temperature, scaled: the matching loss, see ``Matching``.
   unimodal_weight: w of the cross-entropy at each modality, 0 in the paper.
   """
-  chain = AlphaOptimiser(start, rate, normalise, optimiser, momentum)
+  first = RATE if rate is None else rate
+  chain = AlphaOptimiser(start, first, normalise, optimiser, momentum)
   total = make_total(Matching(matching, temperature, scaled), unimodal_weight)
   count = _COUNT.get(solver, "iterations")
   inverse = solver_by_name(solver, **({count: iterations} if count else {}))
@@ -84,10 +89,22 @@ def make(
   return from_loss(
     lambda outputs, batch, alpha: total(outputs, batch, alpha.value),
     init=lambda problem, state, key: chain.init(),
+    between_epochs=functools.partial(_set_rate, rate, inner_iters),
     outer_step=functools.partial(_outer_step, chain, total, inverse, damping),
     inner_iters=inner_iters,
     outer_split=outer_split(outer, inner_iters),
   )
+
+
+def _set_rate(rate, inner_iters, problem, state, data, epoch):
+  """α's rate from the number of its updates, before the first epoch."""
+  del problem
+  if rate is not None or epoch > 0:
+    return state
+  steps = data.epochs * data.steps_per_epoch
+  updates = max(steps // (inner_iters or data.steps_per_epoch), 1)
+  fitting = scalar(min(max(REACH / updates, RATE), LARGEST_RATE))
+  return state.replace(method=state.method.replace(rate=fitting))
 
 
 def _outer_step(

@@ -196,3 +196,34 @@ def test_rms_is_free_of_scale():
       alpha = chain.update(alpha, jnp.float32(scale * gradient))
     values.append(float(alpha.value))
   np.testing.assert_allclose(values, values[0], rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+  ("epochs", "inner_iters", "rate", "expected"),
+  [
+    (200, None, None, 0.02),
+    (30, None, None, 0.02),
+    (8, None, None, 0.075),
+    (2, None, None, 0.1),
+    (8, 1, None, 0.025),  # 24 updates.
+    (1, 100, None, 0.1),  # None at all.
+    (2, None, 0.3, 0.3),
+  ],
+)
+def test_rate_reaches_as_far_in_few_updates(
+  epochs, inner_iters, rate, expected
+):
+  run = toys.Run(toys.make_method("lb", inner_iters=inner_iters, rate=rate))
+  data = toys.ToyData(2, epochs, steps_per_epoch=3)
+  state = run.between(run.fresh(), data, 0)
+  np.testing.assert_allclose(state.method.rate, expected, rtol=1e-6)
+  assert toys.same(run.between(state, data, 1), state)
+
+
+def test_first_step_is_that_of_the_rate():
+  run = toys.run_of("lb")
+  state = run.between(run.fresh(), toys.ToyData(2, epochs=8), 0)
+  batch = toys.batch(2)
+  new, _ = run.outer(state, batch, batch)
+  np.testing.assert_allclose(abs(new.method.value - 0.5), 0.075, rtol=1e-4)
+  np.testing.assert_allclose(new.method.rate, 0.075, rtol=1e-6)
