@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, PyTree
 
 NORMALISATIONS = ("sign", "rms", "clip", "none")
 OPTIMISERS = ("sgd", "adam")
+RATE, LARGEST_RATE, REACH = 0.02, 0.1, 0.6
 
 
 class Alpha(struct.PyTreeNode):
@@ -94,6 +95,16 @@ class AlphaOptimiser:
     new = Alpha(value, alpha.rate, opt_state)
     finite = jnp.isfinite(gradient)
     return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, alpha)
+
+
+def fitting_rate(updates: int) -> Float[Array, ""]:
+  """η for so many updates: .6 over their number, within [.02, .1].
+
+  Normalised steps of .02 leave α near its start in a run that makes few. Chosen
+  on val, docs/results.md.
+  """
+  rate = min(max(REACH / max(updates, 1), RATE), LARGEST_RATE)
+  return jnp.asarray(rate, jnp.float32)
 
 
 def _choice(what: str, name: str, choices: tuple[str, ...]) -> None:

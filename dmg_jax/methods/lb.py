@@ -18,9 +18,7 @@ Deviations:
    (``outer="train"``, the letter of eq. 2) g is ``gᵀ H⁻¹ g / α ≥ 0`` at any
    inner minimum, so α could only fall.
 2. α moves by a normalised step, because g ranges over orders of magnitude;
-   ``normalise="none"`` is Algorithm 1. Its rate is .02, and more in a run of
-   few updates, which would end near where it began: .6 over their number, at
-   most .1 (chosen on val: docs/results.md).
+   ``normalise="none"`` is Algorithm 1. The rate is ``fitting_rate``'s.
 3. ``scaled`` divides InfoNCE by log n, which makes α's scale that of a weight.
 4. ``unimodal_weight`` adds a cross-entropy at each modality to the inner
    ``L_CLS`` (``_matching``): branches then learn at every α, and α is left with
@@ -36,8 +34,8 @@ import jax.numpy as jnp
 
 from dmg_jax import losses
 from dmg_jax.bilevel import Identity, hypergradient, loops, solver_by_name
-from dmg_jax.bilevel.alpha import AlphaOptimiser
-from dmg_jax.methods._adapters import check_range, from_loss, scalar
+from dmg_jax.bilevel.alpha import RATE, AlphaOptimiser, fitting_rate
+from dmg_jax.methods._adapters import check_range, from_loss
 from dmg_jax.methods._matching import Matching, make_total
 from dmg_jax.types import Card, Method
 
@@ -47,7 +45,6 @@ CARD = Card(
   "the paper, Ours-LB",
 )
 
-RATE, REACH, LARGEST_RATE = 0.02, 0.6, 0.1
 _COUNT = {"neumann": "terms", "nystrom": "rank", "identity": "", "dense": ""}
 OUTER = {"heldout": "outer", "train": "train"}
 
@@ -102,8 +99,7 @@ def _set_rate(rate, inner_iters, problem, state, data, epoch):
   if rate is not None or epoch > 0:
     return state
   steps = data.epochs * data.steps_per_epoch
-  updates = max(steps // (inner_iters or data.steps_per_epoch), 1)
-  fitting = scalar(min(max(REACH / updates, RATE), LARGEST_RATE))
+  fitting = fitting_rate(steps // (inner_iters or data.steps_per_epoch))
   return state.replace(method=state.method.replace(rate=fitting))
 
 
