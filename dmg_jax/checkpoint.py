@@ -152,7 +152,8 @@ class Checkpoints:
     except (ValueError, KeyError, TypeError) as error:
       raise ValueError(
         f"checkpoint {step} in {self._manager.directory} does not fit the "
-        f"configured model: {error}"
+        "configured model; give the config and the version of dmg_jax that "
+        f"wrote it, or another workdir: {error}"
       ) from error
 
   def close(self) -> None:

@@ -67,7 +67,7 @@ def make(
   scaled: bool = True,
   unimodal_weight: float = 0.0,
 ) -> Method:
-  """Args: as ``lb``, without what concerns the inverse Hessian."""
+  """Args: as ``lb``, without what concerns the inverse Hessian; a rate."""
   chain = AlphaOptimiser(start, rate, normalise, optimiser, momentum)
   total = make_total(Matching(matching, temperature, scaled), unimodal_weight)
   return Method(
