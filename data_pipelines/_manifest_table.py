@@ -14,7 +14,8 @@ from data_pipelines import core
 from data_pipelines.report import DataError, ListedDataError
 
 NEEDED, OPTIONAL = ("split", "label"), ("id",)
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Legends of Matplotlib leave out what begins with _.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _SHOWN = 20
 
 
@@ -130,6 +131,12 @@ def _cell(value: Any) -> str:
   raise ValueError(f"{value!r} is neither a text nor a whole number")
 
 
+def modality_name(text: str) -> str:
+  """A name for a modality from any text: ``a_b`` from ``a-b``."""
+  name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")
+  return name if _NAME.fullmatch(name) else f"view_{name}".strip("_")
+
+
 def _columns(
   path, header: tuple[str, ...], needed: Sequence[str]
 ) -> tuple[Column, ...]:
@@ -150,7 +157,10 @@ def _columns(
       error = core.unknown("kind of modality", kind, core.KINDS)
       problems.append(Problem(0, text, str(error)))
     elif not _NAME.fullmatch(name):
-      reason = "a modality's name is made of letters, digits and _"
+      reason = (
+        "a modality's name is made of letters, digits and _, a letter "
+        f"first: {modality_name(name)}:{kind}"
+      )
       problems.append(Problem(0, text, reason))
     elif name in (c.name for c in columns) and header.count(text) == 1:
       problems.append(Problem(0, text, f"there is another modality {name!r}"))

@@ -11,8 +11,9 @@ file.mat               MATLAB, up to version 7: a cell array ``X`` of views,
                        [n d] (or [d n]) each, and labels ``Y`` [n 1]; other
                        names by ``--features`` and ``--labels``. Views are
                        called view_1, view_2, ...
-folder of CSV files    a file a view, called as the file; rows in the same
-                       order in all; the last column is the label
+folder of CSV files    a file a view, called as the file (``mfeat-fac.csv`` is
+                       ``mfeat_fac``); rows in the same order in all; the last
+                       column is the label
 =====================  ========================================================
 
 Splits are drawn class by class by the seed: ``--test`` of each class are test,
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines import _manifest_table
 from data_pipelines.report import DataError, Report
 from data_pipelines.tools import _folder
 
@@ -185,7 +187,10 @@ def _from_folder(
         f"{file} and {first[0]} differ in their labels or their number of "
         f"rows ({len(y)} and {len(first[1])}): rows must be the same samples"
       )
-    views[file.stem] = x[:, :-1].astype(np.float32)
+    name = _manifest_table.modality_name(file.stem)
+    if name in views:
+      raise DataError(f"{file}: there is another view {name!r}, rename one")
+    views[name] = x[:, :-1].astype(np.float32)
   assert first is not None
   return views, first[1]
 

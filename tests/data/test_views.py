@@ -85,6 +85,19 @@ def test_csv(tmp_path, header):
   check(tmp_path / "out", ("a:array", "b:array"))
 
 
+def test_names_of_files_become_names_of_modalities(tmp_path):
+  source, out = csvs(tmp_path / "views"), tmp_path / "out"
+  (source / "a.csv").rename(source / "2.csv")
+  (source / "b.csv").rename(source / "my-view (b).csv")
+  views.write(source, out)
+  check(out, ("view_2:array", "my_view_b:array"))
+  data = load_manifest(out / "manifest.csv", tmp_path / "data")
+  assert set(data.spec.modalities) == {"view_2", "my_view_b"}
+  (source / "view 2.csv").write_bytes((source / "2.csv").read_bytes())
+  with pytest.raises(core.DataError, match=r"view.2', rename one"):
+    views.write(source, tmp_path / "b")
+
+
 def test_the_seed_decides(tmp_path):
   source = csvs(tmp_path / "views")
   for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -166,6 +179,8 @@ def test_real_views(tmp_path):
     "val": 200,
     "test": 400,
   }
+  data = load_manifest(tmp_path / "a" / "manifest.csv", tmp_path / "data")
+  assert data.spec.modalities["mfeat_fac"].shape == (216,)
   leaves = SHARED / "multiview_mat" / "100leaves.mat"
   made = views.write(leaves, tmp_path / "b")
   assert len(made.classes) == 100
