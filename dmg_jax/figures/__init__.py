@@ -11,14 +11,13 @@ import io
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 
 from dmg_jax.assemble import Config
 from dmg_jax.figures import figure1, figure2, figure3, figure4
 from dmg_jax.figures._parts import Drawing, Grid, grids
 from dmg_jax.logging import Console, replace
-from dmg_jax.report.curves import STYLE, save
+from dmg_jax.report.curves import look, save
 from dmg_jax.tables import cells, grid
 
 __all__ = ["check", "draw", "grids", "run"]
@@ -84,7 +83,7 @@ def draw(config: Config, workdir: Path, console: Console) -> None:
   """
   missing = sum(one.missing for one in grids(config, workdir))
   name = config.figure.name
-  with matplotlib.rc_context(STYLE):
+  with look():
     drawing = _FIGURES[name](config, workdir)
     if drawing is None:
       console.note("nothing to draw yet: no run of the figure is finished")

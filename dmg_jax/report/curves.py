@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from dmg_jax.report import fonts
 from dmg_jax.report.reading import Points
 
 WIDTH, HEIGHT = 3.3, 2.3  # Inches.
 FONT = 8
-# For matplotlib.rc_context, so that nothing of its global state changes.
 STYLE: dict[Any, Any] = {
   "font.size": FONT,
-  "font.family": "DejaVu Sans",
   "axes.labelsize": FONT,
   "axes.linewidth": 0.6,
   "axes.spines.top": False,
@@ -34,6 +35,14 @@ STYLE: dict[Any, Any] = {
   "pdf.fonttype": 42,  # Text stays text.
   "text.parse_math": False,  # Names are data: a $ is a $.
 }
+
+
+@contextlib.contextmanager
+def look() -> Iterator[None]:
+  """The look of all pictures; Matplotlib's global state stays as it is."""
+  style = {**STYLE, "font.family": fonts.families()}
+  with fonts.one_warning(), matplotlib.rc_context(style):
+    yield
 
 
 class Curve(NamedTuple):

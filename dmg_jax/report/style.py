@@ -10,10 +10,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
-from dmg_jax.report.curves import STYLE, save
+from dmg_jax.report.curves import look, save
 
 BLACK, GREY = "#000000", "#6b6b6b"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -29,7 +28,7 @@ def save_all(
     {name: path of the PNG} of those that were drawn.
   """
   paths = {}
-  with matplotlib.rc_context(STYLE):
+  with look():
     for name, make in makers.items():
       path = folder / f"{name}.png"
       figure = make()

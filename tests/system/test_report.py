@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 from dmg_jax.logging import MetricsFile, write_json
 from dmg_jax.report import figures, html, reading, write_report
-from dmg_jax.report.curves import STYLE, _spread
+from dmg_jax.report.curves import _spread, look
 from dmg_jax.report.features import load_features
 from fake_runs import STEPS, config, features, run, seeds
 from pages import Page
@@ -66,7 +66,7 @@ def test_a_loss_of_many_scales_has_plain_numbers(tmp_path):
     file.write({**place, "split": "train", "loss": 10.0 ** (1 - epoch)})
     file.write({**place, "split": "val", "fused/loss": 1.0})
   file.close()
-  with matplotlib.rc_context(STYLE):
+  with look():
     figure = figures.loss(reading.read(tmp_path))
     figure.draw_without_rendering()
   axes = figure.axes[0]
