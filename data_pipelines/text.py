@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
@@ -22,12 +23,21 @@ __all__ = [
 
 PADDING, UNKNOWN = 0, 1
 _FIRST = 2  # number of the first real word
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_IDEOGRAPH = r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+_MARKS = "".join(  # Vowel signs and the like, which are no letters to ``\w``.
+  chr(c) for c in range(0x300, 0xAC00)
+  if unicodedata.category(chr(c)) in ("Mn", "Mc")
+)  # fmt: skip
+_LETTERS = rf"(?:(?!{_IDEOGRAPH})[^\W_][{_MARKS}]*)+"
+_WORD = re.compile(rf"{_IDEOGRAPH}|{_LETTERS}(?:['’]{_LETTERS})*")
 
 
 def words(text: str) -> list[str]:
-  """Lower-cased words; hyphens and punctuation separate, apostrophes do not."""
-  return _WORD.findall(text.lower())
+  """Lower-cased words; hyphens and punctuation separate, apostrophes do not.
+
+  Chinese characters are a word each, as nothing separates words there.
+  """
+  return _WORD.findall(unicodedata.normalize("NFC", text.lower()))
 
 
 class WordVocabulary:

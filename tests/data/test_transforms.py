@@ -15,6 +15,10 @@ def test_words():
   assert text.words("up-pointing T-shirt") == ["up", "pointing", "t", "shirt"]
   assert text.words("worker’s keycap 7 *") == ["worker’s", "keycap", "7"]
   assert text.words("Ünïcode größe") == ["ünïcode", "größe"]
+  assert text.words("U\u0308ber") == ["\u00fcber"]
+  assert text.words("我喝3杯coffee。") == ["我", "喝", "3", "杯", "coffee"]
+  assert text.words("ラーメンを食べる") == ["ラーメンを", "食", "べる"]
+  assert text.words("हिन्दी भाषा।") == ["हिन्दी", "भाषा"]
 
 
 def test_vocabulary():
