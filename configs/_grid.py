@@ -51,7 +51,7 @@ def parse(
   given = common.keys(pairs, f"the {kind}")
   valid = {*_NO_CHANGE, *own[name], *_OPTIONAL, *common.SHORT} - {"fusion"}
   for key in given:
-    if key not in valid:
+    if key not in valid and not key.startswith(common.ENCODER):
       raise build.unknown(f"key of {kind} {name!r}", key, valid)
   return name, given
 

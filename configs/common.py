@@ -3,7 +3,9 @@
 ``configs/<data set>.py:<recipe>[,key=value...]``: the first word is a recipe,
 the keys are options of its method or one of ``SHORT``. A small ``batch_size``
 lowers those of the outer level and of evaluation, too. Some data sets have a
-form for a laptop, ``quick=true``.
+form for a laptop, ``quick=true``. ``encoder.image=resnet.ResNet`` is another
+encoder for a modality or a kind, whose options are fields then:
+``--config.encoders.image.depth=50``.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ SHORT = {
   "schedule": "optimiser.schedule",
   "fusion": "fusion.name",
 }
-
+# Before a modality or kind: the key of its encoder.
+ENCODER = "encoder."
 
 _EVAL = {
   "batch_size": 256,
@@ -174,6 +177,7 @@ def with_recipe(
   name, given = parse(arg)
   if quick is not None:
     _quicken(config, given.pop("quick", False), quick)
+  _choose_encoders(config, given)
   recipe = RECIPES[name]
   factory = build.method_factory(recipe.method)
   config.recipe, config.variant = name, arg or ""
@@ -190,12 +194,35 @@ def with_recipe(
   for key, value in given.items():
     if key not in own and key not in SHORT:
       known = [*own, *SHORT, *(() if quick is None else ("quick",))]
+      known += [ENCODER + slot for slot in config.encoders]
       raise build.unknown(f"key of recipe {name!r}", key, known)
     path = f"method.{key}" if key in own else SHORT[key]
     _assign(config, path, value)
   if "batch_size" in given:
     _lower_batches(config)
   return config
+
+
+def _choose_encoders(config: Config, given: dict[str, Any]) -> None:
+  """Takes the encoders' keys out and sets what they name.
+
+  One that can be told the number of its features takes that of the config's
+  encoders, if it is the same for all: matching compares features.
+  """
+  sizes = {e.get("features") for e in config.encoders.values()} - {None}
+  for key in [k for k in given if k.startswith(ENCODER)]:
+    slot = key.removeprefix(ENCODER)
+    # A manifest's modalities are known to the file alone.
+    if slot not in config.encoders and config.data.name != "manifest":
+      keys = [ENCODER + slot for slot in config.encoders]
+      raise build.unknown("key", key, keys)
+    try:
+      made = encoder(str(given.pop(key)))
+    except ValueError as error:
+      raise ValueError(f"{key}: {error}") from error
+    if "features" in made and len(sizes) == 1:
+      made["features"] = next(iter(sizes))
+    config.encoders[slot] = ConfigDict(made)
 
 
 def _lower_batches(config: Config) -> None:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from configs._figure_rows import FIGURES
 from configs._table_rows import TABLES
-from configs.common import SHORT, Config
+from configs.common import ENCODER, SHORT, Config
 from configs.recipes import RECIPES
 from dmg_jax import build
 
@@ -24,6 +24,7 @@ _OF_TABLE = re.compile(
   r"|rows\.[^.]+\.(recipe|label|variant|method\.name|fusion\.name)$)"
 )
 _OF_RECIPE = ("recipe", "variant", "method.name", "fusion.name")
+_ENCODER = re.compile(r"(?:sets\.[^.]+\.)?encoders\.([^.]+)\.name$")
 _MANY = ("rows.", "sets.")
 _OVERRIDE = re.compile(r"^--?(?:no)?config\.([^=]+)")
 
@@ -127,10 +128,19 @@ def _check_fields(argv: list[str], config: Config) -> None:
       fusion = match[1] == "fusion.name"
       near = _near(value, build.known("fusion") if fusion else list(RECIPES))
       how = f"{config.recipe},fusion=" if fusion else ":"
-      raise UsageError(
-        f"config.{match[1]} brings options along and is set behind the config "
-        f"file's colon, as {how}NAME; {value!r} was given{near}"
-      )
+      raise _brings_options(match[1], f"{how}NAME; {value!r} was given{near}")
+    if match and (slot := _ENCODER.match(match[1])):
+      first = config.variant.partition(",")[0]
+      value = word.partition("=")[2] or "NAME"
+      how = f"{first},{ENCODER}{slot[1]}={value}"
+      raise _brings_options(match[1], how)
+
+
+def _brings_options(field: str, how: str) -> UsageError:
+  return UsageError(
+    f"config.{field} brings options along and is set behind the config file's "
+    f"colon, as {how}"
+  )
 
 
 def _fields(config: Config, path: str = "") -> Iterable[str]:
@@ -171,7 +181,8 @@ def _help() -> str:
     f"Flags:\n{flags.FLAGS.module_help(sys.modules['__main__'])}\n"
     f"Configs: {files}\n\nRecipes:\n{recipes}\n\n"
     f"Keys after a recipe: the options of its method, {', '.join(SHORT)}; "
-    "of some configs quick=true, a form for a laptop.\n\n"
+    "of some configs quick=true, a form for a laptop; "
+    f"{ENCODER}image=resnet.ResNet, an encoder for a modality or a kind.\n\n"
     f"Tables (configs/tables.py:TABLE,dataset=NAME,seeds=N):\n{tables}\n\n"
     "Keys after a table: dataset, rows=A+B, trials, and those above.\n\n"
     f"Figures (configs/figures.py:FIGURE,dataset=NAME,seeds=N):\n{figures}\n\n"

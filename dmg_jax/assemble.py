@@ -122,6 +122,7 @@ def assemble(config: Config, dataset: core.Dataset | None = None) -> Setup:
     dataset = dataset.select(method.modalities)
   spec = dataset.spec
   evaluate.check_names(tuple(spec.modalities))
+  _check_encoders(config, method, spec)
   sizes = batch_sizes(config, method, spec)
   encoders = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
   problem, params, draw, loaded = _problem(config, encoders, spec)
@@ -236,8 +237,17 @@ def _completed(config: Config) -> Config:
   return ConfigDict({"encoders": options})
 
 
+def _check_encoders(config: Config, method: Method, spec: core.Spec) -> None:
+  """Every encoder is that of a modality or a kind, or it is misspelt."""
+  choices = (*spec.modalities, *core.KINDS)
+  for key in config.encoders:
+    if key not in choices and method.modalities is None:  # All are loaded.
+      raise build.unknown("modality or kind of an encoder", key, choices)
+
+
 def _encoder(config, modality, spec):
   options = encoder_options(config, modality, spec.kind).to_dict()
+  build.check_kind(options["name"], modality, spec.kind)
   return build.with_vocabulary(options, spec.vocab_size)
 
 

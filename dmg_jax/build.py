@@ -68,20 +68,44 @@ def method_factory(name: str) -> Callable[..., Method]:
   return _module("methods", "method", name).make
 
 
-def encoder_class(name: str) -> type[nn.Module]:
-  """The class ``<file>.<Class>`` of ``dmg_jax.encoders``."""
-  file, _, cls = name.partition(".")
+def encoders() -> list[str]:
+  """Names of all encoders, ``<file>.<Class>``."""
+  return [f"{f}.{c}" for f in known("encoders") for c in _encoders_of(f)]
+
+
+def _encoders_of(file: str) -> dict[str, Any]:
   module = _module("encoders", "encoder", file)
-  classes = [
-    n
+  return {
+    n: v
     for n, v in vars(module).items()
     if inspect.isclass(v)
     and v.__module__ == module.__name__
     and not n.startswith("_")
-  ]
+  }
+
+
+def encoder_class(name: str) -> Any:
+  """The class ``<file>.<Class>`` of ``dmg_jax.encoders``."""
+  file, _, cls = name.partition(".")
+  classes = _encoders_of(file) if file in known("encoders") else {}
   if cls not in classes:
-    raise unknown("encoder", name, [f"{file}.{c}" for c in classes])
-  return getattr(module, cls)
+    raise unknown("encoder", name, encoders())
+  return classes[cls]
+
+
+def check_kind(name: str, modality: str, kind: str) -> None:
+  """The encoder reads modalities of this kind.
+
+  Raises:
+    ValueError: it does not; with those that do.
+  """
+  kinds = encoder_class(name).kinds
+  if kind not in kinds:
+    fit = [e for e in encoders() if kind in encoder_class(e).kinds]
+    raise ValueError(
+      f"encoder {name!r} reads {', '.join(kinds)}; modality {modality!r} is "
+      f"{kind}: give it {', '.join(fit)}"
+    )
 
 
 def with_vocabulary(

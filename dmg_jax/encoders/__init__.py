@@ -1,1 +1,4 @@
-"""Encoders: inputs of one modality to features [b d]; one file a family."""
+"""Encoders: inputs of one modality to features [b d]; one file a family.
+
+``kinds`` of a class are the kinds of modalities that it reads.
+"""

@@ -132,6 +132,7 @@ class Bert(nn.Module):
       features are float32.
   """
 
+  kinds = ("text",)
   vocab_size: int
   features: int = 0
   width: int = 768

@@ -70,6 +70,7 @@ class ClipVision(nn.Module):
       features are float32.
   """
 
+  kinds = ("image",)
   features: int = 0
   projection: int = 512
   image_size: int = 224
@@ -202,6 +203,7 @@ class ClipText(nn.Module):
       features are float32.
   """
 
+  kinds = ("text",)
   vocab_size: int
   features: int = 0
   projection: int = 512

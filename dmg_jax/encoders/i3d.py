@@ -134,6 +134,7 @@ class I3D(nn.Module):
       less memory and more time.
   """
 
+  kinds = ("video",)
   features: int = 0
   width: int = _FULL
   pretrained: str = ""

@@ -74,6 +74,7 @@ class ResNet(nn.Module):
     dtype: ``float32`` or ``bfloat16``, of convolutions.
   """
 
+  kinds = ("image", "audio", "video", "array")
   depth: int = 18
   features: int = 0
   norm: str = "batch"

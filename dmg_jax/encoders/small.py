@@ -69,6 +69,7 @@ class ConvNet(nn.Module):
     dropout: probability of dropping a pooled channel.
   """
 
+  kinds = ("image", "audio", "video", "array")
   features: int = 64
   widths: Sequence[int] = (32, 64, 128)
   norm: str = "group"
@@ -123,6 +124,7 @@ class WordBag(nn.Module):
     dropout: probability of dropping an entry of the mean embedding.
   """
 
+  kinds = ("text",)
   vocab_size: int
   features: int = 64
   width: int = 128
@@ -162,6 +164,7 @@ class MLP(nn.Module):
     dropout: probability of dropping a hidden unit.
   """
 
+  kinds = ("array", "audio")
   features: int = 64
   widths: Sequence[int] = (128,)
   norm: str = "none"

@@ -91,6 +91,38 @@ def test_videos_and_sounds_of_any_length(command, table, tmp_path):
   assert 'scope="row">clip<' in page and 'scope="row">speech<' in page
 
 
+def test_encoders_by_key(tmp_path, monkeypatch):
+  """Of a modality or of a kind; their options are fields."""
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
+  table = helpers.write_manifest(tmp_path / "few.csv", 40)
+  data = {"manifest": str(table), "dir": str(tmp_path), "image_size": 8}
+  plain = manifest.get_config("joint").encoders
+  given = "encoder.caption=small.WordBag,encoder.image=resnet.ResNet"
+  config = manifest.get_config(f"lb,{given}")
+  config.data.update(data)
+  config.encoders.image.width = 8
+  assert config.encoders.text == plain.text
+  assert config.encoders.caption != plain.text  # Its dropout is the default.
+  encoders = assemble.assemble(config).encoders
+  photo = encoders["photo"]
+  assert (photo["name"], photo["width"]) == ("resnet.ResNet", 8)
+  assert photo["features"] == plain.text.features  # For matching.
+  assert encoders["caption"]["dropout"] == config.encoders.caption.dropout
+  wrong = {
+    "foto=resnet.ResNet": r"'foto'; did you mean 'photo'",
+    "photo=small.WordBag": r"reads text; .* 'photo' is image: give it clip",
+  }
+  for given, said in wrong.items():
+    config = manifest.get_config(f"joint,encoder.{given}")
+    config.data.update(data)
+    with pytest.raises(ValueError, match=said):
+      assemble.assemble(config)
+  given = "unimodal,modality=caption,encoder.photo=resnet.ResNet"
+  config = manifest.get_config(given)
+  config.data.update(data)
+  assert set(assemble.assemble(config).encoders) == {"caption"}
+
+
 def test_batches_are_at_most_their_split(tmp_path, monkeypatch):
   monkeypatch.setattr(jax, "device_count", lambda: 1)
   table = helpers.write_manifest(tmp_path / "few.csv", 40)

@@ -48,6 +48,9 @@ PARSED = [
   ("joint", "--config.method.name=lb", "method.name", "'lb'", "ogm_ge"),
   ("joint", "--config.variant=h", "variant", "'h'", "colon"),
   ("joint,fusion=conct", "", "'conct'", "'concat'", "shared_head"),
+  ("joint,encoder.image=small.ConvNot", "", "'small.ConvNet'", "small.MLP"),
+  ("joint,encoder.img=small.MLP", "", "'encoder.img'", "'encoder.image'"),
+  ("h", "--config.encoders.image.name=x", "options along", "h,encoder.image=x"),
 ]
 # Field, value, and what the line must say besides them.
 RANGES = [
@@ -72,7 +75,6 @@ RANGES = [
   ("encoders.image.widths", "(8, -8)", "at least 1"),
   ("encoders.text.width", -3, "at least 1"),
   ("encoders.text.dropout", 1.5, "[0, 1)"),
-  ("encoders.image.name", "small.ConvNot", "'small.ConvNet'", "small.MLP"),
   ("optimiser.name", "adan", "'adam'", "sgd"),
   ("optimiser.schedule", "cosin", "'cosine'", "constant"),
   ("train.select", "bst", "'best'", "last"),

@@ -201,6 +201,17 @@ def test_fields_reach_every_row_and_those_of_a_row_it_alone(tmp_path):
   assert all(checks.check(c) for c in made.values())
 
 
+def test_an_encoder_by_key_is_every_row_s(tmp_path):
+  config = tables.get_config(
+    f"table1,dataset=openmoji,{ROWS},encoder.image=resnet.ResNet"
+  )
+  assert "encoder.image=resnet.ResNet" in config.table.notes[-1]
+  for cell in cells.finals(config, tmp_path):
+    made = cells.run_config(config, cell)
+    assert made.encoders.image.name == "resnet.ResNet"
+    assert made.encoders.image.depth == 18
+
+
 def test_console_names_the_cells(fake, tmp_path, capsys):
   config = tables.get_config("table1,dataset=openmoji,rows=joint+h")
   assert grid.run(config, tmp_path, Console()) == 0
