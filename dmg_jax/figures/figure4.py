@@ -171,8 +171,19 @@ def _seen(config: Config, grid: Grid, row: str) -> Seen | None:
     heat,
     probabilities,
     setup.dataset.spec.classes,
-    [f"{m} is left out: {reason}" for m, reason in why.items() if reason],
+    [f"{m} is left out: {reason}" for m, reason in why.items() if reason]
+    + _coarse(heat),
   )
+
+
+def _coarse(heat: dict[str, np.ndarray]) -> list[str]:
+  """Notes on maps that hardly tell places apart."""
+  return [
+    f"{m}: maps of {x.shape[-2]} × {x.shape[-1]} hardly tell places apart; "
+    "take larger inputs, or an earlier stage by --config.figure.stage"
+    for m, x in heat.items()
+    if x.shape[-2] * x.shape[-1] < 9
+  ]
 
 
 def _explain(

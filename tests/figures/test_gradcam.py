@@ -9,7 +9,7 @@ import pytest
 
 from configs import common
 from dmg_jax import assemble, build, classifier
-from dmg_jax.figures import _panels, _samples, gradcam
+from dmg_jax.figures import _panels, _samples, figure4, gradcam
 from helpers import toy_dataset
 
 
@@ -107,6 +107,13 @@ def test_stages_and_modalities_without_maps(setup):
   assert "array has no height" in gradcam.without_maps(setup, "array")
   assert gradcam.joined_inside("channel")
   assert not gradcam.joined_inside("concat")
+
+
+def test_maps_of_few_places_are_told():
+  heat = {"a": np.zeros((2, 3, 1, 8)), "b": np.zeros((2, 3, 5, 3, 3))}
+  assert [note.partition(" hardly")[0] for note in figure4._coarse(heat)] == [
+    "a: maps of 1 × 8"
+  ]
 
 
 def test_samples_are_drawn_by_seed_or_named():
