@@ -4,6 +4,7 @@ import jax
 import pytest
 
 import toys
+from data_pipelines import core
 from dmg_jax import build
 
 RULES = ("mla",)
@@ -38,3 +39,17 @@ def test_traces_or_refuses_by_name(rule, fusion):
   jax.eval_shape(run.step, state, batch)
   if run.outer is not None:
     jax.eval_shape(run.outer, state, batch, batch)
+
+
+def test_every_kind_has_its_encoders_and_every_encoder_its_kinds():
+  kinds = {e: set(build.encoder_class(e).kinds) for e in build.encoders()}
+  assert all(own and own <= set(core.KINDS) for own in kinds.values())
+  assert set.union(*kinds.values()) == set(core.KINDS)
+  assert {"bert.Bert", "resnet.ResNet", "small.MLP"} < set(kinds)
+  for encoder, own in kinds.items():
+    for kind in core.KINDS:
+      if kind in own:
+        build.check_kind(encoder, "m", kind)
+      else:
+        with pytest.raises(ValueError, match=f"{encoder}.* 'm' is {kind}"):
+          build.check_kind(encoder, "m", kind)
