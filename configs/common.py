@@ -207,9 +207,10 @@ def _choose_encoders(config: Config, given: dict[str, Any]) -> None:
   """Takes the encoders' keys out and sets what they name.
 
   One that can be told the number of its features takes that of the config's
-  encoders, if it is the same for all: matching compares features.
+  encoders, if it is the same for all: matching compares features. Those with
+  none or 0 have what their network ends with.
   """
-  sizes = {e.get("features") for e in config.encoders.values()} - {None}
+  sizes = {e.get("features") for e in config.encoders.values()} - {None, 0}
   for key in [k for k in given if k.startswith(ENCODER)]:
     slot = key.removeprefix(ENCODER)
     # A manifest's modalities are known to the file alone.

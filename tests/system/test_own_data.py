@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 import helpers
-from configs import manifest
+from configs import manifest, twitter2015
 from dmg_jax import assemble, replica, seeds
 from dmg_jax.describe import describe
 
@@ -108,6 +108,9 @@ def test_encoders_by_key(tmp_path, monkeypatch):
   assert (photo["name"], photo["width"]) == ("resnet.ResNet", 8)
   assert photo["features"] == plain.text.features  # For matching.
   assert encoders["caption"]["dropout"] == config.encoders.caption.dropout
+  clip = twitter2015.get_config("lb,encoders=clip,encoder.text=small.WordBag")
+  assert clip.encoders.image.features == 0  # As wide as it ends.
+  assert clip.encoders.text.features == plain.text.features
   wrong = {
     "foto=resnet.ResNet": r"'foto'; did you mean 'photo'",
     "photo=small.WordBag": r"reads text; .* 'photo' is image: give it clip",
