@@ -56,6 +56,13 @@ def max_pool_pairs(
   return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
+def _pixels(x: Array) -> Array:
+  """Bytes to [-1, 1]; floating-point input is taken as it is."""
+  if jnp.issubdtype(x.dtype, jnp.floating):
+    return x
+  return x.astype(jnp.float32) / 127.5 - 1.0
+
+
 class ConvNet(nn.Module):
   """Picture to features: 3×3 convolutions, each halved by max pooling.
 
@@ -89,8 +96,7 @@ class ConvNet(nn.Module):
     last: int | None = None,
   ) -> Float[Array, "b ..."]:
     last = self.stages + 1 if last is None else last
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-      x = x.astype(jnp.float32) / 127.5 - 1.0
+    x = _pixels(x)
     before = x.shape[:-3]
     if first < self.stages:
       x = x.reshape(-1, *x.shape[-3:])
@@ -155,7 +161,7 @@ class WordBag(nn.Module):
 
 
 class MLP(nn.Module):
-  """Array to features: flattened, then ``len(widths)`` hidden layers.
+  """Array or pixels to features: flattened, ``len(widths)`` hidden layers.
 
   Attributes:
     features: size ``d`` of the output.
@@ -164,7 +170,7 @@ class MLP(nn.Module):
     dropout: probability of dropping a hidden unit.
   """
 
-  kinds = ("array", "audio")
+  kinds = ("array", "audio", "image", "video")
   features: int = 64
   widths: Sequence[int] = (128,)
   norm: str = "none"
@@ -178,13 +184,13 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(
     self,
-    x: Float[Array, "b ..."],
+    x: UInt8[Array, "b ..."] | Float[Array, "b ..."],
     train: bool,
     first: int = 0,
     last: int | None = None,
   ) -> Float[Array, "b d"]:
     last = self.stages + 1 if last is None else last
-    x = x.reshape(x.shape[0], -1)
+    x = _pixels(x).reshape(x.shape[0], -1)
     for i in range(first, min(last, self.stages)):
       x = nn.Dense(self.widths[i], name=f"Dense_{i}")(x)
       x = nn.relu(_Norm(self.norm, train, name=f"_Norm_{i}")(x))

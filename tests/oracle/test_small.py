@@ -69,3 +69,14 @@ def test_products_with_the_hessian_of_several_networks_at_once():
       products,
       numeric,
     )
+
+
+@pytest.mark.parametrize("name", ["ConvNet", "MLP"])
+def test_bytes_are_pixels_from_minus_one_to_one(name):
+  x = jax.random.randint(jax.random.key(1), (2, 8, 8, 3), 0, 256, jnp.uint8)
+  encoder = getattr(small, name)(features=5, widths=(8,))
+  wide = x.astype(jnp.float32) / 127.5 - 1
+  made, variables = encoder.init_with_output(jax.random.key(0), x, False)
+  expected = encoder.apply(variables, wide, False)
+  np.testing.assert_allclose(made, expected, rtol=1e-6, atol=1e-6)
+  assert made.shape == (2, 5)
