@@ -190,17 +190,24 @@ def with_recipe(
     config.method[key] = given.pop(key)
   config.lock()
   config.method.update(recipe.options)
-  own = [k for k in config.method if k != "name"]
-  for key, value in given.items():
-    if key not in own and key not in SHORT:
-      known = [*own, *SHORT, *(() if quick is None else ("quick",))]
-      known += [ENCODER + slot for slot in config.encoders]
-      raise build.unknown(f"key of recipe {name!r}", key, known)
-    path = f"method.{key}" if key in own else SHORT[key]
-    _assign(config, path, value)
+  _set_keys(config, given, () if quick is None else ("quick",))
   if "batch_size" in given:
     _lower_batches(config)
   return config
+
+
+def _set_keys(
+  config: Config, given: Mapping[str, Any], others: tuple[str, ...]
+) -> None:
+  """Options of the method and ``SHORT`` ones; ``others`` are keys, too."""
+  own = [k for k in config.method if k != "name"]
+  for key, value in given.items():
+    if key not in own and key not in SHORT:
+      known = [*own, *SHORT, *others]
+      known += [ENCODER + slot for slot in config.encoders]
+      raise build.unknown(f"key of recipe {config.recipe!r}", key, known)
+    path = f"method.{key}" if key in own else SHORT[key]
+    _assign(config, path, value)
 
 
 def _choose_encoders(config: Config, given: dict[str, Any]) -> None:
