@@ -132,7 +132,7 @@ def _cell(value: Any) -> str:
 
 
 def modality_name(text: str) -> str:
-  """A name for a modality from any text: ``a_b`` from ``a-b``."""
+  """A name made of any text: ``a_b`` of ``a-b``, ``view_2`` of ``2``."""
   name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")
   return name if _NAME.fullmatch(name) else f"view_{name}".strip("_")
 

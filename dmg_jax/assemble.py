@@ -247,7 +247,7 @@ def _check_encoders(config: Config, method: Method, spec: core.Spec) -> None:
 
 def _encoder(config, modality, spec):
   options = encoder_options(config, modality, spec.kind).to_dict()
-  build.check_kind(options["name"], modality, spec.kind)
+  build.check_input(options["name"], modality, spec.kind, spec.shape)
   return build.with_vocabulary(options, spec.vocab_size)
 
 

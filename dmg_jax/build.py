@@ -93,18 +93,26 @@ def encoder_class(name: str) -> Any:
   return classes[cls]
 
 
-def check_kind(name: str, modality: str, kind: str) -> None:
-  """The encoder reads modalities of this kind.
+def check_input(
+  name: str, modality: str, kind: str, shape: tuple[int, ...]
+) -> None:
+  """The encoder reads modalities of this kind and samples of this shape.
 
   Raises:
-    ValueError: it does not; with those that do.
+    ValueError: it does not; with those that read the kind.
   """
-  kinds = encoder_class(name).kinds
-  if kind not in kinds:
+  cls = encoder_class(name)
+  if kind not in cls.kinds:
     fit = [e for e in encoders() if kind in encoder_class(e).kinds]
     raise ValueError(
-      f"encoder {name!r} reads {', '.join(kinds)}; modality {modality!r} is "
-      f"{kind}: give it {', '.join(fit)}"
+      f"encoder {name!r} reads {', '.join(cls.kinds)}; modality {modality!r} "
+      f"is {kind}: give it {', '.join(fit)}"
+    )
+  least = getattr(cls, "axes", 0)
+  if len(shape) < least:
+    raise ValueError(
+      f"encoder {name!r} reads samples with {least} axes at least, [h w c]; "
+      f"those of modality {modality!r} are {list(shape)}: give it small.MLP"
     )
 
 

@@ -75,6 +75,7 @@ class ResNet(nn.Module):
   """
 
   kinds = ("image", "audio", "video", "array")
+  axes = 3  # Of a sample, at least: [h w c].
   depth: int = 18
   features: int = 0
   norm: str = "batch"

@@ -77,6 +77,7 @@ class ConvNet(nn.Module):
   """
 
   kinds = ("image", "audio", "video", "array")
+  axes = 3  # Of a sample, at least: [h w c].
   features: int = 64
   widths: Sequence[int] = (32, 64, 128)
   norm: str = "group"

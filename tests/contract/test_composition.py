@@ -49,7 +49,14 @@ def test_every_kind_has_its_encoders_and_every_encoder_its_kinds():
   for encoder, own in kinds.items():
     for kind in core.KINDS:
       if kind in own:
-        build.check_kind(encoder, "m", kind)
+        build.check_input(encoder, "m", kind, (8, 8, 3))
       else:
         with pytest.raises(ValueError, match=f"{encoder}.* 'm' is {kind}"):
-          build.check_kind(encoder, "m", kind)
+          build.check_input(encoder, "m", kind, (8, 8, 3))
+
+
+@pytest.mark.parametrize("encoder", ["small.ConvNet", "resnet.ResNet"])
+def test_maps_are_not_read_from_rows_of_numbers(encoder):
+  with pytest.raises(ValueError, match=r"'m' are \[6\]: give it small.MLP"):
+    build.check_input(encoder, "m", "array", (6,))
+  build.check_input("small.MLP", "m", "array", (6,))
