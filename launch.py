@@ -20,7 +20,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from configs.flags import Help, UsageError, parse
+from dmg_jax.cli.flags import Help, UsageError, parse
 
 MODES = (
   "train", "evaluate", "predict", "readouts", "prepare", "report", "export",
@@ -56,8 +56,8 @@ def main(_) -> int:
   What is wrong with the user's own data has a line each.
   """
   # Late, so that a typo is reported before the libraries are loaded.
-  from data_pipelines.report import ListedDataError
-  from dmg_jax import modes
+  from data_pipelines.core.report import ListedDataError
+  from dmg_jax.cli import modes
 
   logging.set_verbosity(logging.ERROR)
   f = flags.FLAGS

@@ -1,7 +1,7 @@
 """The clips through torch's ``DataLoader``, with the functions of ours.
 
 Files are decoded by Pillow and soundfile, pictures cut and mirrored by
-``data_pipelines.crop``, spectrograms made by ``data_pipelines.audio``; batches
+``transforms.crop``, spectrograms made by ``transforms.audio``; batches
 are uint8 and float32 as ours.
 """
 
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from data_pipelines import audio, crop
+from data_pipelines.transforms import audio, crop
 
 
 class Clips(Dataset):

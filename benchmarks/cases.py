@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import openmoji
-from dmg_jax import build, classifier, optim, steps
-from dmg_jax.encoders.small import MLP
 from dmg_jax.methods._matching import Matching, make_total
 from dmg_jax.methods.lb import heldout_loss
+from dmg_jax.model import classifier, registry
+from dmg_jax.model.encoders.small import MLP
+from dmg_jax.training import optim, steps
 from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
 
 # About as many words as the names of the training pictures have.
@@ -137,20 +138,20 @@ class Case:
 
 
 def make(name: str, recipe: str = "constant") -> Case:
-  """One of ``CASES`` with a recipe of ``configs/recipes.py``.
+  """One of ``CASES`` with a recipe of ``dmg_jax/config/recipes.py``.
 
   Raises:
     ValueError: an unknown case or recipe.
   """
   if name not in CASES:
-    raise build.unknown("case", name, CASES)
+    raise registry.unknown("case", name, CASES)
   config = openmoji.get_config(recipe)
-  method = build.make_method(**config.method.to_dict())
+  method = registry.make_method(**config.method.to_dict())
   encoders, shapes, classes, size = _model(name, config)
   kept = [m for m in encoders if m in (method.modalities or encoders)]
   model = classifier.Classifier(
     {m: encoders[m] for m in kept},
-    build.make_fusion(num_classes=classes, **config.fusion.to_dict()),
+    registry.make_fusion(num_classes=classes, **config.fusion.to_dict()),
   )
 
   def batch(count: int) -> Batch:
@@ -158,7 +159,7 @@ def make(name: str, recipe: str = "constant") -> Case:
 
   inputs = batch(2).inputs
   params, stats = classifier.make_init(model, inputs)(0)
-  readout = build.readout(config.fusion.name)
+  readout = registry.readout(config.fusion.name)
   problem = classifier.bind(model, params, stats, inputs, 972, readout)
   rate = optim.learning_rate("constant", config.optimiser.learning_rate, 1)
   init_opt, apply = optim.make(problem.owner, rate, name=config.optimiser.name)
@@ -174,7 +175,7 @@ def _model(name: str, config: Any):
     options["text"]["vocab_size"] = _WORDS
     side, words = config.data.image_size, config.data.max_words
     shapes = {"image": ((side, side, 3), "uint8"), "text": ((words,), "int32")}
-    encoders = {m: build.make_encoder(**o) for m, o in options.items()}
+    encoders = {m: registry.make_encoder(**o) for m, o in options.items()}
     return encoders, shapes, 8, config.train.batch_size
   widths, blocks, first, picture, sound, size = _RESNETS[name]
   shapes = {"image": (picture, "float32"), "audio": (sound, "float32")}

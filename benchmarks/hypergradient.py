@@ -10,12 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import cases, measure
-from dmg_jax.bilevel import (
-  ConjugateGradient,
-  Neumann,
-  hypergradient,
-  loops,
-)
+from dmg_jax.bilevel import ConjugateGradient, Neumann, hypergradient, loops
 from dmg_jax.bilevel.solvers import Solver
 
 NAME = "hypergradient"

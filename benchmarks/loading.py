@@ -12,12 +12,14 @@ from typing import Any
 
 from benchmarks import measure
 from configs import openmoji
-from data_pipelines import core, image, storage, text
-from data_pipelines.loader import Loader
-from data_pipelines.openmoji import NAME as DATA
-from data_pipelines.openmoji import VERSION
-from dmg_jax import steps
-from dmg_jax.assemble import Setup, assemble
+from data_pipelines import core
+from data_pipelines.core import storage
+from data_pipelines.load.loader import Loader
+from data_pipelines.sets.openmoji import NAME as DATA
+from data_pipelines.sets.openmoji import VERSION
+from data_pipelines.transforms import image, text
+from dmg_jax.training import steps
+from dmg_jax.training.experiment import Setup, assemble
 from dmg_jax.types import Batch
 
 NAME = "loading"

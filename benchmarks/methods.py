@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 def rows() -> list[Row]:
   """One for each different recipe, in their order."""
-  from configs.recipes import RECIPES
+  from dmg_jax.config.recipes import RECIPES
 
   found: dict[str, Row] = {}
   for name, recipe in RECIPES.items():
@@ -54,7 +54,9 @@ def rows() -> list[Row]:
 
 
 def _module(package: str, name: str):
-  return importlib.import_module(f"dmg_jax.{package}.{name}")
+  from dmg_jax.model import registry
+
+  return importlib.import_module(f"{registry.PACKAGES[package]}.{name}")
 
 
 def measure(names: Iterable[str], say: Callable = lambda text: None) -> Flops:

@@ -94,7 +94,7 @@ def environment() -> dict[str, Any]:
   """Device, versions and revision that the numbers belong to."""
   import jax
 
-  from dmg_jax import same
+  from dmg_jax.training import run_folder
 
   device = jax.devices()[0]
   return {
@@ -105,7 +105,7 @@ def environment() -> dict[str, Any]:
     "machine": platform.platform(),
     "python": platform.python_version(),
     "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
-    "git": same.revision(),
+    "git": run_folder.revision(),
     "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
   }
 

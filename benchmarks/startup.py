@@ -79,12 +79,12 @@ def _phases(recipe: str, data: str, begin: float) -> dict[str, float]:
   import jax
 
   from configs import openmoji
-  from dmg_jax import assemble, steps
+  from dmg_jax.training import experiment, steps
 
   took = {"imports": lap()}
   config = openmoji.get_config(recipe)
   config.data.dir = data
-  setup = assemble.assemble(config)
+  setup = experiment.assemble(config)
   size = config.train.batch_size
   loader = setup.loader("train", size, train=True)
   batch, state = setup.place(loader.batch(0)), setup.fresh()
@@ -106,7 +106,7 @@ def _save(step: Any, state: Any, batch: Any, count: int) -> dict[str, float]:
   """An epoch of steps, and what a checkpoint costs the loop."""
   import jax
 
-  from dmg_jax.checkpoint import Checkpoints
+  from dmg_jax.training.checkpoint import Checkpoints
 
   begin = time.perf_counter()
   for _ in range(count):

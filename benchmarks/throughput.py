@@ -21,9 +21,11 @@ from unittest import mock
 import jax
 
 from benchmarks import _clips, measure
-from data_pipelines import _av_load, core, kinetics_sounds
-from data_pipelines.loader import Loader
-from dmg_jax import resident, sharding
+from data_pipelines import core
+from data_pipelines.load.loader import Loader
+from data_pipelines.sets import kinetics_sounds
+from data_pipelines.sets._audio_video import load as av_load
+from dmg_jax.training import resident, sharding
 
 NAME = "throughput"
 BASE = "decoded in turn"
@@ -121,7 +123,7 @@ def _torch(files, batch: int, count: int) -> dict[str, tuple[Open, int]]:
   from benchmarks import _torch_loading
 
   length = round(_clips.SECONDS * _clips.RATE)
-  wave = (length, _clips.RATE, _av_load.NPERSEG, _av_load.NOVERLAP)
+  wave = (length, _clips.RATE, av_load.NPERSEG, av_load.NOVERLAP)
   ways: dict[str, tuple[Open, int]] = {}
   for workers in (0, os.cpu_count() or 1):
     ready = 2 * workers  # torch's default

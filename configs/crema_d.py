@@ -2,7 +2,7 @@
 
 python launch.py --config=configs/crema_d.py:lb --config.data.raw=FOLDER
 
-See data_pipelines/crema_d.py for the folder. The paper's setting: two
+See data_pipelines/sets/crema_d for the folder. The paper's setting: two
 ResNet-18 from scratch, SGD of momentum 0.9, rate 0.01. The paper reports for
 Ours-LB 83.62 % accuracy and 90.06 % mAP, for concat 63.31 % and 68.41 %; this
 project has not repeated that. Cost: 45 GFLOP a training sample, so 48 PFLOP for
@@ -24,12 +24,10 @@ Deviations from the paper:
    val has not fallen, torch's default; the paper names neither.
 """
 
-from configs import _audio_video
-from data_pipelines import crema_d
+from data_pipelines.sets import crema_d
+from dmg_jax.config import audio_video
 
 
 def get_config(arg=None):
   """The config of ``<recipe>[,key=value...]``."""
-  return _audio_video.get_config(
-    "crema_d", crema_d.load, arg, quick_seconds=1.0
-  )
+  return audio_video.get_config("crema_d", crema_d.load, arg, quick_seconds=1.0)

@@ -30,12 +30,15 @@ those of tables, see ``configs/tables.py``: every run lies in
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
-from configs import _grid, common
-from configs._figure_rows import FIGURES, WEIGHTS, Figure
-from configs._table_rows import ROWS, Row
-from configs.recipes import RECIPES
-from dmg_jax import build
+from dmg_jax.config import common, grid
+from dmg_jax.config.figure_rows import FIGURES, WEIGHTS, Figure
+from dmg_jax.config.recipes import RECIPES
+from dmg_jax.config.table_rows import ROWS, Row
+from dmg_jax.model import registry
+
+_FOLDER = Path(__file__).parent  # Of the data sets' config files.
 
 
 def get_config(arg: str | None = None) -> common.Config:
@@ -45,7 +48,7 @@ def get_config(arg: str | None = None) -> common.Config:
     ValueError: an unknown figure, data set, row or key, with the choices.
   """
   keys = {name: f.keys for name, f in FIGURES.items()}
-  name, given = _grid.parse(arg, "figure", keys)
+  name, given = grid.parse(arg, "figure", keys)
   figure = FIGURES[name]
   rows, datasets = _rows(figure, given), _datasets(name, given)
   made = [_one(arg, name, d, dict(given), rows) for d in datasets]
@@ -61,14 +64,14 @@ def get_config(arg: str | None = None) -> common.Config:
 def _datasets(name: str, given: dict[str, str]) -> list[str]:
   """In order; ``figure3`` can do with none."""
   if "datasets" not in FIGURES[name].keys:
-    return [_grid.dataset(name, given)]
+    return [grid.dataset(name, given, _FOLDER)]
   both = [given.pop(k) for k in ("datasets", "dataset") if k in given]
   if len(both) > 1:
     raise ValueError("give either dataset=... or datasets=A+B, not both")
   names = both[0].split("+") if both else []
   if len(set(names)) < len(names):
     raise ValueError(f"datasets={both[0]} has one of them twice")
-  return [_grid.known_dataset(d) for d in names]
+  return [grid.known_dataset(d, _FOLDER) for d in names]
 
 
 def _rows(figure: Figure, given: dict[str, str]) -> list[str] | dict[str, Row]:
@@ -99,16 +102,16 @@ def _weights(text: str) -> dict[str, Row]:
 
 def _one(arg, name, dataset, given, wanted) -> common.Config:
   """The grid on one data set."""
-  make = _grid.maker(dataset, given)
-  config = _grid.common_config(make, dataset)
+  make = grid.maker(dataset, given, _FOLDER)
+  config = grid.common_config(make, dataset)
   rows = wanted
   if not isinstance(wanted, dict):
-    rows = _grid.find_rows(wanted, dataset, tuple(config.encoders))
+    rows = grid.find_rows(wanted, dataset, tuple(config.encoders))
     _check_rows(name, rows)
   first = next(iter(rows))
   title = FIGURES[name].title
-  facts = _grid.facts(name, title, dataset, given, reference=first)
-  return _grid.assemble(arg, config, facts, rows, make, given)
+  facts = grid.facts(name, title, dataset, given, reference=first)
+  return grid.assemble(arg, config, facts, rows, make, given)
 
 
 def _check_rows(name: str, rows: dict[str, Row]) -> None:
@@ -121,7 +124,7 @@ def _check_rows(name: str, rows: dict[str, Row]) -> None:
   without = [r for r, row in rows.items() if not _has_alpha(row)]
   if without and name == "figure3":
     known = [r for r, row in ROWS.items() if _has_alpha(row)]
-    raise build.unknown("row with an α", without[0], known)
+    raise registry.unknown("row with an α", without[0], known)
 
 
 def _has_alpha(row: Row) -> bool:

@@ -2,7 +2,7 @@
 
 python launch.py --config=configs/kinetics_sounds.py:lb --config.data.raw=FOLDER
 
-See data_pipelines/kinetics_sounds.py for the folder. The paper's setting: two
+See data_pipelines/sets/kinetics_sounds for the folder. The paper's setting: two
 ResNet-18 from scratch, SGD of momentum 0.9, rate 0.01. The paper reports for
 Ours-LB 72.53 % accuracy and 78.38 % mAP, for concat 64.55 % and 71.31 %; this
 project has not repeated that. Cost: 90 GFLOP a training sample, so 250 PFLOP
@@ -24,12 +24,12 @@ Deviations from the paper:
    val has not fallen, torch's default; the paper names neither.
 """
 
-from configs import _audio_video
-from data_pipelines import kinetics_sounds
+from data_pipelines.sets import kinetics_sounds
+from dmg_jax.config import audio_video
 
 
 def get_config(arg=None):
   """The config of ``<recipe>[,key=value...]``."""
-  return _audio_video.get_config(
+  return audio_video.get_config(
     "kinetics_sounds", kinetics_sounds.load, arg, quick_seconds=2.0
   )

@@ -7,8 +7,8 @@ modality's name, then by its kind; pictures and spectrograms are small enough
 for a laptop's CPU.
 """
 
-from configs import common
 from data_pipelines import manifest
+from dmg_jax.config import common
 
 
 def get_config(arg=None):

@@ -2,12 +2,12 @@
 
 python launch.py --config=configs/nvgesture.py:lb --config.data.raw=FOLDER
 
-FOLDER holds Video_data and the two lists; data_pipelines/nvgesture.py says what
-is made of them (2 GB, an hour on two cores, once). The paper has 84.36 accuracy
-and 84.68 macro-F1 for Ours-LB, 83.24 and 83.87 for Ours-H (Table 2), and no
-details: optimiser, batch size and encoders are those of the same group's later
-codes (IGM, AMSS); the rate falls at plateaus as for sound and video, where
-those codes lower it at epoch 80. IGM starts from I3D trained on Kinetics,
+FOLDER holds Video_data and the two lists; data_pipelines/sets/nvgesture says
+what is made of them (2 GB, an hour on two cores, once). The paper has 84.36
+accuracy and 84.68 macro-F1 for Ours-LB, 83.24 and 83.87 for Ours-H (Table 2),
+and no details: optimiser, batch size and encoders are those of the same group's
+later codes (IGM, AMSS); the rate falls at plateaus as for sound and video,
+where those codes lower it at epoch 80. IGM starts from I3D trained on Kinetics,
 ``--config.encoders.rgb.pretrained=FOLDER`` and so on; AMSS, like this file,
 from scratch. The paper trains on all 1,050 clips of the train list, this file
 on 755: expect less than its numbers.
@@ -21,8 +21,8 @@ of α half an hour and 15.5 GiB (two busy cores). ``quick=true`` is for a laptop
 16 frames of 56 pixels, each a picture of its own to small networks.
 """
 
-from configs import common
-from data_pipelines import nvgesture
+from data_pipelines.sets import nvgesture
+from dmg_jax.config import common
 
 MODALITIES = ("rgb", "depth", "flow")
 

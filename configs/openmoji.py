@@ -6,8 +6,8 @@ Trains from scratch in about a minute on two CPU cores. The text is the name
 alone; image is the weak modality.
 """
 
-from configs import common
-from data_pipelines import openmoji
+from data_pipelines.sets import openmoji
+from dmg_jax.config import common
 
 
 def get_config(arg=None):

@@ -47,9 +47,12 @@ probes.
 
 from __future__ import annotations
 
-from configs import _grid, common
-from configs._table_rows import REFERENCE, ROW_NOTES, TABLES, Row, Table
+from pathlib import Path
 
+from dmg_jax.config import common, files, grid
+from dmg_jax.config.table_rows import REFERENCE, ROW_NOTES, TABLES, Row, Table
+
+_FOLDER = Path(__file__).parent  # Of the data sets' config files.
 _KEYS = ("rows", "trials")
 
 
@@ -59,16 +62,16 @@ def get_config(arg: str | None = None) -> common.Config:
   Raises:
     ValueError: an unknown table, data set, row or key, with the choices.
   """
-  name, given = _grid.parse(arg, "table", dict.fromkeys(TABLES, _KEYS))
-  table, dataset = TABLES[name], _grid.dataset(name, given)
+  name, given = grid.parse(arg, "table", dict.fromkeys(TABLES, _KEYS))
+  table, dataset = TABLES[name], grid.dataset(name, given, _FOLDER)
   picked = given.pop("rows", "")
-  trials = _grid.count("trials", given.pop("trials", "1"))
+  trials = grid.count("trials", given.pop("trials", "1"))
   other = _encoders(table, dataset, given)
-  make = _grid.maker(dataset, given)
-  config = _grid.common_config(make, dataset)
+  make = grid.maker(dataset, given, _FOLDER)
+  config = grid.common_config(make, dataset)
   names = picked.split("+") if picked else table.rows
-  rows = _grid.find_rows(names, dataset, tuple(config.encoders))
-  facts = _grid.facts(
+  rows = grid.find_rows(names, dataset, tuple(config.encoders))
+  facts = grid.facts(
     name,
     table.title,
     dataset,
@@ -78,7 +81,8 @@ def get_config(arg: str | None = None) -> common.Config:
     [*_notes(table, rows), *other],
     table.encoders,
   )
-  return _grid.assemble(arg, config, facts, rows, make, given, trials)
+  space = files.load(_FOLDER / "search.py").SPACE
+  return grid.assemble(arg, config, facts, rows, make, given, trials, space)
 
 
 def _encoders(table: Table, dataset: str, given: dict[str, str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 python launch.py --config=configs/twitter2015.py:lb --config.data.raw=FOLDER
 
-FOLDER is the download, see data_pipelines/twitter2015.py. Settings of the
+FOLDER is the download, see data_pipelines/sets/twitter2015. Settings of the
 paper, section 4.1: ResNet-50 and BERT-base, Adam with rate 1e-4, batches of
 128, pictures of 224 × 224, texts of at most 128 word pieces. It names no
 epochs; the rate falls at plateaus, as the paper has it for sound and video;
@@ -21,10 +21,10 @@ Keys behind the recipe: encoders=clip takes both towers of CLIP ViT-B/32;
 quick=true small encoders for a laptop, no download but the data.
 """
 
-from configs import _tweets
-from data_pipelines import twitter2015
+from data_pipelines.sets import twitter2015
+from dmg_jax.config import tweets
 
 
 def get_config(arg=None):
   """The config of ``<recipe>[,key=value...]``."""
-  return _tweets.get_config("twitter2015", twitter2015.load, arg, epochs=20)
+  return tweets.get_config("twitter2015", twitter2015.load, arg, epochs=20)

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-  from dmg_jax.serve.predictor import Predictor
+  from dmg_jax.serving.predictor import Predictor
 
 __version__ = "0.1.0"
 
@@ -17,7 +17,7 @@ def load(
   batch_size: int = 256,
 ) -> Predictor:
   """A trained run as an object that predicts; see ``serve.predictor.load``."""
-  from dmg_jax.serve import predictor  # Late: importing the package is cheap.
+  from dmg_jax.serving import predictor  # Late: importing the package is cheap.
 
   data_dir = None if data_dir is None else os.fspath(data_dir)
   return predictor.load(os.fspath(folder), data_dir, batch_size)

@@ -84,7 +84,7 @@ def unrendered(monkeypatch):
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
   """A folder that holds the prepared OpenMoji; not to be changed."""
-  from data_pipelines import catalog
+  from data_pipelines.core import catalog
 
   folder = tmp_path_factory.mktemp("data")
   catalog.prepare("openmoji", folder, {})

@@ -5,13 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from dmg_jax.logging import MetricsFile, write_json
-from dmg_jax.report import (
-  arrays,
-  examples,
-  save_features,
-  save_predictions,
-)
+from dmg_jax.report import arrays, examples, save_features, save_predictions
+from dmg_jax.tracking.logging import MetricsFile, write_json
 
 STEPS = 17
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from dmg_jax import train
-from dmg_jax.loop import DivergedError
 from dmg_jax.methods import UnsuitableError
 from dmg_jax.tables import grid
+from dmg_jax.training import runner
+from dmg_jax.training.loop import DivergedError
 from fake_runs import metrics
 
 
@@ -49,7 +49,7 @@ class FakeTrain:
 
   def stand_in(self, monkeypatch):
     """Takes the place of training, of its data and of its reports."""
-    monkeypatch.setattr(train, "run_jobs", self.run_jobs)
+    monkeypatch.setattr(runner, "run_jobs", self.run_jobs)
     monkeypatch.setattr(grid.report, "write_report", _page)
     monkeypatch.setattr(grid, "_data", lambda config, cell: None)
     monkeypatch.setattr(grid, "_forget", lambda: None)
@@ -60,7 +60,7 @@ class FakeTrain:
     outcomes = []
     for config, folder in jobs:
       try:
-        outcome = train.finished(config, folder)
+        outcome = runner.finished(config, folder)
         outcome = outcome or self.run(config, folder, console, command)
       except DivergedError as error:
         outcome = error

@@ -12,7 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmg_jax.types import SHARED, Batch, Fused, Outputs, Problem, TrainState
+from dmg_jax.types import (
+  SHARED,
+  Batch,
+  Fused,
+  Outputs,
+  Problem,
+  TrainState,
+)
 
 CLASSES, SAMPLES, FEATURES = 4, 7, 3
 MASK = np.array([1, 1, 0, 1, 1, 1, 0])

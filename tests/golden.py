@@ -16,7 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmg_jax.types import SHARED, Batch, Method, Outputs, Problem, TrainState
+from dmg_jax.types import (
+  SHARED,
+  Batch,
+  Method,
+  Outputs,
+  Problem,
+  TrainState,
+)
 
 RTOL, ATOL = 1e-10, 3e-11
 _FOLDER = pathlib.Path(__file__).parent / "parity" / "golden"
@@ -121,7 +128,7 @@ def on_features(
   """The model whose parameters are its features, under one of our fusions.
 
   Args:
-    fusion: a Flax module of ``dmg_jax.fusion``.
+    fusion: a Flax module of ``dmg_jax.model.fusion``.
     params: ``{"features": {m: ...}, "fusion": Flax parameters}``.
     names: of the modalities, in their order (a compiler sorts them).
     encode: ``(m, params["features"][m]) -> [b d]``; the features as they are.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines import manifest, raw
-from data_pipelines.core import Cached, Dataset, ModalitySpec, Sample, Spec
+from data_pipelines import manifest
+from data_pipelines.core import Cached, Dataset, ModalitySpec, Sample, Spec, raw
 
 CLASSES = ("ant", "bee", "cat")
 WORDS = 9  # of the toy text, padding and unknown among them
@@ -169,12 +169,12 @@ def samples(dataset: Dataset) -> dict[tuple[str, str], tuple[str, Any]]:
 
 def write_run(config, folder):
   """A run that stopped at once, and how it is read back."""
-  from dmg_jax import assemble, same
-  from dmg_jax.checkpoint import METRIC, Checkpoints
+  from dmg_jax.training import experiment, run_folder
+  from dmg_jax.training.checkpoint import METRIC, Checkpoints
 
   config.loader.resident = "off"  # As it is read back.
-  setup = assemble.assemble(config)
-  same.write_config(config, folder, None, setup=setup)
+  setup = experiment.assemble(config)
+  run_folder.write_config(config, folder, None, setup=setup)
   checkpoints = Checkpoints(folder)
   checkpoints.save(setup.fresh(), {METRIC: 0.5})
   checkpoints.close()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import launch
-from data_pipelines import _nvgesture_lists as lists
+from data_pipelines.sets.nvgesture import lists
 
 ROOT = pathlib.Path(launch.__file__).parent
 SHARED = pathlib.Path(

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.recipes import RECIPES
-from dmg_jax import build, classifier, optim, steps
+from dmg_jax.config.recipes import RECIPES
+from dmg_jax.model import classifier, registry
+from dmg_jax.training import optim, steps
 from dmg_jax.types import Batch, Method, Outputs, Problem, TrainState
 
 CLASSES, SIZES, SAMPLES = 3, (5, 4, 6), 16
@@ -52,10 +53,12 @@ def problem(
   }
   names = NAMES[:modalities]
   options = {"name": fusion, **dict(fusion_options)}
-  model = build.make_classifier(dict.fromkeys(names, encoder), options, CLASSES)
+  model = registry.make_classifier(
+    dict.fromkeys(names, encoder), options, CLASSES
+  )
   inputs = batch(modalities).inputs
   params, stats = classifier.make_init(model, inputs)(seed)
-  readout = build.readout(fusion)
+  readout = registry.readout(fusion)
   bound = classifier.bind(model, params, stats, inputs, SAMPLES, readout)
   return bound, params, stats
 
@@ -79,7 +82,7 @@ def make_method(name: str, **kwargs) -> Method:
     kwargs.setdefault("modality", NAMES[0])
   if name == "lb":  # Each product is compiled: one is as good as five here.
     kwargs.setdefault("iterations", 1)
-  return build.make_method(name, **kwargs)
+  return registry.make_method(name, **kwargs)
 
 
 class Run:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from data_pipelines import core
-from data_pipelines.report import DataError, Report
+from data_pipelines.core.report import DataError, Report
 
 MANIFEST, SOURCES = "manifest.csv", "SOURCES.txt"
 

@@ -40,14 +40,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from data_pipelines import core, image
-from data_pipelines.report import DataError, Report
+from data_pipelines import core
+from data_pipelines.core.report import DataError, Report
 from data_pipelines.tools import _folder
 from data_pipelines.tools._digits_sources import (
   Recording,
   read_images,
   read_sounds,
 )
+from data_pipelines.transforms import image
 
 HEADER = ("id", "split", "label", "picture:image", "sound:audio")
 SPLITS = ("official", "speakers")

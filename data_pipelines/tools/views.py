@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import _manifest_table
-from data_pipelines.report import DataError, Report
+from data_pipelines.core.report import DataError, Report
+from data_pipelines.manifest import table
 from data_pipelines.tools import _folder
 
 
@@ -187,7 +187,7 @@ def _from_folder(
         f"{file} and {first[0]} differ in their labels or their number of "
         f"rows ({len(y)} and {len(first[1])}): rows must be the same samples"
       )
-    name = _manifest_table.modality_name(file.stem)
+    name = table.modality_name(file.stem)
     if name in views:
       raise DataError(f"{file}: there is another view {name!r}, rename one")
     views[name] = x[:, :-1].astype(np.float32)

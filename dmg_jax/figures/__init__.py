@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from dmg_jax.assemble import Config
 from dmg_jax.figures import figure1, figure2, figure3, figure4
 from dmg_jax.figures._parts import Drawing, Grid, grids
-from dmg_jax.logging import Console, replace
 from dmg_jax.report.curves import look, save
 from dmg_jax.tables import cells, grid
+from dmg_jax.tracking.logging import Console, replace
+from dmg_jax.training.experiment import Config
 
 __all__ = ["check", "draw", "grids", "run"]
 

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from dmg_jax.assemble import Config
 from dmg_jax.report.reading import Run, read
 from dmg_jax.tables import cells, summary
+from dmg_jax.training.experiment import Config
 
 WIDE = 6.8  # Inches, both columns of a paper.
 _OWN = ("figure", "sets")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines import core
-from dmg_jax import build
+from dmg_jax.model import registry
 
 SPLIT = "test"
 
@@ -47,7 +47,7 @@ def choose(
   places = {str(source[i]["id"]): i for i in range(len(source))}
   for name in ids:
     if name not in places:
-      known = build.unknown("sample", name, places)
+      known = registry.unknown("sample", name, places)
       raise ValueError(_short(str(known), len(places)))
   return [places[name] for name in ids]
 

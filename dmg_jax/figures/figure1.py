@@ -23,13 +23,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dmg_jax.assemble import Config
-from dmg_jax.evaluate import FUSED, GAP
+from dmg_jax.evaluation.metrics import FUSED, GAP
 from dmg_jax.figures._parts import Drawing, grids, spread
 from dmg_jax.report.curves import WIDTH, Curve, label_ends, new_figure
 from dmg_jax.report.figures import BLACK, COLOURS, GREY
 from dmg_jax.tables import summary
 from dmg_jax.tables.summary import Column, Row
+from dmg_jax.training.experiment import Config
 
 _SCORE = "accuracy"
 

@@ -27,12 +27,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dmg_jax.assemble import Config
 from dmg_jax.figures._parts import WIDE, Drawing, Grid, grids, spread
 from dmg_jax.report import features
 from dmg_jax.report.curves import FONT, WIDTH, new_figure
 from dmg_jax.report.figures import COLOURS, plane
 from dmg_jax.report.reading import Run
+from dmg_jax.training.experiment import Config
 
 _PANELS = 3  # Side by side.
 

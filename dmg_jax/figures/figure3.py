@@ -23,7 +23,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from dmg_jax.assemble import Config
 from dmg_jax.figures._parts import Drawing, Grid, grids
 from dmg_jax.report.curves import (
   Curve,
@@ -35,6 +34,7 @@ from dmg_jax.report.curves import (
 )
 from dmg_jax.report.figures import BLACK, COLOURS, GREY
 from dmg_jax.report.reading import Run, read
+from dmg_jax.training.experiment import Config
 
 
 class Line(NamedTuple):

@@ -31,14 +31,14 @@ import jax
 import numpy as np
 
 from data_pipelines import core
-from dmg_jax import assemble, build
-from dmg_jax.assemble import Config, Setup
-from dmg_jax.evaluate import softmax
+from dmg_jax.evaluation.metrics import softmax
 from dmg_jax.figures import _panels, _samples, gradcam
 from dmg_jax.figures._parts import Drawing, Grid, grids
 from dmg_jax.figures._samples import Samples
-from dmg_jax.serve import restore
+from dmg_jax.model import registry
 from dmg_jax.tables import cells
+from dmg_jax.training import experiment, restore
+from dmg_jax.training.experiment import Config, Setup
 
 TARGETS = ("label", "predicted")
 
@@ -89,7 +89,7 @@ def prepare(config: Config) -> None:
   """
   options = config.figure
   if options.target not in TARGETS:
-    raise build.unknown("figure.target", options.target, TARGETS)
+    raise registry.unknown("figure.target", options.target, TARGETS)
   last = config.train.epochs
   for epoch in options.epochs:
     if not isinstance(epoch, int) or not 1 <= epoch <= last:
@@ -223,8 +223,8 @@ def _places(config: Config, dataset: core.Dataset) -> list[int]:
 def _dataset(config: Config) -> core.Dataset:
   """That of the first row."""
   row = config.table.rows[0]
-  method = build.make_method(**config.rows[row].method.to_dict())
-  return assemble.load(config, method)
+  method = registry.make_method(**config.rows[row].method.to_dict())
+  return experiment.load(config, method)
 
 
 def _below(one: Seen, target: str) -> np.ndarray:

@@ -29,8 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dmg_jax import build, classifier
-from dmg_jax.assemble import Setup
+from dmg_jax.model import classifier, registry
+from dmg_jax.training.experiment import Setup
 from dmg_jax.types import Outputs, TrainState
 
 # Axes of a modality's maps, by kind: [b h w c] and [b t h w c].
@@ -66,7 +66,7 @@ def resized(
 
 def joined_inside(fusion: str) -> bool:
   """Whether a fusion lets modalities talk inside the encoders."""
-  return hasattr(build.fusion_class(fusion), "encode")
+  return hasattr(registry.fusion_class(fusion), "encode")
 
 
 def without_maps(setup: Setup, modality: str) -> str:
@@ -135,7 +135,7 @@ def explainer(
 
 
 def _encoder(setup: Setup, modality: str) -> Any:
-  return build.make_encoder(**setup.encoders[modality])
+  return registry.make_encoder(**setup.encoders[modality])
 
 
 def _of_class(

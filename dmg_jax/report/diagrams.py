@@ -13,12 +13,7 @@ from dmg_jax.report import measures
 from dmg_jax.report.curves import WIDTH, new_figure
 from dmg_jax.report.predictions import FUSED, by_head
 from dmg_jax.report.reading import Workdir
-from dmg_jax.report.style import (
-  BLACK,
-  GREY,
-  modality_colours,
-  modality_markers,
-)
+from dmg_jax.report.style import BLACK, GREY, modality_colours, modality_markers
 
 WIDE = 6.9  # Inches, both columns of a paper.
 FEW, MOST = 12, 30  # Classes: of a narrow matrix, and of any matrix.

@@ -78,7 +78,7 @@ def _confidence(p: np.ndarray) -> np.ndarray:
 
 
 def load_examples(workdir: str | Path) -> dict[str, np.ndarray] | None:
-  """What ``dmg_jax.examples.save_test`` saved; ``None`` without a file.
+  """What ``evaluation.examples.save_test`` saved; ``None`` without a file.
 
   Raises:
     ValueError: the file is damaged.

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dmg_jax.logging import mean_std
 from dmg_jax.report import (
   captions,
   diagrams,
@@ -17,6 +16,7 @@ from dmg_jax.report import (
 )
 from dmg_jax.report.reading import Workdir
 from dmg_jax.report.skeleton import Html, Section
+from dmg_jax.tracking.logging import mean_std
 
 _COLUMNS = {"accuracy": "accuracy", "map": "mAP", "macro_f1": "macro-F1"}
 

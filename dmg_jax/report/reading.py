@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from dmg_jax.logging import METRICS, read_metrics
 from dmg_jax.report import readouts
 from dmg_jax.report.examples import load_examples
 from dmg_jax.report.features import load_features
 from dmg_jax.report.predictions import load_predictions
+from dmg_jax.tracking.logging import METRICS, read_metrics
 
 # What train lines hold beside loss terms.
 _NO_LOSS = re.compile(

@@ -1,6 +1,6 @@
 """``readouts.json`` of one or several seeds as tables.
 
-``--mode=readouts`` writes it; ``dmg_jax/serve/readouts.py`` says what the
+``--mode=readouts`` writes it; ``dmg_jax/evaluation/readouts.py`` says what the
 read-outs are.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dmg_jax.logging import mean_std
 from dmg_jax.report import skeleton
 from dmg_jax.report.skeleton import Html
+from dmg_jax.tracking.logging import mean_std
 
 FILE = "readouts.json"
 FUSED = "fused"

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from dmg_jax import checks, train
-from dmg_jax.assemble import Config
+from dmg_jax.training import runner, validation
+from dmg_jax.training.experiment import Config
 
 # Of the table alone; all other fields are common to its runs.
 _OWN = ("table", "rows", "shard", "shards", "variant")
@@ -117,7 +117,7 @@ def check(config: Config) -> None:
     for trial in range(config.table.trials):
       cell = Cell(row, last, Path())
       try:
-        checks.check(run_config(config, cell, trial))
+        validation.check(run_config(config, cell, trial))
       except ValueError as error:
         raise ValueError(f"row {row!r}: {error}") from error
 
@@ -128,7 +128,7 @@ def results(config: Config, cell: Cell, trial: int = 0) -> dict | None:
   Raises:
     ValueError: the folder holds a run of another config.
   """
-  return train.finished(run_config(config, cell, trial), cell.folder)
+  return runner.finished(run_config(config, cell, trial), cell.folder)
 
 
 def failure(cell: Cell) -> dict[str, str] | None:

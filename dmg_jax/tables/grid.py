@@ -1,6 +1,6 @@
 """Runs the cells of a table row by row and keeps its files current.
 
-The seeds of a row share their compiled steps (``dmg_jax.seeds``), all rows the
+The seeds of a row share their compiled steps (``training.seeds``), all rows the
 data. A finished cell is not run again; trials get no report. One that diverged
 would do so again and is left as it is; one that ended by an error is tried
 again with each command; one whose method is not for such data is not. They are
@@ -19,14 +19,16 @@ from pathlib import Path
 import jax
 
 from data_pipelines import core
-from dmg_jax import assemble, build, report, train
-from dmg_jax.assemble import Config
-from dmg_jax.logging import Console, write_json
-from dmg_jax.loop import DivergedError
+from dmg_jax import report
 from dmg_jax.methods import UnsuitableError
-from dmg_jax.seeds import Job
+from dmg_jax.model import registry
 from dmg_jax.tables import cells, page, summary, tuning, writers
 from dmg_jax.tables.cells import Cell
+from dmg_jax.tracking.logging import Console, write_json
+from dmg_jax.training import experiment, runner
+from dmg_jax.training.experiment import Config
+from dmg_jax.training.loop import DivergedError
+from dmg_jax.training.seeds import Job
 
 _EVERY = 30.0  # seconds between two tables of the same row
 
@@ -135,9 +137,11 @@ def _trial(config: Config, workdir: Path, cell: Cell) -> int | None:
 def _data(config: Config, cell: Cell) -> core.Dataset:
   """What all cells train on; errors that each would end by come here."""
   one = cells.run_config(config, cell)
-  method = build.make_method(**one.method.to_dict())
-  dataset = assemble.load(one, build.make_method("joint"))  # All modalities.
-  assemble.batch_sizes(one, method, dataset.spec)
+  method = registry.make_method(**one.method.to_dict())
+  dataset = experiment.load(
+    one, registry.make_method("joint")
+  )  # All modalities.
+  experiment.batch_sizes(one, method, dataset.spec)
   return dataset
 
 
@@ -165,7 +169,7 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
       written = time.monotonic()
 
   try:
-    ended = train.run_jobs(
+    ended = runner.run_jobs(
       jobs, workdir, console, command, done=done, dataset=dataset
     )
   except core.DataError:
@@ -190,7 +194,7 @@ def _job(config: Config, workdir: Path, cell: Cell) -> Job:
   trial = _trial(config, workdir, cell)
   assert trial is not None, f"{cell} comes before its trials"
   job = Job(cells.run_config(config, cell, trial), cell.folder)
-  train.finished(*job)  # A folder of another config is no failure.
+  runner.finished(*job)  # A folder of another config is no failure.
   return job
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dmg_jax import statistics
-from dmg_jax.evaluate import FUSED
+from dmg_jax.evaluation import statistics
+from dmg_jax.evaluation.metrics import FUSED
 from dmg_jax.tables import summary
 from dmg_jax.tables.summary import DONE, WAITING, Column, Row, Summary
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dmg_jax import same
-from dmg_jax.evaluate import FUSED
-from dmg_jax.logging import replace
+from dmg_jax.evaluation.metrics import FUSED
 from dmg_jax.report import skeleton
 from dmg_jax.report.skeleton import Html, Section, shown
 from dmg_jax.tables import notes, pictures, readouts, writers
 from dmg_jax.tables.summary import DONE, Row, Summary
 from dmg_jax.tables.writers import Entry
+from dmg_jax.tracking.logging import replace
+from dmg_jax.training import run_folder
 
 FILE = "table.html"
 _CAPTIONS = {
@@ -164,7 +164,7 @@ def _reproduce(found: Summary, workdir: Path) -> Html:
 def _stored(found: Summary, workdir: Path) -> dict[str, Any]:
   """``config.json`` of the first run that is done."""
   for cell in (c for r in found.rows for c in r.cells if c.status == DONE):
-    path = workdir / cell.folder / same.FILE
+    path = workdir / cell.folder / run_folder.FILE
     if path.exists():
       return json.loads(path.read_text(encoding="utf-8"))
   return {}

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dmg_jax.evaluate import FUSED, GAP
+from dmg_jax.evaluation.metrics import FUSED, GAP
 from dmg_jax.report.curves import new_figure
 from dmg_jax.report.style import (
   BLACK,
@@ -18,7 +18,14 @@ from dmg_jax.report.style import (
   modality_markers,
   save_all,
 )
-from dmg_jax.tables.summary import NAMES, Column, Row, Summary, mean, std
+from dmg_jax.tables.summary import (
+  NAMES,
+  Column,
+  Row,
+  Summary,
+  mean,
+  std,
+)
 
 _LETTERS = 26
 

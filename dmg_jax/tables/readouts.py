@@ -2,7 +2,7 @@
 
 ``--mode=readouts`` of a table reads them for each run that is done; the same
 command goes on with what is missing. ``table.md``, ``.html`` and ``.json`` have
-them then, and ``readouts.csv``; ``dmg_jax/serve/readouts.py`` says what they
+them then, and ``readouts.csv``; ``evaluation/readouts.py`` says what they
 are.
 """
 
@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from dmg_jax.assemble import Config
-from dmg_jax.evaluate import FUSED
-from dmg_jax.logging import Console, mean_std
+from dmg_jax.evaluation import readouts
+from dmg_jax.evaluation.metrics import FUSED
 from dmg_jax.report import readouts as shown
 from dmg_jax.report import write_report
-from dmg_jax.serve import readouts
 from dmg_jax.tables import summary
 from dmg_jax.tables.summary import Row, Summary
+from dmg_jax.tracking.logging import Console, mean_std
+from dmg_jax.training.experiment import Config
 
 CSV = "readouts.csv"
 CAPTION = "Accuracy on test, %"

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from dmg_jax.assemble import Config
-from dmg_jax.evaluate import FUSED, GAP
+from dmg_jax.evaluation.metrics import FUSED, GAP
 from dmg_jax.report import predictions, readouts
 from dmg_jax.tables import cells, paper, tuning
 from dmg_jax.tables.paper import Figure
+from dmg_jax.training.experiment import Config
 
 NAMES = {"accuracy": "accuracy", "map": "mAP", "macro_f1": "macro-F1"}
 DONE, WAITING = "done", "waiting"

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dmg_jax.assemble import Config
 from dmg_jax.tables import cells
+from dmg_jax.training.experiment import Config
 
 
 class Choice(NamedTuple):

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dmg_jax.logging import replace, to_json
 from dmg_jax.tables import notes, readouts, summary
 from dmg_jax.tables.summary import DONE, WAITING, Column, Row, Summary
+from dmg_jax.tracking.logging import replace, to_json
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~])")
 _LATEX = {

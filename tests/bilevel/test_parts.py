@@ -4,13 +4,14 @@ import jax
 import pytest
 
 import toys
-from dmg_jax import build, steps
+from dmg_jax.model import registry
+from dmg_jax.training import steps
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ["neumann", "cg"])
 def test_parts_are_the_whole(solver):
-  method = build.make_method(name="lb", solver=solver, iterations=2)
+  method = registry.make_method(name="lb", solver=solver, iterations=2)
   fusion = toys.fusion_of("lb")
   run = toys.Run(method, 2, **fusion)
   # The outer batch goes in three parts of the inner one's size.

@@ -5,7 +5,7 @@ import pytest
 
 import toys
 from data_pipelines import core
-from dmg_jax import build
+from dmg_jax.model import registry
 
 RULES = ("mla",)
 # Rules that need something of their fusion, and the fusions that have it.
@@ -21,8 +21,8 @@ NEEDS = {
 EXCHANGE = {"mmpareto", "umt"}  # Refuse encoders that exchange something.
 PAIRS = [
   pytest.param(rule, fusion, marks=[] if rule in RULES else [pytest.mark.slow])
-  for rule in build.known("methods")
-  for fusion in build.known("fusion")
+  for rule in registry.known("methods")
+  for fusion in registry.known("fusion")
 ]
 
 
@@ -42,21 +42,21 @@ def test_traces_or_refuses_by_name(rule, fusion):
 
 
 def test_every_kind_has_its_encoders_and_every_encoder_its_kinds():
-  kinds = {e: set(build.encoder_class(e).kinds) for e in build.encoders()}
+  kinds = {e: set(registry.encoder_class(e).kinds) for e in registry.encoders()}
   assert all(own and own <= set(core.KINDS) for own in kinds.values())
   assert set.union(*kinds.values()) == set(core.KINDS)
   assert {"bert.Bert", "resnet.ResNet", "small.MLP"} < set(kinds)
   for encoder, own in kinds.items():
     for kind in core.KINDS:
       if kind in own:
-        build.check_input(encoder, "m", kind, (8, 8, 3))
+        registry.check_input(encoder, "m", kind, (8, 8, 3))
       else:
         with pytest.raises(ValueError, match=f"{encoder}.* 'm' is {kind}"):
-          build.check_input(encoder, "m", kind, (8, 8, 3))
+          registry.check_input(encoder, "m", kind, (8, 8, 3))
 
 
 @pytest.mark.parametrize("encoder", ["small.ConvNet", "resnet.ResNet"])
 def test_maps_are_not_read_from_rows_of_numbers(encoder):
   with pytest.raises(ValueError, match=r"'m' are \[6\]: give it small.MLP"):
-    build.check_input(encoder, "m", "array", (6,))
-  build.check_input("small.MLP", "m", "array", (6,))
+    registry.check_input(encoder, "m", "array", (6,))
+  registry.check_input("small.MLP", "m", "array", (6,))

@@ -15,10 +15,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import toys
-from dmg_jax import build, sharding, types
-from dmg_jax.checkpoint import Checkpoints
+from dmg_jax import types
+from dmg_jax.model import registry
+from dmg_jax.training import sharding
+from dmg_jax.training.checkpoint import Checkpoints
 
-METHODS = build.known("methods")
+METHODS = registry.known("methods")
 TWO_ONLY = {"greedy"}
 # Those that differ most in what is summed over a batch; the others are slow.
 SHARDED = {"mla"}
@@ -224,16 +226,16 @@ def test_running_statistics_move_in_training_only(name):
 
 @every_method
 def test_has_its_equation_reference_and_card(name):
-  module = build._module("methods", "method", name)
+  module = registry._module("methods", "method", name)
   for part in (".. math::", "Reference:"):
     assert part in module.__doc__, f"{name}: no {part} in the file's docstring"
   assert module.CARD.category in types.CATEGORIES
   assert module.CARD.modalities == ("2" if name in TWO_ONLY else "any")
 
 
-@pytest.mark.parametrize("name", build.known("fusion"))
+@pytest.mark.parametrize("name", registry.known("fusion"))
 def test_fusion_has_its_equation_reference_and_card(name):
-  module = build._module("fusion", "fusion", name)
+  module = registry._module("fusion", "fusion", name)
   for part in (".. math::", "Reference:"):
     assert part in module.__doc__, f"{name}: no {part} in the file's docstring"
   assert module.CARD.category == "fusion" and module.READOUT[:2] in (

@@ -10,8 +10,12 @@ import soundfile
 from PIL import Image
 from scipy import signal
 
-from data_pipelines import _av_media, _av_split, core, crema_d, crop
-from data_pipelines.loader import Loader
+from data_pipelines import core
+from data_pipelines.load.loader import Loader
+from data_pipelines.sets import crema_d
+from data_pipelines.sets._audio_video import media
+from data_pipelines.sets._audio_video import split as av_split
+from data_pipelines.transforms import crop
 
 OPTIONS = {"image_size": 28, "sample_rate": 8000, "seconds": 1.0, "workers": 0}
 EMOTIONS = tuple(crema_d.EXPECTED)
@@ -128,7 +132,7 @@ def test_what_is_wrong_is_told_and_the_rest_is_kept(source, tmp_path):
 
 
 def test_an_interrupted_preparation_goes_on(source, tmp_path, monkeypatch):
-  make, calls = _av_media.make, []
+  make, calls = media.make, []
 
   def interrupted(clip, settings):
     calls.append(clip.sound)
@@ -136,7 +140,7 @@ def test_an_interrupted_preparation_goes_on(source, tmp_path, monkeypatch):
       raise KeyboardInterrupt
     return make(clip, settings)
 
-  monkeypatch.setattr(_av_media, "make", interrupted)
+  monkeypatch.setattr(media, "make", interrupted)
   with pytest.raises(KeyboardInterrupt):
     crema_d.prepare(tmp_path, **options(source))
   crema_d.prepare(tmp_path, **options(source))
@@ -148,7 +152,7 @@ def test_splits():
   names = [f"{a}_IEO_ANG_HI" for a in range(1001, 1092)]
   splits = {n: official.split(n) for n in names}
   labels = dict.fromkeys(names, "ANG")
-  held = _av_split.hold_out(labels, splits, official.shares)
+  held = av_split.hold_out(labels, splits, official.shares)
   assert set(held.values()) == set(core.SPLITS)
   assert all((splits[n] == "test") == (held[n] == "test") for n in names)
   actors = list(crema_d.speakers().values())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines import crop, image
+from data_pipelines.transforms import crop, image
 
 
 def coordinates(width, height):

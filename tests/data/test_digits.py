@@ -12,7 +12,8 @@ import soundfile
 from PIL import Image
 
 import launch
-from data_pipelines import catalog, core
+from data_pipelines import core
+from data_pipelines.core import catalog
 from data_pipelines.tools import digits
 from helpers import load_manifest, prepare_manifest, read_table
 

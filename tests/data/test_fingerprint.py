@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import helpers
-from data_pipelines import core, openmoji, storage
-from data_pipelines._fingerprint import Fingerprint
+from data_pipelines import core
+from data_pipelines.core import storage
+from data_pipelines.core.fingerprint import Fingerprint
+from data_pipelines.sets import openmoji
 
 CLASSES = ("ant", "bee")
 KINDS = ("one:array", "caption:text")

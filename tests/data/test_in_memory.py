@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.loader import Loader
+from data_pipelines.load.loader import Loader
 from helpers import toy_dataset
 
 

@@ -8,17 +8,12 @@ import pytest
 from PIL import Image
 
 import helpers
-from data_pipelines import (
-  _av_load,
-  _av_media,
-  _tweets,
-  _tweets_prepare,
-  core,
-  image,
-  intake,
-  openmoji,
-)  # fmt: skip
-from data_pipelines.unlabelled import Unlabelled
+from data_pipelines import core
+from data_pipelines.manifest.unlabelled import Unlabelled
+from data_pipelines.sets import openmoji  # fmt: skip
+from data_pipelines.sets._audio_video import load, media
+from data_pipelines.sets._tweets import prepare, tweets
+from data_pipelines.transforms import image, intake
 
 KINDS = (
   "photo:image", "caption:text", "sound:audio", "sensor:array", "clip:video"
@@ -155,7 +150,7 @@ def test_columns_that_are_missing(table, intakes, tmp_path):
 
 def test_pictures_and_names_of_emoji(data_dir, tmp_path):
   dataset = openmoji.load(data_dir, image_size=16)
-  from data_pipelines import storage
+  from data_pipelines.core import storage
 
   folder = storage.folder_of(data_dir, openmoji.NAME, openmoji.VERSION)
   record = storage.read(folder, "test", ("image",))[3]
@@ -174,15 +169,15 @@ def test_pictures_and_names_of_emoji(data_dir, tmp_path):
 def test_pictures_of_tweets(tmp_path):
   pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
   Image.fromarray(pixels).save(tmp_path / "a.png")
-  stored = _tweets_prepare._picture(tmp_path / "a.png")["jpeg"].tobytes()
+  stored = prepare._picture(tmp_path / "a.png")["jpeg"].tobytes()
   with Image.open(io.BytesIO(stored)) as picture:
     assert picture.size == (256, 256)
   coder = intake.coder({"words": ["cat"]})
   record = {"image": stored, "text": b"A cat", "label": 0, "id": b"1"}
-  options = _tweets.Options(24, 1.0, False, "", 4, 0.0)
-  decoded = _tweets._decode(record, options, _tweets.plain, coder)["inputs"]
+  options = tweets.Options(24, 1.0, False, "", 4, 0.0)
+  decoded = tweets._decode(record, options, tweets.plain, coder)["inputs"]
   spec = core.ModalitySpec("image", (24, 24, 3), "uint8")
-  made = intake.Intake(spec, _tweets.intakes(options, coder)["image"])
+  made = intake.Intake(spec, tweets.intakes(options, coder)["image"])
   np.testing.assert_array_equal(made(tmp_path / "a.png"), decoded["image"])
 
 
@@ -192,21 +187,19 @@ def test_clips(tmp_path):
   rng = np.random.default_rng(0)
   film = tmp_path / helpers._write_video(tmp_path, "a", 1, rng)
   wav = tmp_path / helpers._write_audio(tmp_path, "a", 0, rng)
-  settings = _av_media.Settings(2, 24, 4000, 0.3)
-  fields = _av_media.make(
-    _av_media.Clip("x", "test", str(wav), str(film)), settings
-  )
+  settings = media.Settings(2, 24, 4000, 0.3)
+  fields = media.make(media.Clip("x", "test", str(wav), str(film)), settings)
   record = {**fields, "label": 0, "id": b"1"}
   for i in range(2):
     record[f"frame_{i}"] = record[f"frame_{i}"].tobytes()
-  decoded = _av_load._decode(record, settings, 1200)["inputs"]
+  decoded = load._decode(record, settings, 1200)["inputs"]
   expected = {
     "audio": decoded["audio"], "video": image.resize(decoded["video"], 16)
   }  # fmt: skip
   for m, path in (("audio", wav), ("video", film)):
     array = expected[m]
     spec = core.ModalitySpec(m, array.shape, array.dtype)
-    made = intake.Intake(spec, _av_load.intakes(settings, 16)[m])
+    made = intake.Intake(spec, load.intakes(settings, 16)[m])
     np.testing.assert_array_equal(made(path), array)
 
 

@@ -11,8 +11,10 @@ import pytest
 import launch
 from configs import crema_d as crema_d_config
 from configs import kinetics_sounds as config
-from data_pipelines import _av_files, core, kinetics_sounds
-from data_pipelines import kinetics_sounds as ks
+from data_pipelines import core
+from data_pipelines.sets import kinetics_sounds
+from data_pipelines.sets import kinetics_sounds as ks
+from data_pipelines.sets._audio_video import files
 
 av = pytest.importorskip("av")
 
@@ -115,11 +117,11 @@ def test_labels_of_lists():
   """A number means one class, that of most of its clips; others mean none."""
   labels = {"a": "7", "b": "7", "c": "7", "d": "3", "e": "99", "f": "singing!"}
   labels["g"] = "tickling"
-  rows = {c: _av_files.Listed("train", w, "") for c, w in labels.items()}
+  rows = {c: files.Listed("train", w, "") for c, w in labels.items()}
   known = dict.fromkeys("abdef", "singing") | {"c": "bowling"}
-  found = _av_files.meanings(rows, known, ks.CLASSES)
+  found = files.meanings(rows, known, ks.CLASSES)
   assert found == {"7": "singing", "tickling": "tickling"}
-  assert _av_files.meanings(rows, {}, ks.CLASSES)["7"] == "7"
+  assert files.meanings(rows, {}, ks.CLASSES)["7"] == "7"
 
 
 def test_a_clip_in_two_classes_is_left_out(source, tmp_path):

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines import _ahead
 from data_pipelines.core import Cached, Dataset, ModalitySpec, Spec
-from data_pipelines.loader import Loader
+from data_pipelines.load import ahead
+from data_pipelines.load.loader import Loader
 from helpers import toy_dataset
 
 ALL = ("array", "image", "text")
@@ -285,7 +285,7 @@ def test_workers_begin_with_signals_blocked():
 
   old = signal.signal(signal.SIGINT, lambda *_: told.append("signal"))
   try:
-    stream = _ahead._FromWorkers(iter(first, None))
+    stream = ahead._FromWorkers(iter(first, None))
     assert next(stream) == "batch" and told == ["signal"]
   finally:
     signal.signal(signal.SIGINT, old)

@@ -9,10 +9,12 @@ from PIL import Image
 
 import helpers
 from configs import manifest as config_file
-from data_pipelines import _manifest_rows as rows
-from data_pipelines import core, image, report, storage, text
-from data_pipelines.loader import Loader
-from dmg_jax import assemble
+from data_pipelines import core
+from data_pipelines.core import report, storage
+from data_pipelines.load.loader import Loader
+from data_pipelines.manifest import rows
+from data_pipelines.transforms import image, text
+from dmg_jax.training import experiment
 from helpers import load_manifest as load
 from helpers import prepare_manifest as prepare
 from helpers import read_table, samples
@@ -175,17 +177,19 @@ def test_config():
 
 def test_an_encoder_is_looked_up_by_name_then_by_kind():
   config = config_file.get_config("joint")
-  found = assemble.encoder_options(config, "photo", "image")
+  found = experiment.encoder_options(config, "photo", "image")
   assert found.name == "small.ConvNet"
   with config.unlocked():
     config.encoders.photo = {"name": "small.MLP"}
     del config.encoders["image"]
-  assert assemble.encoder_options(config, "photo", "image").name == "small.MLP"
+  assert (
+    experiment.encoder_options(config, "photo", "image").name == "small.MLP"
+  )
   # A column text:array holds arrays.
-  assert assemble.encoder_options(config, "text", "array").name == "small.MLP"
-  assert assemble.encoder_options(config, "text", "text").name != "small.MLP"
+  assert experiment.encoder_options(config, "text", "array").name == "small.MLP"
+  assert experiment.encoder_options(config, "text", "text").name != "small.MLP"
   with pytest.raises(ValueError, match=r"'scan' or its kind 'image'.*photo"):
-    assemble.encoder_options(config, "scan", "image")
+    experiment.encoder_options(config, "scan", "image")
 
 
 def test_a_model_of_any_modalities(tmp_path):
@@ -193,10 +197,10 @@ def test_a_model_of_any_modalities(tmp_path):
   path = helpers.write_manifest(tmp_path / "files", 60, kinds)
   config = config_file.get_config("joint,batch_size=8")
   config.data.update(manifest=str(path), dir=str(tmp_path / "data"))
-  setup = assemble.assemble(config)
+  setup = experiment.assemble(config)
   assert setup.problem.modalities == ("one", "two", "caption")
   # Names that metrics use are refused.
   table = [{"fused:text": r["caption:text"], **r} for r in read_table(path)]
   helpers.write_table(path, table)
   with pytest.raises(ValueError, match="'fused'"):
-    assemble.assemble(config)
+    experiment.assemble(config)

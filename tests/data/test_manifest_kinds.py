@@ -10,8 +10,9 @@ import soundfile
 from PIL import Image
 
 import helpers
-from data_pipelines import audio, core, image, video
-from data_pipelines.loader import Loader
+from data_pipelines import core
+from data_pipelines.load.loader import Loader
+from data_pipelines.transforms import audio, image, video
 from helpers import load_manifest as load
 from helpers import prepare_manifest as prepare
 from helpers import samples

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from configs import nvgesture as nvgesture_config
-from data_pipelines import _nvgesture_lists as lists
-from data_pipelines import _nvgesture_media as media
-from data_pipelines import catalog, core, nvgesture
-from data_pipelines.loader import Loader
-from dmg_jax import assemble, checks, sharding
-from dmg_jax.logging import Console
-from dmg_jax.loop import Trainer
+from data_pipelines import core
+from data_pipelines.core import catalog
+from data_pipelines.load.loader import Loader
+from data_pipelines.sets import nvgesture
+from data_pipelines.sets.nvgesture import lists, media
+from dmg_jax.tracking.logging import Console
+from dmg_jax.training import experiment, sharding, validation
+from dmg_jax.training.loop import Trainer
 
 pytest.importorskip("av")
 pytest.importorskip("cv2")
@@ -224,7 +225,7 @@ def test_two_steps_of_the_quick_form(prepared, monkeypatch):
     | {f"encoders.{m}.widths": (8,) for m in config.encoders}
     | {"train.batch_size": 4, "train.outer_batch_size": 2, "eval.batch_size": 4}
   )
-  setup = assemble.assemble(config)
+  setup = experiment.assemble(config)
   trainer = Trainer([setup], Console(quiet=True))
   state, found = setup.fresh(), {}
   for i in range(2):
@@ -247,4 +248,4 @@ def test_the_config():
     ("rgb", "depth", "flow"), "i3d.I3D"
   )
   assert config.data.window == 64 and config.optimiser.name == "sgd"
-  checks.check(config)
+  validation.check(config)

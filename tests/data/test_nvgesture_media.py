@@ -5,9 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from data_pipelines import _clips
-from data_pipelines import _nvgesture_lists as lists
-from data_pipelines import _nvgesture_media as media
+from data_pipelines.sets.nvgesture import clips as _clips
+from data_pipelines.sets.nvgesture import lists, media
 
 pytest.importorskip("av")
 cv2 = pytest.importorskip("cv2")

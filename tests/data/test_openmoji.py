@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont, features
 
-from data_pipelines import _openmoji_font as font
-from data_pipelines import _openmoji_groups as groups
-from data_pipelines import catalog, core, storage, text
-from data_pipelines import openmoji as pipeline
-from data_pipelines.loader import Loader
+from data_pipelines import core
+from data_pipelines.core import catalog, storage
+from data_pipelines.load.loader import Loader
+from data_pipelines.sets import openmoji as pipeline
+from data_pipelines.sets.openmoji import font, groups
+from data_pipelines.transforms import text
 
 SIZES = {"train": 972, "outer": 158, "val": 159, "test": 340}
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 import helpers
 import launch
-from data_pipelines import core, raw
+from data_pipelines import core
+from data_pipelines.core import raw
 
 
 @pytest.fixture

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 
 import tweets
-from data_pipelines import (
-  _tweets_prepare,
-  _tweets_raw,
-  core,
-  raw,
-  sarcasm,
-  text,
-)
-from data_pipelines.loader import Loader
+from data_pipelines import core
+from data_pipelines.core import raw
+from data_pipelines.load.loader import Loader
+from data_pipelines.sets import sarcasm
+from data_pipelines.sets._tweets import prepare
+from data_pipelines.sets._tweets import raw as tweets_raw
+from data_pipelines.transforms import text
 from helpers import samples
 
 LINES = {"train.txt": 90, "valid2.txt": 20, "test2.txt": 20}
@@ -27,7 +25,7 @@ SPLIT = {"train.txt": "train", "valid2.txt": "val", "test2.txt": "test"}
 def read(folder):
   files = sarcasm.SARCASM.layout.files[0]
   paths = {split: folder / name for split, name in files.items()}
-  return _tweets_raw.read(paths, sarcasm.parse)
+  return tweets_raw.read(paths, sarcasm.parse)
 
 
 def test_official_counts():
@@ -43,14 +41,14 @@ def test_official_counts():
     "val": ((0, 1_451), (1, 959)),
     "test": ((0, 1_450), (1, 959)),
   }
-  splits = _tweets_prepare.with_outer(found.rows, 0.1)
+  splits = prepare.with_outer(found.rows, 0.1)
   outer = collections.Counter(row.label for row in splits["outer"])
   assert outer == {0: 1_117, 1: 864}
   ids = [{row.id for row in rows} for rows in splits.values()]
   assert sum(map(len, ids)) == len(set.union(*ids)) == 24_635
   # Follows from ids, not from the order of lines.
   turned = {split: rows[::-1] for split, rows in found.rows.items()}
-  again = _tweets_prepare.with_outer(turned, 0.1)
+  again = prepare.with_outer(turned, 0.1)
   assert {r.id for r in again["outer"]} == {r.id for r in splits["outer"]}
 
 

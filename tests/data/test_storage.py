@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipelines import catalog, openmoji, storage
-from data_pipelines.core import DataError, Report
+from data_pipelines.core import DataError, Report, catalog, storage
+from data_pipelines.sets import openmoji
 
 FEATURES = {"id": tfds.features.Text(), "x": tfds.features.Scalar(np.int32)}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import image, text
-from data_pipelines.report import DataError
+from data_pipelines.core.report import DataError
+from data_pipelines.transforms import image, text
 
 
 def test_words():

@@ -12,18 +12,16 @@ import pytest
 import tweets
 from configs import sarcasm as sarcasm_config
 from configs import twitter2015 as config_file
-from data_pipelines import (
-  _tweets_prepare,
-  _tweets_raw,
-  core,
-  raw,
-  text,
-  twitter2015,
-)
-from data_pipelines.loader import Loader
-from dmg_jax import assemble, sharding
-from dmg_jax.logging import Console
-from dmg_jax.loop import Trainer
+from data_pipelines import core
+from data_pipelines.core import raw
+from data_pipelines.load.loader import Loader
+from data_pipelines.sets import twitter2015
+from data_pipelines.sets._tweets import prepare
+from data_pipelines.sets._tweets import raw as tweets_raw
+from data_pipelines.transforms import text
+from dmg_jax.tracking.logging import Console
+from dmg_jax.training import experiment, sharding
+from dmg_jax.training.loop import Trainer
 from helpers import samples
 
 FILES = {"train": "train.tsv", "val": "dev.tsv", "test": "test.tsv"}
@@ -32,7 +30,7 @@ MOOD = ("negative", "neutral", "positive")
 
 def read(folder):
   paths = {split: folder / name for split, name in FILES.items()}
-  return _tweets_raw.read(paths, twitter2015.parse)
+  return tweets_raw.read(paths, twitter2015.parse)
 
 
 def test_official_counts():
@@ -46,7 +44,7 @@ def test_official_counts():
   assert counts == {
     "train": (368, 1883, 928), "val": (149, 670, 303), "test": (113, 607, 317)
   }  # fmt: skip
-  splits = _tweets_prepare.with_outer(found.rows, 0.1)
+  splits = prepare.with_outer(found.rows, 0.1)
   outer = collections.Counter(row.label for row in splits["outer"])
   for label, total in enumerate((368, 1883, 928)):
     assert outer[label] == pytest.approx(0.1 * total, rel=0.15)
@@ -225,7 +223,7 @@ def test_the_quick_form_trains(prepared, monkeypatch):
   config = config_file.get_config("h,quick=true,batch_size=8")
   changes = {"data.image_size": 8, "encoders.image.widths": (8,)}
   config.update_from_flattened_dict({"data.dir": str(folder), **changes})
-  setup = assemble.assemble(config)
+  setup = experiment.assemble(config)
   assert setup.problem.modalities == ("image", "text")
   trainer, state = Trainer([setup], Console(quiet=True)), setup.fresh()
   for i in range(2):

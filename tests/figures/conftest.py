@@ -5,7 +5,7 @@ import pytest
 from configs import figures as configs
 from dmg_jax import figures
 from dmg_jax.figures import figure1, figure3
-from dmg_jax.logging import Console
+from dmg_jax.tracking.logging import Console
 from fake_train import FakeTrain
 from pages import without_pictures
 

@@ -12,9 +12,9 @@ from configs import figures as configs
 from configs import openmoji
 from dmg_jax import figures
 from dmg_jax.figures import figure2, figure3, figure4
-from dmg_jax.logging import Console
 from dmg_jax.report.features import load_features, pairs
 from dmg_jax.tables import cells
+from dmg_jax.tracking.logging import Console
 
 ONE = "figure1,dataset=openmoji,weights=0.5+0"
 

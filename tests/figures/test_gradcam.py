@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
-from dmg_jax import assemble, build, classifier
+from dmg_jax.config import common
 from dmg_jax.figures import _panels, _samples, figure4, gradcam
+from dmg_jax.model import classifier, registry
+from dmg_jax.training import experiment
 from helpers import toy_dataset
 
 
@@ -72,8 +73,8 @@ def setup():
   config.loader.update(resident="off", workers=0)
   config = common.with_recipe(config, "joint")
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(assemble, "load", lambda config, method: toy_dataset())
-    return assemble.assemble(config)
+    patch.setattr(experiment, "load", lambda config, method: toy_dataset())
+    return experiment.assemble(config)
 
 
 def test_of_a_run(setup):
@@ -85,7 +86,7 @@ def test_of_a_run(setup):
   explain = gradcam.explainer(setup, "image")
   heat, logits = explain(state, found.inputs, found.labels)
   own = classifier.encoder_variables(state.params, state.stats, "image")
-  encoder = build.make_encoder(**setup.encoders["image"])
+  encoder = registry.make_encoder(**setup.encoders["image"])
   pixels = jnp.asarray(found.inputs["image"])
   last = np.asarray(encoder.apply(own, pixels, False, 0, 1))
   head = state.params["fusion"]["head_image"]

@@ -7,12 +7,7 @@ import pytest
 
 import numpy_toy as toy
 import toys
-from dmg_jax.methods import (
-  _epochs,
-  mses,
-  mslr,
-  relearning,
-)
+from dmg_jax.methods import _epochs, mses, mslr, relearning
 
 
 class Padded(toys.ToyData):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import toys
-from dmg_jax import evaluate as ev
-from dmg_jax.evaluate import check_names, evaluate, make_eval_step
+from dmg_jax.evaluation import metrics as ev
+from dmg_jax.evaluation.metrics import check_names, evaluate, make_eval_step
 from dmg_jax.report.features import load_features, pairs, save_features
 from dmg_jax.types import Batch, Method, Outputs, TrainState
 

@@ -9,8 +9,8 @@ import pytest
 from scipy.special import softmax
 
 import toys
-from dmg_jax import build
-from dmg_jax.fusion import etmc
+from dmg_jax.model import registry
+from dmg_jax.model.fusion import etmc
 
 CLASSES, SAMPLES = 4, 5
 
@@ -48,7 +48,7 @@ def test_etmc_is_dempsters_rule(count, pseudo):
   rng = np.random.default_rng(0)
   sizes = {"a": 3, "b": 2, "c": 5}
   z = {m: rng.normal(size=(SAMPLES, sizes[m])) for m in "abc"[:count]}
-  module = build.make_fusion("etmc", CLASSES, pseudo_view=pseudo)
+  module = registry.make_fusion("etmc", CLASSES, pseudo_view=pseudo)
   x = {m: jnp.array(v) for m, v in z.items()}
   p = module.init(jax.random.key(0), x, True)["params"]
   p = jax.tree.map(lambda x: rng.normal(size=x.shape), p)

@@ -9,8 +9,8 @@ import pytest
 from scipy.special import expit, softmax
 
 import toys
-from dmg_jax import build
-from dmg_jax.fusion import channel
+from dmg_jax.model import registry
+from dmg_jax.model.fusion import channel
 
 CLASSES, SAMPLES = 4, 5
 EQUAL, UNEQUAL = (3, 3, 3), (3, 2, 5)
@@ -30,7 +30,7 @@ def made(name, count=3, sizes=EQUAL, **options):
     m: rng.normal(size=(SAMPLES, d))
     for m, d in zip("abc"[:count], sizes, strict=False)
   }
-  module = build.make_fusion(name, CLASSES, **options)
+  module = registry.make_fusion(name, CLASSES, **options)
   # Flax starts an LSTM with zeros in float32, whatever it is given.
   dtype = jnp.float32 if name == "ml_lstm" else jnp.float64
 

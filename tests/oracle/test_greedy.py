@@ -10,8 +10,8 @@ import pytest
 
 import numpy_toy as toy
 import toys
-from dmg_jax.fusion import channel
 from dmg_jax.methods import UnsuitableError, greedy
+from dmg_jax.model.fusion import channel
 
 
 def flat(tree):

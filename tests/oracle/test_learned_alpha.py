@@ -7,12 +7,12 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import toys
-from dmg_jax import sharding
 from dmg_jax.bilevel import loops
 from dmg_jax.bilevel.alpha import AlphaOptimiser
 from dmg_jax.methods import lb, lb_forward
 from dmg_jax.methods._matching import Matching
 from dmg_jax.methods.joint import classification
+from dmg_jax.training import sharding
 
 RAW = {"normalise": "none", "rate": 1e-12}
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import toys
-from dmg_jax import optim
+from dmg_jax.training import optim
 from dmg_jax.types import TrainState
 
 OWNER = {"a": "image", "b": "text", "c": "shared"}

@@ -10,14 +10,8 @@ from scipy.special import log_softmax, softmax
 
 import numpy_toy as toy
 import toys
-from dmg_jax import optim, steps
-from dmg_jax.methods import (
-  _epochs,
-  _phases,
-  gblend,
-  reconboost,
-  umt,
-)
+from dmg_jax.methods import _epochs, _phases, gblend, reconboost, umt
+from dmg_jax.training import optim, steps
 
 
 class SplitData(toys.ToyData):

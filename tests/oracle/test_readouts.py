@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import toys
-from dmg_jax.evaluate import FUSED
+from dmg_jax.evaluation import probe, readout_scores, readouts
+from dmg_jax.evaluation.metrics import FUSED
 from dmg_jax.report import readouts as shown
-from dmg_jax.serve import probe, readouts, scores
 from dmg_jax.types import Method, TrainState
 
 
@@ -136,7 +136,7 @@ def test_a_class_that_train_lacks_and_a_single_one():
   assert probe.fit(train, val, val.features).val_accuracy == 0
   one = probe.Samples(train.features, np.zeros(4, int))
   splits = {"test": {"labels": np.zeros(2, int)}}
-  said = scores._probed(one, val, {"test": val.features}, splits)
+  said = readout_scores._probed(one, val, {"test": val.features}, splits)
   assert str(said).startswith("no probe could be fitted:")
 
 
@@ -148,20 +148,22 @@ def test_reasons_where_there_is_no_readout():
     ("feature_ablation", "a"): {"fused": good},
     ("input_ablation", "a"): {"fused": good * np.nan},
   }
-  found = scores.of_heads(passes, "R3 feature ablation", "affine", False)
+  found = readout_scores.of_heads(
+    passes, "R3 feature ablation", "affine", False
+  )
   assert "no head for one modality" in found["a"]["own"]
   assert found["a"]["feature_ablation"]["accuracy"] == 1
   assert found["a"]["input_ablation"] == "its logits are not finite"
-  found = scores.of_heads(passes, "R2 own head", "channel", True)
+  found = readout_scores.of_heads(passes, "R2 own head", "channel", True)
   assert found["a"]["own"] == {"accuracy": 1, "macro_f1": 1}
   assert "talk inside the encoders" in found["a"]["feature_ablation"]
-  good, absent = scores.split(found)
+  good, absent = readout_scores.split(found)
   assert set(good["a"]) == {"own"} and set(absent) == {"a"}
   assert shown.cell([{"scores": good}], "a", "input_ablation") == "–"
 
 
 def test_chance_is_the_most_frequent_class_of_train():
   train, test = np.array([2, 2, 0, 1]), np.array([0, 2, 2, 2, 1])
-  found = scores.chance(train, test)
+  found = readout_scores.chance(train, test)
   f1 = 2 * 3 / (2 * 3 + 2)
   assert found == pytest.approx({"accuracy": 0.6, "macro_f1": f1 / 3})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from dmg_jax.scores import mean_average_precision
+from dmg_jax.evaluation.scores import mean_average_precision
 
 
 @pytest.mark.parametrize("levels", [0, 2, 5])  # 0: no ties

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmg_jax.encoders import small
+from dmg_jax.model.encoders import small
 
 
 def _ours(x):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from data_pipelines import text
-from dmg_jax.encoders.bert import Bert
+from data_pipelines.transforms import text
+from dmg_jax.model.encoders.bert import Bert
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from dmg_jax.encoders import clip
+from dmg_jax.model.encoders import clip
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

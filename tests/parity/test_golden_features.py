@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import golden
-from dmg_jax.fusion import channel, concat
 from dmg_jax.methods import _terms, opm, relearning, valuation
+from dmg_jax.model.fusion import channel, concat
 from dmg_jax.types import SHARED, Outputs
 
 # MMTM: maps are channels-first there, channels-last here.

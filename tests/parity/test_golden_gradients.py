@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import golden
-from dmg_jax.fusion import concat
-from dmg_jax.fusion import sum as late
 from dmg_jax.methods import _terms, agm, ogm_ge
+from dmg_jax.model.fusion import concat
+from dmg_jax.model.fusion import sum as late
 from dmg_jax.types import SHARED, Outputs
 
 SIDES = {"a": "audio", "v": "visual"}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import golden
-from dmg_jax.fusion import concat
-from dmg_jax.fusion import etmc as evidence
 from dmg_jax.methods import _terms, cml, etmc, pmr
+from dmg_jax.model.fusion import concat
+from dmg_jax.model.fusion import etmc as evidence
 from dmg_jax.types import SHARED, Fused, Outputs
 
 _AV = ("a", "v")

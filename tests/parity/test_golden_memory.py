@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import golden
-from dmg_jax.fusion import shared_head
 from dmg_jax.methods import _terms, greedy, mla, mmpareto, reconboost
+from dmg_jax.model.fusion import shared_head
 from dmg_jax.types import SHARED, Outputs
 
 # MLA: features are the parameters, so that nothing but the head is learned.

@@ -9,8 +9,8 @@ import pytest
 
 import golden
 from dmg_jax import losses
-from dmg_jax.fusion import mmcosine, own_heads
 from dmg_jax.methods import _terms, domfn, joint, lfm_code, mbsd
+from dmg_jax.model.fusion import mmcosine, own_heads
 from dmg_jax.types import SHARED, Outputs
 
 # MBSD: unimodal logits are the parameters, fused logits their sum.

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dmg_jax.encoders import pretrained
-from dmg_jax.encoders.i3d import I3D
+from dmg_jax.model.encoders import pretrained
+from dmg_jax.model.encoders.i3d import I3D
 
 torch = pytest.importorskip("torch")
 from i3d_torch import Reference, pool, reference, tensors_of  # noqa: E402

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import toys
-from dmg_jax.encoders import pretrained, resnet
+from dmg_jax.model.encoders import pretrained, resnet
 
 torch = pytest.importorskip("torch")
 

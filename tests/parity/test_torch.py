@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import toys
-from dmg_jax import losses, optim
-from dmg_jax.encoders import small
+from dmg_jax import losses
+from dmg_jax.model.encoders import small
+from dmg_jax.training import optim
 from dmg_jax.types import TrainState
 
 torch = pytest.importorskip("torch")

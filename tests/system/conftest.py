@@ -14,8 +14,8 @@ from absl import flags
 import helpers
 import launch
 from configs import manifest, openmoji
-from dmg_jax import assemble, programs, sharding, steps, train
-from dmg_jax.logging import Console
+from dmg_jax.tracking.logging import Console
+from dmg_jax.training import experiment, programs, runner, sharding
 from pages import without_pictures
 
 ROOT = Path(launch.__file__).parent
@@ -33,7 +33,7 @@ TINY = {
 @pytest.fixture(scope="session", autouse=True)
 def loaded_once(data_dir):
   """The prepared OpenMoji is decoded once for all runs with its options."""
-  original, loaded = assemble.load, {}
+  original, loaded = experiment.load, {}
 
   def load(config, method):
     if config.data.dir != str(data_dir):
@@ -44,7 +44,7 @@ def loaded_once(data_dir):
     return loaded[key]
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(assemble, "load", load)
+    patch.setattr(experiment, "load", load)
     yield
 
 
@@ -167,11 +167,11 @@ def quick(shared):
   with pytest.MonkeyPatch.context() as patch:
     without_pictures(patch)
     patch.setattr(sharding, "make_mesh", _one_device)
-    patch.setattr(assemble, "assemble", shared.assemble(assemble.assemble))
-    patch.setattr(assemble, "load", shared.load(assemble.load))
+    patch.setattr(experiment, "assemble", shared.assemble(experiment.assemble))
+    patch.setattr(experiment, "load", shared.load(experiment.load))
     for module, name in (
-      (steps, "make_train_step"),
-      (steps, "make_outer_step"),
+      (compiled, "make_train_step"),
+      (compiled, "make_outer_step"),
       (programs, "make_eval_step"),
     ):
       patch.setattr(module, name, shared.once(getattr(module, name)))
@@ -193,7 +193,7 @@ def straight(quick, tiny, finished, tmp_path_factory):
     key = recipe, sharding.make_mesh(8).size
     if key not in finished:
       path = tmp_path_factory.mktemp("run") / "work"
-      train.run(tiny(recipe), path, Console(quiet=True))
+      runner.run(tiny(recipe), path, Console(quiet=True))
       finished[key] = path
     return finished[key]
 
@@ -244,7 +244,7 @@ def loaded(work):
 
 @pytest.fixture(scope="module")
 def restored(work):
-  from dmg_jax.serve import restore
+  from dmg_jax.training import restore
 
   changes = {"eval": {"batch_size": 8}, "loader": {"resident": "off"}}
   return restore.restore(work, changes)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmg_jax import assemble, checkpoint, loop, train
-from dmg_jax.checkpoint import METRIC, Checkpoints
-from dmg_jax.logging import Console
-from dmg_jax.loop import Trainer
+from dmg_jax.tracking.logging import Console
+from dmg_jax.training import checkpoint, experiment, loop, runner
+from dmg_jax.training.checkpoint import METRIC, Checkpoints
+from dmg_jax.training.loop import Trainer
 
 QUIET = Console(quiet=True)
 
@@ -20,7 +20,7 @@ QUIET = Console(quiet=True)
 def at(quick, tiny):
   """``at(step)`` is the state of a run at a step."""
   del quick
-  state = assemble.assemble(tiny("joint")).fresh()
+  state = experiment.assemble(tiny("joint")).fresh()
   return lambda step: state.replace(step=jnp.int32(step))
 
 
@@ -85,7 +85,7 @@ def test_when_an_epoch_is_due(quick, tiny, monkeypatch):
   del quick
   now = [1000.0]
   monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-  trainer = Trainer([assemble.assemble(tiny("joint"))], QUIET)
+  trainer = Trainer([experiment.assemble(tiny("joint"))], QUIET)
   trainer.step = 15
   assert trainer._due()  # The first.
   now[0] += checkpoint.EVERY - 1
@@ -115,9 +115,9 @@ def test_killed_after_an_epoch_that_was_not_written(
     patch.setattr(Trainer, "_save", save)
     patch.setattr(Checkpoints, "offer", lambda *args: None)
     with pytest.raises(KeyboardInterrupt):
-      train.run(config, tmp_path, QUIET)
+      runner.run(config, tmp_path, QUIET)
   assert checkpoint.saved(tmp_path) == {14}
-  train.run(config, tmp_path, QUIET)
+  runner.run(config, tmp_path, QUIET)
   alone = straight("joint")
   for work in (alone, tmp_path):
     assert 30 in checkpoint.saved(work)
@@ -141,5 +141,5 @@ def test_what_a_signal_ends_is_written(quick, tiny, tmp_path, monkeypatch):
 
   monkeypatch.setattr(Trainer, "_end_epoch", end_epoch)
   monkeypatch.setattr(Trainer, "_due", lambda self: False)
-  assert train.run(tiny("joint"), tmp_path, QUIET) is None
+  assert runner.run(tiny("joint"), tmp_path, QUIET) is None
   assert checkpoint.saved(tmp_path) == {15}

@@ -16,8 +16,8 @@ import pytest
 
 from benchmarks import cases, measure
 from dmg_jax.bilevel import Neumann, hypergradient, loops
-from dmg_jax.encoders import small
 from dmg_jax.methods.lb import heldout_loss
+from dmg_jax.model.encoders import small
 
 pytestmark = pytest.mark.usefixtures("optimised")
 

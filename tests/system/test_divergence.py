@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import toys
-from configs import common
 from data_pipelines.core import Dataset
-from dmg_jax import assemble, loop, train
-from dmg_jax.checkpoint import Checkpoints
-from dmg_jax.logging import Console, read_metrics
+from dmg_jax.config import common
+from dmg_jax.tracking.logging import Console, read_metrics
+from dmg_jax.training import experiment, loop, runner
+from dmg_jax.training.checkpoint import Checkpoints
 from helpers import toy_dataset
 
 
@@ -53,7 +53,7 @@ def test_last_good_checkpoint_is_kept(quick, command, words, tiny, tmp_path):
     code, _, err = command(*given)
     assert code == 1 and err.count("\n") == 1
     assert "step 2" in err and "step 1 is kept" in err
-    like = assemble.assemble(tiny("joint", fields)).fresh()
+    like = experiment.assemble(tiny("joint", fields)).fresh()
     assert_finite_checkpoints(work, like, 1)
     assert not (work / "results.json").exists()
   code, out, err = command(*given[:-1], "--mode=report")
@@ -86,7 +86,7 @@ def toy(monkeypatch):
     data = toy_dataset(("array", "text"))
     sources = {**data.sources, split: Broken(data.sources[split], first)}
     broken = Dataset(data.spec, sources, data.augment)
-    monkeypatch.setattr(assemble, "load", lambda config, method: broken)
+    monkeypatch.setattr(experiment, "load", lambda config, method: broken)
     config = common.base()
     config.data.name = f"toy-{split}"
     config.encoders = {
@@ -104,7 +104,7 @@ def toy(monkeypatch):
 def test_nan_in_the_training_data(toy, tmp_path):
   config = toy("train", 0)
   with pytest.raises(loop.DivergedError) as caught:
-    train.run(config, tmp_path / "w", Console(quiet=True))
+    runner.run(config, tmp_path / "w", Console(quiet=True))
   assert "is nan at step" in str(caught.value)
   assert "none had been saved" in str(caught.value)
   assert not list((tmp_path / "w" / "checkpoints").iterdir())
@@ -114,9 +114,9 @@ def test_nan_in_the_validation_data(toy, tmp_path):
   """From the third epoch on; the checkpoint of the second is kept."""
   work, config = tmp_path / "w", toy("val", 2)
   with pytest.raises(loop.DivergedError) as caught:
-    train.run(config, work, Console(quiet=True))
+    runner.run(config, work, Console(quiet=True))
   assert "val loss is nan at step 9" in str(caught.value)
   assert "step 6 is kept" in str(caught.value)
-  assert_finite_checkpoints(work, assemble.assemble(config).fresh(), 6)
+  assert_finite_checkpoints(work, experiment.assemble(config).fresh(), 6)
   steps = [x["step"] for x in read_metrics(work / "metrics.jsonl")]
   assert max(steps) == 9 and json.loads((work / "config.json").read_text())

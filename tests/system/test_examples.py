@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from data_pipelines.core import Cached, Dataset, ModalitySpec, Spec
-from data_pipelines.text import WordVocabulary
-from dmg_jax import examples
-from dmg_jax.evaluate import Evaluation
+from data_pipelines.transforms.text import WordVocabulary
+from dmg_jax.evaluation import examples
+from dmg_jax.evaluation.metrics import Evaluation
 from dmg_jax.report import examples as chosen
 from dmg_jax.report.features import load_features
 from dmg_jax.report.predictions import by_head, load_predictions

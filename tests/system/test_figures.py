@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from configs._figure_rows import FIGURES
-from dmg_jax.checkpoint import METRIC, Checkpoints
-from dmg_jax.serve import restore
+from dmg_jax.config.figure_rows import FIGURES
+from dmg_jax.training import restore
+from dmg_jax.training.checkpoint import METRIC, Checkpoints
 from dmg_jax.types import TrainState
 
 FIGURE = "--config=configs/figures.py:"

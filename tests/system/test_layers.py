@@ -27,19 +27,13 @@ ALL["launch.py"] = FILES["launch.py"].read_text(encoding="utf-8")
 LAYERS = [
   ("types",),
   ("losses", "trees"),
-  ("bilevel", "encoders", "fusion"),
+  ("bilevel", "model"),
   ("methods",),
-  ("classifier", "build", "optim", "resident", "sharding", "steps"),
-  (
-    "evaluate", "checkpoint", "logging", "checks", "assemble", "report",
-    "same", "plateau", "examples",
-    "statistics", "tracking", "scores",
-  ),
-  ("loop", "programs", "replica", "seeds", "describe", "serve"),
-  ("train",),
+  ("config", "report", "tracking"),
+  ("training", "evaluation", "serving"),
   ("tables",),
   ("figures",),
-  ("modes",),
+  ("cli",),
   ("launch",),
 ]  # fmt: skip
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
@@ -87,14 +81,14 @@ def test_layers(file):
 
 def test_what_must_not_be_imported():
   forbidden = {
-    "dmg_jax/": ("configs", "launch", "absl.flags", "torch"),
+    "dmg_jax/": ("configs", "launch", "torch"),
     "dmg_jax/methods/": (
-      "data_pipelines", "dmg_jax.checkpoint", "dmg_jax.optim",
-      "dmg_jax.logging", "dmg_jax.evaluate", "dmg_jax.build", "ml_collections",
+      "data_pipelines", "dmg_jax.training", "dmg_jax.tracking",
+      "dmg_jax.evaluation", "dmg_jax.model", "ml_collections",
     ),
     "dmg_jax/bilevel/": ("data_pipelines", "dmg_jax.methods", "ml_collections"),
-    "dmg_jax/encoders/": ("data_pipelines", "dmg_jax.methods"),
-    "dmg_jax/fusion/": ("data_pipelines", "dmg_jax.methods"),
+    "dmg_jax/model/encoders/": ("data_pipelines", "dmg_jax.methods"),
+    "dmg_jax/model/fusion/": ("data_pipelines", "dmg_jax.methods"),
     "dmg_jax/report/": ("jax", "flax", "optax", "data_pipelines"),
     "data_pipelines/": ("configs", "tensorflow", "torch", "jax", "flax"),
   }  # fmt: skip
@@ -106,9 +100,9 @@ def test_what_must_not_be_imported():
 
 
 def test_only_the_entrance_imports_training():
-  users = {f for f in FILES if "dmg_jax.train" in imports(f)}
+  users = {f for f in FILES if "dmg_jax.training.runner" in imports(f)}
   tables = {"dmg_jax/tables/cells.py", "dmg_jax/tables/grid.py"}
-  assert users <= {"dmg_jax/modes.py", "launch.py", *tables}
+  assert users <= {"dmg_jax/cli/modes.py", "launch.py", *tables}
 
 
 def test_flags_are_defined_by_the_entrance_only():
@@ -171,7 +165,7 @@ def code_lines(file):
 def test_file(file):
   lines = ALL[file].splitlines()
   assert len(lines) <= 300, f"{file}: {len(lines)} lines"
-  if file.startswith(("dmg_jax/methods/", "dmg_jax/fusion/")):
+  if file.startswith(("dmg_jax/methods/", "dmg_jax/model/fusion/")):
     assert code_lines(file) <= LONG_FILES.get(file, 100), file
   assert not any("\t" in x or x != x.rstrip() for x in lines), file
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from dmg_jax.logging import (
+from dmg_jax.tracking.logging import (
   Console,
   MetricsFile,
   mean_std,
@@ -116,7 +116,7 @@ def test_reader_ignores_a_torn_line_but_no_other(tmp_path):
 
 def test_killed_process_loses_no_line(tmp_path):
   code = (
-    "from dmg_jax.logging import MetricsFile; import time, sys\n"
+    "from dmg_jax.tracking.logging import MetricsFile; import time, sys\n"
     f"file = MetricsFile({str(tmp_path)!r})\n"
     "for step in range(3):\n"
     "  file.write({'step': step, 'epoch': 1, 'split': 'train', 'loss': 1.})\n"
@@ -284,7 +284,7 @@ def test_quiet():
 
 def test_import_is_light():
   code = (
-    "import sys, dmg_jax.logging; "
+    "import sys, dmg_jax.tracking.logging; "
     "heavy = {'jax', 'rich', 'tensorboardX', 'numpy'}; "
     "sys.exit(bool(heavy & set(sys.modules)))"
   )

@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks import methods
-from configs.recipes import RECIPES
 from dmg_jax import types
+from dmg_jax.config.recipes import RECIPES
 
 PAGE = methods.DOCS.read_text(encoding="utf-8")
 README = methods.README.read_text(encoding="utf-8")

@@ -14,7 +14,8 @@ from nbclient import NotebookClient
 
 import launch
 from configs import openmoji
-from dmg_jax import modes, train
+from dmg_jax.cli import modes
+from dmg_jax.training import runner
 
 ROOT = Path(launch.__file__).parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -108,7 +109,7 @@ def config(file, recipe):
 def test_a_command_is_kept_where_one_was_given(words, kept, monkeypatch):
   found = []
   monkeypatch.setattr(sys, "argv", words)
-  monkeypatch.setattr(train, "run", lambda *given: found.append(given[-1]))
+  monkeypatch.setattr(runner, "run", lambda *given: found.append(given[-1]))
   assert modes.run("train", openmoji.get_config("joint"), "run", True) == 0
   assert found == [kept]
 

@@ -9,8 +9,8 @@ import soundfile
 
 import helpers
 from configs import manifest, twitter2015
-from dmg_jax import assemble, replica, seeds
-from dmg_jax.describe import describe
+from dmg_jax.training import experiment, replica, seeds
+from dmg_jax.training.describe import describe
 
 av = pytest.importorskip("av")
 
@@ -103,7 +103,7 @@ def test_encoders_by_key(tmp_path, monkeypatch):
   config.encoders.image.width = 8
   assert config.encoders.text == plain.text
   assert config.encoders.caption != plain.text  # Its dropout is the default.
-  encoders = assemble.assemble(config).encoders
+  encoders = experiment.assemble(config).encoders
   photo = encoders["photo"]
   assert (photo["name"], photo["width"]) == ("resnet.ResNet", 8)
   assert photo["features"] == plain.text.features  # For matching.
@@ -119,11 +119,11 @@ def test_encoders_by_key(tmp_path, monkeypatch):
     config = manifest.get_config(f"joint,encoder.{given}")
     config.data.update(data)
     with pytest.raises(ValueError, match=said):
-      assemble.assemble(config)
+      experiment.assemble(config)
   given = "unimodal,modality=caption,encoder.photo=resnet.ResNet"
   config = manifest.get_config(given)
   config.data.update(data)
-  assert set(assemble.assemble(config).encoders) == {"caption"}
+  assert set(experiment.assemble(config).encoders) == {"caption"}
 
 
 def test_batches_are_at_most_their_split(tmp_path, monkeypatch):
@@ -131,7 +131,7 @@ def test_batches_are_at_most_their_split(tmp_path, monkeypatch):
   table = helpers.write_manifest(tmp_path / "few.csv", 40)
   config = manifest.get_config("lb,batch_size=100")
   config.data.update(manifest=str(table), dir=str(tmp_path), image_size=8)
-  setup = assemble.assemble(config)
+  setup = experiment.assemble(config)
   sizes = setup.dataset.spec.sizes
   assert 1 < sizes["outer"] < 8 < sizes["train"] < 100
   assert setup.batch_size == sizes["train"]
@@ -145,7 +145,7 @@ def test_batches_are_at_most_their_split(tmp_path, monkeypatch):
     f"outer {sizes['outer']} (not 256: all that outer has)"
   )
   config.train.update(inner_batch_size=3, outer_batch_size=2)
-  run = replica.Replica(assemble.assemble(config))
+  run = replica.Replica(experiment.assemble(config))
   batch = run.loader.batch(0)
   inner, outer = run.hyper_batches(batch, 0)
   np.testing.assert_array_equal(inner.index, batch.index[:3])

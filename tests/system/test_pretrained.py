@@ -11,10 +11,11 @@ from huggingface_hub import constants
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
-from configs import common
-from dmg_jax import assemble, build, checks, classifier, train
-from dmg_jax.encoders import pretrained, resnet
-from dmg_jax.logging import Console
+from dmg_jax.config import common
+from dmg_jax.model import classifier, registry
+from dmg_jax.model.encoders import pretrained, resnet
+from dmg_jax.tracking.logging import Console
+from dmg_jax.training import experiment, runner, validation
 
 LAYOUT = {"depth": 18, "blocks": (1,), "widths": (12,), "width": 8}
 CONFIG = {"architecture": "resnet18"}
@@ -91,7 +92,7 @@ def test_run_export_and_reload(quick, tiny, folder, tmp_path, words, command):
   own = tmp_path / "own"
   shutil.copytree(folder, own)
   config = with_net(tiny("joint", {"train.epochs": 1}), own, features=4)
-  setup = assemble.assemble(config)
+  setup = experiment.assemble(config)
   start = classifier.encoder_variables(
     (state := setup.fresh()).params, state.stats, "image"
   )
@@ -102,7 +103,7 @@ def test_run_export_and_reload(quick, tiny, folder, tmp_path, words, command):
   mean = load_file(own / "model.safetensors")["bn1.running_mean"]
   np.testing.assert_array_equal(start["batch_stats"]["bn1"]["mean"], mean)
   work = tmp_path / "work"
-  train.run(config, work, Console(quiet=True))
+  runner.run(config, work, Console(quiet=True))
   stored = json.loads((work / "config.json").read_text())
   assert stored["encoders"]["image"]["blocks"] == [1]
   assert stored["config"]["encoders"]["image"]["blocks"] == []
@@ -122,7 +123,7 @@ def test_run_export_and_reload(quick, tiny, folder, tmp_path, words, command):
 
 def check_features(work, exported):
   """The run's, the reloaded encoder's and torch's are the same."""
-  from dmg_jax.checkpoint import Checkpoints
+  from dmg_jax.training.checkpoint import Checkpoints
 
   checkpoints = Checkpoints(work)
   raw = checkpoints._manager.restore(checkpoints.best())
@@ -151,23 +152,23 @@ def check_features(work, exported):
 def test_sizes_of_an_encoder_are_checked(tiny):
   """0 and none are the architecture's own, also when read from JSON."""
   config = with_net(tiny("joint"), "")
-  checks.check(ConfigDict(json.loads(json.dumps(config.to_dict()))))
+  validation.check(ConfigDict(json.loads(json.dumps(config.to_dict()))))
   for field, value in (("features", -1), ("width", 0), ("widths", (8, 0))):
     with pytest.raises(ValueError, match=f"encoders.image.{field} must be"):
-      checks.check(with_net(tiny("joint"), "", **{field: value}))
+      validation.check(with_net(tiny("joint"), "", **{field: value}))
   for field, value in (("depth", 17), ("norm", "layer"), ("dtype", "float16")):
     with pytest.raises(ValueError, match=f"unknown {field} {value!r}"):
-      checks.check(with_net(tiny("joint"), "", **{field: value}))
+      validation.check(with_net(tiny("joint"), "", **{field: value}))
 
 
 def test_words_of_the_data_and_of_the_weights():
   options = {"name": "small.WordBag"}
-  found = build.with_vocabulary(options, 9)
+  found = registry.with_vocabulary(options, 9)
   assert found == {**options, "vocab_size": 9}
   known = {**options, "vocab_size": 30}
-  assert build.with_vocabulary(known, 9) == known
+  assert registry.with_vocabulary(known, 9) == known
   with pytest.raises(ValueError, match=r"know 30 words, the data have 31"):
-    build.with_vocabulary(known, 31)
+    registry.with_vocabulary(known, 31)
 
 
 def folder_of(path, config=CONFIG, **tensors):
@@ -203,7 +204,7 @@ def test_what_is_wrong_is_said(folder, tmp_path):
   fails("norm='group'", "'batch'", norm="group", pretrained=str(plain))
   with pytest.raises(ValueError, match=r"encoders.image: norm='group'"):
     options = {"name": "resnet.ResNet", "norm": "group"}
-    build.complete_encoders({"image": {**options, "pretrained": str(plain)}})
+    registry.complete_encoders({"image": {**options, "pretrained": str(plain)}})
 
 
 def test_tensors_that_do_not_fit_are_named(folder, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 import dmg_jax
 import helpers
-from dmg_jax.serve import export, predictor, program
+from dmg_jax.serving import export, predictor, program
 
 HEADS = ("fused", "caption", "photo", "sensor")
 

@@ -5,9 +5,10 @@ import json
 import pytest
 
 import helpers
-from dmg_jax import evaluate
+from dmg_jax.evaluation import metrics as evaluate
+from dmg_jax.evaluation import readouts
 from dmg_jax.report import readouts as shown
-from dmg_jax.serve import readouts, restore
+from dmg_jax.training import restore
 from fake_runs import metrics
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from configs import manifest
-from configs.recipes import RECIPES
-from dmg_jax import assemble, steps
-from dmg_jax.logging import Console
-from dmg_jax.loop import Trainer
+from dmg_jax.config.recipes import RECIPES
+from dmg_jax.tracking.logging import Console
+from dmg_jax.training import experiment, steps
+from dmg_jax.training.loop import Trainer
 
 SMALL = {
   "data.image_size": 8,
@@ -24,7 +24,7 @@ KEYS = {"lb": "lb,iterations=1", "lfm_paper": "lfm_paper,iterations=1"}
 
 def two_steps(config):
   """Metrics of two steps, predicted probabilities, the method."""
-  setup = assemble.assemble(config)
+  setup = experiment.assemble(config)
   trainer = Trainer([setup], Console(quiet=True))
   state, programs = setup.fresh(), trainer.programs
   state = steps.between_epochs(

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from dmg_jax.logging import MetricsFile, write_json
 from dmg_jax.report import figures, html, reading, write_report
 from dmg_jax.report.curves import _spread, look
 from dmg_jax.report.features import load_features
+from dmg_jax.tracking.logging import MetricsFile, write_json
 from fake_runs import STEPS, config, features, run, seeds
 from pages import Page
 

@@ -9,7 +9,6 @@ import pytest
 from matplotlib.image import imread
 
 import fake_runs
-from dmg_jax.logging import write_json
 from dmg_jax.report import (
   diagrams,
   html,
@@ -18,6 +17,7 @@ from dmg_jax.report import (
   style,
   write_report,
 )
+from dmg_jax.tracking.logging import write_json
 from pages import Page
 
 ALL = {

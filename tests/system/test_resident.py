@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines import core, crop, image
-from data_pipelines.loader import Loader
-from dmg_jax import resident, sharding
+from data_pipelines import core
+from data_pipelines.load.loader import Loader
+from data_pipelines.transforms import crop, image
+from dmg_jax.training import resident, sharding
 from helpers import toy_dataset
 
 PLAIN = dataclasses.replace(toy_dataset(("image", "text"), 48), augment={})

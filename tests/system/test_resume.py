@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import launch
-from dmg_jax import assemble, sharding, train
-from dmg_jax.checkpoint import Checkpoints
-from dmg_jax.logging import Console
-from dmg_jax.loop import Trainer
+from dmg_jax.tracking.logging import Console
+from dmg_jax.training import experiment, runner, sharding
+from dmg_jax.training.checkpoint import Checkpoints
+from dmg_jax.training.loop import Trainer
 
 ROOT = Path(launch.__file__).parent
 QUIET = Console(quiet=True)
@@ -39,13 +39,13 @@ def stopped(tiny, monkeypatch):
         return original(self, step, stop)
 
       monkeypatch.setattr(Trainer, "_save_here", save_here)
-      assert train.run(config, work, QUIET) is None
+      assert runner.run(config, work, QUIET) is None
       assert not (work / "results.json").exists()
       checkpoints = Checkpoints(_last_run(work))
       assert checkpoints.last() == at
       checkpoints.close()
     monkeypatch.setattr(Trainer, "_save_here", original)
-    return train.run(config, work, QUIET)
+    return runner.run(config, work, QUIET)
 
   return run
 
@@ -114,7 +114,7 @@ def test_stopped_and_started_again(
 ):
   one = straight(recipe)
   stopped(recipe, tmp_path / "work", steps)
-  like = assemble.assemble(tiny(recipe)).fresh()
+  like = experiment.assemble(tiny(recipe)).fresh()
   assert_same_bits(one, tmp_path / "work", like)
 
 
@@ -146,7 +146,7 @@ def test_stopped_between_and_in_seeds(straight, stopped, tmp_path):
 def test_seed_decides(straight, tiny):
   """The same seed elsewhere gives the same bits; another seed gives others."""
   both, alone = straight("joint,seeds=2,vmap_seeds=off"), straight("joint")
-  like = assemble.assemble(tiny("joint")).fresh()
+  like = experiment.assemble(tiny("joint")).fresh()
   assert_same_bits(both / "seed_0", alone, like)
   lines = [
     (both / f"seed_{i}" / "metrics.jsonl").read_bytes().splitlines()
@@ -160,9 +160,9 @@ def test_seed_decides(straight, tiny):
 def test_eight_devices(quick, stopped, tiny, tmp_path, monkeypatch):
   del quick
   monkeypatch.setattr(sharding, "make_mesh", _all_devices)
-  train.run(tiny("joint"), tmp_path / "one", QUIET)
+  runner.run(tiny("joint"), tmp_path / "one", QUIET)
   stopped("joint", tmp_path / "other", [(13, TERM)])
-  like = assemble.assemble(tiny("joint")).fresh()
+  like = experiment.assemble(tiny("joint")).fresh()
   assert_same_bits(tmp_path / "one", tmp_path / "other", like)
 
 
@@ -178,7 +178,7 @@ def test_killed_while_the_folder_was_made(tiny, tmp_path, straight):
   work = tmp_path / "work"
   work.mkdir()
   (work / "config.json.12.part").write_text("{")
-  results = train.run(tiny("ogm_ge"), work, QUIET)
+  results = runner.run(tiny("ogm_ge"), work, QUIET)
   there = json.loads((straight("ogm_ge") / "results.json").read_text())
   assert results["test"] == there["test"]
 

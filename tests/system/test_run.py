@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from configs import openmoji
-from dmg_jax import train
-from dmg_jax.logging import read_metrics
+from dmg_jax.tracking.logging import read_metrics
+from dmg_jax.training import runner
 
 SIZES = {"train": 972, "outer": 158, "val": 159, "test": 340}
 MODALITIES, CLASSES, EPOCHS = {"image", "text"}, 8, 2
@@ -195,7 +195,7 @@ def test_finished_run_is_only_shown(straight, command, words, monkeypatch):
     for p in work.rglob("*")
     if p.is_file() and p.parent.name != "report"
   }
-  monkeypatch.delattr(train, "run_jobs")
+  monkeypatch.delattr(runner, "run_jobs")
   code, out, err = command(*words("h", work))
   assert (code, err) == (0, "") and "finished before" in out
   assert "fused" in out and "image" in out
@@ -226,7 +226,7 @@ def test_default_workdir(command, words, monkeypatch):
   """``runs/<data set>-<recipe string>``, below the current folder."""
   asked = []
   monkeypatch.setattr(
-    train, "run", lambda config, workdir, *rest: asked.append(workdir)
+    runner, "run", lambda config, workdir, *rest: asked.append(workdir)
   )
   given = [w for w in words("h,seed=3", "") if not w.startswith("--workdir")]
   assert command(*given) == (0, "", "")
@@ -241,7 +241,7 @@ def test_default_workdir_of_a_manifest(command, monkeypatch, table, folder):
   """Runs of different tables do not share a folder."""
   asked = []
   monkeypatch.setattr(
-    train, "run", lambda config, workdir, *rest: asked.append(workdir)
+    runner, "run", lambda config, workdir, *rest: asked.append(workdir)
   )
   words = ("--config=configs/manifest.py:h", f"--config.data.manifest={table}")
   assert command(*words) == (0, "", "")

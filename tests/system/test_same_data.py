@@ -8,9 +8,11 @@ import tensorflow_datasets as tfds
 
 import helpers
 from configs import manifest
-from data_pipelines import catalog, core, storage
-from dmg_jax import assemble, modes, same, train
-from dmg_jax.logging import Console
+from data_pipelines import core
+from data_pipelines.core import catalog, storage
+from dmg_jax.cli import modes
+from dmg_jax.tracking.logging import Console
+from dmg_jax.training import experiment, run_folder, runner
 
 FIELDS = {
   "train.batch_size": 8,
@@ -56,19 +58,19 @@ def run_on(folder, fingerprint, config=None):
 
 def test_fingerprints_are_compared_where_they_are_known(tmp_path):
   for there, now in (("", "b"), ("a", ""), ("", ""), ("a", "a")):
-    same.check_data(now, run_on(tmp_path, there))
-  same.check_data("a", tmp_path / "not yet there")
+    run_folder.check_data(now, run_on(tmp_path, there))
+  run_folder.check_data("a", tmp_path / "not yet there")
   with pytest.raises(ValueError, match=r"changed since .*config\.json, now b"):
-    same.check_data("b", run_on(tmp_path, "a"))
+    run_folder.check_data("b", run_on(tmp_path, "a"))
 
 
 def test_every_mode_compares_before_it_works(monkeypatch, tmp_path):
   config = manifest.get_config("joint")
   work = run_on(tmp_path, "1" * 32, config)
   other = SimpleNamespace(dataset=SimpleNamespace(fingerprint="2" * 32))
-  monkeypatch.setattr(assemble, "assemble", lambda *_: other)
+  monkeypatch.setattr(experiment, "assemble", lambda *_: other)
   for start in (
-    lambda: train.run(config, work, Console(quiet=True)),
+    lambda: runner.run(config, work, Console(quiet=True)),
     lambda: modes.run("evaluate", config, str(work)),
     lambda: modes.run("predict", config, str(work)),
   ):
@@ -82,7 +84,7 @@ def test_every_mode_compares_before_it_works(monkeypatch, tmp_path):
   storage.write(folder, features, {"train": [("a", {"id": "a"})]}, made)
   monkeypatch.setattr(catalog, "prepare", lambda *_: made)
   with pytest.raises(ValueError, match="data have changed"):
-    train.run(config, work, Console(quiet=True))
+    runner.run(config, work, Console(quiet=True))
   assert sorted(p.name for p in work.iterdir()) == [
     "config.json", "data", "results.json"
   ]  # fmt: skip

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from dmg_jax import assemble, checkpoint, seeds, train
-from dmg_jax.checkpoint import Checkpoints
-from dmg_jax.logging import Console, read_metrics
-from dmg_jax.loop import DivergedError, Trainer
+from dmg_jax.tracking.logging import Console, read_metrics
+from dmg_jax.training import checkpoint, experiment, runner, seeds
+from dmg_jax.training.checkpoint import Checkpoints
+from dmg_jax.training.loop import DivergedError, Trainer
 
 QUIET = Console(quiet=True)
 ON = "seeds=2,vmap_seeds=on"
@@ -57,7 +57,7 @@ def test_each_replica_is_the_run_alone(straight, tiny, tmp_path, recipe):
   work = straight(f"{recipe},{ON}")
   for seed in (0, 1):
     alone = tmp_path / str(seed)
-    train.run(tiny(f"{recipe},seed={seed}"), alone, QUIET)
+    runner.run(tiny(f"{recipe},seed={seed}"), alone, QUIET)
     assert_alike(work, alone, seed)
     own, there = results(work)["runs"][seed], results(alone)
     assert own["epochs"] == there["epochs"] and own["seed"] == seed
@@ -101,12 +101,12 @@ def _assert_same(work, other):
 def test_stopped_and_started_again(straight, tiny, tmp_path, monkeypatch):
   recipe, work = f"{LB},{ON}", tmp_path / "work"
   undo = _stop_at(monkeypatch, 20)
-  assert train.run(tiny(recipe), work, QUIET) is None
+  assert runner.run(tiny(recipe), work, QUIET) is None
   undo()
   assert {max(checkpoint.saved(work / f"seed_{s}")) for s in (0, 1)} == {20}
   # As if killed when the first had saved and the second had not.
   shutil.rmtree(work / "seed_1" / "checkpoints" / "20")
-  train.run(tiny(recipe), work, QUIET)
+  runner.run(tiny(recipe), work, QUIET)
   _assert_same(work, straight(recipe))
 
 
@@ -117,14 +117,14 @@ def test_a_seed_that_has_not_begun_has_no_folder(
   del quick
   _stop_at(monkeypatch, 3)
   config = tiny("joint,seeds=2,vmap_seeds=off")
-  assert train.run(config, tmp_path / "w", QUIET) is None
+  assert runner.run(config, tmp_path / "w", QUIET) is None
   assert (tmp_path / "w" / "config.json").exists()
   assert [p.name for p in (tmp_path / "w").glob("seed_*")] == ["seed_0"]
 
 
 def test_one_diverges_and_the_others_end(quick, tiny, tmp_path, monkeypatch):
   del quick
-  from dmg_jax.replica import Replica
+  from dmg_jax.training.replica import Replica
 
   original = Replica.check_finite
 
@@ -134,14 +134,14 @@ def test_one_diverges_and_the_others_end(quick, tiny, tmp_path, monkeypatch):
 
   monkeypatch.setattr(Replica, "check_finite", check)
   with pytest.raises(DivergedError, match="seed 1: cls is nan at step 20"):
-    train.run(tiny("joint,seeds=2,vmap_seeds=on"), tmp_path / "w", QUIET)
+    runner.run(tiny("joint,seeds=2,vmap_seeds=on"), tmp_path / "w", QUIET)
   ended = [(tmp_path / "w" / f"seed_{s}" / "results.json") for s in range(2)]
   assert [p.exists() for p in ended] == [True, False]
 
 
 def test_the_choice_is_measured_once(quick, tiny, tmp_path):
   del quick
-  setup = assemble.assemble(tiny("joint,seeds=2"))
+  setup = experiment.assemble(tiny("joint,seeds=2"))
   choice = seeds.choose(setup, 2, tmp_path)
   took = choice.measured
   others = took["step_seconds_one_after_another"]
@@ -151,7 +151,7 @@ def test_the_choice_is_measured_once(quick, tiny, tmp_path):
   assert seeds.choose(setup, 3, tmp_path).measured == took
   (tmp_path / seeds.FILE).write_text(json.dumps({**took, "vmap": not faster}))
   assert seeds.choose(setup, 2, tmp_path).vmap is not faster
-  off = assemble.assemble(tiny("joint,seeds=2,vmap_seeds=off"))
+  off = experiment.assemble(tiny("joint,seeds=2,vmap_seeds=off"))
   assert seeds.choose(off, 2, tmp_path) == seeds.Choice(False)
   assert seeds.choose(setup, 1, tmp_path) == seeds.Choice(False)
 
@@ -166,7 +166,7 @@ def test_too_little_memory_is_one_after_another(quick, tiny, monkeypatch):
     return original(setup, count)
 
   monkeypatch.setattr(seeds, "_step_seconds", full)
-  choice = seeds.measure(assemble.assemble(tiny("joint,seeds=2")), 2)
+  choice = seeds.measure(experiment.assemble(tiny("joint,seeds=2")), 2)
   assert not choice.vmap and choice.measured["step_seconds_at_once"] == np.inf
 
 
@@ -190,7 +190,7 @@ def test_who_can_go_on_together(tmp_path):
 
 def test_a_step_before_the_last_can_be_saved(quick, tiny, tmp_path):
   del quick
-  state = assemble.assemble(tiny("joint")).fresh()
+  state = experiment.assemble(tiny("joint")).fresh()
   checkpoints = Checkpoints(tmp_path, latest=2)
   for step in (10, 20, 17):
     checkpoints.save(state.replace(step=np.int32(step)), None)

@@ -14,8 +14,9 @@ import dmg_jax
 import helpers
 import launch
 from data_pipelines import core
-from dmg_jax import evaluate
-from dmg_jax.serve import predictor, restore
+from dmg_jax.evaluation import metrics
+from dmg_jax.serving import predictor
+from dmg_jax.training import restore
 
 ROOT = Path(launch.__file__).parent
 HEADS = ("fused", "caption", "photo", "sensor")
@@ -166,4 +167,4 @@ def test_readme(quick, tiny, tmp_path, monkeypatch):
 
 def test_softmax_is_of_float32_at_least():
   logits = jax.numpy.zeros((1, 2), jax.numpy.bfloat16)
-  assert evaluate.softmax(logits).dtype == np.float32
+  assert metrics.softmax(logits).dtype == np.float32

@@ -13,13 +13,14 @@ import pytest
 
 import fake_runs
 import launch
-from configs import common
-from configs._table_rows import TABLES
 from data_pipelines.core import Dataset
-from dmg_jax import assemble, report, train
-from dmg_jax.logging import Console
+from dmg_jax import report
+from dmg_jax.config import common
+from dmg_jax.config.table_rows import TABLES
 from dmg_jax.report import html, reading
 from dmg_jax.report.examples import load_examples
+from dmg_jax.tracking.logging import Console
+from dmg_jax.training import experiment, runner
 from helpers import toy_dataset
 
 ROOT = Path(launch.__file__).parent
@@ -97,15 +98,15 @@ def toy(quick, monkeypatch):
   data = toy_dataset(("array", "text"))
   test = Counted(data.sources["test"])
   counted = Dataset(data.spec, {**data.sources, "test": test}, data.augment)
-  monkeypatch.setattr(assemble, "load", lambda config, method: counted)
-  original, made = assemble.assemble, []
+  monkeypatch.setattr(experiment, "load", lambda config, method: counted)
+  original, made = experiment.assemble, []
 
   def once(config, _=None):
     """Compiled once: whether test is read changes no step."""
     made.extend([] if made else [original(config)])
     return dataclasses.replace(made[0], config=config)
 
-  monkeypatch.setattr(assemble, "assemble", once)
+  monkeypatch.setattr(experiment, "assemble", once)
 
   def make(tested):
     config = common.base()
@@ -126,15 +127,15 @@ def toy(quick, monkeypatch):
 def test_a_run_that_ends_on_val_does_not_read_test(toy, tmp_path, monkeypatch):
   monkeypatch.setattr(report, "write_report", lambda workdir: workdir)
   config, work = toy(False), tmp_path / "run"
-  results = train.run(config, work, Console(quiet=True))
+  results = runner.run(config, work, Console(quiet=True))
   assert toy.test.reads == 0
   assert results is not None and "test" not in results
   assert 0 < results["val"]["fused"]["accuracy"] <= 1
   assert not (work / "test_features.npz").exists()
-  assert train.finished(config, work) == results
+  assert runner.finished(config, work) == results
   # Asked for test, it is read from the same state; nothing is trained again.
-  assert train.finished(toy(True), work) is None
-  tested = train.run(toy(True), work, Console(quiet=True))
+  assert runner.finished(toy(True), work) is None
+  tested = runner.run(toy(True), work, Console(quiet=True))
   assert tested is not None
   # Once, and the few that are shown a second time.
   shown = load_examples(work)
@@ -142,7 +143,7 @@ def test_a_run_that_ends_on_val_does_not_read_test(toy, tmp_path, monkeypatch):
   assert toy.test.reads == len(toy.test) + len(shown["index"])
   assert tested["val"] == results["val"] and "fused" in tested["test"]
   assert tested["timing"]["train_steps"] == 0
-  assert train.finished(toy(True), work) == tested
+  assert runner.finished(toy(True), work) == tested
 
 
 def test_report_of_a_run_that_ended_on_val(tmp_path):

@@ -7,10 +7,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from dmg_jax import checks, tracking, train
-from dmg_jax.logging import Console, read_metrics
-from dmg_jax.replica import Replica
-from dmg_jax.tracking import Tracking
+from dmg_jax.tracking import trackers
+from dmg_jax.tracking.logging import Console, read_metrics
+from dmg_jax.tracking.trackers import Tracking
+from dmg_jax.training import runner, validation
+from dmg_jax.training.replica import Replica
 
 
 class FakeRun:
@@ -131,14 +132,14 @@ def test_wandb(calls, tmp_path, monkeypatch):
     ("summary", {"results/seed": 3, "results/test/fused/accuracy": 0.5}),
     ("finish", 0),
   ]
-  assert json.loads((tmp_path / tracking.FILE).read_text()) == {
+  assert json.loads((tmp_path / trackers.FILE).read_text()) == {
     "wandb": {"id": id, "project": "dmg_jax"}
   }
   (tmp_path / "other").mkdir()
   tell("wandb", tmp_path / "other")
   assert calls[-4][1] == "other" and calls[-4][2] != id
-  assert tracking._title(tmp_path / "lb" / "seed_3") == "lb/seed_3"
-  assert tracking._title(tmp_path / "lb") == "lb"
+  assert trackers._title(tmp_path / "lb" / "seed_3") == "lb/seed_3"
+  assert trackers._title(tmp_path / "lb") == "lb"
 
 
 def test_mlflow(calls, tmp_path, monkeypatch):
@@ -189,12 +190,12 @@ def test_no_tracker(calls, tmp_path):
 
 def test_choices_and_packages(tiny, monkeypatch):
   with pytest.raises(ValueError, match=r"'wandbb'.*'wandb'.*mlflow"):
-    checks.check(tiny("joint", {"track": "wandbb"}))
+    validation.check(tiny("joint", {"track": "wandbb"}))
   monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-  for name in tracking.TRACKERS:
+  for name in trackers.TRACKERS:
     monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(ModuleNotFoundError, match=f"pip install {name}"):
-      checks.check(tiny("joint", {"track": name}))
+      validation.check(tiny("joint", {"track": name}))
 
 
 def test_what_a_run_writes_is_told(calls, tiny, tmp_path):
@@ -217,7 +218,7 @@ def test_what_a_run_writes_is_told(calls, tiny, tmp_path):
 def test_a_run_tells_all_its_metrics(quick, calls, tiny, tmp_path):
   fields = {"train.epochs": 1, "track": "wandb"}
   config = tiny("joint", fields)
-  results = train.run(config, tmp_path / "run", Console(quiet=True))
+  results = runner.run(config, tmp_path / "run", Console(quiet=True))
   first, *told, summary, last = calls
   assert first[4]["train"]["epochs"] == 1 and last == ("finish", 0)
   accuracy = results["test"]["fused"]["accuracy"]

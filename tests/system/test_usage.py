@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import launch
-from configs.recipes import RECIPES
 from data_pipelines import core
-from dmg_jax import loop, modes
+from dmg_jax.cli import modes
+from dmg_jax.config.recipes import RECIPES
+from dmg_jax.training import loop
 
 ROOT = Path(launch.__file__).parent
 FIELD = "--config."
@@ -41,7 +42,7 @@ PARSED = [
   ("joint", "--config.encoders.audio.name=x", "encoders.audio.name"),
   ("joint", "--config=configs/openmoji.py:bl", "'bl'", "'lb'"),
   ("joint", "--config=configs/openmojj.py:lb", "'configs/openmoji.py'"),
-  ("joint", "--config=configs/common.py:lb", "get_config"),
+  ("joint", "--config=dmg_jax/config/common.py:lb", "get_config"),
   ("joint", "--config=README.md:lb", "README.md"),
   ("joint", "--config=", "no config file"),
   ("joint", "--config.fusion.name=conct", "'concat'", "shared_head"),

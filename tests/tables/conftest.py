@@ -3,8 +3,8 @@
 import pytest
 
 from configs import tables
-from dmg_jax.logging import Console
 from dmg_jax.tables import grid, pictures
+from dmg_jax.tracking.logging import Console
 from fake_train import FakeTrain
 
 SCORES = {"joint": 0.6, "h": 0.65, "lb": 0.7, "multitask": 0.7, "mla": 0.5}

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from configs import openmoji, tables
-from configs.recipes import RECIPES
-from dmg_jax import checks
-from dmg_jax.logging import Console
+from dmg_jax.config.recipes import RECIPES
 from dmg_jax.tables import cells, grid
+from dmg_jax.tracking.logging import Console
+from dmg_jax.training import validation
 
 SLOW = pytest.mark.slow
 ROWS = "rows=joint+h+lb"
@@ -198,7 +198,7 @@ def test_fields_reach_every_row_and_those_of_a_row_it_alone(tmp_path):
   made = {c.row: cells.run_config(config, c) for c in own}
   assert all(c.data.word_dropout == 0.3 for c in made.values())
   assert made["lb"].method.rate == 0.5
-  assert all(checks.check(c) for c in made.values())
+  assert all(validation.check(c) for c in made.values())
 
 
 def test_an_encoder_by_key_is_every_row_s(tmp_path):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dmg_jax import statistics
-from dmg_jax.statistics import compare, interval
+from dmg_jax.evaluation import statistics
+from dmg_jax.evaluation.statistics import compare, interval
 
 
 def series(*values):

@@ -7,7 +7,7 @@ import pytest
 
 import fake_tables
 from configs import tables
-from dmg_jax import modes
+from dmg_jax.cli import modes
 from dmg_jax.tables import page, readouts, summary, writers
 from pages import Page
 

@@ -1,38 +1,40 @@
 """Trials: the same number for all, chosen by val, without reading test."""
 
+import functools
 import json
 
 import numpy as np
 import pytest
 
-from configs import search, tables
-from configs._table_rows import ROWS
-from dmg_jax import build
+from configs import tables
+from configs.search import SPACE
+from dmg_jax.config import search
+from dmg_jax.config.table_rows import ROWS
+from dmg_jax.model import registry
 from dmg_jax.tables import cells, tuning
 
+trial = functools.partial(search.trial, SPACE)
 KEYS = "seeds=1,trials=3,rows=joint+lb"
 
 
 def test_defaults_come_first_and_draws_do_not_change():
   for recipe in ("joint", "lb", "greedy"):
-    assert search.trial(recipe, 0) == {}
-    drawn = [search.trial(recipe, i) for i in range(1, 5)]
-    assert drawn == [search.trial(recipe, i) for i in range(1, 5)]
+    assert trial(recipe, 0) == {}
+    drawn = [trial(recipe, i) for i in range(1, 5)]
+    assert drawn == [trial(recipe, i) for i in range(1, 5)]
     assert len({json.dumps(d) for d in drawn}) == 4
-  both = [search.trial(r, 2)["learning_rate_factor"] for r in ("lb", "mla")]
+  both = [trial(r, 2)["learning_rate_factor"] for r in ("lb", "mla")]
   assert both[0] == both[1]
-  a, b = (search.trial(r, 2)["method"]["rate"] for r in ("lb", "lb_forward"))
+  a, b = (trial(r, 2)["method"]["rate"] for r in ("lb", "lb_forward"))
   assert a != b
-  assert search.trial("lb", 1) == {
+  assert trial("lb", 1) == {
     "learning_rate_factor": 0.447,
     "method": {"rate": 0.0658, "temperature": 0.085},
   }
 
 
 def test_learning_rates_of_few_trials_lie_on_both_sides():
-  given = [
-    search.trial("joint", i)["learning_rate_factor"] for i in range(1, 9)
-  ]
+  given = [trial("joint", i)["learning_rate_factor"] for i in range(1, 9)]
   for count in range(2, 9):
     below = sum(f < 1 for f in given[:count])
     assert abs(2 * below - count) <= 2
@@ -51,15 +53,15 @@ def test_ranges(knob):
 
 @pytest.mark.slow
 def test_every_space_is_of_a_recipe_and_can_be_run():
-  assert set(search.SPACES) <= set(ROWS)
-  rows = "+".join(search.SPACES)
+  assert set(SPACE.knobs) <= set(ROWS)
+  rows = "+".join(SPACE.knobs)
   config = tables.get_config(f"methods,dataset=openmoji,trials=4,rows={rows}")
-  for row in search.SPACES:
-    for trial in range(4):
+  for row in SPACE.knobs:
+    for number in range(4):
       method = config.rows[row].method.to_dict()
-      drawn = search.trial(row, trial).get("method", {})
+      drawn = trial(row, number).get("method", {})
       assert set(drawn) <= set(method)
-      build.make_method(**{**method, **drawn})
+      registry.make_method(**{**method, **drawn})
 
 
 def test_a_row_s_own_values_are_not_tuned():

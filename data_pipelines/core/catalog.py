@@ -1,0 +1,88 @@
+"""Data sets by name.
+
+A *pipeline* is a folder of ``data_pipelines.sets``, named like its data set, or
+``data_pipelines.manifest``; it has
+
+* ``prepare(data_dir, **options) -> Report``: raw data to records on disk, once;
+  does nothing when they are there, never leaves half of them behind;
+* ``load(data_dir, **options) -> Dataset``: calls ``prepare`` if need be.
+
+Options are keyword-only parameters with a default.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from data_pipelines.core import Dataset, unknown
+from data_pipelines.core.report import Report
+
+_SETS = "data_pipelines.sets"
+# The user's own data: a data set like the others, but for its place.
+_OWN = {"manifest": "data_pipelines.manifest"}
+
+
+def pipelines() -> list[str]:
+  """Names of the data sets there are."""
+  modules = pkgutil.iter_modules(importlib.import_module(_SETS).__path__)
+  return sorted([*_OWN, *(m.name for m in modules if m.name[0] != "_")])
+
+
+def dataset(
+  name: str,
+  data_dir: str | os.PathLike,
+  options: Mapping[str, Any],
+  modalities: Sequence[str] | None = None,
+) -> Dataset:
+  """Loads a data set by name, preparing it if need be.
+
+  Args:
+    name: of ``pipelines()``, e.g. ``"openmoji"``.
+    data_dir: folder of all prepared data.
+    options: keyword arguments of the module's ``load`` (or ``prepare``).
+    modalities: those to keep; ``None`` is all.
+
+  Raises:
+    ValueError: an unknown name, option or modality, with the choices.
+    DataError: prepared data that are damaged.
+  """
+  module = _pipeline(name, options)
+  dataset = module.load(data_dir, **_accepted(module.load, options))
+  return dataset if modalities is None else dataset.select(modalities)
+
+
+def prepare(
+  name: str, data_dir: str | os.PathLike, options: Mapping[str, Any]
+) -> Report:
+  """Makes the prepared data of a data set; arguments as in ``dataset``.
+
+  Data that are there and whole stay as they are; damaged ones are made anew.
+  """
+  module = _pipeline(name, options)
+  return module.prepare(data_dir, **_accepted(module.prepare, options))
+
+
+def _pipeline(name: str, options: Mapping[str, Any]):
+  known = pipelines()
+  if name not in known:
+    raise unknown("data set", name, known)
+  module = importlib.import_module(_OWN.get(name, f"{_SETS}.{name}"))
+  choices = [*_options(module.load), *_options(module.prepare)]
+  for option in options:
+    if option not in choices:
+      raise unknown(f"option of data set {name!r}:", option, choices)
+  return module
+
+
+def _options(function: Callable) -> list[str]:
+  parameters = inspect.signature(function).parameters.values()
+  return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def _accepted(function: Callable, options: Mapping[str, Any]):
+  return {k: options[k] for k in _options(function) if k in options}

@@ -1,0 +1,274 @@
+"""What a data set is.
+
+Samples pass through a chain of sources: stored records, ``Decoded`` on access,
+``Cached`` if few. A decoded sample may be larger than what a batch holds
+(``Dataset.decoded``): ``augment`` in training and ``view`` in evaluation cut
+the batch's part out of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pipelines.core.report import DataError, Report
+
+__all__ = [
+  "Cached", "DataError", "Dataset", "Decoded", "ModalitySpec", "Report",
+  "Source", "Spec", "Take", "cache_if_small", "check_sample", "in_memory",
+  "unknown",
+]  # fmt: skip
+
+SPLITS = ("train", "outer", "val", "test")
+KINDS = ("image", "text", "audio", "video", "array")
+CACHE_BYTES = 2**30  # decoded splits up to this size are kept in memory
+
+Sample = dict[str, Any]
+Augment = Callable[[np.random.Generator, np.ndarray], np.ndarray]
+View = Callable[[np.ndarray], np.ndarray]
+Record = TypeVar("Record", covariant=True)
+# (positions [b], modalities) -> copies: {modality: [b ...]}, labels [b] int32.
+Take = Callable[
+  [np.ndarray, Iterable[str]], tuple[dict[str, np.ndarray], np.ndarray]
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModalitySpec:
+  """One modality of a sample, as the batch holds it.
+
+  Attributes:
+    kind: one of ``KINDS``.
+    shape: of one sample: image [h w c], video [t h w c], text [t].
+    dtype: image, video ``uint8``, text ``int32`` word numbers.
+    vocab_size: text only: number of different word numbers, special ones too.
+  """
+
+  kind: str
+  shape: tuple[int, ...]
+  dtype: npt.DTypeLike
+  vocab_size: int | None = None
+
+  def __post_init__(self):
+    if self.kind not in KINDS:
+      raise unknown("kind of modality", self.kind, KINDS)
+    object.__setattr__(self, "dtype", np.dtype(self.dtype))
+    object.__setattr__(self, "shape", tuple(self.shape))
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes of one sample."""
+    return (
+      int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """A data set without its samples.
+
+  Attributes:
+    name: of the data set.
+    modalities: {name: spec}.
+    classes: names; a label is a position in them.
+    sizes: {split: samples}.
+  """
+
+  name: str
+  modalities: dict[str, ModalitySpec]
+  classes: tuple[str, ...]
+  sizes: dict[str, int]
+
+
+class Source(Protocol):
+  """Random access to the samples of a split.
+
+  A sample is ``{"inputs": {modality: array}, "label": int, "id": str}``,
+  decoded, not augmented, with the shapes of the spec.
+  """
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class Records(Protocol[Record]):
+  """Random access to what is stored of the samples."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int, /) -> Record: ...
+
+
+class Decoded(Generic[Record]):
+  """Applies ``decode`` to a record each time that it is read."""
+
+  def __init__(
+    self, records: Records[Record], decode: Callable[[Record], Sample]
+  ):
+    self._records, self._decode = records, decode
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int, /) -> Sample:
+    return self._decode(self._records[index])
+
+
+class Cached:
+  """Reads a source once, then serves views of arrays in memory."""
+
+  def __init__(self, source: Source, modalities: Mapping[str, ModalitySpec]):
+    n = len(source)
+    self._inputs = {
+      m: np.empty((n, *s.shape), s.dtype) for m, s in modalities.items()
+    }
+    self._labels, self._ids = np.zeros(n, np.int32), [""] * n
+    for i in range(n):
+      sample = source[i]
+      check_sample(sample, modalities)
+      for m, array in self._inputs.items():
+        array[i] = sample["inputs"][m]
+      self._labels[i], self._ids[i] = int(sample["label"]), str(sample["id"])
+    for array in self._inputs.values():
+      array.flags.writeable = False
+
+  def __len__(self) -> int:
+    return len(self._ids)
+
+  def __getitem__(self, index: int, /) -> Sample:
+    inputs = {m: array[index] for m, array in self._inputs.items()}
+    label, sample_id = int(self._labels[index]), self._ids[index]
+    return {"inputs": inputs, "label": label, "id": sample_id}
+
+  def take(
+    self, rows: np.ndarray, modalities: Iterable[str]
+  ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Several samples at once, see ``Take``."""
+    inputs = {m: self._inputs[m][rows] for m in modalities}
+    return inputs, self._labels[rows]
+
+
+class _Selected:
+  """The samples of a source with some of their modalities."""
+
+  def __init__(self, source: Source, modalities: Sequence[str]):
+    self._source, self._modalities = source, tuple(modalities)
+    self.take = in_memory(source)
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int, /) -> Sample:
+    sample = self._source[index]
+    inputs = {m: sample["inputs"][m] for m in self._modalities}
+    return {**sample, "inputs": inputs}
+
+
+def cache_if_small(
+  source: Source,
+  modalities: Mapping[str, ModalitySpec],
+  limit: int = CACHE_BYTES,
+) -> Source:
+  """``Cached`` if the decoded split takes at most ``limit`` bytes."""
+  size = len(source) * sum(s.nbytes for s in modalities.values())
+  return Cached(source, modalities) if size <= limit else source
+
+
+def in_memory(source: Source) -> Take | None:
+  """How to take many samples of a source at once, if they are in memory."""
+  return getattr(source, "take", None)
+
+
+def check_sample(
+  sample: Sample, modalities: Mapping[str, ModalitySpec]
+) -> None:
+  """Raises ``ValueError`` for a sample that its spec does not describe."""
+  for m, spec in modalities.items():
+    array = sample["inputs"].get(m)
+    if array is None:
+      raise ValueError(f"sample {sample['id']!r} has no modality {m!r}")
+    if array.shape != spec.shape or array.dtype != spec.dtype:
+      raise ValueError(
+        f"sample {sample['id']!r}, modality {m!r}: {array.dtype} of shape "
+        f"{array.shape}; its spec says {spec.dtype} of shape {spec.shape}"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """Spec, samples, and what is done to a sample before it is in a batch.
+
+  Attributes:
+    spec: what evaluation batches look like.
+    sources: {split: its samples}.
+    augment: {modality: pure function of (random generator, decoded array)};
+      applied to training batches only. Its result has the spec's shape, or one
+      of its own if that is the same for all samples (fewer frames).
+    decoded: {modality: what sources hold}, where that is not as in ``spec``.
+    view: {modality: decoded array -> array as in ``spec``}, applied wherever
+      ``augment`` is not.
+    together: modalities whose augmentations draw the same random numbers, so
+      that all views of one scene are cut alike.
+    intake: {modality: how new samples become what the batch holds}, see
+      ``intake``; may be empty.
+    fingerprint: of the prepared data, ``Report.fingerprint``; runs on data with
+      different ones are kept apart.
+  """
+
+  spec: Spec
+  sources: dict[str, Source]
+  augment: dict[str, Augment] = dataclasses.field(default_factory=dict)
+  decoded: dict[str, ModalitySpec] = dataclasses.field(default_factory=dict)
+  view: dict[str, View] = dataclasses.field(default_factory=dict)
+  together: tuple[str, ...] = ()
+  intake: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+  fingerprint: str = ""
+
+  def cached(self, split: str) -> bool:
+    """Whether a split's decoded samples are in memory."""
+    return in_memory(self.sources[split]) is not None
+
+  @property
+  def stored(self) -> dict[str, ModalitySpec]:
+    """What sources hold of every modality."""
+    return {**self.spec.modalities, **self.decoded}
+
+  def select(self, modalities: Sequence[str]) -> Dataset:
+    """The same data with some of the modalities, in the spec's order.
+
+    Raises:
+      ValueError: a modality that the data do not have, or none at all.
+    """
+    for m in modalities:
+      if m not in self.spec.modalities:
+        raise unknown("modality", m, self.spec.modalities)
+    kept = {m: s for m, s in self.spec.modalities.items() if m in modalities}
+    if not kept:
+      names = ", ".join(self.spec.modalities)
+      raise ValueError(f"keep at least one modality of {names}")
+    return dataclasses.replace(
+      self,
+      spec=dataclasses.replace(self.spec, modalities=kept),
+      sources={k: _Selected(s, tuple(kept)) for k, s in self.sources.items()},
+      augment={m: f for m, f in self.augment.items() if m in kept},
+      decoded={m: s for m, s in self.decoded.items() if m in kept},
+      view={m: f for m, f in self.view.items() if m in kept},
+      together=tuple(m for m in self.together if m in kept),
+      intake={m: s for m, s in self.intake.items() if m in kept},
+    )
+
+
+def unknown(what: str, value: object, known: Iterable[str]) -> ValueError:
+  """The error for a name that is not among the choices."""
+  choices = sorted(known)
+  close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+  hint = f"; did you mean {close[0]!r}?" if close else ""
+  return ValueError(
+    f"unknown {what} {value!r}{hint} (choose from {', '.join(choices)})"
+  )

@@ -1,0 +1,264 @@
+"""From a raw download to examples: in parallel, resumable, nothing lost.
+
+Media are decoded once each, by worker processes; what comes out is kept in a
+folder of work files until the data are whole, so that an interrupted
+``prepare`` goes on where it stopped. What is missing, cannot be decoded or is
+left out on purpose is collected, and written to ``problems.csv`` beside the
+data.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import io
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from data_pipelines.core import report
+
+FILE = "problems.csv"
+MISSING, UNDECODABLE, SKIPPED = "missing", "cannot be decoded", "skipped"
+TWICE = "found twice, and kept once"
+
+Fields = Mapping[str, np.ndarray]
+T = TypeVar("T")
+
+
+class Skip(Exception):  # noqa: N818
+  """Raised for a sample that is left out.
+
+  Args:
+    text: why.
+    sample: its id, where the catcher does not know it.
+  """
+
+  def __init__(self, text: str, sample: str = ""):
+    super().__init__(text)
+    self.sample = sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """One sample that is not among the prepared data, or not in full.
+
+  Attributes:
+    sample: its id; of a line or file without one, its place or name.
+    kind: ``MISSING``, ``UNDECODABLE``, ``SKIPPED`` or ``TWICE``.
+    reason: one sentence that names file or value.
+  """
+
+  sample: str
+  kind: str
+  reason: str
+
+
+def summary(
+  problems: Sequence[Problem], file: str | os.PathLike = FILE
+) -> list[str]:
+  """A sentence for each kind: how many, the first, and where all are."""
+  kinds = collections.defaultdict(list)
+  for problem in problems:
+    kinds[problem.kind].append(problem)
+  return [
+    f"{len(found)} samples {kind}, the first: {found[0].reason} "
+    f"(all are listed in {os.fspath(file)})"
+    for kind, found in kinds.items()
+  ]
+
+
+def table(problems: Sequence[Problem]) -> str:
+  """All problems as CSV, with a header."""
+  file = io.StringIO()
+  rows = csv.writer(file, lineterminator="\n")
+  rows.writerow(("sample", "kind", "reason"))
+  rows.writerows((p.sample, p.kind, p.reason) for p in problems)
+  return file.getvalue()
+
+
+@contextlib.contextmanager
+def named(path: str | os.PathLike) -> Iterator[None]:
+  """Puts a file's name before whatever its decoder says.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: any error inside, but for missing packages and memory.
+  """
+  name = os.fspath(path)
+  if not os.path.exists(name):
+    raise FileNotFoundError(2, "missing", name)
+  try:
+    yield
+  except (ImportError, MemoryError, FileNotFoundError):
+    raise
+  # A decoder may raise anything about a damaged file.
+  except Exception as error:
+    told = isinstance(error, OSError) and error.strerror
+    text = str(told or error).replace(f" {name!r}", "")
+    raise ValueError(f"{name}: {text or type(error).__name__}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Media(Generic[T]):
+  """Decodes the media of samples, at most once each.
+
+  Attributes:
+    make: sample -> {field: array}; runs in a worker process, so a function of
+      a module or a ``functools.partial`` of one. ``FileNotFoundError`` means
+      that a file is missing, ``Skip`` that the sample is left out, any other
+      ``Exception`` that a file cannot be decoded.
+    folder: of work files; made, and to be deleted when the data are whole.
+    settings: all that ``make`` depends on but for the sample, as a string.
+    workers: processes; 0 decodes in this one.
+  """
+
+  make: Callable[[T], Fields]
+  folder: pathlib.Path
+  settings: str = ""
+  workers: int = 0
+
+  def path(self, sample_id: str) -> pathlib.Path:
+    """The work file of a sample."""
+    key = hashlib.sha256(f"{self.settings}\0{sample_id}".encode())
+    return self.folder / f"{key.hexdigest()[:32]}.npz"
+
+  def decode(
+    self, samples: Mapping[str, T], description: str
+  ) -> tuple[list[str], list[Problem]]:
+    """Decodes what has no work file yet.
+
+    Args:
+      samples: {id: sample}.
+      description: of the progress bar.
+
+    Returns:
+      The ids of what is decoded, in order, and the problems of the others.
+    """
+    self.folder.mkdir(parents=True, exist_ok=True)
+    todo = {i: s for i, s in samples.items() if not self.path(i).exists()}
+    found = report.progress(self._run(todo), description, len(todo))
+    problems = [problem for problem in found if problem is not None]
+    bad = {problem.sample for problem in problems}
+    return [i for i in samples if i not in bad], problems
+
+  def read(self, sample_id: str) -> dict[str, np.ndarray]:
+    """What ``make`` made of a decoded sample."""
+    with np.load(self.path(sample_id), allow_pickle=False) as fields:
+      return dict(fields)
+
+  def clear(self) -> None:
+    """Deletes the work files, and a list that ``too_little`` wrote."""
+    shutil.rmtree(self.folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+      (self.folder.parent / FILE).unlink(missing_ok=True)
+
+  def require(
+    self,
+    splits: Mapping[str, Sequence],
+    where: str,
+    problems: Sequence[Problem],
+  ) -> None:
+    """Raises ``too_little`` if a split has no samples.
+
+    Args:
+      splits: {split: its samples}.
+      where: what they are part of.
+      problems: why there are no more.
+    """
+    empty = ", ".join(s for s, members in splits.items() if not members)
+    if empty:
+      text = f"no sample of {empty} in {where} can be used"
+      raise self.too_little(text, problems)
+
+  def too_little(
+    self, message: str, problems: Sequence[Problem]
+  ) -> report.DataError:
+    """The error that not enough is left, with all problems in a file.
+
+    Args:
+      message: what is lacking.
+      problems: why.
+    """
+    path = self.folder.parent / FILE
+    if not problems:
+      return report.DataError(f"{message}: there are too few samples")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(table(problems), encoding="utf-8")
+    return report.DataError(f"{message}: {'; '.join(summary(problems, path))}")
+
+  def _run(self, todo: Mapping[str, T]) -> Iterator[Problem | None]:
+    jobs = [(self.make, i, s, self.path(i)) for i, s in todo.items()]
+    if self.workers == 0 or len(jobs) < 2:
+      yield from map(_decode, jobs)
+      return
+    # A fork would copy the threads' locks of libraries in use.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(
+      min(self.workers, len(jobs)), context, initializer=_end_with_parent
+    ) as pool:
+      with _uninterrupted():
+        found = pool.map(_decode, jobs, chunksize=4)
+      yield from found
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+  """Processes started inside never see Ctrl-C, which is this one's to handle.
+
+  They inherit the mask; here the signal comes when it is lifted.
+  """
+  if not hasattr(signal, "pthread_sigmask"):
+    yield
+    return
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+  """Ends this process when that which started it is no more, killed, say."""
+
+  def wait() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+      parent.join()
+      os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
+
+
+def _decode(job: tuple[Callable, str, Any, pathlib.Path]) -> Problem | None:
+  make, sample_id, sample, path = job
+  try:
+    fields = make(sample)
+  except FileNotFoundError as error:
+    name = error.filename or error
+    return Problem(sample_id, MISSING, f"there is no file {name}")
+  except Skip as error:
+    return Problem(sample_id, SKIPPED, str(error))
+  except (ImportError, MemoryError):
+    raise
+  # A decoder may raise anything about a damaged file.
+  except Exception as error:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return Problem(sample_id, UNDECODABLE, text)
+  arrays: dict[str, Any] = {k: np.asarray(v) for k, v in fields.items()}
+  part = path.with_suffix(f".part-{os.getpid()}")
+  with part.open("wb") as file:
+    np.savez(file, **arrays)
+  os.replace(part, path)
+  return None

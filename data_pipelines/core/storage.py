@@ -1,0 +1,239 @@
+"""Prepared data on disk: ArrayRecord files, written whole or not at all.
+
+``write`` builds in a temporary folder beside the final one and renames it at
+the end, so that a folder under its final name was complete once. A list of
+file sizes and checksums beside the data tells if it still is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from data_pipelines.core.fingerprint import Example, Fingerprint
+from data_pipelines.core.report import FILE, DataError, Report, damaged
+
+# Checksums are read back for data up to this size, sizes always.
+_CHECKSUM_BYTES = 64 * 2**20
+_PART = ".part-"  # temporary folders
+_STALE_SECONDS = 7 * 24 * 3600
+
+
+def folder_of(
+  data_dir: str | os.PathLike, name: str, version: str
+) -> pathlib.Path:
+  """Where the prepared data of a data set lie."""
+  return pathlib.Path(data_dir) / name / version
+
+
+def write(
+  folder: pathlib.Path,
+  features: Mapping[str, Any],
+  examples: Mapping[str, Iterable[Example]],
+  report: Report,
+  extra: Mapping[str, str] | None = None,
+) -> None:
+  """Writes splits of examples, then moves them to ``folder``, atomically.
+
+  Args:
+    folder: ``<data_dir>/<name>/<version>``; damaged data there are replaced.
+    features: {field: feature of tensorflow_datasets}.
+    examples: {split: (key, {field: value}) pairs}; keys are unique and order is
+      kept. Pictures are encoded bytes or paths.
+    report: written beside the data, with a fingerprint of the examples.
+    extra: {file name: text} of further files.
+
+  Raises:
+    DataError: the folder cannot be written to.
+  """
+  root = folder.parent.parent
+  with _temporary(root) as part:
+    taken = Fingerprint()
+    passing = {s: taken.passing(s, pairs) for s, pairs in examples.items()}
+    made = _write_records(part, folder, features, passing)
+    fingerprint = taken.text(report.classes)
+    report = dataclasses.replace(report, fingerprint=fingerprint)
+    for name, text in (extra or {}).items():
+      (made / name).write_text(text, encoding="utf-8")
+    _write_report(made, report)
+    try:
+      folder.parent.mkdir(exist_ok=True)
+      if folder.exists():
+        os.replace(folder, part / "replaced")
+      os.replace(made, folder)
+    except OSError as error:
+      # Another process may have been faster: its data are as good.
+      if problem_of(folder) is not None:
+        raise _unwritable(folder, error) from error
+
+
+def problem_of(folder: pathlib.Path) -> str | None:
+  """Why the data in ``folder`` are not whole; ``None`` if they are."""
+  try:
+    stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    files = stored["files"]
+    total = sum(size for size, _ in files.values())
+    for name, (size, checksum) in files.items():
+      path = folder / name
+      if not path.is_file():
+        return f"{name} is missing"
+      if path.stat().st_size != size:
+        return f"{name} has {path.stat().st_size} bytes instead of {size}"
+      if total <= _CHECKSUM_BYTES and _checksum(path) != checksum:
+        return f"{name} has changed"
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    return f"{FILE}: {error}"
+  return None
+
+
+def check(folder: pathlib.Path) -> None:
+  """Raises ``DataError`` if the data in ``folder`` are not whole."""
+  problem = problem_of(folder)
+  if problem is not None:
+    raise DataError(damaged(folder, problem))
+
+
+def read(
+  folder: pathlib.Path, split: str, undecoded: Sequence[str] = ()
+) -> Records:
+  """The records of a split, in the order written.
+
+  Fields named in ``undecoded`` come as stored (encoded bytes of a picture).
+  """
+  import tensorflow_datasets as tfds
+
+  skip = {field: tfds.decode.SkipDecoding() for field in undecoded}
+  try:
+    with _quiet(tfds):
+      builder = tfds.builder_from_directory(folder)
+      source: Any = builder.as_data_source
+      return Records(folder, source(split=split, decoders=skip))
+  except (RuntimeError, ValueError, OSError) as error:
+    raise DataError(damaged(folder, str(error))) from error
+
+
+class Records:
+  """Random access to stored records; a bad one names its folder."""
+
+  def __init__(self, folder: pathlib.Path, source: Sequence[dict[str, Any]]):
+    self._folder, self._source = folder, source
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __iter__(self) -> Iterator[dict[str, Any]]:
+    return (self[i] for i in range(len(self)))
+
+  def __getitem__(self, index: int, /) -> dict[str, Any]:
+    try:
+      return self._source[index]
+    except (RuntimeError, ValueError, OSError) as error:
+      message = damaged(self._folder, f"record {index}: {error}")
+      raise DataError(message) from error
+
+
+def _write_records(
+  part: pathlib.Path,
+  folder: pathlib.Path,
+  features: Mapping[str, Any],
+  examples: Mapping[str, Iterable[Example]],
+) -> pathlib.Path:
+  import tensorflow_datasets as tfds
+
+  class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    name = folder.parent.name
+    VERSION = tfds.core.Version(folder.name)
+    code_path = None  # no metadata files beside a builder's source
+    url_infos = {}  # nothing is downloaded  # noqa: RUF012
+
+    def _info(self):
+      fields = tfds.features.FeaturesDict(dict(features))
+      return tfds.core.DatasetInfo(
+        builder=self, features=fields, disable_shuffling=True
+      )
+
+    def _split_generators(self, dl_manager):
+      del dl_manager
+      return {split: iter(pairs) for split, pairs in examples.items()}
+
+    def _generate_examples(self):
+      raise NotImplementedError("the splits carry their examples")
+
+  builder = Builder(data_dir=os.fspath(part), file_format="array_record")
+  config = tfds.download.DownloadConfig(
+    try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP
+  )
+  with _quiet(tfds):
+    builder.download_and_prepare(download_config=config)
+  return part / folder.parent.name / folder.name
+
+
+@contextlib.contextmanager
+def _quiet(tfds) -> Iterator[None]:
+  """No bars, no announcements of downloads that do not take place."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(min(verbosity, logging.WARNING))
+  tfds.display_progress_bar(False)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    tfds.display_progress_bar(True)
+    logging.set_verbosity(verbosity)
+
+
+def _write_report(folder: pathlib.Path, report: Report) -> None:
+  files = {
+    path.relative_to(folder).as_posix(): (path.stat().st_size, _checksum(path))
+    for path in sorted(folder.rglob("*"))
+    if path.is_file()
+  }
+  text = json.dumps({**report.to_json(), "files": files}, indent=1)
+  (folder / FILE).write_text(text, encoding="utf-8")
+
+
+def _checksum(path: pathlib.Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _temporary(root: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A new folder in ``root``, gone afterwards."""
+  try:
+    root.mkdir(parents=True, exist_ok=True)
+    _clear_old(root)
+    part = pathlib.Path(tempfile.mkdtemp(prefix=_PART, dir=root))
+  except OSError as error:
+    raise _unwritable(root, error) from error
+  try:
+    yield part
+  finally:
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def _clear_old(root: pathlib.Path) -> None:
+  """Removes what killed processes left, once none can be at work there."""
+  for path in root.glob(f"{_PART}*"):
+    with contextlib.suppress(OSError):
+      if path.stat().st_mtime < time.time() - _STALE_SECONDS:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _unwritable(folder: pathlib.Path, error: OSError) -> DataError:
+  return DataError(
+    f"cannot write prepared data to {folder} ({error.strerror or error}): give "
+    "write permission, or name another folder with --config.data.dir"
+  )

@@ -1,0 +1,1 @@
+"""Batches: shuffling, padding, augmentation, prefetching."""

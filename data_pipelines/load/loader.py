@@ -1,0 +1,286 @@
+"""Batches of a split.
+
+``Loader.batch(step)`` is a pure function of the seed and the step, so that a
+resumed run sees the very batches that it would have seen, and nothing about
+the data is in a checkpoint. An epoch's order depends on the seed and the epoch
+alone, a sample's augmentation on its place in the epoch, too.
+
+What is in memory and not augmented is taken out as whole batches, here and
+now; anything else is made ahead of its use, sample by sample.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+
+from data_pipelines.core import (
+  Dataset,
+  Sample,
+  check_sample,
+  in_memory,
+  unknown,
+)
+from data_pipelines.load.ahead import Stream, ahead
+from dmg_jax.types import Batch
+
+
+class Loader:
+  """Batches of one split.
+
+  Args:
+    dataset: the samples.
+    split: one of its splits.
+    batch_size: samples of a batch over all processes together.
+    seed: of order and augmentation, 0 to 2**32 - 1.
+    shuffle: a new order in each epoch, else always that of the split.
+    augment: apply the data set's training augmentation in ``batch``.
+    process_index: this process.
+    process_count: processes; each gets ``batch_size / process_count`` samples
+      of every batch, and together they get what one process alone would.
+    workers: processes that make batches ahead of their use; 0 is threads of
+      this one, which is better where little is decoded, or nothing ahead where
+      all is in memory.
+
+  Raises:
+    ValueError: an unknown split, an empty one, or numbers that do not fit.
+  """
+
+  def __init__(
+    self,
+    dataset: Dataset,
+    split: str,
+    batch_size: int,
+    *,
+    seed: int,
+    shuffle: bool = True,
+    augment: bool = True,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+  ):
+    if split not in dataset.sources:
+      raise unknown("split", split, dataset.sources)
+    _check(batch_size, process_index, process_count)
+    self._source = dataset.sources[split]
+    self._modalities = dataset.spec.modalities
+    self._stored = dataset.stored
+    self._split, self.batch_size = split, batch_size
+    self._local = batch_size // process_count
+    self._first = process_index * self._local
+    if len(self._source) == 0:
+      raise ValueError(f"split {split!r} of {dataset.spec.name!r} is empty")
+    self._augment = dataset.augment if augment else {}
+    self._view = dataset.view
+    self._together = dataset.together
+    self.seed, self._shuffle, self._workers = seed, shuffle, workers
+    self._whole = None
+    if not self._augment and not self._view:
+      self._whole = in_memory(self._source)
+    self._latest: tuple[int, np.ndarray] | None = None
+
+  @property
+  def samples(self) -> int:
+    """Samples of the split."""
+    return len(self._source)
+
+  @property
+  def augmented(self) -> bool:
+    """Whether batches are augmented."""
+    return bool(self._augment)
+
+  @property
+  def steps_per_epoch(self) -> int:
+    """Whole batches in a pass over the split; what is left over is dropped."""
+    return len(self._source) // self.batch_size
+
+  def batch(self, step: int) -> Batch:
+    """This process's part of batch ``step``; epoch is step // steps_per_epoch.
+
+    Raises:
+      ValueError: the split holds less than one batch, or step is negative.
+    """
+    epoch, number = self._place(step)
+    return self._of_epoch(self._order(epoch), epoch, number)
+
+  def rows(self, step: int) -> np.ndarray:
+    """Positions in the split of the samples of ``batch(step)``, [b] int32."""
+    epoch, number = self._place(step)
+    return self._order(epoch)[self._part(number)].astype(np.int32)
+
+  def stream(self, start_step: int = 0) -> Stream:
+    """``batch(start_step)``, ``batch(start_step + 1)``, ... without end.
+
+    Unless they are in memory, threads, or ``workers``, make batches ready ahead
+    of their use.
+    """
+    self._check_size()
+    steps = range(start_step, sys.maxsize)
+    return self._stream(steps, self.batch, self._workers)
+
+  def ordered(self, order: np.ndarray, epoch: int, first: int = 0) -> Stream:
+    """The batches of an epoch in a given order, from batch ``first`` on.
+
+    Args:
+      order: positions in the split, at least as many as an epoch takes.
+      epoch: its number; augmentation depends on it, the seed and the place.
+      first: the first batch wanted.
+
+    Raises:
+      ValueError: the order is too short or names a sample that is not there.
+    """
+    order = self.checked(order)
+    make = functools.partial(self._of_epoch, order, epoch)
+    return self._stream(range(first, self.steps_per_epoch), make)
+
+  def checked(self, order: np.ndarray) -> np.ndarray:
+    """The part of an order that an epoch takes; errors as in ``ordered``."""
+    self._check_size()
+    need = self.steps_per_epoch * self.batch_size
+    order = np.asarray(order)[:need]
+    known = (order >= 0) & (order < len(self._source))
+    if len(order) < need or not known.all():
+      raise ValueError(
+        f"an epoch of split {self._split!r} takes {need} positions below "
+        f"{len(self._source)}, got {len(order)}"
+      )
+    return order
+
+  def padded(self) -> Stream:
+    """One pass in the split's order, nothing augmented, for evaluation.
+
+    Every batch has the full size; padding has mask 0, label 0, index 0 and
+    inputs 0. All processes get equally many batches.
+    """
+    batches = -(-len(self._source) // self.batch_size)
+    return self._stream(range(batches), self._in_order)
+
+  def _in_order(self, batch: int) -> Batch:
+    total = len(self._source)
+    first = batch * self.batch_size + self._first
+    rows = range(min(first, total), min(first + self._local, total))
+    if self._whole is not None:
+      return self._taken(np.array(rows, np.int64))
+    return self._stack([self._viewed(self._sample(i)) for i in rows])
+
+  def _place(self, step: int) -> tuple[int, int]:
+    """Epoch and number in it of a step."""
+    self._check_size()
+    if step < 0:
+      raise ValueError(f"step must be >= 0, got {step}")
+    return divmod(step, self.steps_per_epoch)
+
+  def _part(self, number: int) -> slice:
+    """Where this process's part of an epoch's batch lies in its order."""
+    start = number * self.batch_size + self._first
+    return slice(start, start + self._local)
+
+  def _order(self, epoch: int) -> np.ndarray:
+    """Positions in the split, in the order of an epoch."""
+    if not self._shuffle:
+      return np.arange(len(self._source))
+    known = self._latest
+    if known is None or known[0] != epoch:
+      rng = np.random.default_rng([self.seed, epoch])
+      known = self._latest = epoch, rng.permutation(len(self._source))
+    return known[1]
+
+  def _of_epoch(self, order: np.ndarray, epoch: int, number: int) -> Batch:
+    """This process's part of a batch of an epoch."""
+    part = self._part(number)
+    rows = order[part]
+    if self._whole is not None:
+      return self._taken(rows)
+    samples = [self._sample(int(i)) for i in rows]
+    if not self._augment:
+      return self._stack([self._viewed(s) for s in samples])
+    places = range(part.start, part.stop)
+    return self._stack(
+      [
+        self._augmented(s, np.random.default_rng([self.seed, epoch, place]))
+        for s, place in zip(samples, places, strict=True)
+      ]
+    )
+
+  def _stream(
+    self, numbers: range, make: Callable[[int], Batch], workers: int = 0
+  ) -> Stream:
+    if self._whole is not None and not workers:
+      return (make(number) for number in numbers)
+    return ahead(numbers, make, workers)
+
+  def _taken(self, rows: np.ndarray) -> Batch:
+    """Rows of what is in memory, and as much padding as there is room."""
+    assert self._whole is not None
+    inputs, labels = self._whole(rows, self._modalities)
+    more = self._local - len(rows)
+
+    def padded(x: np.ndarray) -> np.ndarray:
+      return np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)) if more else x
+
+    return Batch(
+      inputs={m: padded(x) for m, x in inputs.items()},
+      labels=padded(labels),
+      mask=padded(np.ones(len(rows), np.float32)),
+      index=padded(rows.astype(np.int32)),
+    )
+
+  def _sample(self, index: int) -> Sample:
+    sample = self._source[index]
+    check_sample(sample, self._stored)
+    return {**sample, "index": index}
+
+  def _augmented(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    inputs = dict(sample["inputs"])
+    alike = copy.deepcopy(rng) if self._together else rng
+    for m, function in self._augment.items():
+      own = copy.deepcopy(alike) if m in self._together else rng
+      inputs[m] = function(own, inputs[m])
+    return self._viewed({**sample, "inputs": inputs}, self._augment)
+
+  def _viewed(self, sample: Sample, but: Collection[str] = ()) -> Sample:
+    inputs = dict(sample["inputs"])
+    for m, function in self._view.items():
+      if m not in but:
+        inputs[m] = function(inputs[m])
+    return {**sample, "inputs": inputs}
+
+  def _stack(self, samples: Sequence[Sample]) -> Batch:
+    """Samples and as much padding as there is room."""
+    n, size, inputs = len(samples), self._local, {}
+    for m, spec in self._modalities.items():
+      shape = samples[0]["inputs"][m].shape if n else spec.shape
+      inputs[m] = np.zeros((size, *shape), spec.dtype)
+    labels, index = np.zeros(size, np.int32), np.zeros(size, np.int32)
+    for row, sample in enumerate(samples):
+      for m, array in inputs.items():
+        array[row] = sample["inputs"][m]
+      labels[row], index[row] = sample["label"], sample["index"]
+    mask = (np.arange(size) < n).astype(np.float32)
+    return Batch(inputs=inputs, labels=labels, mask=mask, index=index)
+
+  def _check_size(self) -> None:
+    if self.steps_per_epoch == 0:
+      raise ValueError(
+        f"batch_size {self.batch_size} is larger than split {self._split!r}, "
+        f"which has {len(self._source)} samples: set a batch_size of at most "
+        f"{len(self._source)}"
+      )
+
+
+def _check(batch_size: int, process_index: int, process_count: int) -> None:
+  if batch_size < 1:
+    raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+  if not 0 <= process_index < process_count:
+    raise ValueError(
+      f"process_index must lie in [0, {process_count}), got {process_index}"
+    )
+  if batch_size % process_count:
+    raise ValueError(
+      f"batch_size {batch_size} must be a multiple of the {process_count} "
+      "processes: each takes an equal part"
+    )

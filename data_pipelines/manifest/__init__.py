@@ -1,0 +1,201 @@
+"""Your own data, by a manifest: one row a sample.
+
+A CSV, TSV, JSONL or Parquet file with the columns
+
+==========  ===================================================================
+split       train and test; outer and val too, or they are taken from train
+label       the class, a word or a whole number
+name:kind   one column a modality, e.g. ``photo:image``, ``caption:text``
+id          optional, different in each row; else the row's number
+==========  ===================================================================
+
+Cells of text columns hold the text, all others a file's path, relative to the
+manifest. Kinds, and what becomes of them in a batch:
+
+==========  ===================================================================
+image       [s s 3] uint8: what Pillow reads; fits into a white square
+video       [t s s 3] uint8: equally spaced frames; needs the extra ``video``
+audio       [freq time 1] float32: log-spectrogram, standardised in each clip
+text        [t] int32: words, numbered by the training texts; or the tokens of
+            a pretrained language model
+array       float32: a ``.npy`` file, all of one shape, standardised by the
+            training rows
+==========  ===================================================================
+
+Everything is checked before training, all that is wrong is listed at once.
+Prepared data are found by a hash of the manifest, the options, and the sizes
+and times of the files: whatever changes, they are made anew, beside the old.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import core
+from data_pipelines.core import storage
+from data_pipelines.manifest import media
+from data_pipelines.manifest.prepared import FILE, Manifest
+from data_pipelines.transforms import image, intake, text
+
+
+def load(
+  data_dir: str | os.PathLike,
+  *,
+  manifest: str = "",
+  image_size: int = 32,
+  flip: bool = False,
+  tokenizer: str = "",
+  max_words: int = 64,
+  word_dropout: float = 0.0,
+  sample_rate: int = 16000,
+  seconds: float = 0.0,
+  nperseg: int = 512,
+  noverlap: int = 353,
+  frames: int = 8,
+  standardise: bool = True,
+  held_out: float = 0.1,
+  skip_bad: bool = False,
+) -> core.Dataset:
+  """The data set; prepares it first if it is not there.
+
+  Args:
+    data_dir: folder of all prepared data.
+    manifest: the manifest's path.
+    image_size: side of pictures and frames in pixels.
+    flip: mirror pictures and videos in training.
+    tokenizer: Hugging Face name or local folder of a pretrained tokenizer, e.g.
+      ``google-bert/bert-base-uncased``; if empty, words are numbered.
+    max_words: words kept of a text; with a tokenizer tokens, special ones
+      included.
+    word_dropout: chance in [0, 1) to leave out a word (token) in training.
+    sample_rate: samples a second that sounds are brought to.
+    seconds: length that sounds are repeated or cut to; 0 is that of the longest
+      training clip, but 1 at least and 10 at most.
+    nperseg: samples of a spectrogram's window.
+    noverlap: samples that neighbouring windows share.
+    frames: of a video.
+    standardise: bring each number of an array to mean 0 and deviation 1 over
+      the training rows.
+    held_out: share of each class of train that ``outer`` and ``val`` get, each,
+      if the manifest lacks them.
+    skip_bad: leave bad rows out, and say so in the report.
+
+  Raises:
+    ValueError: no manifest is named, or an option is out of its range.
+    core.DataError: what is wrong with the manifest and its files; or the
+      prepared data are damaged, or cannot be written; or there is no such
+      tokenizer.
+    ModuleNotFoundError: a package of the extra ``video`` is missing.
+  """
+  if not 1 <= max_words <= 100_000:
+    raise ValueError(f"max_words must lie in [1, 100000], got {max_words!r}")
+  tokens = text.tokenizer(tokenizer) if tokenizer else None
+  drop = text.word_dropout(word_dropout, tokens)
+  settings = media.Settings(
+    image_size, sample_rate, seconds, nperseg, noverlap, frames, standardise
+  )
+  made = Manifest(data_dir, manifest, settings, held_out, skip_bad)
+  if not made.folder.exists():
+    made.prepare().tell()
+  storage.check(made.folder)
+  augment = {"text": drop} if word_dropout else {}
+  if flip:
+    augment |= {"image": image.mirror, "video": image.mirror}
+  return _assemble(made.path.name, made.folder, max_words, tokens, augment)
+
+
+def prepare(
+  data_dir: str | os.PathLike,
+  *,
+  manifest: str = "",
+  image_size: int = 32,
+  sample_rate: int = 16000,
+  seconds: float = 0.0,
+  nperseg: int = 512,
+  noverlap: int = 353,
+  frames: int = 8,
+  standardise: bool = True,
+  held_out: float = 0.1,
+  skip_bad: bool = False,
+) -> core.Report:
+  """Checks all rows and files and stores the samples; arguments as ``load``'s.
+
+  Whole data are left alone, damaged ones replaced.
+
+  Raises:
+    ValueError: as ``load``.
+    core.DataError: as ``load``.
+    ModuleNotFoundError: as ``load``.
+  """
+  settings = media.Settings(
+    image_size, sample_rate, seconds, nperseg, noverlap, frames, standardise
+  )
+  made = Manifest(data_dir, manifest, settings, held_out, skip_bad)
+  if storage.problem_of(made.folder) is None:
+    return core.Report.read(made.folder)
+  return made.prepare()
+
+
+def _assemble(
+  name: str,
+  folder: pathlib.Path,
+  max_words: int,
+  tokens: text.Tokens | None,
+  augment: dict[str, core.Augment],
+) -> core.Dataset:
+  """The prepared data in ``folder``; ``augment`` is by kind."""
+  made = core.Report.read(folder)
+  stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
+  coders, modalities, intakes = {}, {}, {}
+  for m, its in stored.items():
+    if its["kind"] == "text":
+      coders[m] = tokens or text.WordVocabulary(its["words"])
+      modalities[m] = core.ModalitySpec(
+        "text", (max_words,), "int32", len(coders[m])
+      )
+      intakes[m] = intake.of_text(coders[m], max_words)
+    else:
+      dtype = "uint8" if its["kind"] in ("image", "video") else "float32"
+      modalities[m] = core.ModalitySpec(its["kind"], its["shape"], dtype)
+      intakes[m] = its["intake"]
+  numbers = {c: i for i, c in enumerate(made.classes)}
+  decode = functools.partial(
+    _decode,
+    modalities=modalities,
+    coders=coders,
+    numbers=numbers,
+  )
+  sources = {
+    split: core.cache_if_small(
+      core.Decoded(storage.read(folder, split), decode), modalities
+    )
+    for split in made.counts
+  }
+  sizes = {split: len(source) for split, source in sources.items()}
+  spec = core.Spec(name, modalities, made.classes, sizes)
+  own = {m: augment[s.kind] for m, s in modalities.items() if s.kind in augment}
+  return core.Dataset(
+    spec, sources, own, intake=intakes, fingerprint=made.fingerprint
+  )
+
+
+def _decode(
+  record: dict[str, Any],
+  modalities: dict[str, core.ModalitySpec],
+  coders: dict[str, text.WordVocabulary | text.Tokens],
+  numbers: dict[str, int],
+) -> core.Sample:
+  inputs = {}
+  for m, spec in modalities.items():
+    value = record[f"input_{m}"]
+    if spec.kind == "text":
+      value = coders[m].encode(value.decode(), spec.shape[0])
+    inputs[m] = np.asarray(value)
+  label, key = numbers[record["label"].decode()], record["id"].decode()
+  return {"inputs": inputs, "label": label, "id": key}

@@ -1,0 +1,166 @@
+"""The rows of a manifest: what is wrong with them, and their splits."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from data_pipelines import core
+from data_pipelines.manifest.table import Column, Line, Problem, Table
+
+GIVEN = {
+  "train": "train",
+  "outer": "outer",
+  "val": "val",
+  "valid": "val",
+  "validation": "val",
+  "dev": "val",
+  "test": "test",
+}
+NEEDED = ("train", "test")
+CARVED = ("outer", "val")
+
+
+class Row(NamedTuple):
+  """A sample: row's number, id, split, label, {modality: text or path}."""
+
+  number: int
+  id: str
+  split: str
+  label: str
+  cells: dict[str, str]
+
+
+def check(table: Table) -> tuple[list[Row], list[Problem]]:
+  """The rows, and what is wrong with some of them.
+
+  A row with an unknown split or no label is not among the rows.
+  """
+  rows, problems = [], list(table.problems)
+  seen: dict[str, int] = {}
+  for line in table.lines:
+    row, found = _row(line, table.columns, "id" in table.header)
+    problems += found
+    if row is None:
+      continue
+    if row.id and row.id in seen:
+      text = f"{row.id!r} is the id of row {seen[row.id]}, too"
+      problems.append(Problem(row.number, "id", text))
+    seen.setdefault(row.id, row.number)
+    rows.append(row)
+  return rows, problems
+
+
+def _row(
+  line: Line, columns: Sequence[Column], has_id: bool
+) -> tuple[Row | None, list[Problem]]:
+  number, cells = line
+  problems = [
+    Problem(number, c, "the cell is empty")
+    for c in ("split", "label", *["id"] * has_id, *(c.header for c in columns))
+    if not cells[c]
+  ]
+  split = GIVEN.get(cells["split"].lower())
+  if cells["split"] and split is None:
+    error = core.unknown("split", cells["split"], GIVEN)
+    problems.append(Problem(number, "split", str(error)))
+  if split is None or not cells["label"]:
+    return None, problems
+  key = cells["id"] if has_id else str(number)
+  given = {c.name: cells[c.header] for c in columns}
+  return Row(number, key, split, cells["label"], given), problems
+
+
+def strangers(rows: Iterable[Row]) -> list[Problem]:
+  """Rows of classes that training does not know."""
+  rows = list(rows)
+  known = {r.label for r in rows if r.split == "train"}
+  text = "no row of split 'train' is of class {!r}"
+  return [
+    Problem(r.number, "label", text.format(r.label))
+    for r in rows
+    if r.label not in known
+  ]
+
+
+def whole(rows: Iterable[Row]) -> list[Problem]:
+  """What is wrong with the rows as a whole."""
+  rows = list(rows)
+  splits = {r.split for r in rows}
+  problems = [
+    Problem(0, "", f"no row of split {split!r} (is left)")
+    for split in NEEDED
+    if split not in splits
+  ]
+  classes = {r.label for r in rows if r.split == "train"}
+  if len(classes) == 1:
+    text = f"all rows are of class {classes.pop()!r}; there must be two classes"
+    problems.append(Problem(0, "label", text))
+  return problems
+
+
+def carve(
+  rows: Iterable[Row], share: float
+) -> tuple[dict[str, list[Row]], list[str]]:
+  """{split: rows, by number} with all splits, and a note for each made.
+
+  What is absent of ``CARVED`` is taken from train: of each class the nearest
+  whole number to ``share``, at least one, but never the last row. Which ones
+  follows from ids alone.
+
+  Raises:
+    ValueError: every class has but one row to train with.
+  """
+  splits: dict[str, list[Row]] = {s: [] for s in core.SPLITS}
+  for row in rows:
+    splits[row.split].append(row)
+  absent = [s for s in CARVED if not splits[s]]
+  if not absent:
+    return splits, []
+  classes = collections.defaultdict(list)
+  for row in splits["train"]:
+    classes[row.label].append(row)
+  splits["train"] = []
+  for members in classes.values():
+    members.sort(key=lambda row: _digest(row.id))
+    first, size = 0, max(1, round(share * len(members)))
+    for split in absent:
+      last = min(first + size, len(members) - 1)
+      splits[split] += members[first:last]
+      first = last
+    splits["train"] += members[first:]
+  for split in absent:
+    if not splits[split]:
+      raise ValueError(
+        f"split {split!r} is absent and too few rows of train to take it from: "
+        f"give more rows, or rows of split {split!r}"
+      )
+  for members in splits.values():
+    members.sort(key=lambda row: row.number)
+  return splits, [
+    f"split {split!r} is absent: {len(splits[split])} rows of train are it "
+    f"({share:.0%} of each class, by a hash of the id)"
+    for split in absent
+  ]
+
+
+def shared(
+  splits: dict[str, list[Row]], columns: Sequence[Column]
+) -> list[str]:
+  """A note for each modality with files in both training and test."""
+  notes = []
+  for column in (c for c in columns if c.kind != "text"):
+    files = {
+      split: {row.cells[column.name] for row in members}
+      for split, members in splits.items()
+    }
+    both = len(files["test"] & (files["train"] | files["outer"]))
+    if both:
+      notes.append(f"column {column.header!r}: {both} files of test also train")
+  return notes
+
+
+def _digest(key: str) -> bytes:
+  return hashlib.sha256(key.encode()).digest()

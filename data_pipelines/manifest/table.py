@@ -1,0 +1,248 @@
+"""The table of a manifest: CSV, TSV, JSONL or Parquet to rows of strings."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from data_pipelines import core
+from data_pipelines.core.report import DataError, ListedDataError
+
+NEEDED, OPTIONAL = ("split", "label"), ("id",)
+# Legends of Matplotlib leave out what begins with _.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_SHOWN = 20
+
+
+class Problem(NamedTuple):
+  """What is wrong with a row, or with the whole (row 0)."""
+
+  row: int
+  column: str
+  text: str
+
+  def __str__(self) -> str:
+    place = f"row {self.row}" if self.row else ""
+    column = f"column {self.column!r}" if self.column else ""
+    where = ", ".join(p for p in (place, column) if p)
+    return f"{where}: {self.text}" if where else self.text
+
+
+class Column(NamedTuple):
+  """A modality's column: its name, its kind, and both as in the manifest."""
+
+  name: str
+  kind: str
+  header: str
+
+
+class Line(NamedTuple):
+  """A row: its number, from 1 below the header, and {column: text}."""
+
+  number: int
+  cells: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A manifest as read; rows without any text are left out."""
+
+  path: pathlib.Path
+  header: tuple[str, ...]
+  columns: tuple[Column, ...]
+  lines: tuple[Line, ...]
+  problems: tuple[Problem, ...]
+
+
+_SKIP = "Correct these, or leave bad rows out: --config.data.skip_bad=True"
+
+
+def failure(
+  path: pathlib.Path, problems: Iterable[Problem], advice: str = _SKIP
+) -> ListedDataError:
+  """The error that lists problems, the first of them if there are many."""
+  problems = sorted(problems, key=lambda p: p.row)
+  rows = len({p.row for p in problems if p.row})
+  first = f"; the first {_SHOWN}" if len(problems) > _SHOWN else ""
+  head = f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}"
+  if rows:
+    head += f" in {rows} row{'s' * (rows > 1)} (1 is below the header)"
+  lines = [f"{head}{first}:", *(f"  {p}" for p in problems[:_SHOWN])]
+  if rows:
+    lines.append(advice)
+  return ListedDataError("\n".join(lines))
+
+
+def read(
+  path: pathlib.Path,
+  needed: Sequence[str] = NEEDED,
+  field: str = "data.manifest",
+) -> Table:
+  """Reads a manifest; the ending of its name tells the format.
+
+  Args:
+    path: of the manifest.
+    needed: columns that it must have besides modalities.
+    field: of the config that names it.
+
+  Raises:
+    DataError: no such file, not a table, or columns that do not fit.
+    ModuleNotFoundError: a Parquet file without pyarrow.
+  """
+  known = ", ".join(_READERS)
+  if path.suffix.lower() not in _READERS:
+    raise DataError(f"{path}: the name of a manifest ends in one of {known}")
+  try:
+    header, rows, problems = _READERS[path.suffix.lower()](path)
+  except FileNotFoundError as error:
+    raise DataError(
+      f"no manifest {path}: name one with --config.{field} ({known})"
+    ) from error
+  except UnicodeDecodeError as error:
+    raise DataError(f"{path} is not UTF-8 ({error}): save it as such") from None
+  columns = _columns(path, header, needed)
+  lines = []
+  for number, row in enumerate(rows, 1):
+    cells = {}
+    for column in header:
+      try:
+        cells[column] = _cell(row.get(column))
+      except ValueError as error:
+        problems.append(Problem(number, column, str(error)))
+        cells[column] = ""
+    if any(cells.values()):
+      lines.append(Line(number, cells))
+  return Table(path, header, columns, tuple(lines), tuple(problems))
+
+
+def _cell(value: Any) -> str:
+  """Text or a whole number as text; nothing and NaN as none."""
+  if value is None or (isinstance(value, float) and value != value):
+    return ""
+  if isinstance(value, str):
+    return value.strip()
+  if isinstance(value, int) and not isinstance(value, bool):
+    return str(value)
+  raise ValueError(f"{value!r} is neither a text nor a whole number")
+
+
+def modality_name(text: str) -> str:
+  """A name made of any text: ``a_b`` of ``a-b``, ``view_2`` of ``2``."""
+  name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")
+  return name if _NAME.fullmatch(name) else f"view_{name}".strip("_")
+
+
+def _columns(
+  path, header: tuple[str, ...], needed: Sequence[str]
+) -> tuple[Column, ...]:
+  """The modalities' columns, in their order."""
+  problems = [
+    Problem(0, "", f"there is no column {c!r}; there are {', '.join(header)}")
+    for c in needed
+    if c not in header
+  ]
+  problems += [
+    Problem(0, c, "it occurs twice")
+    for c in sorted({c for c in header if header.count(c) > 1})
+  ]
+  columns: list[Column] = []
+  for text in (c for c in header if ":" in c):
+    name, _, kind = (part.strip() for part in text.rpartition(":"))
+    if kind not in core.KINDS:
+      error = core.unknown("kind of modality", kind, core.KINDS)
+      problems.append(Problem(0, text, str(error)))
+    elif not _NAME.fullmatch(name):
+      reason = (
+        "a modality's name is made of letters, digits and _, a letter "
+        f"first: {modality_name(name)}:{kind}"
+      )
+      problems.append(Problem(0, text, reason))
+    elif name in (c.name for c in columns) and header.count(text) == 1:
+      problems.append(Problem(0, text, f"there is another modality {name!r}"))
+    columns.append(Column(name, kind, text))
+  if not columns:
+    kinds = ", ".join(core.KINDS)
+    problems.append(
+      Problem(0, "", f"no column of a modality, as photo:image; kinds: {kinds}")
+    )
+  if problems:
+    raise failure(path, problems)
+  return tuple(columns)
+
+
+_Raw = tuple[tuple[str, ...], list[dict[str, Any]], list[Problem]]
+
+
+def _delimited(path: pathlib.Path) -> _Raw:
+  """CSV, or TSV; a BOM and any line ends are fine."""
+  delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+  rows, problems = [], []
+  with path.open(encoding="utf-8-sig", newline="") as file:
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    try:
+      header = tuple(c.strip() for c in next(reader, ()))
+      for cells in reader:
+        rows.append(dict(zip(header, cells, strict=False)))
+        if len(cells) > len(header):
+          text = (
+            f"{len(cells)} cells, the header has {len(header)}: put a text "
+            f"that holds {delimiter!r} in double quotes"
+          )
+          problems.append(Problem(len(rows), "", text))
+    except csv.Error as error:
+      raise DataError(f"{path}, line {reader.line_num}: {error}") from error
+  if len(header) == 1 and ";" in header[0]:
+    raise DataError(f"{path} is divided by ';': save it with commas")
+  return header, rows, problems
+
+
+def _json_lines(path: pathlib.Path) -> _Raw:
+  rows, problems = [], []
+  header: dict[str, None] = {}
+  with path.open(encoding="utf-8-sig") as file:
+    for text in file:
+      row = {}
+      if text.strip():
+        try:
+          row = json.loads(text)
+          if not isinstance(row, dict):
+            raise ValueError("the line is no JSON object")
+        except ValueError as error:
+          problems.append(Problem(len(rows) + 1, "", str(error)))
+          row = {}
+      rows.append({key.strip(): value for key, value in row.items()})
+      header |= dict.fromkeys(rows[-1])
+  return tuple(header), rows, problems
+
+
+def _parquet(path: pathlib.Path) -> _Raw:
+  try:
+    from pyarrow import ArrowException, parquet
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      f"a Parquet manifest needs pyarrow ({error}): pip install -e '.[parquet]'"
+    ) from error
+  try:
+    with path.open("rb") as file:
+      table = parquet.read_table(file)
+  except ArrowException as error:
+    raise DataError(f"{path} is no Parquet file: {error}") from error
+  header = tuple(str(c).strip() for c in table.column_names)
+  columns = [column.to_pylist() for column in table.columns]
+  cells = zip(*columns, strict=True)
+  rows = [dict(zip(header, values, strict=True)) for values in cells]
+  return header, rows, []
+
+
+_READERS: dict[str, Callable[[pathlib.Path], _Raw]] = {
+  ".csv": _delimited,
+  ".tsv": _delimited,
+  ".jsonl": _json_lines,
+  ".ndjson": _json_lines,
+  ".parquet": _parquet,
+}

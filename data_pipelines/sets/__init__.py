@@ -1,0 +1,1 @@
+"""Data sets: a folder each, with ``prepare`` and ``load``."""

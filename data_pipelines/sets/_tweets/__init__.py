@@ -1,0 +1,1 @@
+"""What data sets of tweets with pictures share."""

@@ -1,0 +1,232 @@
+"""Downloads of tweets with pictures: files to find, lines to rows."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from data_pipelines import core
+from data_pipelines.core import raw
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+_BOM = b"\xef\xbb\xbf"
+_DEPTH = 4  # folders below the download's that are looked into
+# What is read later and repeats a tweet is left out: test stays whole.
+_ORDER = ("test", "val", "train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One sample before its picture is read.
+
+  Attributes:
+    id: different in each row of the data set.
+    group: of rows that lie in one split: those of one tweet.
+    picture: name of the picture's file, without ending.
+    text: as annotated.
+    label: position in the classes.
+    target: what the label is about; empty if that is the whole tweet.
+  """
+
+  id: str
+  group: str
+  picture: str
+  text: str
+  label: int
+  target: str = ""
+
+
+# An item of a file (a line, or an entry of a JSON list), its split -> its row,
+# or None if a rule of the data set leaves it out. ``raw.Skip`` and
+# ``ValueError`` say what is wrong with it.
+Parse = Callable[[Any, str], Row | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Where a download's parts may lie; first choices first.
+
+  Attributes:
+    files: the names of annotation files, {split: name} for each form known.
+    folders: names of folders that annotations or pictures are taken from
+      before others.
+    foreign: names of folders that belong to another data set.
+  """
+
+  files: tuple[Mapping[str, str], ...]
+  folders: tuple[str, ...]
+  foreign: tuple[str, ...] = ()
+
+
+class Download:
+  """The files of a download.
+
+  Args:
+    root: the download's folder.
+    layout: what to look for in it, and up to four folders below.
+
+  Raises:
+    core.DataError: the folder, annotations or pictures are not there.
+  """
+
+  def __init__(self, root: str | os.PathLike, layout: Layout):
+    self.root = pathlib.Path(root).expanduser()
+    if not self.root.is_dir():
+      raise core.DataError(
+        f"there is no folder {self.root}: name the download's folder with "
+        "--config.data.raw"
+      )
+    self._layout = layout
+    self._folders = sorted(self._walk(), key=self._rank)
+    self.annotations = self._annotations()
+    self.pictures = self._pictures()
+    folders = collections.Counter(p.parent for p in self.pictures.values())
+    self._expected = folders.most_common(1)[0][0]
+
+  def picture(self, name: str) -> pathlib.Path:
+    """The file of a picture; if there is none, where it was looked for."""
+    return self.pictures.get(name, self._expected / f"{name}.jpg")
+
+  def checksum(self) -> str:
+    """Of the annotations, 12 hexadecimal digits."""
+    key = hashlib.sha256()
+    for path in self.annotations.values():
+      key.update(path.read_bytes())
+    return key.hexdigest()[:12]
+
+  def _walk(self) -> Iterator[tuple[pathlib.Path, set[str]]]:
+    depth = len(self.root.parts)
+    for folder, below, files in os.walk(self.root, followlinks=True):
+      path = pathlib.Path(folder)
+      if len(path.parts) - depth >= _DEPTH:
+        below.clear()
+      below[:] = [b for b in below if b not in self._layout.foreign]
+      yield path, set(files)
+
+  def _rank(self, found: tuple[pathlib.Path, set[str]]) -> tuple:
+    """Folders of a known name first, then those higher up."""
+    path, names = found[0], self._layout.folders
+    known = names.index(path.name) if path.name in names else len(names)
+    return known, len(path.parts), path
+
+  def _annotations(self) -> dict[str, pathlib.Path]:
+    for form in self._layout.files:
+      for path, files in self._folders:
+        if files.issuperset(form.values()):
+          return {split: path / form[split] for split in _ORDER}
+    forms = "; or ".join(", ".join(f.values()) for f in self._layout.files)
+    raise core.DataError(
+      f"no folder in {self.root} (nor up to {_DEPTH} below) has all annotation "
+      f"files of one form: {forms}"
+    )
+
+  def _pictures(self) -> dict[str, pathlib.Path]:
+    found: dict[str, pathlib.Path] = {}
+    for path, files in self._folders:
+      for name in sorted(files):
+        stem, ending = os.path.splitext(name)
+        if ending.lower() in ENDINGS:
+          found.setdefault(stem, path / name)
+    if not found:
+      raise core.DataError(
+        f"no pictures in {self.root} (nor up to {_DEPTH} folders below): files "
+        f"named as in the annotations, with one of the endings "
+        f"{', '.join(ENDINGS)}, in a folder such as "
+        f"{', '.join(f for f in self._layout.folders if 'image' in f)}"
+      )
+    return found
+
+
+@dataclasses.dataclass
+class Annotations:
+  """What the annotation files say.
+
+  Attributes:
+    rows: {split: rows, in the file's order}, splits train, val and test.
+    problems: of lines that are left out because something is wrong.
+    left_out: {split: lines that a rule of the data set leaves out}.
+    notes: a sentence each.
+  """
+
+  rows: dict[str, list[Row]]
+  problems: list[raw.Problem]
+  left_out: dict[str, int]
+  notes: list[str]
+
+
+def read(files: Mapping[str, pathlib.Path], parse: Parse) -> Annotations:
+  """Rows of all files; ids and tweets that come twice count once.
+
+  Raises:
+    core.DataError: a JSON file is none.
+  """
+  made = Annotations({s: [] for s in files}, [], dict.fromkeys(files, 0), [])
+  ids: dict[str, str] = {}
+  groups: dict[str, str] = {}
+  for split in _ORDER:
+    for where, item in _items(files[split], made):
+      try:
+        row = parse(item, split)
+        if row is None:
+          made.left_out[split] += 1
+          continue
+        if row.id in ids:
+          text = f"id {row.id!r} is that of {ids[row.id]}, too"
+          raise raw.Skip(text, row.id)
+        if groups.setdefault(row.group, split) != split:
+          text = f"its tweet is in {groups[row.group]}, too"
+          raise raw.Skip(text, row.id)
+      except raw.Skip as error:
+        key = error.sample or where
+        problem = raw.Problem(key, raw.SKIPPED, f"{where}: {error}")
+        made.problems.append(problem)
+      except (ValueError, TypeError, KeyError, SyntaxError) as error:
+        text = " ".join(str(error).split())
+        problem = raw.Problem(where, raw.UNDECODABLE, f"{where}: {text}")
+        made.problems.append(problem)
+      else:
+        ids[row.id] = where
+        made.rows[split].append(row)
+  made.rows = {s: made.rows[s] for s in reversed(_ORDER)}
+  return made
+
+
+def _items(path: pathlib.Path, made: Annotations) -> Iterator[tuple[str, Any]]:
+  """Lines that are not empty, or entries of a list, each with its place."""
+  data = path.read_bytes()
+  if data.startswith(_BOM):
+    data = data.removeprefix(_BOM)
+    made.notes.append(f"{path.name} begins with a byte order mark, now ignored")
+  if b"\r\n" in data:
+    made.notes.append(f"{path.name} has Windows line ends, now ignored")
+  if path.suffix == ".json":
+    yield from _entries(path, data)
+    return
+  # Not splitlines: a tweet may hold what Unicode takes for a line's end.
+  for number, line in enumerate(data.split(b"\n"), 1):
+    where = f"{path.name}, line {number}"
+    try:
+      text = line.removesuffix(b"\r").decode("utf-8")
+    except UnicodeDecodeError as error:
+      problem = raw.Problem(where, raw.UNDECODABLE, f"{where}: {error}")
+      made.problems.append(problem)
+      continue
+    if text.strip():
+      yield where, text
+
+
+def _entries(path: pathlib.Path, data: bytes) -> Iterator[tuple[str, Any]]:
+  try:
+    entries = json.loads(data)
+    if not isinstance(entries, list):
+      raise ValueError("it is no list")
+  except ValueError as error:
+    raise core.DataError(f"{path} is no JSON list: {error}") from error
+  for number, entry in enumerate(entries, 1):
+    yield f"{path.name}, entry {number}", entry

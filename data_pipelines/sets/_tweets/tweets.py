@@ -1,0 +1,163 @@
+"""Data sets of tweets with pictures: what Sarcasm and Twitter2015 share.
+
+Prepared are pictures as JPEG of 256 × 256 pixels, texts as annotated. Words
+and the batch's size of pictures are made as they are read.
+
+1. The papers resize pictures to 224 × 224, whatever their shape. Here they are
+   squashed to 256 × 256, stored, and resized from there.
+2. Damaged pictures are left out and listed. Official loaders of this group
+   read as far as they can and leave the rest grey.
+3. The papers name no samples to learn α from. ``outer`` is a share of the
+   training tweets: of each class those whose ids have the lowest hashes.
+4. AMSS gives BERT word pieces without its marks of begin and end; here texts
+   have them, and are cut to ``max_words`` pieces with them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines import core
+from data_pipelines.core import storage
+from data_pipelines.sets._tweets.prepare import SIDE, Tweets, prepare_tweets
+from data_pipelines.transforms import crop, image, intake, text
+
+# A stored record -> the text that the encoder gets.
+Compose = Callable[[dict[str, Any]], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What becomes of stored tweets in a batch; see ``sarcasm.load``.
+
+  Raises:
+    ValueError: one out of its range.
+  """
+
+  image_size: int
+  min_area: float
+  flip: bool
+  tokenizer: str
+  max_words: int
+  word_dropout: float
+
+  def __post_init__(self):
+    for name, most in (("image_size", SIDE), ("max_words", 10_000)):
+      value, least = getattr(self, name), 8 if name == "image_size" else 1
+      if not least <= value <= most:
+        raise ValueError(
+          f"{name} must be a whole number from {least} to {most}, got {value!r}"
+        )
+    if not 0 < self.min_area <= 1:
+      raise ValueError(f"min_area must lie in (0, 1], got {self.min_area!r}")
+    text.word_dropout(self.word_dropout)
+
+  @property
+  def stored_size(self) -> int:
+    """Side of pictures before augmentation: no larger than it needs."""
+    return SIDE if self.min_area < 1 else self.image_size
+
+
+def load(
+  tweets: Tweets,
+  data_dir: str | os.PathLike,
+  options: Options,
+  compose: Compose,
+  raw: str,
+  held_out: float,
+  workers: int,
+) -> core.Dataset:
+  """The data set; prepares it first if it is not there."""
+  folder = tweets.folder(data_dir, held_out)
+  tokens = text.tokenizer(options.tokenizer) if options.tokenizer else None
+  if not folder.exists():
+    prepare_tweets(tweets, data_dir, raw, held_out, workers)
+  storage.check(folder)
+  made = core.Report.read(folder)
+  records = {s: storage.read(folder, s, ("image",)) for s in made.counts}
+  coder = tokens
+  if coder is None:
+    coder = text.coder("", map(compose, records["train"]))
+  words = core.ModalitySpec("text", (options.max_words,), "int32", len(coder))
+  batch = {"image": _square(options.image_size), "text": words}
+  stored = {**batch, "image": _square(options.stored_size)}
+  decode = functools.partial(
+    _decode, options=options, compose=compose, coder=coder
+  )
+  sources = {
+    split: core.cache_if_small(core.Decoded(r, decode), stored)
+    for split, r in records.items()
+  }
+  sizes = {split: len(source) for split, source in sources.items()}
+  spec = core.Spec(tweets.name, batch, tweets.classes, sizes)
+  augment: dict[str, core.Augment] = {}
+  if options.word_dropout:
+    augment["text"] = text.word_dropout(options.word_dropout, coder)
+  whole = _dataset(spec, sources, stored, options, augment)
+  return dataclasses.replace(
+    whole, intake=intakes(options, coder), fingerprint=made.fingerprint
+  )
+
+
+def intakes(
+  options: Options, coder: text.WordVocabulary | text.Tokens
+) -> dict[str, dict[str, Any]]:
+  """How new pictures and texts are made; a text is as the encoder gets it."""
+  size = options.image_size
+  return {
+    "image": {"size": size, "fit": "squash", "stored": SIDE},
+    "text": intake.of_text(coder, options.max_words),
+  }
+
+
+def plain(record: dict[str, Any]) -> str:
+  """The text as annotated."""
+  return record["text"].decode()
+
+
+def _square(size: int) -> core.ModalitySpec:
+  return core.ModalitySpec("image", (size, size, 3), "uint8")
+
+
+def _dataset(
+  spec: core.Spec,
+  sources: dict[str, core.Source],
+  stored: dict[str, core.ModalitySpec],
+  options: Options,
+  augment: dict[str, core.Augment],
+) -> core.Dataset:
+  """With the augmentation of pictures added to that of texts."""
+  if options.min_area < 1:
+    augment["image"] = crop.random_resized_crop(
+      options.image_size, scale=(options.min_area, 1.0), flip=options.flip
+    )
+    view = functools.partial(image.resize, size=options.image_size)
+    decoded = {"image": stored["image"]}
+    return core.Dataset(spec, sources, augment, decoded, {"image": view})
+  if options.flip:
+    augment["image"] = image.mirror
+  return core.Dataset(spec, sources, augment)
+
+
+def _decode(
+  record: dict[str, Any],
+  options: Options,
+  compose: Compose,
+  coder: text.WordVocabulary | text.Tokens,
+) -> core.Sample:
+  with Image.open(io.BytesIO(record["image"])) as picture:
+    whole = np.asarray(picture.convert("RGB"), np.uint8)
+  inputs = {
+    "image": image.resize(whole, options.stored_size),
+    "text": coder.encode(compose(record), options.max_words),
+  }
+  label, key = int(record["label"]), record["id"].decode()
+  return {"inputs": inputs, "label": label, "id": key}

@@ -1,0 +1,189 @@
+"""A clip of NVGesture from its videos: frames, optical flow, strips."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import itertools
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.core import raw
+from data_pipelines.sets.nvgesture import clips as _clips
+from data_pipelines.sets.nvgesture.lists import FRAMES, Clip
+from data_pipelines.transforms import video
+
+LEAST = FRAMES // 2  # decoded frames of a clip that is filled up
+BOUND = 20.0  # pixels; longer flow is cut
+FLOWS = ("auto", "dis", "files")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Where a download lies and what is made of it; see ``nvgesture.prepare``."""
+
+  root: str
+  color: str
+  size: int
+  flow: str
+
+
+def make(clip: Clip, settings: Settings) -> dict[str, np.ndarray]:
+  """Strips ``rgb``, ``depth`` and ``flow``, and ``decoded``, frames of each.
+
+  Raises:
+    FileNotFoundError: a file is absent.
+    ValueError: fewer than ``LEAST`` frames of a video can be decoded.
+  """
+  clips, decoded = {}, []
+  for name, sensor in (("rgb", "color"), ("depth", "depth")):
+    file, start, wanted = clip.sensors[sensor]
+    if sensor == "color" and settings.color:
+      file = settings.color
+    path = _video(pathlib.Path(settings.root, clip.folder), f"{file}.avi")
+    frames = read(path, start, wanted)
+    decoded.append(len(frames))
+    clips[name] = _filled(_resized(frames, settings.size), FRAMES)
+  clips["depth"] = clips["depth"][..., :1]
+  if settings.flow == "files":
+    path = flow_file(settings.root, clip)
+    found = _resized_flow(read_flow(path), settings.size)
+    decoded.append(len(found))
+    clips["flow"] = quantised(_filled(found[:FRAMES], FRAMES))
+  else:
+    clips["flow"] = quantised(flow(clips["rgb"]))
+  strips = {
+    name: np.frombuffer(_clips.encode(frames), np.uint8)
+    for name, frames in clips.items()
+  }
+  return {**strips, "decoded": np.array(decoded)}
+
+
+def read(path: pathlib.Path, start: int, wanted: int) -> Sequence[np.ndarray]:
+  """Frames ``start`` to ``start + wanted - 1`` as RGB, or those there are.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: fewer than ``LEAST`` of them can be decoded.
+  """
+  av = video.require()
+  _check_file(path)
+  frames, reason = [], ""
+  try:
+    with av.open(os.fspath(path)) as container:
+      for i, frame in enumerate(container.decode(video=0)):
+        if i >= start + wanted:
+          break
+        if i >= start:
+          frames.append(frame.to_ndarray(format="rgb24"))
+  except (av.FFmpegError, IndexError) as error:  # Cut off, or no pictures.
+    reason = f" ({error})"
+  if len(frames) < LEAST:
+    raise ValueError(
+      f"{path}: {len(frames)} of frames {start} to {start + wanted - 1} can be "
+      f"decoded{reason}; {LEAST} are needed"
+    )
+  return frames
+
+
+def flow(rgb: np.ndarray) -> np.ndarray:
+  """Optical flow of a clip uint8 [t h w 3], float32 [t h w 2] in pixels.
+
+  At frame i it is where a point of frame i is in frame i + 1, right and down
+  positive; the last frame has that of the one before. Dense Inverse Search
+  (Kroeger et al., ECCV 2016) of OpenCV, preset "medium".
+  """
+  cv2 = _opencv()
+  grey = [
+    cv2.cvtColor(np.ascontiguousarray(f), cv2.COLOR_RGB2GRAY) for f in rgb
+  ]
+  search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+  found = [search.calc(a, b, None) for a, b in itertools.pairwise(grey)]
+  return _filled(np.stack(found), len(rgb))
+
+
+def quantised(found: np.ndarray) -> np.ndarray:
+  """Flow f in pixels as uint8, 127.5 (1 + clip(f, ±20) / 20), rounded."""
+  share = np.clip(np.nan_to_num(found), -BOUND, BOUND) / BOUND
+  return np.rint(127.5 * (1 + share)).astype(np.uint8)
+
+
+def flow_folder(root: str) -> pathlib.Path | None:
+  """Where flow that was computed before lies, if it does."""
+  for folder in ("Video_data/flow_data", "flow_data"):
+    if pathlib.Path(root, folder).is_dir():
+      return pathlib.Path(root, folder)
+  return None
+
+
+def flow_file(root: str, clip: Clip) -> pathlib.Path:
+  """``flow_data/<train or test>/<row of the list, from 0>.npy``."""
+  folder = flow_folder(root) or pathlib.Path(root, "flow_data")
+  return folder / clip.listed / f"{clip.row}.npy"
+
+
+def read_flow(path: pathlib.Path) -> np.ndarray:
+  """A stored flow (height, width, 2, frames) as float32 [t h w 2].
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is no such array, or has fewer than ``LEAST`` - 1 frames.
+  """
+  _check_file(path)
+  with raw.named(path):
+    found = np.load(path, allow_pickle=False)
+  if found.ndim != 4 or found.shape[2] != 2 or found.shape[3] < LEAST - 1:
+    raise ValueError(
+      f"{path}: the flow has shape {found.shape}, not (height, width, 2, "
+      f"frames) with {LEAST - 1} frames or more"
+    )
+  return found.transpose(3, 0, 1, 2).astype(np.float32)
+
+
+def _video(folder: pathlib.Path, name: str) -> pathlib.Path:
+  """A file of a folder, whatever the case of its ending."""
+  names = (name, name[:-4] + name[-4:].upper())
+  return next(
+    (folder / n for n in names if (folder / n).is_file()), folder / name
+  )
+
+
+def _check_file(path: pathlib.Path) -> None:
+  if not path.is_file():
+    raise FileNotFoundError(errno.ENOENT, "no such file", os.fspath(path))
+
+
+def _resized(frames: Sequence[np.ndarray], size: int) -> np.ndarray:
+  """Squeezed to a square, bilinear."""
+  cv2 = _opencv()
+  return np.stack([cv2.resize(frame, (size, size)) for frame in frames])
+
+
+def _resized_flow(found: np.ndarray, size: int) -> np.ndarray:
+  """Flow of smaller or larger frames, in pixels of those."""
+  h, w = found.shape[1:3]
+  if (h, w) == (size, size):
+    return found
+  scale = np.array([size / w, size / h], np.float32)
+  return _resized(list(found), size) * scale
+
+
+def _filled(frames: np.ndarray, length: int) -> np.ndarray:
+  """The last frame is repeated up to ``length``."""
+  last = np.repeat(frames[-1:], length - len(frames), axis=0)
+  return np.concatenate([frames, last])
+
+
+def _opencv() -> Any:
+  try:
+    import cv2
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      f"NVGesture needs OpenCV ({error}): pip install -e '.[video]'"
+    ) from error
+  cv2.setNumThreads(1)  # Clips are what runs in parallel.
+  return cv2

@@ -1,0 +1,1 @@
+"""Files, texts and arrays to numbers; each function is pure."""

@@ -1,0 +1,108 @@
+"""Videos: some frames of each, uint8 [t h w c], and sound. Needs PyAV."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines.transforms import image
+
+
+def require() -> Any:
+  """The module of PyAV.
+
+  Raises:
+    ModuleNotFoundError: it is not there; the message says how to get it.
+  """
+  try:
+    return importlib.import_module("av")
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      f"videos need the package av ({error}): pip install -e '.[video]'"
+    ) from error
+
+
+def positions(total: int, frames: int) -> np.ndarray:
+  """Middles of ``frames`` equal parts of ``total`` frames; may repeat."""
+  return ((np.arange(frames) + 0.5) * total / frames).astype(int)
+
+
+def read(path: str | os.PathLike, frames: int, size: int) -> np.ndarray:
+  """Equally spaced frames as RGB, [``frames``, ``size``, ``size``, 3].
+
+  Raises:
+    ValueError: no frame can be decoded.
+    OSError: the file is absent or no video (decoders raise others, too).
+  """
+  chosen = pictures(path, lambda total: positions(total, frames))
+  return np.stack([image.square(p, size, fill=(0, 0, 0)) for p in chosen])
+
+
+def pictures(
+  path: str | os.PathLike, choose: Callable[[int], np.ndarray]
+) -> list[Image.Image]:
+  """The frames that ``choose`` wants, as RGB pictures.
+
+  Args:
+    path: of the video.
+    choose: number of frames -> positions of those wanted; may repeat.
+
+  Raises:
+    ValueError, OSError: as ``read``.
+  """
+  total = _count(path)
+  kept, decoded = _decode(path, set(choose(total)))
+  if decoded < total:  # Damaged packets, or some that make no frame.
+    total = decoded
+    kept, _ = _decode(path, set(choose(total))) if total else ({}, 0)
+  if not total:
+    raise ValueError("no frame can be decoded")
+  return [kept[i] for i in choose(total)]
+
+
+def sound(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
+  """The sound track as mono, float32 [samples].
+
+  Raises:
+    ValueError: there is none, or it holds no samples.
+    OSError: as ``read``.
+  """
+  av = require()
+  parts = []
+  with av.open(os.fspath(path)) as container:
+    if not container.streams.audio:
+      raise ValueError("it has no sound")
+    resampler = av.AudioResampler("flt", "mono", sample_rate)
+    for frame in container.decode(audio=0):
+      parts += resampler.resample(frame)
+    if parts:
+      parts += resampler.resample(None)
+  samples = [np.asarray(part.to_ndarray()).reshape(-1) for part in parts]
+  wave = np.concatenate([np.zeros(0, np.float32), *samples])
+  if not len(wave):
+    raise ValueError("its sound holds no samples")
+  return wave.astype(np.float32)
+
+
+def _count(path) -> int:
+  """Packets of pictures, which costs no decoding; headers may be wrong."""
+  with require().open(os.fspath(path)) as container:
+    if not container.streams.video:
+      raise ValueError("it has no pictures")
+    return sum(p.size > 0 for p in container.demux(video=0))
+
+
+def _decode(path, wanted: set[int]) -> tuple[dict[int, Image.Image], int]:
+  """{position: wanted frame}, and how many frames there are."""
+  kept, decoded = {}, 0
+  with require().open(os.fspath(path)) as container:
+    for frame in container.decode(video=0):
+      if decoded in wanted:
+        kept[decoded] = frame.to_image()
+      decoded += 1
+  return kept, decoded

@@ -1,0 +1,192 @@
+"""Command line to flags, with one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from dmg_jax.config import files as config_files
+from dmg_jax.config.common import ENCODER, SHORT, Config
+from dmg_jax.config.figure_rows import FIGURES
+from dmg_jax.config.recipes import RECIPES
+from dmg_jax.config.table_rows import TABLES
+from dmg_jax.model import registry
+
+FLAGS = ["config", "mode", "quiet", "traceback", "workdir"]
+_OF_TABLE = re.compile(
+  r"figure\.(name|title)$|(sets\.[^.]+\.)?(table\.|variant$"
+  r"|rows\.[^.]+\.(recipe|label|variant|method\.name|fusion\.name)$)"
+)
+_OF_RECIPE = ("recipe", "variant", "method.name", "fusion.name")
+_ENCODER = re.compile(r"(?:sets\.[^.]+\.)?encoders\.([^.]+)\.name$")
+_MANY = ("rows.", "sets.")
+_OVERRIDE = re.compile(r"^--?(?:no)?config\.([^=]+)")
+
+
+class UsageError(Exception):
+  """A command line that means nothing; the text says what would."""
+
+
+class Help(Exception):  # noqa: N818
+  """``--help`` was asked for; the text is the help."""
+
+
+def parse(argv: list[str]) -> list[str]:
+  """Parses ``argv`` into ``flags.FLAGS``; returns what is left.
+
+  Raises:
+    Help: for ``--help``.
+    UsageError: unknown flag, mode, config file, recipe, key or field, or a
+      value of the wrong type.
+  """
+  if any(word in ("--help", "-help", "-h") for word in argv[1:]):
+    raise Help(_help())
+  given = _config_argument(argv)
+  if given is None:
+    raise UsageError(
+      "--config=FILE.py:RECIPE is missing, as in "
+      "--config=configs/openmoji.py:lb"
+    )
+  _check_fields(argv, _load(given))
+  try:
+    left = flags.FLAGS(argv)
+  except flags.UnrecognizedFlagError as error:
+    name = error.flagname
+    raise UsageError(f"unknown flag --{name}{_near(name, FLAGS)}") from error
+  except (flags.Error, TypeError, ValueError) as error:
+    raise UsageError(_first_line(error) + _near_choice(error)) from error
+  if len(left) > 1:
+    raise UsageError(
+      f"unexpected argument {left[1]!r}: every option is --name=value"
+    )
+  return left
+
+
+def _config_argument(argv: list[str]) -> str | None:
+  """The last one given, as absl takes it."""
+  found = None
+  for i, word in enumerate(argv):
+    if word.startswith(("--config=", "-config=")):
+      found = word.partition("=")[2]
+    elif word in ("--config", "-config") and i + 1 < len(argv):
+      found = argv[i + 1]
+  return found
+
+
+def _config_files() -> list[str]:
+  return [p.as_posix() for p in config_files.config_files(Path("configs"))]
+
+
+def _load(given: str) -> Config:
+  """The config as the flag will load it, for its errors' sake."""
+  file, _, arg = given.partition(":")
+  path = Path(file)
+  if not path.is_file():
+    raise UsageError(f"no config file {file!r}{_near(file, _config_files())}")
+  try:
+    module = config_files.load(path)
+  except ValueError as error:
+    raise UsageError(str(error)) from error
+  if not hasattr(module, "get_config"):
+    raise UsageError(f"config file {file!r} has no get_config(arg)")
+  try:
+    return module.get_config(arg or None)
+  except (ValueError, TypeError, KeyError) as error:
+    raise UsageError(_first_line(error)) from error
+
+
+def _check_fields(argv: list[str], config: Config) -> None:
+  fields = sorted(_fields(config))
+  for word in argv[1:]:
+    match = _OVERRIDE.match(word)
+    if match and match[1] not in fields:
+      # A table has those of each row, too many to be listed for another's sake.
+      rows = match[1].startswith(_MANY)
+      shown = [f for f in fields if f.startswith(_MANY) == rows]
+      near = _near(match[1], shown)
+      raise UsageError(f"unknown field config.{match[1]}{near}")
+    grid = "table" in config or "figure" in config
+    if match and grid and _OF_TABLE.match(match[1]):
+      keys = "FIGURE" if "figure" in config else "TABLE"
+      raise UsageError(
+        f"config.{match[1]} follows from what is set behind the config file's "
+        f"colon, as {keys},dataset=NAME,rows=A+B"
+      )
+    if match and match[1] in _OF_RECIPE:
+      value = word.partition("=")[2]
+      fusion = match[1] == "fusion.name"
+      near = _near(value, registry.known("fusion") if fusion else list(RECIPES))
+      how = f"{config.recipe},fusion=" if fusion else ":"
+      raise _brings_options(match[1], f"{how}NAME; {value!r} was given{near}")
+    if match and (slot := _ENCODER.match(match[1])):
+      first = config.variant.partition(",")[0]
+      value = word.partition("=")[2] or "NAME"
+      how = f"{first},{ENCODER}{slot[1]}={value}"
+      raise _brings_options(match[1], how)
+
+
+def _brings_options(field: str, how: str) -> UsageError:
+  return UsageError(
+    f"config.{field} brings options along and is set behind the config file's "
+    f"colon, as {how}"
+  )
+
+
+def _fields(config: Config, path: str = "") -> Iterable[str]:
+  for key in config:
+    value = config.get_oneway_ref(key).get()
+    if isinstance(value, ConfigDict):
+      yield from _fields(value, f"{path}{key}.")
+    else:
+      yield f"{path}{key}"
+
+
+def _near(name: str, choices: Iterable[str]) -> str:
+  choices = list(choices)
+  near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+  hint = f"; did you mean {near[0]!r}?" if near else ""
+  return f"{hint} (choose from {', '.join(choices)})"
+
+
+def _near_choice(error: Exception) -> str:
+  """The closest of an enum flag's choices, which absl does not name."""
+  match = re.search(r"=(\S+): value should be one of <(.+)>", str(error))
+  if not match:
+    return ""
+  near = difflib.get_close_matches(match[1], match[2].split("|"), n=1)
+  return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _help() -> str:
+  recipes = "\n".join(
+    f"  {name:<14}{r.fusion} + {r.method}; {r.source}"
+    for name, r in sorted(RECIPES.items())
+  )
+  tables = "\n".join(f"  {name:<14}{t.title}" for name, t in TABLES.items())
+  figures = "\n".join(f"  {name:<14}{f.title}" for name, f in FIGURES.items())
+  files = ", ".join(_config_files())
+  return (
+    f"{sys.modules['__main__'].__doc__}\n"
+    f"Flags:\n{flags.FLAGS.module_help(sys.modules['__main__'])}\n"
+    f"Configs: {files}\n\nRecipes:\n{recipes}\n\n"
+    f"Keys after a recipe: the options of its method, {', '.join(SHORT)}; "
+    "of some configs quick=true, a form for a laptop; "
+    f"{ENCODER}image=resnet.ResNet, an encoder for a modality or a kind.\n\n"
+    f"Tables (configs/tables.py:TABLE,dataset=NAME,seeds=N):\n{tables}\n\n"
+    "Keys after a table: dataset, rows=A+B, trials, and those above.\n\n"
+    f"Figures (configs/figures.py:FIGURE,dataset=NAME,seeds=N):\n{figures}\n\n"
+    "Keys after a figure: dataset, rows=A+B (figure1: weights=A+B; figure3: "
+    "datasets=A+B), and those of a recipe.\n"
+  )
+
+
+def _first_line(error: Exception) -> str:
+  """The message without the traceback that the config flag wraps it in."""
+  text = str(error).split("Traceback")[0]
+  return " ".join(text.split()) or type(error).__name__

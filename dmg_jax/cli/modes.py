@@ -1,0 +1,210 @@
+"""What ``launch.py --mode`` can do; each mode returns an exit code.
+
+A table and a figure have three of them: train, report, and prepare; a table has
+readouts, too.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from data_pipelines.core import catalog
+from data_pipelines.core.report import quietly
+from dmg_jax import figures, report
+from dmg_jax.evaluation import readouts
+from dmg_jax.report import readouts as shown
+from dmg_jax.serving import export, new_samples, prediction_table, predictor
+from dmg_jax.tables import cells, grid, summary
+from dmg_jax.tables import readouts as of_rows
+from dmg_jax.tracking.logging import Console, write_json
+from dmg_jax.training import restore, runner, validation
+from dmg_jax.training.experiment import Config
+
+
+def run(
+  mode: str, config: Config, workdir: str | Path | None, quiet: bool = False
+) -> int:
+  """Dispatches a mode; ``workdir`` defaults to ``runs/<data>-<variant>``.
+
+  A manifest's data are named by its folder and itself, ``digits-pairs``. From
+  Python it does the same as from the command line.
+  """
+  console = Console(quiet=quiet)
+  if "figure" in config:
+    with quietly(quiet):
+      return _figure(mode, config, workdir, console)
+  if "table" in config:
+    with quietly(quiet):
+      return _table(mode, config, workdir, console)
+  folder = Path(workdir or f"runs/{summary.shown(config)}-{config.variant}")
+  does = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "readouts": _readouts,
+    "prepare": _prepare,
+    "report": _report,
+    "export": _export,
+  }
+  with quietly(quiet):
+    return does[mode](config, folder, console)
+
+
+def _command() -> str | None:
+  """The command line; ``None`` where Python or a notebook calls."""
+  if Path(sys.argv[0]).name != "launch.py":
+    return None
+  return shlex.join(["python", *sys.argv])
+
+
+def _table(mode: str, config: Config, workdir, console: Console) -> int:
+  """A table's cells, its files alone, or its data."""
+  table = config.table
+  tuned = f"trials={table.trials}" if table.trials > 1 else ""
+  names = (table.name, summary.shown(config), table.changed, tuned)
+  folder = _folder(workdir, *names)
+  if mode == "train":
+    return grid.run(config, folder, console, _command())
+  cells.check(config)
+  if mode == "readouts":
+    of_rows.read(config, folder, restore.changes(config), console)
+  if mode in ("report", "readouts"):
+    grid.write(config, folder)
+    console.note(f"table: {folder / 'table.md'}, {folder / 'table.html'}")
+    return 0
+  one = cells.run_config(config, cells.finals(config, folder)[0])
+  if mode == "prepare":
+    return _prepare(one, folder, console)
+  raise ValueError(
+    f"--mode={mode} is for one run, not for a table: give the config of a row "
+    f"and --workdir={folder}/ROW/seed_{config.seed}"
+  )
+
+
+def _figure(mode: str, config: Config, workdir, console: Console) -> int:
+  """A figure's runs, its drawing alone, or its data.
+
+  Figure 3 may be of several data sets, and is not named after them.
+  """
+  name, table = config.figure.name, config.get("table", {})
+  shown = "" if name == "figure3" else summary.shown(config)
+  folder = _folder(workdir, name, shown, table.get("changed", ""))
+  if mode == "train":
+    command = shlex.join(["python", *sys.argv])
+    return figures.run(config, folder, console, command)
+  figures.check(config, folder)
+  if mode == "report":
+    figures.draw(config, folder, console)
+    return 0
+  if mode == "prepare":
+    for grid in figures.grids(config, folder):
+      cell = cells.finals(grid.config, grid.folder)[0]
+      _prepare(cells.run_config(grid.config, cell), folder, console)
+    return 0
+  raise ValueError(
+    f"--mode={mode} is for one run, not for a figure: give the config of a row "
+    f"and --workdir={folder}/.../seed_{config.seed}"
+  )
+
+
+def _folder(workdir: str | Path | None, *names: str) -> Path:
+  """The one that is given, else one of runs/ that is named by these."""
+  return Path(workdir or f"runs/{'-'.join(filter(None, names))}")
+
+
+def _train(config, workdir, console) -> int:
+  runner.run(config, workdir, console, _command())
+  return 0
+
+
+def _prepare(config, workdir, console) -> int:
+  del workdir
+  validation.check(config)
+  options = config.data.to_dict()
+  name, folder = options.pop("name"), options.pop("dir")
+  console.note(catalog.prepare(name, folder, options).summary())
+  return 0
+
+
+def _report(config, workdir, console) -> int:
+  del config
+  console.note(f"report: {report.write_report(workdir)}")
+  return 0
+
+
+def _evaluate(config, workdir, console) -> int:
+  """Metrics of ``eval.split`` by the selected checkpoint, to JSON."""
+  if config.eval.manifest:
+    raise ValueError(
+      "eval.manifest is for --mode=predict; for metrics, put labelled samples "
+      "into a split of the data and name it with --config.eval.split"
+    )
+  split = config.eval.split
+  for folder in restore.runs(workdir):
+    _, result = restore.inference(folder, restore.changes(config))
+    path = folder / f"evaluation_{split}.json"
+    write_json(path, {"split": split, **result.metrics})
+    console.evaluation(split, result.metrics)
+    console.note(f"written: {path}")
+  return 0
+
+
+def _predict(config, workdir, console) -> int:
+  """Probabilities of a manifest's samples, or of ``eval.split``, to a table."""
+  folders = restore.runs(workdir)
+  for folder in folders:
+    path = _output(config, folder, len(folders) > 1)
+    if config.eval.manifest:
+      changes = {**restore.changes(config), "loader": {"resident": "off"}}
+      one = predictor.of_run(*restore.restore(folder, changes))
+      new_samples.predict(one, config.eval.manifest, path)
+    else:
+      _predict_split(config, folder, path)
+    console.note(f"written: {path}")
+  return 0
+
+
+def _predict_split(config, folder, path) -> None:
+  split = config.eval.split
+  setup, result = restore.inference(folder, restore.changes(config))
+  source, classes = setup.dataset.sources[split], setup.dataset.spec.classes
+  ids = [source[int(i)]["id"] for i in result.index]
+  labels = [classes[int(i)] for i in result.labels]
+  prediction_table.write(path, ids, labels, result.probabilities, classes)
+
+
+def _output(config, folder: Path, several: bool) -> Path:
+  """The table of a run; of several, each has its seed in the name."""
+  if config.eval.output:
+    path = Path(config.eval.output).expanduser()
+    prediction_table.check(path)
+    return path.with_stem(f"{path.stem}_{folder.name}") if several else path
+  if config.eval.manifest:
+    return new_samples.default(folder, config.eval.manifest)
+  return folder / f"predictions_{config.eval.split}.csv"
+
+
+def _readouts(config, workdir, console) -> int:
+  """Every unimodal read-out and linear probes on test, to JSON and the page."""
+  folders = restore.runs(workdir)
+  found = list(readouts.of_runs(folders, restore.changes(config)))
+  console.note(shown.table(found))
+  for line in shown.remarks(found):
+    console.note(line)
+  for folder in folders:
+    console.note(f"written: {folder / shown.FILE}")
+  return _report(config, workdir, console)
+
+
+def _export(config, workdir, console) -> int:
+  """Encoders of the selected checkpoint, and the whole as a program."""
+  for folder in restore.runs(workdir):
+    setup, state = restore.restore(folder, restore.changes(config))
+    to = folder / "export"
+    for line in export.encoders(to, setup, state):
+      console.note(line)
+    for line in export.predictor(to, setup, state):
+      console.note(line)
+  return 0

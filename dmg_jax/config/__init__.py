@@ -1,0 +1,1 @@
+"""Configs: defaults, recipes, and the string after a config file's colon."""

@@ -1,0 +1,54 @@
+"""What the configs of clips with sound and video share: the paper's setting.
+
+One key beside the recipe's: ``quick=true``, small pictures and narrow nets for
+a laptop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dmg_jax.config import common
+
+
+def get_config(
+  name: str, load: Callable[..., Any], arg: str | None, quick_seconds: float
+) -> common.Config:
+  """The config of ``<recipe>[,key=value...]`` with the paper's settings.
+
+  Args:
+    name: of the data set.
+    load: its ``load``.
+    arg: the string after the colon.
+    quick_seconds: length of sounds in the form for a laptop.
+  """
+  config = common.base()
+  config.data.update(common.options(load), name=name)
+  config.encoders = {
+    "audio": common.encoder("resnet.ResNet", depth=18),
+    "video": common.encoder("resnet.ResNet", depth=18),
+  }
+  config.optimiser.update(
+    name="sgd", learning_rate=1e-2, momentum=0.9, weight_decay=1e-4
+  )
+  config.optimiser.schedule = "plateau"
+  config.train.update(epochs=200, batch_size=64, inner_batch_size=16)
+  config.eval.batch_size = 64
+  return common.with_recipe(config, arg, _quick(quick_seconds))
+
+
+def _quick(seconds: float) -> dict[str, Any]:
+  """What differs in the form for a laptop."""
+  small = common.encoder("small.ConvNet", widths=(8, 16))
+  return {
+    "data.image_size": 32,
+    "data.sample_rate": 8000,
+    "data.seconds": seconds,
+    "encoders.audio": small,
+    "encoders.video": small,
+    "train.epochs": 3,
+    "train.batch_size": 16,
+    "train.outer_batch_size": 64,
+    "eval.batch_size": 16,
+  }

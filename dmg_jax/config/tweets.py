@@ -1,0 +1,82 @@
+"""What the configs of tweets with pictures share: encoders by a key.
+
+Two keys beside the recipe's: ``encoders=resnet_bert`` (the default), ``clip``,
+and ``quick=true``, small encoders and pictures, trained from scratch on words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from data_pipelines import core
+from dmg_jax.config import common
+
+BERT = "google-bert/bert-base-uncased"
+CLIP = "openai/clip-vit-base-patch32"
+RESNET = "timm/resnet50.tv_in1k"
+
+
+def _resnet_bert(config: common.Config) -> None:
+  """ResNet-50 and BERT-base, projected to 256 features each as in AMSS."""
+  config.data.update(image_size=224, tokenizer=BERT, max_words=128)
+  config.encoders = {
+    "image": common.encoder(
+      "resnet.ResNet", depth=50, features=256, pretrained=RESNET
+    ),
+    "text": common.encoder("bert.Bert", features=256, pretrained=BERT),
+  }
+
+
+def _clip(config: common.Config) -> None:
+  """CLIP ViT-B/32, both towers."""
+  config.data.update(image_size=224, tokenizer=CLIP, max_words=77)
+  config.encoders = {
+    "image": common.encoder("clip.ClipVision", pretrained=CLIP),
+    "text": common.encoder("clip.ClipText", pretrained=CLIP),
+  }
+
+
+ENCODERS = {"resnet_bert": _resnet_bert, "clip": _clip}
+
+# What a laptop trains in minutes; nothing is downloaded.
+QUICK = {
+  "data.image_size": 32,
+  "data.tokenizer": "",
+  "data.max_words": 40,
+  "encoders.image": common.encoder("small.ConvNet", widths=(16, 32, 64)),
+  "encoders.text": common.encoder("small.WordBag", dropout=0.2),
+  "optimiser.learning_rate": 1e-3,
+  "optimiser.schedule": "cosine",
+  "train.epochs": 10,
+  "train.batch_size": 64,
+}
+
+
+def get_config(
+  name: str, load: Callable[..., Any], arg: str | None, epochs: int
+) -> common.Config:
+  """The config of ``<recipe>[,key=value...]`` with the paper's settings.
+
+  Args:
+    name: of the data set.
+    load: its ``load``.
+    arg: the string after the colon.
+    epochs: the paper names none.
+  """
+  _, given = common.parse(arg)
+  encoders = str(given.get("encoders", "resnet_bert"))
+  if encoders not in ENCODERS:
+    raise core.unknown("encoders", encoders, ENCODERS)
+  if given.get("quick") is True and "encoders" in given:
+    raise ValueError("quick=true has encoders of its own: drop encoders=...")
+  config = common.base()
+  config.data.update(common.options(load), name=name)
+  config.optimiser.update(learning_rate=1e-4, schedule="plateau")
+  config.train.update(epochs=epochs, batch_size=128, inner_batch_size=32)
+  ENCODERS[encoders](config)
+  parts = (arg or "").split(",")
+  rest = ",".join(p for p in parts if not p.startswith("encoders="))
+  config = common.with_recipe(config, rest, QUICK)
+  config.variant = arg or ""
+  return config

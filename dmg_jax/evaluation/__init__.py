@@ -1,0 +1,1 @@
+"""Evaluation: metrics of a split, read-outs, probes, statistics over seeds."""

@@ -1,0 +1,300 @@
+"""Metrics of a split: fused, per modality, and the gap between modalities.
+
+Sums over samples are taken inside ``jit``, masked; what needs all samples at
+once (mean average precision, macro-F1) is computed once, on the host.
+
+- ``accuracy``: share of samples whose largest logit is the label's.
+- ``loss``: mean cross-entropy, nats.
+- ``map``: average precision of each class against the rest, ranked by its
+  softmax probability, averaged over the classes that the split contains: for
+  a class without positives, recall is 0/0 and there is nothing to rank.
+- ``macro_f1``: 2 TP / (2 TP + FP + FN) averaged over classes. A class that is
+  neither a label nor predicted is 0/0 and left out; one that is predicted
+  though the split lacks it counts with its F1 of 0.
+- ``gap/accuracy``: largest minus smallest unimodal accuracy, 0 for a single
+  modality.
+- ``gap/centroid/<a>-<b>``: distance between the mean unit features of two
+  modalities, in [0, 2]; left out where their features differ in size.
+
+Where a logit is NaN, accuracy and F1 count the sample as wrong, and ``map`` of
+the whole split is NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.experimental import multihost_utils
+from jaxtyping import Array, Float, Int
+
+from dmg_jax import losses
+from dmg_jax.evaluation.scores import macro_f1, mean_average_precision
+from dmg_jax.types import Batch, Leaf, Method, Problem, TrainState
+
+FUSED, GAP = "fused", "gap"
+
+
+@struct.dataclass
+class EvalPart:
+  """What one batch adds to an evaluation. A head is ``fused`` or a modality.
+
+  Attributes:
+    count: [], samples that are not padding.
+    loss: {head: []}, sum of the cross-entropies.
+    correct: {head: []}, number of right predictions.
+    feature_sum: {modality: [d]}, sum of the unit features.
+    probabilities: {head: [b k]}, softmax of the logits.
+    predicted: {head: [b]}, class of the largest logit, the first of equals;
+      -1 where a logit is NaN, which is wrong for every label.
+    features: {modality: [b d]}, features divided by their length.
+    labels: [b], as in the batch.
+    mask: [b], as in the batch.
+    index: [b], as in the batch.
+  """
+
+  count: Leaf
+  loss: dict[str, Leaf]
+  correct: dict[str, Leaf]
+  feature_sum: dict[str, Leaf]
+  probabilities: dict[str, Leaf]
+  predicted: dict[str, Leaf]
+  features: dict[str, Leaf]
+  labels: Leaf
+  mask: Leaf
+  index: Leaf
+
+
+EvalStep = Callable[[Any, Any, Any, Batch], EvalPart]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Mapping[str, Any]):
+  """Metrics of a split, read like a dictionary, and what they came from.
+
+  Attributes:
+    metrics: ``{"fused": {"accuracy", "map", "macro_f1", "loss"}, "<modality>":
+      {the same}, "gap": {"accuracy", "centroid": {"<a>-<b>"}}}``, floats.
+    labels: int [n], in order of ``index``, like all that follows.
+    index: int [n], position of each sample in its split.
+    probabilities: {"fused" or modality: [n k]}.
+    features: {modality: [n d]}, of length one (zero if the feature is).
+  """
+
+  metrics: dict[str, dict[str, Any]]
+  labels: Int[np.ndarray, " n"]
+  index: Int[np.ndarray, " n"]
+  probabilities: dict[str, Float[np.ndarray, "n k"]]
+  features: dict[str, Float[np.ndarray, "n _"]]
+
+  def __getitem__(self, key: str) -> Any:
+    return self.metrics[key]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self.metrics)
+
+  def __len__(self) -> int:
+    return len(self.metrics)
+
+  def flat(self) -> dict[str, float]:
+    """``{"fused/accuracy": .., "gap/centroid/image-text": .., ...}``."""
+    return dict(_flat(self.metrics))
+
+
+def check_names(modalities: Sequence[str]) -> None:
+  """Refuses names of modalities that metrics could not be told apart by.
+
+  Raises:
+    ValueError: a modality is called ``fused`` or ``gap``, has a ``/`` in its
+      name, or occurs twice.
+  """
+  taken = [m for m in modalities if m in (FUSED, GAP)]
+  if taken:
+    raise ValueError(
+      f"a modality cannot be called {taken[0]!r}: metrics use that word. "
+      f"Rename it; {FUSED!r} and {GAP!r} are reserved"
+    )
+  for m in modalities:
+    if "/" in m:
+      raise ValueError(f"a modality's name cannot contain '/': {m!r}")
+  if len(set(modalities)) < len(modalities):
+    raise ValueError(f"two modalities share a name: {', '.join(modalities)}")
+
+
+def make_eval_step(
+  problem: Problem, method: Method, several: bool = False
+) -> EvalStep:
+  """The jitted ``(params, stats, method_state, batch) -> EvalPart``.
+
+  Compiled once for batches of one shape. Rows with mask 0 add nothing. With
+  ``several`` replicas at once, all but the batch has an axis of them in front.
+
+  Raises:
+    ValueError: a modality has a reserved name, see ``check_names``.
+  """
+  check_names(problem.modalities)
+
+  def eval_step(params, stats, method_state, batch: Batch) -> EvalPart:
+    outputs, _ = problem.forward(params, stats, batch.inputs, None, False)
+    fused = method.predict(outputs, method_state)
+    heads = {FUSED: fused, **outputs.unimodal}
+    valid = batch.mask > 0
+    predicted = jax.tree.map(_predicted, heads)
+    features = jax.tree.map(losses.unit, outputs.features)
+    return EvalPart(
+      count=valid.sum(),
+      loss={
+        h: jnp.where(valid, losses.cross_entropy(x, batch.labels), 0.0).sum()
+        for h, x in heads.items()
+      },
+      correct={
+        h: (valid & (x == batch.labels)).sum() for h, x in predicted.items()
+      },
+      feature_sum={
+        m: jnp.where(valid[:, None], z, 0.0).sum(axis=0)
+        for m, z in features.items()
+      },
+      probabilities=jax.tree.map(softmax, heads),
+      predicted=predicted,
+      features=features,
+      labels=batch.labels,
+      mask=batch.mask,
+      index=batch.index,
+    )
+
+  if several:
+    eval_step = jax.vmap(eval_step, in_axes=(0, 0, 0, None))
+  return jax.jit(eval_step)
+
+
+def evaluate(
+  eval_step: EvalStep,
+  state: TrainState,
+  batches: Iterable[Batch],
+  place: Callable[[Batch], Batch] = lambda x: x,
+) -> Evaluation:
+  """Runs ``eval_step`` over ``batches`` and reduces to metrics.
+
+  The same inputs give the same bits.
+
+  Args:
+    eval_step: from ``make_eval_step``.
+    state: only ``params``, ``stats`` and ``method`` are read.
+    batches: of one shape, padding masked, each sample once.
+    place: puts a host batch on devices; with several processes it must make
+      global arrays, so that every process sees all samples.
+
+  Raises:
+    ValueError: there is no sample.
+  """
+  return reduce(run(eval_step, state, map(place, batches)))
+
+
+def evaluate_several(
+  eval_step: EvalStep, state: TrainState, batches: Iterable[Batch], count: int
+) -> list[Evaluation]:
+  """``evaluate`` of ``count`` replicas at once; errors as there."""
+  parts = run(eval_step, state, batches)
+  own = [
+    [jax.tree.map(lambda x, i=i: x[i], p) for p in parts] for i in range(count)
+  ]
+  return [reduce(p) for p in own]
+
+
+def run(
+  eval_step: EvalStep, state: TrainState, batches: Iterable[Batch]
+) -> list[EvalPart]:
+  """What ``eval_step`` finds in each batch, on the host."""
+  parts: list[EvalPart] = []
+  waiting = None
+  for batch in batches:
+    part = eval_step(state.params, state.stats, state.method, batch)
+    # Fetched one late: the next batch is read while this one is computed.
+    if waiting is not None:
+      parts.append(fetch(waiting))
+    waiting = part
+  if waiting is not None:
+    parts.append(fetch(waiting))
+  return parts
+
+
+def reduce(parts: list[EvalPart]) -> Evaluation:
+  """Sums over batches in float64, samples in order of their index.
+
+  Raises:
+    ValueError: there is no sample.
+  """
+  if not parts or not sum(int(p.count) for p in parts):
+    raise ValueError(
+      "nothing to evaluate: the split is empty or all of it is padding. Check "
+      "the split's size (launch.py --mode=prepare prints it)"
+    )
+  sums = jax.tree.map(
+    lambda *x: np.sum(np.asarray(x, np.float64), axis=0),
+    *[(p.count, p.loss, p.correct, p.feature_sum) for p in parts],
+  )
+  count, loss, correct, feature_sum = sums
+  mask = np.concatenate([p.mask for p in parts]) > 0
+  index = np.concatenate([p.index for p in parts])[mask]
+  order = np.argsort(index, kind="stable")
+  labels, predicted, probabilities, features = jax.tree.map(
+    lambda *x: np.concatenate(x)[mask][order],
+    *[(p.labels, p.predicted, p.probabilities, p.features) for p in parts],
+  )
+  heads = (FUSED, *(h for h in loss if h != FUSED))
+  metrics: dict[str, dict[str, Any]] = {
+    head: {
+      "accuracy": float(correct[head] / count),
+      "map": mean_average_precision(labels, probabilities[head]),
+      "macro_f1": macro_f1(labels, predicted[head]),
+      "loss": float(loss[head] / count),
+    }
+    for head in heads
+  }
+  single = [metrics[h]["accuracy"] for h in heads if h != FUSED]
+  metrics[GAP] = {
+    "accuracy": max(single) - min(single) if single else 0.0,
+    "centroid": _distances({m: s / count for m, s in feature_sum.items()}),
+  }
+  probabilities = {h: probabilities[h] for h in heads}
+  return Evaluation(metrics, labels, index[order], probabilities, features)
+
+
+def softmax(logits: Float[Array, "b k"]) -> Float[Array, "b k"]:
+  """Probabilities, in float32 at least."""
+  wide = jnp.promote_types(logits.dtype, jnp.float32)
+  return jax.nn.softmax(logits.astype(wide), axis=-1)
+
+
+def _predicted(logits: Float[Array, "b k"]) -> Int[Array, " b"]:
+  usable = ~jnp.isnan(logits).any(axis=-1)
+  return jnp.where(usable, jnp.argmax(logits, axis=-1), -1)
+
+
+def fetch(part: Any) -> Any:
+  """To the host; with several processes, the rows of all of them."""
+  if jax.process_count() > 1:
+    return multihost_utils.process_allgather(part, tiled=True)
+  return jax.device_get(part)
+
+
+def _distances(centroids: Mapping[str, np.ndarray]) -> dict[str, float]:
+  return {
+    f"{a}-{b}": float(np.linalg.norm(x - y))
+    for (a, x), (b, y) in itertools.combinations(centroids.items(), 2)
+    if x.shape == y.shape
+  }
+
+
+def _flat(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple]:
+  for key, value in tree.items():
+    if isinstance(value, Mapping):
+      yield from _flat(value, f"{path}{key}/")
+    else:
+      yield f"{path}{key}", value

@@ -1,0 +1,207 @@
+r"""The unimodal read-outs of a finished run and a linear probe, side by side.
+
+The mode is called ``readouts``: a *read-out* is the field's word for how a
+fused model is asked what one modality says, and a probe is one of several.
+With features z_m, fused logits :math:`o = F(z_1, \dots, z_M)` and the concat
+head :math:`F = \sum_m W_m^\top z_m + b` as the example:
+
+==========================  ==================================================
+``own``                     the fusion's. R1, split head:
+                            :math:`W_m^\top z_m + b/M`; R2, own head:
+                            :math:`U_m^\top z_m + c_m`; R5, shared head:
+                            :math:`W^\top z_m + b`
+``feature_ablation``, R3    :math:`F(0, \dots, z_m, \dots, 0)`; for concat
+                            R1 :math:`+\, b\,(1 - 1/M)`
+``input_ablation``, R4      :math:`F(z_1(0), \dots, z_m(x_m), \dots, z_M(0))`:
+                            inputs of the others at zero (pictures: mid-grey)
+``linear_probe``            a new linear classifier on z_m, see ``probe``
+==========================  ==================================================
+
+What each of them lets through:
+
+- R1 and R3 read a head that was fitted to the sum over modalities, so they can
+  underrate an encoder. R3 has the whole bias, which knows the classes'
+  frequencies; R1 its share of it.
+- R2 is as good as the loss that has trained U_m.
+- R4 runs the other encoders: their biases and BatchNorm statistics leak a
+  constant, features of an input that never occurred, into every prediction.
+- The probe is fitted with labels of train: it tells what could be read from
+  the features, not what the fused model makes of them.
+- Where modalities talk inside the encoders (``channel``), z_m is not m's alone:
+  R2 and the probe read the others through the gates, R3 is left out, and R4 is
+  the one that shows m by itself.
+
+R3 and R4 are what the method predicts of such features, as for all of them.
+The first line of the result, ``fused``, holds the fused prediction as ``own``
+and the probe on all features side by side. Chance is the most frequent class
+of train. Everything is in evaluation mode, and the same run gives the same
+figures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmg_jax.evaluation import readout_scores
+from dmg_jax.evaluation.metrics import FUSED, fetch
+from dmg_jax.model import registry
+from dmg_jax.report.readouts import FILE, NAMES
+from dmg_jax.tracking.logging import write_json
+from dmg_jax.training import restore, run_folder
+from dmg_jax.training.experiment import Setup
+from dmg_jax.types import Batch, Method, Problem, TrainState
+
+Arrays = dict[str, Any]
+# Which modalities' features are kept, and whose inputs are there: 1 or 0.
+Flags = tuple[dict[str, float], dict[str, float]]
+
+
+def of_runs(
+  folders: Sequence[Path], changes: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+  """All read-outs of runs, also written to each one's ``readouts.json``.
+
+  Args:
+    folders: of single runs that differ in their seeds; they share the model.
+    changes: as in ``restore.restore``.
+
+  Yields:
+    {"dataset", "recipe", "seed", "fusion", "samples", "names": {read-out: its
+    name}, "scores": {"fused" or modality: {read-out: {"accuracy",
+    "macro_f1"}}}, "chance": {the same scores}, "absent": {"fused" or modality:
+    {read-out: why}}, "notes"}. A probe has ``strength``, ``val_accuracy`` and
+    ``converged``, too.
+
+  Raises:
+    ValueError: a run that is not finished, has ended on val, or was on other
+      data.
+  """
+  for folder in folders:
+    _check_finished(folder)
+  shared = restore.configured(folders[0], changes)
+  step = make_step(shared.problem, shared.method)
+  for folder in folders:
+    run_folder.check_data(shared.dataset.fingerprint, folder)
+    setup = shared.with_seed(restore.stored(folder)["config"]["seed"])
+    made = read(setup, restore.chosen(folder, setup), step)
+    write_json(folder / FILE, made)
+    yield made
+
+
+def _check_finished(folder: Path) -> None:
+  path = folder / "results.json"
+  if not path.exists():
+    raise ValueError(
+      f"{folder} is not finished, and read-outs are read on test: train it to "
+      "its end first"
+    )
+  if "test" not in json.loads(path.read_text(encoding="utf-8")):
+    raise ValueError(
+      f"{folder} ended on val (eval.test=false), and read-outs are read on "
+      "test: train it with eval.test=true"
+    )
+
+
+def read(
+  setup: Setup, state: TrainState, step: Callable[..., Arrays]
+) -> dict[str, Any]:
+  """The read-outs of a model by ``make_step``; test is passed over once."""
+  config, spec = setup.config, setup.dataset.spec
+  own = registry.readout(config.fusion.name)
+  names = {**NAMES, "own": "own head" if own.startswith("R3") else own}
+  talk = hasattr(registry.fusion_class(config.fusion.name), "encode")
+  whole, *_ = variants = _variants(setup.problem.modalities)
+  splits = {
+    split: passes(step, state, setup.batches(split), which)
+    for split, which in (
+      ("train", {whole: variants[whole]}),
+      ("val", {whole: variants[whole]}),
+      ("test", variants),
+    )
+  }
+  test, labels = splits["test"], splits["test"][whole]["labels"]
+  found = readout_scores.of_heads(test, own, config.fusion.name, talk)
+  found = readout_scores.merged(
+    found, readout_scores.of_probes({k: v[whole] for k, v in splits.items()})
+  )
+  good, absent = readout_scores.split(found)
+  return {
+    "dataset": spec.name,
+    "recipe": config.recipe,
+    "seed": config.seed,
+    "fusion": config.fusion.name,
+    "samples": len(labels),
+    "names": names,
+    "scores": good,
+    "chance": readout_scores.chance(splits["train"][whole]["labels"], labels),
+    "absent": absent,
+    "notes": readout_scores.notes(setup.problem.modalities, own, talk, good),
+  }
+
+
+def _variants(modalities: Sequence[str]) -> dict[tuple[str, str], Flags]:
+  """{(read-out, modality): flags}; the whole model is the first."""
+  ones = dict.fromkeys(modalities, 1.0)
+  made: dict[tuple[str, str], Flags] = {("own", FUSED): (ones, ones)}
+  for m in modalities:
+    alone = {j: float(j == m) for j in modalities}
+    made["feature_ablation", m] = alone, ones
+    made["input_ablation", m] = ones, alone
+  return made
+
+
+def make_step(problem: Problem, method: Method) -> Callable[..., Arrays]:
+  """The jitted ``(params, stats, method state, batch, keep, present) -> ..``.
+
+  One program for every ablation: ``keep`` and ``present`` are {modality: 1 or
+  0} for all samples. It returns ``fused`` and ``unimodal`` logits, ``features``
+  and the batch's ``labels``, ``mask`` and ``index``.
+  """
+
+  @jax.jit
+  def step(params, stats, memory, batch: Batch, keep, present):
+    keep, present = jax.tree.map(
+      lambda x: x * jnp.ones_like(batch.mask), (keep, present)
+    )
+    outputs, _ = problem.forward(
+      params, stats, batch.inputs, None, False, keep, present
+    )
+    return {
+      "fused": method.predict(outputs, memory),
+      "unimodal": outputs.unimodal,
+      "features": outputs.features,
+      "labels": batch.labels,
+      "mask": batch.mask,
+      "index": batch.index,
+    }
+
+  return step
+
+
+def passes(
+  step: Callable[..., Arrays],
+  state: TrainState,
+  batches: Iterable[Batch],
+  variants: Mapping[tuple[str, str], Flags],
+) -> dict[tuple[str, str], Arrays]:
+  """What ``step`` makes of a split under each ablation, [n ...] in order."""
+  parts: dict[tuple[str, str], list[Arrays]] = {v: [] for v in variants}
+  for batch in batches:
+    for name, flags in variants.items():
+      own = state.params, state.stats, state.method
+      parts[name].append(fetch(step(*own, batch, *flags)))
+  return {name: _joined(found) for name, found in parts.items()}
+
+
+def _joined(parts: list[Arrays]) -> Arrays:
+  whole = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+  real = whole["mask"] > 0
+  order = np.argsort(whole["index"][real], kind="stable")
+  return jax.tree.map(lambda x: x[real][order], whole)

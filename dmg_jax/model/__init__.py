@@ -1,0 +1,1 @@
+"""The model: an encoder per modality and a fusion, found by name."""

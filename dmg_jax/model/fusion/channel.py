@@ -1,0 +1,147 @@
+r"""Channel fusion (MMTM): modalities gate each other's channels, inside.
+
+Between the last ``exchanges`` pairs of encoder stages, with maps A_m [b … c]:
+
+.. math:: h = \mathrm{ReLU}(F [\mathrm{GAP}(A_1); \dots; \mathrm{GAP}(A_M)]),
+  \quad g_m = s\, \sigma(G_m h), \quad A_m \leftarrow A_m \odot g_m
+
+dim h = 2 Σ c_m / ``ratio``; GAP is the mean over time and place. Own linear
+heads, the fused logits are their mean. Needs encoders with stages. Variables
+``gates`` hold, for Greedy, the cumulative mean ḡ_m of each gate over training
+batches and ``care``: the modality whose gates ḡ_m replaces, -1 for none; a
+``mask`` [b] beside them leaves rows of padding out of ḡ_m. Extra output
+``exchanges``. Read-out R2 (own head). Any number of modalities.
+
+Deviations:
+1. s = ``gate_scale`` is 1 as in the code, 2 in the paper's equation.
+2. Encoders of vectors (words) exchange as maps of one place.
+
+Reference: Joze, Shaban, Iuzzolino, Koishida, "MMTM", CVPR 2020, eqs. 1-4.
+Official: haamoon/mmtm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dmg_jax.model.fusion import sum as late
+from dmg_jax.types import Card, Fused
+
+READOUT = "R2 own head"
+CARD = Card(
+  "fusion", "A_m ← A_m ⊙ σ(G_m ReLU(F[GAP(A_1); …]))", "Joze et al., CVPR 2020"
+)
+GATE_SCALES = (1, 2)
+_INIT = nn.initializers.xavier_normal()
+
+
+class Fusion(nn.Module):
+  """MMTM between stages, then the mean of own heads.
+
+  Attributes:
+    num_classes: k.
+    exchanges: at most so many, from the last stages back; 0 is none.
+    ratio: > 0, of squeezed to inner size.
+    gate_scale: s, 1 or 2.
+  """
+
+  num_classes: int
+  exchanges: int = 3
+  ratio: float = 4.0
+  gate_scale: float = 1.0
+
+  def setup(self):
+    if self.exchanges < 0 or not self.ratio > 0:
+      raise ValueError(
+        "channel needs exchanges >= 0 and ratio > 0, got "
+        f"{self.exchanges!r} and {self.ratio!r}"
+      )
+    if self.gate_scale not in GATE_SCALES:
+      raise ValueError(
+        f"unknown gate_scale {self.gate_scale!r}; choose from 1, 2"
+      )
+    self.exchange = Exchange(self.exchanges, self.ratio, self.gate_scale)
+    self.heads = late.Fusion(self.num_classes, mean=True)
+
+  def encode(
+    self, encoders: Mapping[str, nn.Module], inputs: Mapping, train: bool
+  ) -> dict[str, Float[Array, "b _"]]:
+    """Features of all modalities, with exchanges between the stages."""
+    return self.exchange(encoders, inputs, train)
+
+  def __call__(
+    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+  ) -> Fused:
+    logits, unimodal, _ = self.heads(features, train)
+    return Fused(logits, unimodal, {"exchanges": jnp.ones(())})
+
+
+class Exchange(nn.Module):
+  """The encoders stage by stage, an ``MMTM`` after each of the last ones."""
+
+  exchanges: int
+  ratio: float
+  gate_scale: float
+
+  @nn.compact
+  def __call__(self, encoders: Mapping[str, Any], inputs, train):
+    for m, encoder in encoders.items():
+      if not hasattr(encoder, "stages"):
+        raise ValueError(
+          f"channel needs encoders with stages, {type(encoder).__name__} of "
+          f"{m!r} has none: use another encoder or another fusion"
+        )
+    count = min(self.exchanges, *(e.stages for e in encoders.values()))
+    at = {m: e.stages - count for m, e in encoders.items()}
+    x = {
+      m: e(inputs[m], train, 0, at[m] + 1) if count else inputs[m]
+      for m, e in encoders.items()
+    }
+    for i in range(count):
+      x = MMTM(self.ratio, self.gate_scale, name=f"mmtm_{i}")(x, train)
+      x = {
+        m: e(x[m], train, at[m] + i + 1, at[m] + i + 2)
+        for m, e in encoders.items()
+      }
+    return x if count else {m: e(inputs[m], train) for m, e in encoders.items()}
+
+
+class MMTM(nn.Module):
+  """Squeeze all modalities, excite each one."""
+
+  ratio: float
+  gate_scale: float
+
+  @nn.compact
+  def __call__(self, maps: Mapping[str, Array], train: bool):
+    means = [a.mean(axis=tuple(range(1, a.ndim - 1))) for a in maps.values()]
+    squeezed = jnp.concatenate(means, axis=-1)
+    width = max(int(2 * squeezed.shape[-1] / self.ratio), 1)
+    h = nn.relu(nn.Dense(width, kernel_init=_INIT, name="squeeze")(squeezed))
+    care = self.variable("gates", "care", lambda: jnp.full((), -1, jnp.int32))
+    seen = self.variable("gates", "seen", jnp.zeros, (), jnp.float32)
+    rows = jnp.ones(squeezed.shape[0], jnp.float32)
+    if self.has_variable("gates", "mask"):
+      rows = self.get_variable("gates", "mask")
+    rows = rows / jnp.maximum(rows.sum(), 1.0)
+    gated = {}
+    for i, (m, a) in enumerate(maps.items()):
+      excite = nn.Dense(a.shape[-1], kernel_init=_INIT, name=f"gate_{m}")
+      gate = self.gate_scale * jax.nn.sigmoid(excite(h))
+      mean = self.variable(
+        "gates", f"mean_{m}", jnp.zeros, a.shape[-1:], gate.dtype
+      )
+      if train and self.is_mutable_collection("gates"):
+        new = rows.astype(gate.dtype) @ jax.lax.stop_gradient(gate)
+        mean.value = (mean.value * seen.value + new) / (seen.value + 1)
+      gate = jnp.where(care.value == i, mean.value[None, :], gate)
+      gated[m] = a * gate.reshape(gate.shape[0], *(1,) * (a.ndim - 2), -1)
+    if train and self.is_mutable_collection("gates"):
+      seen.value = seen.value + 1
+    return gated

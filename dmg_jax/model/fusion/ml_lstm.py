@@ -1,0 +1,70 @@
+r"""ML-LSTM: the modalities of a sample as a sequence for an LSTM.
+
+.. math:: h_m = \mathrm{LSTM}(P_m z_m, h_{m-1}), \qquad o = W h_M + b
+
+each z_m projected to ``width``, ``layers`` LSTMs on top of each other, the last
+hidden state read by a linear head. Any number of modalities, in their order.
+
+Read-out R3 (feature ablation): the other elements of the sequence are P_j 0.
+Deviation 1: the paper's text and code could not be had; this is an
+interpretation of its abstract, which relates utterances and fuses modalities
+by LSTMs. Here a sample is one utterance.
+
+Reference: Nie, Yan, Song, Wang, "Multi-modal feature fusion based on
+multi-layers LSTM for video emotion recognition", Multimedia Tools and
+Applications 80(11), 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dmg_jax.model.fusion import _ablation
+from dmg_jax.types import Card, Fused
+
+READOUT = _ablation.READOUT
+CARD = Card(
+  "fusion", "o = W LSTM(P_1 z_1, …, P_M z_M) + b", "Nie et al., MTA 2021"
+)
+
+
+class Fusion(nn.Module):
+  """LSTMs of size ``width`` over the modalities."""
+
+  num_classes: int
+  width: int = 256
+  layers: int = 2
+
+  @nn.compact
+  def __call__(
+    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+  ) -> Fused:
+    del train
+    if self.width < 1 or self.layers < 1:
+      raise ValueError(
+        "ml_lstm needs width and layers of at least 1, got "
+        f"{self.width!r} and {self.layers!r}"
+      )
+    init = nn.initializers.xavier_normal()
+    project = {
+      m: nn.Dense(self.width, kernel_init=init, name=f"head_{m}")
+      for m in features
+    }
+    lstms = [
+      nn.RNN(nn.LSTMCell(self.width, name=f"lstm_{i}"))
+      for i in range(self.layers)
+    ]
+    out = nn.Dense(self.num_classes, kernel_init=init, name="out")
+
+    def head(z):
+      x = jnp.stack([project[m](z[m]) for m in features], axis=1)
+      for lstm in lstms:
+        x = cast(jnp.ndarray, lstm(x))
+      return out(x[:, -1])
+
+    return Fused(head(features), _ablation.alone(head, features))

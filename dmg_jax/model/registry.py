@@ -1,0 +1,217 @@
+"""From names in a config to encoders, fusion and method.
+
+Adding one is adding a file: ``methods/<name>.py`` with ``make(**kwargs)``,
+``fusion/<name>.py`` with ``Fusion`` and ``READOUT``, ``encoders/<file>.py``
+with modules named ``<file>.<Class>`` in the config. There is no registry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import flax.linen as nn
+
+from data_pipelines.core import unknown
+from dmg_jax.model import classifier
+from dmg_jax.model.classifier import Classifier
+from dmg_jax.model.encoders import pretrained
+from dmg_jax.types import Method, Params, Stats
+
+PACKAGES = {
+  "encoders": "dmg_jax.model.encoders",
+  "fusion": "dmg_jax.model.fusion",
+  "methods": "dmg_jax.methods",
+}
+_LIBRARY = ("pretrained",)  # What encoders share; none itself.
+
+
+def known(package: str) -> tuple[str, ...]:
+  """Names of the files of a package, private ones left out."""
+  module = importlib.import_module(PACKAGES[package])
+  names = (m.name for m in pkgutil.iter_modules(module.__path__))
+  return tuple(sorted(n for n in names if n[0] != "_" and n not in _LIBRARY))
+
+
+def _module(package: str, kind: str, name: str) -> ModuleType:
+  if name not in known(package):
+    raise unknown(kind, name, known(package))
+  return importlib.import_module(f"{PACKAGES[package]}.{name}")
+
+
+def _call(kind: str, name: str, factory: Callable, kwargs: Mapping[str, Any]):
+  """``factory(**kwargs)``; an unknown keyword lists the valid ones."""
+  valid = [
+    p
+    for p in inspect.signature(factory).parameters
+    if p not in ("parent", "name")
+  ]
+  for key in kwargs:
+    if key not in valid:
+      raise unknown(f"option of {kind} {name!r}", key, valid)
+  return factory(**kwargs)
+
+
+def make_method(name: str, **kwargs: Any) -> Method:
+  """``dmg_jax.methods.<name>.make(**kwargs)``.
+
+  Raises:
+    ValueError: unknown method or option, with the choices; or a value out of
+      its range.
+  """
+  return _call("method", name, method_factory(name), kwargs)
+
+
+def method_factory(name: str) -> Callable[..., Method]:
+  """``make`` of ``dmg_jax.methods.<name>``."""
+  return _module("methods", "method", name).make
+
+
+def encoders() -> list[str]:
+  """Names of all encoders, ``<file>.<Class>``."""
+  return [f"{f}.{c}" for f in known("encoders") for c in _encoders_of(f)]
+
+
+def _encoders_of(file: str) -> dict[str, Any]:
+  module = _module("encoders", "encoder", file)
+  return {
+    n: v
+    for n, v in vars(module).items()
+    if inspect.isclass(v)
+    and v.__module__ == module.__name__
+    and not n.startswith("_")
+  }
+
+
+def encoder_class(name: str) -> Any:
+  """The class ``<file>.<Class>`` of ``dmg_jax.model.encoders``."""
+  file, _, cls = name.partition(".")
+  classes = _encoders_of(file) if file in known("encoders") else {}
+  if cls not in classes:
+    raise unknown("encoder", name, encoders())
+  return classes[cls]
+
+
+def check_input(
+  name: str, modality: str, kind: str, shape: tuple[int, ...]
+) -> None:
+  """The encoder reads modalities of this kind and samples of this shape.
+
+  Raises:
+    ValueError: it does not; with those that read the kind.
+  """
+  cls = encoder_class(name)
+  if kind not in cls.kinds:
+    fit = [e for e in encoders() if kind in encoder_class(e).kinds]
+    raise ValueError(
+      f"encoder {name!r} reads {', '.join(cls.kinds)}; modality {modality!r} "
+      f"is {kind}: give it {', '.join(fit)}"
+    )
+  least = getattr(cls, "axes", 0)
+  if len(shape) < least:
+    raise ValueError(
+      f"encoder {name!r} reads samples with {least} axes at least, [h w c]; "
+      f"those of modality {modality!r} are {list(shape)}: give it small.MLP"
+    )
+
+
+def with_vocabulary(
+  options: dict[str, Any], size: int | None
+) -> dict[str, Any]:
+  """An encoder's options with the number of words it knows, if it reads any.
+
+  That of the data, or of its weights, if larger.
+
+  Raises:
+    ValueError: the weights know fewer words than the data have.
+  """
+  cls = encoder_class(options["name"])
+  if "vocab_size" not in {f.name for f in dataclasses.fields(cls)}:
+    return options
+  own = options.get("vocab_size", size)
+  if size is not None and own < size:
+    raise ValueError(
+      f"the weights of encoder {options['name']!r} know {own} words, the data "
+      f"have {size}: use the tokenizer that belongs to the weights"
+    )
+  return {**options, "vocab_size": own}
+
+
+def make_encoder(name: str, **kwargs: Any) -> nn.Module:
+  """The encoder ``<file>.<Class>`` with its options."""
+  return _call("encoder", name, encoder_class(name), kwargs)
+
+
+def make_fusion(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
+  """``dmg_jax.model.fusion.<name>.Fusion``."""
+  options = {"num_classes": num_classes, **kwargs}
+  return _call("fusion", name, fusion_class(name), options)
+
+
+def fusion_class(name: str) -> type[nn.Module]:
+  """The class ``Fusion`` of ``dmg_jax.model.fusion.<name>``."""
+  return _module("fusion", "fusion", name).Fusion
+
+
+def readout(fusion: str) -> str:
+  """How the fusion obtains unimodal logits, in the words of the field."""
+  return _module("fusion", "fusion", fusion).READOUT
+
+
+def make_classifier(
+  encoders: Mapping[str, Mapping[str, Any]],
+  fusion: Mapping[str, Any],
+  num_classes: int,
+) -> Classifier:
+  """Encoders and fusion from ``{"name": ..., **options}`` dictionaries."""
+  return Classifier(
+    {m: make_encoder(**options) for m, options in encoders.items()},
+    make_fusion(num_classes=num_classes, **fusion),
+  )
+
+
+def complete_encoders(
+  encoders: Mapping[str, Mapping[str, Any]],
+) -> dict[str, dict[str, Any]]:
+  """Encoders' options with those that their pretrained weights ask for.
+
+  Raises:
+    ValueError: weights that cannot be had or that contradict the options.
+  """
+  made = {}
+  for key, options in encoders.items():
+    try:
+      cls = encoder_class(options["name"])
+      made[key] = pretrained.complete(cls, options)
+    except ValueError as error:
+      raise ValueError(f"encoders.{key}: {error}") from error
+  return made
+
+
+def load_weights(
+  encoders: Mapping[str, Mapping[str, Any]], params: Params, stats: Stats
+) -> tuple[Params, Stats, dict[str, str]]:
+  """Pretrained weights in place of fresh ones, for encoders that name some.
+
+  Args:
+    encoders: {modality: options} as ``complete_encoders`` returns them.
+    params, stats: of the classifier.
+
+  Returns:
+    Both, and {modality: what was loaded}.
+  """
+  loaded = {}
+  for m, options in encoders.items():
+    if options.get("pretrained"):
+      folder = options["pretrained"]
+      own = classifier.encoder_variables(params, stats, m)
+      own, what = pretrained.load(make_encoder(**options), Path(folder), own)
+      params, stats = classifier.with_encoder_variables(params, stats, m, own)
+      loaded[m] = f"{folder} ({what})"
+  return params, stats, loaded

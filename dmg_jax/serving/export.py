@@ -1,0 +1,78 @@
+"""Files of a trained run for others: encoders' weights, the whole model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from data_pipelines import core
+from data_pipelines.transforms import intake
+from dmg_jax.evaluation import metrics
+from dmg_jax.model import classifier, registry
+from dmg_jax.model.encoders import pretrained
+from dmg_jax.model.encoders.pretrained import Pretrained
+from dmg_jax.serving import predictor as predicting
+from dmg_jax.serving import program
+from dmg_jax.training import experiment
+from dmg_jax.types import TrainState
+
+
+def encoders(
+  folder: Path, setup: experiment.Setup, state: TrainState
+) -> list[str]:
+  """Encoders as safetensors in ``folder/<modality>``; a sentence for each."""
+  said = []
+  for m, options in setup.encoders.items():
+    encoder = registry.make_encoder(**options)
+    if not isinstance(encoder, Pretrained):
+      said.append(f"not written: {m} ({options['name']} has no export)")
+      continue
+    own = classifier.encoder_variables(state.params, state.stats, m)
+    pretrained.write(folder / m, encoder, own)
+    said.append(f"written: {folder / m}")
+  return said
+
+
+def predictor(
+  folder: Path, setup: experiment.Setup, state: TrainState
+) -> list[str]:
+  """The whole model as ``program`` describes; sentences on what was done."""
+  try:
+    program.require()
+  except ModuleNotFoundError as error:
+    return [f"not written: {program.PROGRAM} ({error})"]
+  config, spec = setup.config, setup.dataset.spec
+  variables, function = predicting.model(setup, state)
+  shapes = {m: (s.shape, s.dtype) for m, s in spec.modalities.items()}
+  made, notes = program.lower(
+    variables, function, shapes, config.eval.batch_size
+  )
+  batch = made.in_avals[0].shape[0]
+  facts = {
+    "classes": list(spec.classes),
+    "modalities": _modalities(setup.dataset),
+    "outputs": [metrics.FUSED, *setup.problem.modalities],
+    "batch": batch if isinstance(batch, int) else str(batch),
+    "platforms": list(made.platforms),
+    "notes": notes,
+    "jax": jax.__version__,
+    "calling_convention": made.calling_convention_version,
+    "recipe": config.recipe,
+    "dataset": spec.name,
+    "readout": setup.problem.readout,
+    "seed": config.seed,
+    "step": int(state.step),
+  }
+  program.write(folder, made, facts)
+  said = [f"written: {folder / program.PROGRAM}, {program.FACTS}"]
+  return said + [f"predictor: {note}" for note in notes]
+
+
+def _modalities(dataset: core.Dataset) -> dict[str, dict[str, Any]]:
+  """{modality: kind, shape, dtype, preprocessing}; null if it is not known."""
+  return {
+    m: intake.describe(spec, dataset.intake.get(m))
+    for m, spec in dataset.spec.modalities.items()
+  }

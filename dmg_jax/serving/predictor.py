@@ -1,0 +1,206 @@
+"""A trained run as a Python object: files and texts in, probabilities out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines.core.report import ListedDataError
+from data_pipelines.transforms.intake import Intake, of
+from dmg_jax.evaluation import metrics
+from dmg_jax.evaluation.metrics import FUSED
+from dmg_jax.serving import program
+from dmg_jax.training import experiment, restore
+from dmg_jax.types import TrainState
+
+Arrays = Mapping[str, np.ndarray]
+# {modality: [b ...]} -> {"fused" or modality: [b k]}
+Function = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+_SHOWN = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """Probabilities of n samples.
+
+  Attributes:
+    classes: names, in order of the probabilities.
+    probabilities: {"fused" or modality: float [n k]}, rows sum to 1.
+  """
+
+  classes: tuple[str, ...]
+  probabilities: dict[str, np.ndarray]
+
+  @property
+  def labels(self) -> list[str]:
+    """Name of the class with the largest fused probability, [n]."""
+    best = self.probabilities[FUSED].argmax(axis=-1)
+    return [self.classes[int(i)] for i in best]
+
+
+class Predictor:
+  """Preprocessing and model of a run.
+
+  Attributes:
+    classes: names.
+    intakes: {modality: its preprocessing}; ``.spec.kind`` is its kind.
+    batch_size: samples that go through the model at once, at most.
+  """
+
+  def __init__(
+    self,
+    classes: Sequence[str],
+    intakes: Mapping[str, Intake],
+    function: Function,
+    batch_size: int,
+    fixed: bool = False,
+  ):
+    """``fixed``: the function takes batches of ``batch_size`` alone."""
+    self.classes, self.intakes = tuple(classes), dict(intakes)
+    self._function, self.batch_size = function, batch_size
+    self._fixed = fixed
+
+  def predict(self, inputs: Mapping[str, Sequence[Any]]) -> Prediction:
+    """Probabilities of samples, preprocessed as the run's own.
+
+    Args:
+      inputs: {modality: a list, one entry a sample}: texts, paths of files, or
+        arrays (``intake.Intake.__call__`` says which).
+
+    Raises:
+      ValueError: a modality is missing or unknown, or lists differ in length.
+      core.DataError: entries that cannot be used, all of them.
+    """
+    self._check(inputs)
+    arrays, problems = {}, []
+    for m, intake in self.intakes.items():
+      found = []
+      for i, value in enumerate(inputs[m]):
+        try:
+          found.append(intake(value))
+        except ValueError as error:
+          problems.append(f"  {m}[{i}]: {error}")
+      arrays[m] = found
+    if problems:
+      more = f"\n  and {len(problems) - _SHOWN} more"
+      text = "\n".join(problems[:_SHOWN]) + more * (len(problems) > _SHOWN)
+      raise ListedDataError(f"inputs that cannot be used:\n{text}")
+    size = self.batch_size
+    total = len(next(iter(arrays.values())))
+    return self.run(
+      {m: np.stack(x[i : i + size]) for m, x in arrays.items()}
+      for i in range(0, total, size)
+    )
+
+  def run(self, batches: Iterable[Arrays]) -> Prediction:
+    """Probabilities of preprocessed batches, each at most ``batch_size``."""
+    parts = [self._run(batch) for batch in batches]
+    heads = parts[0] if parts else dict.fromkeys((FUSED, *self.intakes))
+    none = np.zeros((0, len(self.classes)), np.float32)
+    return Prediction(
+      self.classes,
+      {h: np.concatenate([none, *(p[h] for p in parts)]) for h in heads},
+    )
+
+  def _run(self, batch: Arrays) -> dict[str, np.ndarray]:
+    """Padded to a power of two, so that few programs are compiled."""
+    count = len(next(iter(batch.values())))
+    size = min(1 << (count - 1).bit_length(), self.batch_size)
+    size = self.batch_size if self._fixed else size
+    padded = {
+      m: np.concatenate([x, np.zeros((size - count, *x.shape[1:]), x.dtype)])
+      for m, x in batch.items()
+    }
+    made = self._function(padded)
+    heads = (FUSED, *(h for h in made if h != FUSED))
+    return {h: np.asarray(made[h])[:count] for h in heads}
+
+  def _check(self, inputs: Mapping[str, Sequence[Any]]) -> None:
+    wanted = ", ".join(f"{m} ({i.spec.kind})" for m, i in self.intakes.items())
+    if set(inputs) != set(self.intakes):
+      raise ValueError(
+        f"the run's modalities are {wanted}; got {', '.join(inputs) or 'none'}"
+      )
+    for m, values in inputs.items():
+      if isinstance(values, str | bytes | Path):
+        raise ValueError(f"{m} must be a list with an entry a sample")
+    lengths = {m: len(values) for m, values in inputs.items()}
+    if len(set(lengths.values())) > 1:
+      raise ValueError(f"as many entries of each modality, got {lengths}")
+
+
+def of_run(setup: experiment.Setup, state: TrainState) -> Predictor:
+  """The predictor of a restored run, on one device.
+
+  Raises:
+    ValueError: its data set does not say how new samples are made.
+  """
+  variables, function = model(setup, state)
+  compiled = jax.jit(function)
+  placed = jax.device_put(variables, jax.devices()[0])
+  return Predictor(
+    setup.dataset.spec.classes,
+    of(setup.dataset),
+    lambda inputs: compiled(placed, inputs),
+    setup.config.eval.batch_size,
+  )
+
+
+def model(
+  setup: experiment.Setup, state: TrainState
+) -> tuple[Any, Callable[[Any, Mapping[str, Any]], dict[str, Any]]]:
+  """Variables on the host, and the pure ``(variables, inputs) -> {head: p}``.
+
+  A head is ``fused`` or a modality; p [b k] are softmax probabilities.
+  """
+  problem, method = setup.problem, setup.method
+
+  def function(variables, inputs):
+    params, stats, memory = variables
+    inputs = jax.tree.map(jnp.asarray, dict(inputs))
+    outputs, _ = problem.forward(params, stats, inputs, None, False)
+    heads = {FUSED: method.predict(outputs, memory), **outputs.unimodal}
+    return jax.tree.map(metrics.softmax, heads)
+
+  return jax.device_get((state.params, state.stats, state.method)), function
+
+
+def load(
+  folder: str | Path, data_dir: str | Path | None = None, batch_size: int = 256
+) -> Predictor:
+  """The predictor of a run's folder, or of its ``export`` folder.
+
+  A run needs the prepared data that it was trained on (for their vocabulary
+  and settings), an export nothing besides itself.
+
+  Args:
+    folder: a work directory; or ``<work directory>/export``.
+    data_dir: folder of prepared data, if that is not where the run had it.
+    batch_size: samples that go through the model at once, at most.
+
+  Raises:
+    ValueError: no run, several seeds, or no checkpoint.
+    core.DataError: the run's data are not there.
+  """
+  folder = Path(folder).expanduser()
+  if (folder / program.FACTS).exists():
+    facts, function = program.read(folder)
+    fixed = facts["batch"] if isinstance(facts["batch"], int) else 0
+    intakes = {m: Intake.from_json(s) for m, s in facts["modalities"].items()}
+    size = fixed or batch_size
+    return Predictor(facts["classes"], intakes, function, size, bool(fixed))
+  runs = restore.runs(folder)
+  if len(runs) > 1:
+    raise ValueError(
+      f"{folder} holds {len(runs)} runs: load one of them, as {runs[0]}"
+    )
+  changes = {"eval": {"batch_size": batch_size}, "loader": {"resident": "off"}}
+  if data_dir is not None:
+    changes["data"] = {"dir": str(data_dir)}
+  return of_run(*restore.restore(runs[0], changes))

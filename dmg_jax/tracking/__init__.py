@@ -1,0 +1,1 @@
+"""Tracking: metrics files, the console, experiment trackers."""

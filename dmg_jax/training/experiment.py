@@ -1,0 +1,284 @@
+"""From a config to everything a run needs, checked before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipelines import core
+from data_pipelines.core import catalog
+from data_pipelines.load.loader import Loader
+from dmg_jax.evaluation import metrics
+from dmg_jax.model import classifier, registry
+from dmg_jax.training import optim, resident, sharding, steps, validation
+from dmg_jax.training.plateau import Plateau
+from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
+
+# A locked ConfigDict; checkers cannot know its fields.
+Config = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """A run, ready to be compiled: data, model, method, optimiser."""
+
+  config: Config
+  dataset: core.Dataset
+  problem: Problem
+  method: Method
+  # The state of a seed before the first step.
+  start: Callable[[int], TrainState]
+  apply: Apply
+  mesh: jax.sharding.Mesh
+  # Of training and of both batches of an outer step: as configured, at most a
+  # split's size, and of the inner one that of training.
+  batch_size: int
+  inner_batch_size: int
+  outer_batch_size: int
+  parameters: dict[str, int]
+  # {modality: its encoder's name and options}, those of the weights filled in.
+  encoders: dict[str, dict[str, Any]]
+  # {modality: what was loaded of which weights}.
+  pretrained: dict[str, str]
+  home: resident.Home | None = None
+  plateau: Plateau | None = None
+  # Runs that share the machine, this one among them.
+  runs: int = 1
+
+  def fresh(self) -> TrainState:
+    """The state before the first step."""
+    return self.start(self.config.seed)
+
+  def with_seed(self, seed: int, runs: int = 1) -> Setup:
+    """The same run of another seed; data, model and method are shared."""
+    config: Config = ConfigDict(self.config.to_dict())
+    config.update(seed=seed, seeds=1)
+    return dataclasses.replace(self, config=config, runs=runs)
+
+  @property
+  def place(self) -> Callable[[Batch], Batch]:
+    """Puts a batch on the devices."""
+    return sharding.make_place(self.mesh)
+
+  def loader(
+    self, split: str, batch_size: int, train: bool
+  ) -> Loader | resident.Resident:
+    """Batches of a split: shuffled and augmented, or in order and padded."""
+    loader = Loader(
+      self.dataset,
+      split,
+      batch_size,
+      seed=self.config.seed,
+      shuffle=train,
+      augment=train,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      workers=self.workers,
+    )
+    return self.home.loader(loader, split) if self.home else loader
+
+  @property
+  def workers(self) -> int:
+    """Processes that decode: as configured, or none for what is in memory."""
+    workers = self.config.loader.workers
+    if workers >= 0 or self.dataset.cached("train"):
+      return max(workers, 0)
+    return max(((os.cpu_count() or 2) - 1) // self.runs, 1)
+
+  def batches(self, split: str) -> Iterator[Batch]:
+    """One pass over a split, on the devices."""
+    size = self.config.eval.batch_size
+    for batch in self.loader(split, size, train=False).padded():
+      yield self.place(batch)
+
+
+def assemble(config: Config, dataset: core.Dataset | None = None) -> Setup:
+  """Builds all that ``config`` names.
+
+  Args:
+    config: of the run.
+    dataset: what ``config.data`` names, all modalities, if it is loaded.
+
+  Raises:
+    ValueError: a name, value or combination that cannot work.
+  """
+  method = validation.check(config)
+  complete = _completed(config)  # Before the data, which may take hours.
+  if dataset is None:
+    dataset = load(config, method)
+  elif method.modalities is not None:
+    dataset = dataset.select(method.modalities)
+  spec = dataset.spec
+  metrics.check_names(tuple(spec.modalities))
+  _check_encoders(config, method, spec)
+  sizes = batch_sizes(config, method, spec)
+  encoders = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
+  problem, params, draw, loaded = _problem(config, encoders, spec)
+  mesh = sharding.make_mesh(sizes["batch_size"])
+  per_epoch = spec.sizes["train"] // sizes["batch_size"]
+  init_opt, apply = _optimiser(config, problem, per_epoch)
+  plateau = _plateau(config)
+
+  def start(seed: int) -> TrainState:
+    params, stats = draw(seed)
+    state = steps.init_state(problem, method, params, stats, init_opt, seed)
+    if plateau is not None:
+      state = state.replace(plateau=plateau.start())
+    return sharding.replicate(mesh, state)
+
+  return Setup(
+    config=config,
+    dataset=dataset,
+    problem=problem,
+    method=method,
+    start=start,
+    apply=apply,
+    mesh=mesh,
+    **sizes,
+    parameters=_count(params, problem),
+    encoders=encoders,
+    pretrained=loaded,
+    home=_home(config, dataset, mesh),
+    plateau=plateau,
+  )
+
+
+def _problem(config, encoders, spec):
+  """The problem, its first weights, those of a seed, and what was loaded."""
+  model = registry.make_classifier(
+    encoders, config.fusion.to_dict(), len(spec.classes)
+  )
+  x, readout = _example(spec), registry.readout(config.fusion.name)
+  init = classifier.make_init(model, x)
+  params, stats, loaded = registry.load_weights(encoders, *init(config.seed))
+  problem = classifier.bind(
+    model, params, stats, x, spec.sizes["train"], readout
+  )
+
+  def draw(seed: int):
+    """Weights and batch statistics, on buffers of their own."""
+    if seed != config.seed:
+      return registry.load_weights(encoders, *init(seed))[:2]
+    return jax.tree.map(lambda x: x.copy(), (params, stats))
+
+  return problem, params, draw, loaded
+
+
+def _home(config, dataset, mesh) -> resident.Home | None:
+  """Where the data live: on the accelerator, if they may and fit."""
+  choice = config.loader.resident
+  wanted = choice == "on" or (choice == "auto" and resident.fits(dataset))
+  return resident.Home(dataset, mesh) if wanted else None
+
+
+def batch_sizes(config, method, spec) -> dict[str, int]:
+  """Samples of a batch, which every device gets a part of.
+
+  Raises:
+    ValueError: the devices cannot share it evenly.
+  """
+  splits = {"batch_size": "train", "outer_batch_size": method.outer_split}
+  sizes = {}
+  for name, split in splits.items():
+    size, most = config.train[name], spec.sizes[split]
+    if size > most:  # The largest of the split that the devices can share.
+      size = max(most - most % jax.device_count(), 1)
+    sizes[name] = size
+  inner = min(config.train.inner_batch_size, sizes["batch_size"])
+  sizes["inner_batch_size"] = inner
+  for name, size in sizes.items():
+    if name == "batch_size" or method.outer_step is not None:
+      sharding.make_mesh(size)
+  sharding.make_mesh(config.eval.batch_size)
+  return sizes
+
+
+def load(config: Config, method: Method) -> core.Dataset:
+  """The data set with the modalities that the method is built with."""
+  options = config.data.to_dict()
+  name, folder = options.pop("name"), options.pop("dir")
+  return catalog.dataset(name, folder, options, modalities=method.modalities)
+
+
+def encoder_options(config: Config, modality: str, kind: str) -> Config:
+  """The encoder of a modality: named like it, else like its kind.
+
+  A modality may be called like another kind, as ``text`` for arrays made from
+  texts; then its kind comes first.
+
+  Raises:
+    ValueError: the config has neither.
+  """
+  keys = [modality, kind]
+  for key in reversed(keys) if modality in core.KINDS else keys:
+    if key in config.encoders:
+      return config.encoders[key]
+  raise ValueError(
+    f"no encoder for modality {modality!r} or its kind {kind!r}: the config "
+    f"has encoders for {', '.join(config.encoders)}"
+  )
+
+
+def _completed(config: Config) -> Config:
+  """The encoders, with the options that their pretrained weights ask for."""
+  options = registry.complete_encoders(config.encoders.to_dict())
+  return ConfigDict({"encoders": options})
+
+
+def _check_encoders(config: Config, method: Method, spec: core.Spec) -> None:
+  """Every encoder is that of a modality or a kind, or it is misspelt."""
+  choices = (*spec.modalities, *core.KINDS)
+  for key in config.encoders:
+    if key not in choices and method.modalities is None:  # All are loaded.
+      raise registry.unknown("modality or kind of an encoder", key, choices)
+
+
+def _encoder(config, modality, spec):
+  options = encoder_options(config, modality, spec.kind).to_dict()
+  registry.check_input(options["name"], modality, spec.kind, spec.shape)
+  return registry.with_vocabulary(options, spec.vocab_size)
+
+
+def _example(spec: core.Spec) -> dict[str, np.ndarray]:
+  return {
+    m: np.zeros((2, *s.shape), s.dtype) for m, s in spec.modalities.items()
+  }
+
+
+def _optimiser(config, problem, per_epoch):
+  o = config.optimiser
+  rate = optim.learning_rate(
+    o.schedule,
+    o.learning_rate,
+    config.train.epochs * per_epoch,
+    o.warmup_epochs * per_epoch,
+  )
+  return optim.make(
+    problem.owner,
+    rate,
+    name=o.name,
+    momentum=o.momentum,
+    weight_decay=o.weight_decay,
+    clip_norm=o.clip_norm,
+  )
+
+
+def _plateau(config) -> Plateau | None:
+  if config.optimiser.schedule != "plateau":
+    return None
+  return Plateau(**config.optimiser.plateau.to_dict())
+
+
+def _count(params, problem) -> dict[str, int]:
+  counts: dict[str, int] = {}
+  for p, o in zip(
+    jax.tree.leaves(params), jax.tree.leaves(problem.owner), strict=True
+  ):
+    counts[o] = counts.get(o, 0) + p.size
+  return counts

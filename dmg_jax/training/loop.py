@@ -1,0 +1,293 @@
+"""The training loop.
+
+It is Algorithm 1 of the paper: ``inner_iters`` steps of the method, then
+one outer step if it has an outer level. Batches are pure functions of (seed,
+step) and a checkpoint holds all the rest, so a run that was stopped anywhere
+ends with the same bits as one that never was.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+
+from dmg_jax.evaluation.metrics import Evaluation
+from dmg_jax.tracking.logging import Console
+from dmg_jax.training import steps
+from dmg_jax.training.checkpoint import EVERY
+from dmg_jax.training.experiment import Setup
+from dmg_jax.training.programs import Programs
+from dmg_jax.training.replica import DivergedError, Replica
+from dmg_jax.types import Batch, Method, Metrics, TrainState
+
+__all__ = ["DivergedError", "EpochData", "Stop", "Trainer"]
+
+Values = list[dict[str, float]]  # Of each run.
+
+
+class Stop:
+  """Set by SIGTERM or Ctrl-C; the loop then saves and returns."""
+
+  def __init__(self):
+    self.signal: int | None = None
+
+  def __enter__(self):
+    self._old = {
+      s: signal.signal(s, self._set) for s in (signal.SIGTERM, signal.SIGINT)
+    }
+    return self
+
+  def _set(self, number, frame):
+    del frame
+    self.signal = number
+
+  def __exit__(self, *_):
+    for number, handler in self._old.items():
+      signal.signal(number, handler)
+
+
+class EpochData:
+  """What ``types.Data`` promises to methods between epochs."""
+
+  def __init__(self, setup: Setup, steps_per_epoch: int):
+    self.epochs = setup.config.train.epochs
+    self.steps_per_epoch = steps_per_epoch
+    self._setup = setup
+
+  def batches(self, split: str) -> Iterator[Batch]:
+    """One pass in fixed order; ``test`` is not for methods."""
+    if split not in ("train", "outer", "val"):
+      raise ValueError(f"a method may read train, outer and val, not {split}")
+    return self._setup.batches(split)
+
+
+class Trainer:
+  """Runs in progress that differ in their seeds: one, or several at once.
+
+  What cannot work fails in the constructor; only ``open`` makes files. States
+  are those of all runs, as ``Programs.pack`` makes them.
+
+  Args:
+    setups: of the runs.
+    console: where to say how far they are.
+    programs: compiled for so many runs at once, if they have been before.
+  """
+
+  def __init__(
+    self,
+    setups: Sequence[Setup],
+    console: Console,
+    programs: Programs | None = None,
+  ):
+    self.setup, self.console = setups[0], console
+    config, method = self.setup.config, self.setup.method
+    self.programs = programs or Programs(self.setup, len(setups))
+    self.replicas = [Replica(s) for s in setups]
+    self.per_epoch = self.replicas[0].per_epoch
+    self.epochs = method.length(
+      config.train.epochs, len(self.setup.problem.modalities)
+    )
+    self.total = self.epochs * self.per_epoch
+    self.data = EpochData(self.setup, self.per_epoch)
+    self.outer_every = method.inner_iters or self.per_epoch
+    self.seeds = self.programs.seeds(setups)
+    self.timing: dict[str, float] = {}
+    self._written = -math.inf  # When states were written last.
+    self._fresh = [s.fresh() for s in setups]
+    self._trace()
+
+  def _trace(self) -> None:
+    """Traces what is compiled later, which takes no time away from then."""
+    state = jax.eval_shape(self.programs.stack, *self._fresh)
+    batches = [r.loader.batch(0) for r in self.replicas]
+    batch = self.programs.place(batches)
+    jax.eval_shape(self.programs.train, state, batch, self.seeds)
+    if self.programs.outer is not None:
+      hyper = self.hyper_batches(batches, 0)
+      jax.eval_shape(self.programs.outer, state, *hyper, self.seeds)
+
+  def open(self, workdirs: Sequence[Path], step: int) -> TrainState:
+    """The state to begin with; once, before ``run``.
+
+    Args:
+      workdirs: of the runs.
+      step: of checkpoints that all runs have, or 0.
+    """
+    beside, self.step = len(self.replicas) - 1, step
+    for replica, workdir in zip(self.replicas, workdirs, strict=True):
+      replica.open(workdir, self.console, beside)
+    fresh, self._fresh = self._fresh, []
+    return self.programs.pack(
+      [r.start(step, f) for r, f in zip(self.replicas, fresh, strict=True)]
+    )
+
+  def best(self, state: TrainState) -> TrainState:
+    """Each run's best state on val so far."""
+    states = self.programs.unpack(state)
+    return self.programs.pack(
+      [r.best(s) for r, s in zip(self.replicas, states, strict=True)]
+    )
+
+  def close(self) -> None:
+    """Waits for checkpoints, closes files."""
+    for replica in self.replicas:
+      replica.close()
+
+  def run(self, state: TrainState, stop: Stop) -> TrainState:
+    """Trains to the end, or until ``stop`` is set; saves either way.
+
+    Raises:
+      DivergedError: with the step and the term; nothing bad has been saved.
+    """
+    begin, first = time.monotonic(), self.step
+    streams = [r.loader.stream(first) for r in self.replicas]
+    try:
+      while self.step < self.total and stop.signal is None:
+        state = self._epoch(state, streams, stop)
+    finally:
+      for stream in streams:
+        stream.close()
+    if first < self.step < self.total:
+      self._save(state)
+    self.timing["train_seconds"] = time.monotonic() - begin
+    self.timing["train_steps"] = self.step - first
+    return state
+
+  def _epoch(self, state, streams, stop):
+    """From here to the end of the epoch."""
+    epoch = self.step // self.per_epoch
+    if self.step % self.per_epoch == 0:
+      state = self._between_epochs(state, epoch)
+    streams = self._ordered(state) or streams
+    pending: tuple[int, Metrics] | None = None
+    for done in range(self.step + 1, (epoch + 1) * self.per_epoch + 1):
+      batches = [next(s) for s in streams]
+      batch = self.programs.place(batches)
+      state, metrics = self.programs.train(state, batch, self.seeds)
+      # One step late, so that the device is never waited for.
+      self._record(pending)
+      pending = done, metrics
+      self.step = done
+      if self.programs.outer and done % self.outer_every == 0:
+        state = self._outer(state, batches, done)
+      if self._save_here(done, stop):
+        self._record(pending)
+        pending = None
+        self._save(state)
+        if stop.signal is not None:
+          return state
+    self._record(pending, last=True)
+    return self._end_epoch(state, epoch)
+
+  def own(self, state: TrainState) -> Iterator[tuple[Replica, TrainState]]:
+    """Each run with its state."""
+    return zip(self.replicas, self.programs.unpack(state), strict=True)
+
+  def _between_epochs(self, state, epoch):
+    """The method's hook, run by run."""
+    problem, method = self.setup.problem, self.setup.method
+    if method.between_epochs is Method.between_epochs:
+      return state  # The default, which changes nothing.
+    return self.programs.pack(
+      [
+        steps.between_epochs(problem, method, s, self.data, epoch)
+        for s in self.programs.unpack(state)
+      ]
+    )
+
+  def _ordered(self, state):
+    """The rest of the epoch in the method's own order, if it has one."""
+    if self.setup.method.order is None:
+      return None
+    return [r.ordered(own, self.step) for r, own in self.own(state)]
+
+  def _save_here(self, step: int, stop: Stop) -> bool:
+    """In mid-epoch only: the end of an epoch is saved with its metrics."""
+    every = self.setup.config.train.checkpoint_steps
+    due = stop.signal is not None or (every > 0 and step % every == 0)
+    return due and step % self.per_epoch != 0
+
+  def _save(self, state: TrainState) -> None:
+    """As the last state, unless its step has been saved."""
+    self._written = time.monotonic()
+    for replica, own in self.own(state):
+      replica.checkpoints.save(own, None)
+
+  def _due(self) -> bool:
+    """Whether the end of this epoch is written, whatever its metrics.
+
+    It is so for all runs or none: they resume from a step that all have. And
+    several processes would have to agree on the time.
+    """
+    now = time.monotonic()
+    due = self.step == self.total or jax.process_count() > 1
+    if due or now - self._written >= EVERY:
+      self._written = now
+      return True
+    return False
+
+  def hyper_batches(
+    self, batches: Sequence[Batch], number: int
+  ) -> tuple[Batch, Batch]:
+    """Inner and outer batches of an outer step, on the devices."""
+    hyper = [
+      r.hyper_batches(b, number)
+      for r, b in zip(self.replicas, batches, strict=True)
+    ]
+    inner, outer = zip(*hyper, strict=True)
+    return self.programs.place(inner), self.programs.place(outer)
+
+  def _outer(self, state, batches, step):
+    assert self.programs.outer is not None
+    hyper = self.hyper_batches(batches, step // self.outer_every - 1)
+    state, metrics = self.programs.outer(state, *hyper, self.seeds)
+    values = self._checked(step, self.programs.scalars(metrics))
+    self._write(step, "outer", values)
+    return state
+
+  def _record(self, pending, last: bool = False):
+    if pending is None:
+      return
+    step, metrics = pending
+    values = self._checked(step, self.programs.scalars(metrics))
+    self.console.advance(step, _mean(values))
+    if last or step % self.setup.config.train.log_steps == 0:
+      self._write(step, "train", values)
+
+  def _write(self, step: int, split: str, values: Values):
+    for replica, own in zip(self.replicas, values, strict=True):
+      replica.write(step, split, own)
+
+  def _checked(self, step: int, values: Values) -> Values:
+    for replica, own in zip(self.replicas, values, strict=True):
+      replica.check_finite(step, own)
+    return values
+
+  def _end_epoch(self, state, epoch):
+    val = [e.flat() for e in self.evaluate(state, "val")]
+    self._checked(self.step, [{"val loss": v["fused/loss"]} for v in val])
+    self._write(self.step, "val", val)
+    self.console.epoch(epoch + 1, _mean(val))
+    after, due = [], self._due()
+    for (replica, own), found in zip(self.own(state), val, strict=True):
+      ready = self.setup.method.ready(jax.device_get(own.method))
+      if ready:
+        own = replica.watch(own, found["fused/loss"], self.console)
+      replica.checkpoints.offer(own, found if ready else None, due)
+      after.append(own)
+    return state if self.setup.plateau is None else self.programs.pack(after)
+
+  def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
+    """All metrics of a split, of each run."""
+    return self.programs.evaluate(state, self.setup.batches(split))
+
+
+def _mean(values: Values) -> dict[str, float]:
+  """Over runs, of what all of them have."""
+  common = [k for k in values[0] if all(k in v for v in values)]
+  return {k: sum(v[k] for v in values) / len(values) for k in common}

@@ -1,0 +1,110 @@
+"""What is compiled for runs that differ in nothing but their seeds.
+
+One run at a time, or several in one step: ``jax.vmap`` over an axis of
+replicas in front of every array of their states.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmg_jax.evaluation.metrics import (
+  Evaluation,
+  evaluate,
+  evaluate_several,
+  make_eval_step,
+)
+from dmg_jax.training import sharding, steps
+from dmg_jax.training.experiment import Setup
+from dmg_jax.types import Batch, TrainState
+
+
+class Programs:
+  """The compiled steps of ``count`` runs at once.
+
+  Between ``pack`` and ``unpack`` a state is that of all runs; of a single run
+  it is the run's own, and nothing is done to it.
+
+  Args:
+    setup: of any of the runs.
+    count: how many run at once.
+  """
+
+  def __init__(self, setup: Setup, count: int = 1):
+    problem, method = setup.problem, setup.method
+    self.count, several = count, count > 1
+    self._mesh = setup.mesh
+    self._place = sharding.make_place(setup.mesh, stacked=several)
+    self.train = steps.make_train_step(problem, method, setup.apply, several)
+    self.outer = None
+    if method.outer_step is not None:
+      parts = steps.in_parts(sum(setup.parameters.values()))
+      self.outer = steps.make_outer_step(problem, method, parts, several)
+    self.eval = make_eval_step(problem, method, several)
+
+  def seeds(self, setups: Sequence[Setup]) -> Any:
+    """The runs' seeds, as the steps take them."""
+    seeds = np.array([s.config.seed for s in setups], np.int32)
+    return seeds if self.count > 1 else seeds[0]
+
+  def pack(self, states: Sequence[TrainState]) -> TrainState:
+    """The runs' states as one; they are not to be used any more."""
+    if self.count == 1:
+      return states[0]
+    return sharding.replicate(self._mesh, _stack(*states))
+
+  def stack(self, *states: TrainState) -> TrainState:
+    """``pack`` for shapes: nothing is placed."""
+    return _stack(*states) if self.count > 1 else states[0]
+
+  def unpack(self, state: TrainState) -> list[TrainState]:
+    """The states of the runs."""
+    if self.count == 1:
+      return [state]
+    return [
+      sharding.replicate(self._mesh, one) for one in _rows(state, self.count)
+    ]
+
+  def place(self, batches: Sequence[Batch]) -> Batch:
+    """The runs' batches as one, on the devices."""
+    if self.count == 1:
+      return self._place(batches[0])
+    return self._place(jax.tree.map(_together, *batches))
+
+  def scalars(self, metrics: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Each run's metrics, on the host."""
+    found = jax.device_get(metrics)
+    if self.count == 1:
+      return [{k: float(v) for k, v in found.items()}]
+    return [
+      {k: float(v[i]) for k, v in found.items()} for i in range(self.count)
+    ]
+
+  def evaluate(
+    self, state: TrainState, batches: Iterable[Batch]
+  ) -> list[Evaluation]:
+    """All metrics of each run on the same batches."""
+    if self.count == 1:
+      return [evaluate(self.eval, state, batches)]
+    return evaluate_several(self.eval, state, batches, self.count)
+
+
+def _together(*x: Any) -> Any:
+  """Arrays of the host stacked there, those of a device there."""
+  return (jnp if isinstance(x[0], jax.Array) else np).stack(x)
+
+
+@jax.jit
+def _stack(*states: TrainState) -> TrainState:
+  return jax.tree.map(lambda *x: jnp.stack(x), *states)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _rows(state: TrainState, count: int) -> list[TrainState]:
+  return [jax.tree.map(lambda x: x[i], state) for i in range(count)]  # noqa: B023

@@ -1,0 +1,137 @@
+"""One run of those that are trained at once: its batches and its files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from data_pipelines.load.loader import Loader
+from dmg_jax.tracking.logging import Console, MetricsFile
+from dmg_jax.tracking.trackers import Tracking
+from dmg_jax.training import resident, steps
+from dmg_jax.training.checkpoint import Checkpoints
+from dmg_jax.training.experiment import Setup
+from dmg_jax.types import Batch, TrainState
+
+
+class DivergedError(RuntimeError):
+  """A loss term or the weights became NaN or infinite.
+
+  Attributes:
+    workdir: of the run that this happened to.
+  """
+
+  def __init__(self, text: str, workdir: Path | None = None):
+    super().__init__(text)
+    self.workdir = workdir
+
+
+class Replica:
+  """What a run has of its own while its seed trains, alone or beside others.
+
+  Nothing is made on the disk before ``open``.
+  """
+
+  def __init__(self, setup: Setup):
+    method = setup.method
+    self.setup = setup
+    self.loader = setup.loader("train", setup.batch_size, train=True)
+    self.per_epoch = self.loader.steps_per_epoch
+    self.outer_loader: Loader | resident.Resident | None = None
+    if method.outer_step is not None:
+      self.outer_loader = setup.loader(
+        method.outer_split, setup.outer_batch_size, train=True
+      )
+
+  def open(self, workdir: Path, console: Console, beside: int = 0) -> None:
+    """Opens what the run writes; ``beside``: how many others run with it."""
+    config, tells = self.setup.config, jax.process_index() == 0
+    self.workdir, self._several = workdir, beside > 0
+    kept = [epoch * self.per_epoch for epoch in config.train.keep]
+    self.checkpoints = Checkpoints(workdir, 3 if beside else 1, kept)
+    self.log = MetricsFile(workdir)
+    self.tracking = Tracking(
+      config.track if tells else "", workdir, config.to_dict(), console.note
+    )
+
+  def start(self, step: int, fresh: TrainState) -> TrainState:
+    """The state of a checkpoint, or of step 0 the fresh one."""
+    self.log.truncate_after(step)
+    return self.checkpoints.restore(step, fresh) if step else fresh
+
+  def best(self, state: TrainState) -> TrainState:
+    """The best state on val so far; ``state`` gives shapes and placement."""
+    step = self.checkpoints.best()
+    return state if step is None else self.checkpoints.restore(step, state)
+
+  def close(self) -> None:
+    """Waits for checkpoints, closes files."""
+    self.checkpoints.close()
+    self.log.close()
+    self.tracking.close()
+
+  def ordered(self, state: TrainState, step: int):
+    """The rest of the epoch in the method's own order."""
+    epoch, within = divmod(step, self.per_epoch)
+    seed = self.setup.config.seed
+    order = steps.order(
+      self.setup.problem, self.setup.method, state, seed, epoch
+    )
+    assert order is not None
+    return self.loader.ordered(order, epoch, within)
+
+  def hyper_batches(self, batch: Batch, number: int) -> tuple[Batch, Batch]:
+    """Inner batch, a part of ``batch``, and outer batch of an outer step."""
+    assert self.outer_loader is not None
+    whole, part = self.setup.batch_size, self.setup.inner_batch_size
+    size = batch.labels.size * part // whole  # Of this process.
+    inner = jax.tree.map(lambda x: x[:size], batch)
+    return inner, self.outer_loader.batch(number)
+
+  def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+    """A line of the log."""
+    epoch = (step - 1) // self.per_epoch + 1
+    line = {"step": step, "epoch": epoch, "split": split}
+    self.log.write({**line, **values})
+    tagged = {f"{split}/{name}": v for name, v in values.items()}
+    self.tracking.log({"epoch": epoch, **tagged}, step)
+
+  def check_finite(self, step: int, values: Mapping[str, float]) -> None:
+    """Stops at the first NaN.
+
+    Raises:
+      DivergedError: with the step and the term; nothing bad has been saved.
+    """
+    bad = [k for k, v in values.items() if not math.isfinite(v)]
+    if not bad:
+      return
+    terms = [k for k in bad if k != "loss"] or bad
+    last = self.checkpoints.last()
+    kept = f"step {last} is kept" if last else "none had been saved yet"
+    which = f"seed {self.setup.config.seed}: " if self._several else ""
+    raise DivergedError(
+      f"{which}{terms[0]} is {values[terms[0]]} at step {step}: training "
+      "diverged. Lower optimiser.learning_rate or set optimiser.clip_norm. "
+      f"Last good checkpoint: {kept}.",
+      self.workdir,
+    )
+
+  def watch(self, state: TrainState, loss: float, console: Console):
+    """The state with the learning rate lowered if the loss has settled."""
+    plateau = self.setup.plateau
+    if plateau is None:
+      return state
+    before = float(np.asarray(state.plateau.scale))
+    state = plateau.observe(state, loss)
+    scale = float(np.asarray(state.plateau.scale))
+    if scale < before:
+      which = f"seed {self.setup.config.seed}: " if self._several else ""
+      console.note(
+        f"{which}learning rate times {scale:g} from here: the loss on val has "
+        "settled"
+      )
+    return state

@@ -1,0 +1,246 @@
+"""Splits that live on the accelerator: a batch is gathered, cut, flipped there.
+
+A resident split is decoded once, pictures as uint8 and sounds as bfloat16
+(rounded to 8 bits of mantissa; batches hold float32 again). A batch then costs
+one compiled call and no transfer but that of its row numbers. Rows come in the
+very order of ``Loader``; augmentations have twins here, ``AUGMENT`` and
+``VIEW``, whose random numbers are JAX's: a run's bits depend on where its data
+live.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from data_pipelines.core import Dataset, ModalitySpec
+from data_pipelines.load.loader import Loader
+from data_pipelines.transforms import crop, image
+from dmg_jax.types import Batch
+
+SHARE = 0.25  # of an accelerator's memory that data may take
+
+
+def _mirror(key, x):
+  return jnp.where(jax.random.bernoulli(key), x[..., ::-1, :], x)
+
+
+def _random_resized_crop(key, x, *, size, scale, ratio, flip):
+  """As ``crop.random_resized_crop``, but for whole pixels: boxes are real.
+
+  Beyond its edge a box is filtered with what lies there in the picture.
+  """
+  if x.ndim == 4:
+    one = functools.partial(
+      _random_resized_crop, size=size, scale=scale, ratio=ratio, flip=flip
+    )
+    return jax.vmap(one)(jax.random.split(key, len(x)), x)
+  draw, place, mirror = jax.random.split(key, 3)
+  box = _box(draw, x.shape[0], x.shape[1], scale, ratio)
+  start = jax.random.uniform(place, (2,)) * (jnp.array(x.shape[:2]) - box)
+  zoom = size / box
+  cut = jax.image.scale_and_translate(
+    x.astype(jnp.float32), (size, size, x.shape[2]), (0, 1), zoom,
+    -start * zoom, "linear",
+  )  # fmt: skip
+  cut = jnp.clip(jnp.round(cut), 0, 255).astype(x.dtype)
+  return _mirror(mirror, cut) if flip else cut
+
+
+def _box(key, height, width, scale, ratio):
+  """Height and width of the first of ten boxes that fits, float [2]."""
+  u, v = jax.random.uniform(key, (2, 10))
+  area = height * width * (scale[0] + u * (scale[1] - scale[0]))
+  low, high = math.log(ratio[0]), math.log(ratio[1])
+  aspect = jnp.exp(low + v * (high - low))
+  boxes = jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)], axis=1)
+  fits = (boxes <= jnp.array([[height, width]])).all(axis=1)
+  aspect = min(max(width / height, ratio[0]), ratio[1])
+  middle = jnp.array([min(height, width / aspect), min(width, height * aspect)])
+  return jnp.where(fits.any(), boxes[jnp.argmax(fits)], middle)
+
+
+def _resize(x, *, size):
+  shape = (*x.shape[:-3], size, size, x.shape[-1])
+  real = jax.image.resize(x.astype(jnp.float32), shape, "linear")
+  return jnp.clip(jnp.round(real), 0, 255).astype(x.dtype)
+
+
+# Function of the host -> (key, array) -> array, and array -> array; of a
+# ``functools.partial``, that of its function, with its keywords.
+AUGMENT: dict[Any, Callable] = {
+  image.mirror: _mirror,
+  crop.cut: _random_resized_crop,
+}
+VIEW: dict[Any, Callable] = {image.resize: _resize}
+
+
+def _twin(known: dict[Any, Callable], function: Callable) -> Any:
+  if not isinstance(function, functools.partial):
+    return known.get(function)
+  twin = known.get(function.func)
+  return twin and functools.partial(twin, **function.keywords)
+
+
+def obstacle(dataset: Dataset) -> str | None:
+  """Why the data cannot be resident; ``None`` if they can."""
+  if jax.process_count() > 1:
+    return "there are several processes"
+  for functions, known in ((dataset.augment, AUGMENT), (dataset.view, VIEW)):
+    for m, function in functions.items():
+      if _twin(known, function) is None:
+        return f"{dataset.spec.name} augments {m} on the host only"
+  return None
+
+
+def nbytes(dataset: Dataset) -> int:
+  """Bytes of all splits, as they would lie on a device."""
+  sample = sum(
+    int(np.prod(s.shape, dtype=np.int64)) * _dtype(s).itemsize
+    for s in dataset.stored.values()
+  )
+  return sample * sum(dataset.spec.sizes.values())
+
+
+def fits(dataset: Dataset) -> bool:
+  """Whether the data take at most ``SHARE`` of the accelerator's memory.
+
+  Never on a CPU, where the host's memory is the device's.
+  """
+  device = jax.local_devices()[0]
+  memory = None if device.platform == "cpu" else device.memory_stats()
+  limit = (memory or {}).get("bytes_limit", 0)
+  return obstacle(dataset) is None and nbytes(dataset) <= SHARE * limit
+
+
+class Home:
+  """The splits of a data set that are on the devices of a mesh, so far.
+
+  Args:
+    dataset: the samples.
+    mesh: the samples are on each of its devices, whole.
+
+  Raises:
+    ValueError: the data cannot be resident.
+  """
+
+  def __init__(self, dataset: Dataset, mesh: jax.sharding.Mesh):
+    reason = obstacle(dataset)
+    if reason is not None:
+      raise ValueError(
+        f"the data cannot live on the accelerator: {reason}; use "
+        "--config.loader.resident=auto or off"
+      )
+    self._dataset, self._mesh = dataset, mesh
+    self._splits: dict[str, Any] = {}
+    split = NamedSharding(mesh, P("b"))
+    self._take = jax.jit(
+      functools.partial(_take, dataset), static_argnums=0, out_shardings=split
+    )
+
+  def loader(self, loader: Loader, split: str) -> Resident:
+    """``loader``, with batches from here; ``split`` is its split."""
+    if split not in self._splits:
+      self._splits[split] = _put(self._dataset, split, self._mesh)
+    samples = self._splits[split]
+
+    def take(augmented: bool, *rows: np.ndarray) -> Batch:
+      return self._take(augmented, *samples, *rows)
+
+    return Resident(loader, take)
+
+
+class Resident:
+  """A ``Loader`` whose batches are made on the devices; of a ``Home``."""
+
+  def __init__(self, loader: Loader, take: Callable[..., Batch]):
+    self._loader, self._take = loader, take
+    self.steps_per_epoch = loader.steps_per_epoch
+
+  def batch(self, step: int) -> Batch:
+    """As ``Loader.batch``."""
+    return self._made(self._loader.rows(step), "stream", step)
+
+  def stream(self, start_step: int = 0) -> Generator[Batch, None, None]:
+    """As ``Loader.stream``."""
+    return (self.batch(step) for step in itertools.count(start_step))
+
+  def ordered(
+    self, order: np.ndarray, epoch: int, first: int = 0
+  ) -> Iterator[Batch]:
+    """As ``Loader.ordered``."""
+    size = self._loader.batch_size
+    order = self._loader.checked(order)
+    for number in range(first, self.steps_per_epoch):
+      rows = order[number * size : (number + 1) * size]
+      step = epoch * self.steps_per_epoch + number
+      yield self._made(rows.astype(np.int32), "ordered", step)
+
+  def padded(self) -> Iterator[Batch]:
+    """As ``Loader.padded``."""
+    size, total = self._loader.batch_size, self._loader.samples
+    for start in range(0, total, size):
+      rows = np.arange(start, min(start + size, total), dtype=np.int32)
+      yield self._made(rows, "padded", 0)
+
+  def _made(self, rows: np.ndarray, use: str, step: int) -> Batch:
+    size, augmented = self._loader.batch_size, self._loader.augmented
+    mask = (np.arange(size) < len(rows)).astype(np.float32)
+    rows = np.pad(rows, (0, size - len(rows)))
+    number = ("stream", "ordered", "padded").index(use)
+    seed = np.array([self._loader.seed, number, step], np.uint32)
+    return self._take(augmented and use != "padded", rows, mask, seed)
+
+
+def _dtype(spec: ModalitySpec) -> np.dtype:
+  return np.dtype(jnp.bfloat16 if spec.kind == "audio" else spec.dtype)
+
+
+def _put(dataset, split, mesh):
+  """All samples of a split, stacked, on every device."""
+  source, stored = dataset.sources[split], dataset.stored
+  arrays = {
+    m: np.empty((len(source), *s.shape), _dtype(s)) for m, s in stored.items()
+  }
+  labels = np.empty(len(source), np.int32)
+  for i in range(len(source)):
+    sample = source[i]
+    labels[i] = sample["label"]
+    for m, array in arrays.items():
+      array[i] = sample["inputs"][m]
+  return jax.device_put((arrays, labels), NamedSharding(mesh, P()))
+
+
+def _take(dataset, augmented, arrays, labels, rows, mask, seed):
+  """Rows of the arrays as a batch; compiled."""
+  key = functools.reduce(jax.random.fold_in, seed[1:], jax.random.key(seed[0]))
+  keys = jax.vmap(functools.partial(jax.random.fold_in, key))(
+    jnp.arange(rows.size)
+  )
+  inputs = {}
+  for number, (m, spec) in enumerate(dataset.stored.items()):
+    x = arrays[m][rows].astype(spec.dtype)
+    if augmented and m in dataset.augment:
+      alike = 0 if m in dataset.together else number + 1
+      own = jax.vmap(lambda k, i=alike: jax.random.fold_in(k, i))(keys)
+      x = jax.vmap(_twin(AUGMENT, dataset.augment[m]))(own, x)
+    elif m in dataset.view:
+      x = jax.vmap(_twin(VIEW, dataset.view[m]))(x)
+    real = mask.reshape(-1, *(1,) * (x.ndim - 1)) > 0
+    inputs[m] = jnp.where(real, x, 0).astype(spec.dtype)
+  real = mask > 0
+  return Batch(
+    inputs,
+    jnp.where(real, labels[rows], 0),
+    mask,
+    jnp.where(real, rows, 0).astype(jnp.int32),
+  )

@@ -1,0 +1,138 @@
+"""A finished run, read back from its work directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dmg_jax.evaluation.metrics import Evaluation, evaluate, make_eval_step
+from dmg_jax.training import experiment, run_folder
+from dmg_jax.training.checkpoint import Checkpoints
+from dmg_jax.types import TrainState
+
+
+def runs(workdir: Path) -> list[Path]:
+  """The folders of the single runs below a work directory.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if not (workdir / run_folder.FILE).exists():
+    raise ValueError(
+      f"{workdir} holds no run: train first, or name one with --workdir"
+    )
+  return sorted(workdir.glob("seed_*")) or [workdir]
+
+
+def changes(config: Any) -> dict[str, Any]:
+  """What of a config counts for a run that is only read: ``restore``'s."""
+  return {"eval": config.eval.to_dict(), "data": {"dir": config.data.dir}}
+
+
+def restore(
+  folder: Path, changes: Mapping[str, Any]
+) -> tuple[experiment.Setup, TrainState]:
+  """The run in ``folder`` as it was configured, at its checkpoint.
+
+  Encoders are as they were then, so that pretrained weights are not read again.
+
+  Args:
+    folder: of a single run.
+    changes: {field of the config: other value}, nested.
+
+  Raises:
+    ValueError: no checkpoint, or one that does not fit; other data.
+    core.DataError: the data are not there or damaged.
+  """
+  setup = configured(folder, changes)
+  return setup, chosen(folder, setup)
+
+
+def chosen(folder: Path, setup: experiment.Setup) -> TrainState:
+  """The state that a run ends with: the best on val, or the last.
+
+  Args:
+    folder: of a single run.
+    setup: of that run, or of another seed of the same config.
+
+  Raises:
+    ValueError: no checkpoint, or one that does not fit.
+  """
+  checkpoints = Checkpoints(folder)
+  select = setup.config.train.select
+  step = checkpoints.best() if select == "best" else checkpoints.last()
+  if step is None:
+    checkpoints.close()
+    raise ValueError(f"{folder} has no checkpoint yet: train first")
+  state = checkpoints.restore(step, setup.fresh())
+  checkpoints.close()
+  return state
+
+
+def at_epochs(
+  folder: Path, setup: experiment.Setup, epochs: Iterable[int]
+) -> Iterator[TrainState]:
+  """The states that a run had after these epochs, one after the other.
+
+  Args:
+    folder: of a single run.
+    setup: of that run, ``configured``.
+    epochs: from 1 on; other than the last and the best, a run keeps those of
+      ``train.keep``.
+
+  Raises:
+    ValueError: the checkpoint of an epoch is not there.
+  """
+  size = setup.batch_size
+  per_epoch = setup.loader("train", size, train=True).steps_per_epoch
+  checkpoints = Checkpoints(folder)
+  try:
+    there, like = checkpoints.steps(), setup.fresh()
+    for epoch in epochs:
+      if epoch * per_epoch not in there:
+        known = [s // per_epoch for s in there if s % per_epoch == 0]
+        raise ValueError(
+          f"{folder} has no checkpoint of epoch {epoch} (there are those of "
+          f"{', '.join(map(str, known)) or 'none'}): choose other epochs, or "
+          "delete the folder and train again with train.keep"
+        )
+      yield checkpoints.restore(epoch * per_epoch, like)
+  finally:
+    checkpoints.close()
+
+
+def configured(folder: Path, changes: Mapping[str, Any]) -> experiment.Setup:
+  """The run in ``folder`` as it was configured; arguments as ``restore``.
+
+  Raises:
+    ValueError: a config that cannot work, or other data.
+    core.DataError: the data are not there or damaged.
+  """
+  found = stored(folder)
+  own: experiment.Config = ConfigDict(found["config"])
+  own.update(changes)
+  own.track = ""  # Nothing is told while a run is read.
+  for m, options in found.get("encoders", {}).items():
+    own.encoders[m] = {**options, "pretrained": ""}
+  setup = experiment.assemble(own)
+  run_folder.check_data(setup.dataset.fingerprint, folder)
+  return setup
+
+
+def stored(folder: Path) -> dict[str, Any]:
+  """Contents of the run's ``config.json``."""
+  return json.loads((folder / run_folder.FILE).read_text(encoding="utf-8"))
+
+
+def inference(
+  folder: Path, changes: Mapping[str, Any]
+) -> tuple[experiment.Setup, Evaluation]:
+  """Restores the run in ``folder`` and evaluates ``eval.split``."""
+  setup, state = restore(folder, changes)
+  eval_step = make_eval_step(setup.problem, setup.method)
+  split = setup.config.eval.split
+  return setup, evaluate(eval_step, state, setup.batches(split))

@@ -1,0 +1,138 @@
+"""Whether a work directory holds the run that is asked for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from dmg_jax.tracking.logging import write_json
+
+FILE = "config.json"
+# A locked ConfigDict; checkers cannot know its fields.
+Config = Any
+_VERSIONS = (
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "orbax-checkpoint",
+  "numpy",
+  "grain",
+  "dmg_jax",
+)
+
+
+def check_config(config: Config, workdir: Path) -> None:
+  """Refuses to go on with a run of another config.
+
+  Raises:
+    ValueError: the fields that differ; or other files than those of a run.
+  """
+  path = workdir / FILE
+  if not path.exists():
+    if workdir.is_dir() and any(p.suffix != ".part" for p in workdir.iterdir()):
+      raise ValueError(
+        f"{workdir} is not empty and holds no run: choose another --workdir"
+      )
+    return
+  old = _flat(json.loads(path.read_text())["config"])
+  new = _flat(json.loads(json.dumps(config.to_dict())))
+  free = (
+    "variant",
+    "eval.",
+    "data.dir",
+    "track",
+    "vmap_seeds",
+    "train.keep",
+  )  # Change nothing that is learned.
+  other = sorted(
+    k for k in old | new if old.get(k) != new.get(k) and not k.startswith(free)
+  )
+  if other:
+    shown = ", ".join(f"{k} ({old.get(k)} there)" for k in other[:4])
+    raise ValueError(
+      f"{workdir} holds a run of another config, which differs in {shown}: "
+      "choose another --workdir or delete that one"
+    )
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+  if not isinstance(tree, dict):
+    return {path: tree}
+  parts = (_flat(v, f"{path}.{k}".lstrip(".")) for k, v in tree.items())
+  return {k: v for part in parts for k, v in part.items()}
+
+
+def fingerprint(workdir: Path) -> str:
+  """Of the data that the run is on; empty if it is not known."""
+  path = workdir / FILE
+  if not path.exists():
+    return ""
+  return json.loads(path.read_text()).get("data", {}).get("fingerprint", "")
+
+
+def check_data(now: str, workdir: Path) -> None:
+  """Refuses data that are not those of the run in ``workdir``.
+
+  Args:
+    now: fingerprint of the data; nothing is checked if it is empty.
+    workdir: of a run, or not yet.
+
+  Raises:
+    ValueError: the data differ; with both fingerprints and the fix.
+  """
+  there = fingerprint(workdir)
+  if there and now and there != now:
+    raise ValueError(
+      f"the data have changed since the run in {workdir} began: fingerprint "
+      f"{there[:8]} in {workdir / FILE}, now {now[:8]}. Choose another "
+      "--workdir for the new data, or bring back the old ones (rows and files "
+      'of a manifest, raw data); if the change is of no account, delete "data" '
+      f"from {FILE}"
+    )
+
+
+def write_config(
+  config: Config, workdir: Path, command: str | None, setup: Any
+) -> None:
+  """``config.json``, once: with it, the run can be made and read again.
+
+  Args:
+    config: as given.
+    workdir: of the run.
+    command: the command line.
+    setup: of ``config``. Of its encoders that started from pretrained weights,
+      the options are kept as the weights completed them.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  path = workdir / FILE
+  if not path.exists():
+    versions = {p: importlib.metadata.version(p) for p in _VERSIONS}
+    content = {
+      "config": config.to_dict(),
+      "versions": versions,
+      "git": revision(),
+      "command": command,
+    }
+    if setup.dataset.fingerprint:
+      content["data"] = {"fingerprint": setup.dataset.fingerprint}
+    loaded = {m: o for m, o in setup.encoders.items() if o.get("pretrained")}
+    if loaded:
+      content["encoders"] = loaded
+    write_json(path, content)
+
+
+def revision() -> str | None:
+  """The git revision of the source, ``None`` outside a checkout."""
+  command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+  folder = Path(__file__).parent
+  try:
+    done = subprocess.run(
+      command, cwd=folder, capture_output=True, text=True, check=True
+    )
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return done.stdout.strip()

@@ -1,0 +1,280 @@
+"""A run from a config to ``results.json`` in a work directory."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipelines import core
+from data_pipelines.core import catalog
+from dmg_jax import report
+from dmg_jax.evaluation import examples
+from dmg_jax.model import registry
+from dmg_jax.tracking.logging import Console, write_json
+from dmg_jax.training import experiment, run_folder, seeds, validation
+from dmg_jax.training.describe import describe
+from dmg_jax.training.experiment import Config
+from dmg_jax.training.loop import DivergedError, Stop, Trainer
+from dmg_jax.training.seeds import Job
+from dmg_jax.types import TrainState
+
+
+def run(
+  config: Config,
+  workdir: str | Path,
+  console: Console | None = None,
+  command: str | None = None,
+) -> dict[str, Any] | None:
+  """Trains every seed of ``config`` and reports.
+
+  A run that was interrupted goes on where it stopped; one that is finished is
+  only shown again.
+
+  Args:
+    config: as ``configs/*.py`` make it.
+    workdir: folder of the run; made once everything else is in order.
+    console: where to say what happens; standard output by default.
+    command: the command line, to be shown in the report.
+
+  Returns:
+    The contents of ``results.json``, or ``None`` if a signal stopped the run.
+
+  Raises:
+    ValueError: a config that cannot work, or a work directory that holds a
+      run of another config or on other data.
+    DivergedError: training became NaN or infinite.
+  """
+  workdir, console = Path(workdir), console or Console()
+  validation.check(config)
+  results = finished(config, workdir)
+  if results is not None:
+    _check_prepared(config, workdir, console)
+    console.note(f"finished before: {workdir / 'results.json'}")
+  elif config.seeds == 1:
+    job = Job(config, workdir)
+    results = _single((run_jobs([job], workdir, console, command) or [None])[0])
+  else:
+    results = _run_seeds(config, workdir, console, command)
+  if results is not None:
+    console.results(results)
+    page = report.write_report(workdir)
+    console.note(f"report: {page}")
+  return results
+
+
+def finished(config: Config, workdir: str | Path) -> dict[str, Any] | None:
+  """The results of this very config in ``workdir``, ``None`` if there are none.
+
+  A run that ended on val (``eval.test`` was false) and is now to be tested is
+  not finished.
+
+  Raises:
+    ValueError: a work directory that holds a run of another config.
+  """
+  run_folder.check_config(config, Path(workdir))
+  done = Path(workdir) / "results.json"
+  if not done.exists():
+    return None
+  results = json.loads(done.read_text(encoding="utf-8"))
+  tested = all("test" in one for one in results.get("runs", [results]))
+  return results if tested or not config.eval.test else None
+
+
+def _run_seeds(config, workdir, console, command):
+  """One run a seed, in ``seed_<i>`` folders; then their mean and std."""
+  jobs = []
+  for seed in range(config.seed, config.seed + config.seeds):
+    one = ConfigDict(config.to_dict())
+    one.update(seed=seed, seeds=1)
+    jobs.append(Job(one, workdir / f"seed_{seed}"))
+  above = (config, workdir, command)
+  outcomes = run_jobs(jobs, workdir, console, above=above)
+  if outcomes is None:
+    return None
+  runs = [_single(found) for found in outcomes]
+  last = "test" if config.eval.test else "val"
+  scores = [r[last] for r in runs]
+  results = {
+    "recipe": config.recipe,
+    "dataset": runs[0]["dataset"],
+    "runs": runs,
+    "mean": _over_runs(np.mean, scores),
+    "std": _over_runs(lambda x: np.std(x, ddof=1), scores),
+  }
+  write_json(workdir / "results.json", results)
+  return results
+
+
+def _single(outcome):
+  """The results; that the run diverged is raised."""
+  if isinstance(outcome, DivergedError):
+    raise outcome
+  return outcome
+
+
+def _over_runs(statistic, values: list[Any]) -> Any:
+  """The statistic of each number in dictionaries of the same shape."""
+  if isinstance(values[0], dict):
+    return {
+      key: _over_runs(statistic, [v[key] for v in values]) for key in values[0]
+    }
+  # JSON has no NaN: it was written as a word.
+  return float(statistic(np.asarray([float(v) for v in values])))
+
+
+def run_jobs(
+  jobs: Sequence[Job],
+  root: Path,
+  console: Console,
+  command: str | None = None,
+  above: tuple[Config, Path, str | None] | None = None,
+  done: Callable[[Path, Any], None] = lambda folder, outcome: None,
+  dataset: core.Dataset | None = None,
+) -> list[dict[str, Any] | DivergedError] | None:
+  """Does runs that differ in their seeds, at once or one after another.
+
+  Args:
+    jobs: the runs; finished ones are not done again.
+    root: work directory of all of them, where the choice is kept.
+    console: where to say what happens.
+    command: the command line of each.
+    above: config, folder and command line of what the runs are part of.
+    done: told the folder and the outcome of each run as it ends.
+    dataset: as for ``assemble.assemble``.
+
+  Returns:
+    Results or the error of each run, ``None`` if a signal stopped them.
+
+  Raises:
+    ValueError: as ``run``.
+  """
+  outcomes: dict[Path, Any] = {j.folder: finished(*j) for j in jobs}
+  rest = [j for j in jobs if outcomes[j.folder] is None]
+  for folder, found in outcomes.items():
+    if found is not None:
+      done(folder, found)
+  if rest:
+    setup = experiment.assemble(rest[0].config, dataset)
+    for folder in [root] * (above is not None) + [j.folder for j in rest]:
+      run_folder.check_data(setup.dataset.fingerprint, folder)
+    choice = seeds.choose(setup, len(rest), root)
+    made = _Made(setup, choice, root, console, command, above)
+  while rest:
+    some, step = seeds.group(rest if made.choice.vmap else rest[:1])
+    try:
+      found: list[Any] | None = _run_group(made, some, step)
+    except DivergedError as error:
+      some = [j for j in some if j.folder == error.workdir]
+      found = [error]
+    if found is None:
+      return None
+    for job, outcome in zip(some, found, strict=True):
+      outcomes[job.folder] = outcome
+      done(job.folder, outcome)
+    rest = [j for j in rest if j not in some]
+  return [outcomes[j.folder] for j in jobs]
+
+
+class _Made(NamedTuple):
+  """What runs that differ in their seeds share."""
+
+  setup: experiment.Setup
+  choice: seeds.Choice
+  root: Path
+  console: Console
+  command: str | None
+  above: tuple[Config, Path, str | None] | None
+
+
+def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
+  """Trains, then tests once; ``None`` if a signal came first."""
+  begin, count, console = time.monotonic(), len(jobs), made.console
+  setups = [made.setup.with_seed(j.config.seed, count) for j in jobs]
+  trainer = Trainer(setups, console, made.choice.programs.get(count))
+  made.choice.programs[count] = trainer.programs
+  files = [(job.config, job.folder, made.command) for job in jobs]
+  for file in files if made.above is None else [made.above, *files]:
+    run_folder.write_config(*file, setup=made.setup)
+  seeds.remember(made.choice, made.root)
+  where = jobs[0].folder if count == 1 else jobs[0].folder.parent
+  console.announce(describe(setups, where, trainer.epochs, made.choice))
+  state = trainer.open([j.folder for j in jobs], step)
+  try:
+    if step:
+      console.note(f"resumed at step {step} of {trainer.total}")
+    with Stop() as stop, console.progress(trainer.total, step):
+      state = trainer.run(state, stop)
+    if trainer.step < trainer.total:
+      console.note(f"stopped by a signal, saved at step {trainer.step}")
+      return None
+    if made.setup.config.train.select == "best":
+      state = trainer.best(state)
+    found = _results(trainer, state)
+  finally:
+    trainer.close()
+  timing = {**trainer.timing, "total_seconds": time.monotonic() - begin}
+  if count > 1:
+    timing["seeds_at_once"] = count
+  for job, results in zip(jobs, found, strict=True):
+    results["timing"] = timing
+    write_json(job.folder / "results.json", results)
+  return found
+
+
+def _results(trainer: Trainer, state: TrainState) -> list[dict[str, Any]]:
+  """The one reading of the test split, and what is known of training.
+
+  Nothing of test is read where ``eval.test`` is false: a trial ends on val.
+  """
+  tested = trainer.setup.config.eval.test
+  splits = ("val", "test") if tested else ("val",)
+  found = {split: trainer.evaluate(state, split) for split in splits}
+  results = []
+  for i, (replica, own) in enumerate(trainer.own(state)):
+    scores = {split: found[split][i] for split in splits}
+    results.append(_result(trainer, replica, own, scores))
+  return results
+
+
+def _result(trainer, replica, state, scores) -> dict[str, Any]:
+  """Of one run."""
+  config, dataset = replica.setup.config, replica.setup.dataset
+  if "test" in scores:
+    examples.save_test(replica.workdir, scores["test"], dataset)
+  history = {
+    line["epoch"]: line["alpha"]
+    for line in replica.log.lines()
+    if line["split"] == "train" and "alpha" in line
+  }
+  results = {
+    "recipe": config.recipe,
+    "dataset": dataset.spec.name,
+    "seed": config.seed,
+    "epochs": trainer.epochs,
+    "alpha": [history[e] for e in sorted(history)],
+    "selected_step": int(state.step),
+    "readout": registry.readout(config.fusion.name),
+    **{split: e.metrics for split, e in scores.items()},
+  }
+  replica.tracking.results(results)
+  return results
+
+
+def _check_prepared(config, workdir: Path, console: Console) -> None:
+  """Whether the data of a finished run, if they are to be had, are the same."""
+  if not run_folder.fingerprint(workdir):
+    return
+  options = config.data.to_dict()
+  try:
+    made = catalog.prepare(options.pop("name"), options.pop("dir"), options)
+    now = core.Report.read(made.folder).fingerprint
+  except (core.DataError, ValueError, OSError, ModuleNotFoundError) as error:
+    console.note(f"the run's data cannot be compared: {error}")
+  else:
+    run_folder.check_data(now, workdir)

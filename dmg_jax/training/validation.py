@@ -1,0 +1,131 @@
+"""What is wrong with a config, before any work is done for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from dmg_jax.evaluation import metrics
+from dmg_jax.model import registry
+from dmg_jax.tracking import trackers
+from dmg_jax.training import optim
+from dmg_jax.training.plateau import Plateau
+from dmg_jax.types import Method
+
+# A locked ConfigDict; checkers cannot know its fields.
+Config = Any
+
+SELECT = ("best", "last")
+SPLITS = ("outer", "test", "train", "val")
+AUTO = ("auto", "off", "on")
+
+# Field -> (lowest, highest), both allowed but for those in _OPEN.
+_RANGES = {
+  "seed": (0, 2**31 - 1),
+  "seeds": (1, 10_000),
+  "train.epochs": (1, 10**6),
+  "train.batch_size": (1, 10**7),
+  "train.inner_batch_size": (1, 10**7),
+  "train.outer_batch_size": (1, 10**7),
+  "train.checkpoint_steps": (0, 10**9),
+  "train.log_steps": (1, 10**9),
+  "eval.batch_size": (1, 10**7),
+  "loader.workers": (-1, 1000),
+  "optimiser.learning_rate": (0, 1e38),
+  "optimiser.momentum": (0, 1),
+  "optimiser.warmup_epochs": (0, 10**6),
+  "optimiser.weight_decay": (0, 1e6),
+  "optimiser.clip_norm": (0, 1e9),
+}
+# Fields that one of the bounds is not allowed for.
+_OPEN = {
+  "optimiser.learning_rate": 0,
+  "optimiser.momentum": 1,
+  "optimiser.clip_norm": 0,
+}
+
+
+def check(config: Config) -> Method:
+  """Checks names and ranges, builds nothing large; returns the method.
+
+  Raises:
+    ValueError: the first thing that is wrong, with the choices.
+    ModuleNotFoundError: the package of ``track`` is missing.
+  """
+  for path, (low, high) in _RANGES.items():
+    _check_range(path, get(config, path), low, high, _OPEN.get(path))
+  last = config.seed + config.seeds - 1
+  _check_range("seed + seeds - 1", last, *_RANGES["seed"])
+  _check_keep(config.train.get("keep", ()))
+  for path, choices in (
+    ("train.select", SELECT),
+    ("eval.split", SPLITS),
+    ("loader.resident", AUTO),
+    ("vmap_seeds", AUTO),
+    ("track", ("", *trackers.TRACKERS)),
+  ):
+    if get(config, path) not in choices:
+      shown = [c or "'' (none)" for c in choices]
+      raise registry.unknown(path, str(get(config, path)), shown)
+  trackers.require(config.track)
+  if get(config, "optimiser.name") not in optim.OPTIMISERS:
+    raise registry.unknown("optimiser", config.optimiser.name, optim.OPTIMISERS)
+  if config.optimiser.schedule not in optim.SCHEDULES:
+    raise registry.unknown(
+      "schedule", config.optimiser.schedule, optim.SCHEDULES
+    )
+  Plateau(**config.optimiser.plateau.to_dict())
+  registry.make_fusion(num_classes=2, **config.fusion.to_dict())
+  for modality, options in config.encoders.items():
+    _check_encoder(modality, options)
+  metrics.check_names(tuple(config.encoders))
+  return registry.make_method(**config.method.to_dict())
+
+
+def _check_range(path, value, low, high, excluded=None) -> None:
+  """``None`` means that the field is not set."""
+  if value is None or (low <= value <= high and value != excluded):
+    return
+  left, right = (
+    "(" if excluded == low else "[",
+    ")" if excluded == high else "]",
+  )
+  raise ValueError(
+    f"{path} must lie in {left}{low:g}, {high:g}{right}, got {value!r}"
+  )
+
+
+def _check_keep(epochs: Any) -> None:
+  """Epochs after which a checkpoint stays; old configs have none."""
+  counts = [isinstance(e, int) and e > 0 for e in epochs]
+  if not all(counts):
+    raise ValueError(
+      "train.keep must be made of epochs, whole numbers of at least 1, as in "
+      f"(1, 10), got {tuple(epochs)!r}"
+    )
+
+
+def _check_encoder(modality: str, options: Config) -> None:
+  """Its name, its options' names, and sizes and probabilities."""
+  fields = dataclasses.fields(registry.encoder_class(options.name))
+  defaults = {f.name: f.default for f in fields}
+  for name, value in options.items():
+    path = f"encoders.{modality}.{name}"
+    if name == "dropout":
+      _check_range(path, value, 0, 1, excluded=1)
+    # Where 0 or none is the default, it is the architecture's own size.
+    sized = name in ("features", "width", "widths")
+    if sized and (value or defaults.get(name)):
+      sizes = value if isinstance(value, tuple | list) else (value,)
+      if not sizes or not all(isinstance(x, int) and x > 0 for x in sizes):
+        raise ValueError(
+          f"{path} must be made of whole numbers of at least 1, got {value!r}"
+        )
+  registry.make_encoder(**registry.with_vocabulary(options.to_dict(), 2))
+
+
+def get(config: Config, path: str) -> Any:
+  """The field ``a.b.c`` of a config."""
+  for name in path.split("."):
+    config = config[name]
+  return config
