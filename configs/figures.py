@@ -32,7 +32,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from dmg_jax.config import common, grid
+from dmg_jax.config import compose, grid
 from dmg_jax.config.figure_rows import FIGURES, WEIGHTS, Figure
 from dmg_jax.config.recipes import RECIPES
 from dmg_jax.config.table_rows import ROWS, Row
@@ -41,7 +41,7 @@ from dmg_jax.model import registry
 _FOLDER = Path(__file__).parent  # Of the data sets' config files.
 
 
-def get_config(arg: str | None = None) -> common.Config:
+def get_config(arg: str | None = None) -> compose.Config:
   """The config of ``<figure>,dataset=<name>[,key=value...]``.
 
   Raises:
@@ -52,7 +52,7 @@ def get_config(arg: str | None = None) -> common.Config:
   figure = FIGURES[name]
   rows, datasets = _rows(figure, given), _datasets(name, given)
   made = [_one(arg, name, d, dict(given), rows) for d in datasets]
-  config = made[0] if made else common.base()
+  config = made[0] if made else compose.base()
   with config.unlocked():
     config.figure = {"name": name, "title": figure.title, **figure.options}
     config.sets = dict(zip(datasets[1:], made[1:], strict=True))
@@ -100,7 +100,7 @@ def _weights(text: str) -> dict[str, Row]:
   }
 
 
-def _one(arg, name, dataset, given, wanted) -> common.Config:
+def _one(arg, name, dataset, given, wanted) -> compose.Config:
   """The grid on one data set."""
   make = grid.maker(dataset, given, _FOLDER)
   config = grid.common_config(make, dataset)
@@ -128,6 +128,6 @@ def _check_rows(name: str, rows: dict[str, Row]) -> None:
 
 
 def _has_alpha(row: Row) -> bool:
-  method = RECIPES[common.parse(row.recipe)[0]].method
+  method = RECIPES[compose.parse(row.recipe)[0]].method
   card = importlib.import_module(f"dmg_jax.methods.{method}").CARD
   return card.category == "matching"

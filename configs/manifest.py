@@ -8,22 +8,22 @@ for a laptop's CPU.
 """
 
 from data_pipelines import manifest
-from dmg_jax.config import common
+from dmg_jax.config import compose
 
 
 def get_config(arg=None):
   """The config of ``<recipe>[,key=value...]``."""
-  config = common.base()
-  config.data.update(common.options(manifest.load), name="manifest")
+  config = compose.base(arg)
+  config.data.update(compose.options(manifest.load), name="manifest")
   config.data.update(nperseg=256, noverlap=0)
   conv = {"widths": (16, 32, 64)}
   config.encoders = {
-    "image": common.encoder("small.ConvNet", **conv),
-    "audio": common.encoder("small.ConvNet", **conv),
-    "video": common.encoder("small.ConvNet", **conv),
-    "text": common.encoder("small.WordBag", dropout=0.2),
-    "array": common.encoder("small.MLP"),
+    "image": compose.encoder("small.ConvNet", **conv),
+    "audio": compose.encoder("small.ConvNet", **conv),
+    "video": compose.encoder("small.ConvNet", **conv),
+    "text": compose.encoder("small.WordBag", dropout=0.2),
+    "array": compose.encoder("small.MLP"),
   }
   config.optimiser.schedule = "cosine"
   config.train.batch_size = 16
-  return common.with_recipe(config, arg)
+  return compose.with_recipe(config, arg)

@@ -22,14 +22,14 @@ of α half an hour and 15.5 GiB (two busy cores). ``quick=true`` is for a laptop
 """
 
 from data_pipelines.sets import nvgesture
-from dmg_jax.config import common
+from dmg_jax.config import compose
 
 MODALITIES = ("rgb", "depth", "flow")
 
 
 def _quick():
   """What differs in the form for a laptop."""
-  small = common.encoder("small.ConvNet", widths=(16, 32, 64))
+  small = compose.encoder("small.ConvNet", widths=(16, 32, 64))
   return {
     "data.step": 5,
     "data.reduce": 4,
@@ -48,14 +48,14 @@ def _quick():
 
 def get_config(arg=None):
   """The config of ``<recipe>[,key=value...]``."""
-  config = common.base()
-  config.data.update(common.options(nvgesture.load), name="nvgesture")
+  config = compose.base(arg)
+  config.data.update(compose.options(nvgesture.load), name="nvgesture")
   config.encoders = {
-    m: common.encoder("i3d.I3D", remat=True) for m in MODALITIES
+    m: compose.encoder("i3d.I3D", remat=True) for m in MODALITIES
   }
   config.optimiser.update(
     name="sgd", learning_rate=0.01, weight_decay=1e-4, schedule="plateau"
   )
   config.train.update(epochs=100, batch_size=6, outer_batch_size=6)
   config.eval.batch_size = 4
-  return common.with_recipe(config, arg, quick=_quick())
+  return compose.with_recipe(config, arg, quick=_quick())

@@ -7,17 +7,17 @@ alone; image is the weak modality.
 """
 
 from data_pipelines.sets import openmoji
-from dmg_jax.config import common
+from dmg_jax.config import compose
 
 
 def get_config(arg=None):
   """The config of ``<recipe>[,key=value...]``."""
-  config = common.base()
-  config.data.update(common.options(openmoji.load), name="openmoji")
+  config = compose.base(arg)
+  config.data.update(compose.options(openmoji.load), name="openmoji")
   config.data.image_size = 24
   config.encoders = {
-    "image": common.encoder("small.ConvNet", widths=(16, 32, 64)),
-    "text": common.encoder("small.WordBag", dropout=0.2),
+    "image": compose.encoder("small.ConvNet", widths=(16, 32, 64)),
+    "text": compose.encoder("small.WordBag", dropout=0.2),
   }
   config.optimiser.schedule = "cosine"
-  return common.with_recipe(config, arg)
+  return compose.with_recipe(config, arg)

@@ -49,14 +49,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dmg_jax.config import common, files, grid
+from dmg_jax.config import compose, files, grid
 from dmg_jax.config.table_rows import REFERENCE, ROW_NOTES, TABLES, Row, Table
 
 _FOLDER = Path(__file__).parent  # Of the data sets' config files.
 _KEYS = ("rows", "trials")
 
 
-def get_config(arg: str | None = None) -> common.Config:
+def get_config(arg: str | None = None) -> compose.Config:
   """The config of ``<table>,dataset=<name>[,key=value...]``.
 
   Raises:

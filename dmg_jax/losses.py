@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from dmg_jax.errors import InputError
+
 
 def masked_mean(
   values: Float[Array, " b"], mask: Float[Array, " b"]
@@ -80,7 +82,7 @@ def info_nce(
   Reference: van den Oord et al., 2018; the paper's L_MM, §3.2.
   """
   if x.shape != y.shape:
-    raise ValueError(
+    raise InputError(
       "matching needs features of equal size, got "
       f"{x.shape[-1]} and {y.shape[-1]}: give the encoders the same `features`"
     )

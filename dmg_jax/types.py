@@ -20,8 +20,11 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from data_pipelines.core.batch import Batch
 
 Params = PyTree
 Stats = PyTree
@@ -33,21 +36,9 @@ Metrics = Mapping[str, Float[Array, ""]]
 Leaf = Any
 
 
-class Batch(struct.PyTreeNode):
-  """Samples of one step.
-
-  Attributes:
-    inputs: {modality: array (or pytree of arrays) with leading axis ``b``}.
-    labels: int [b], class of each sample; any valid class where ``mask`` is 0.
-    mask: float [b], 1 for a sample, 0 for padding. Padding has no influence on
-      anything.
-    index: int [b], position of each sample in its split.
-  """
-
-  inputs: dict[str, Any]
-  labels: Leaf
-  mask: Leaf
-  index: Leaf
+jax.tree_util.register_dataclass(
+  Batch, ["inputs", "labels", "mask", "index"], []
+)
 
 
 class Outputs(struct.PyTreeNode):

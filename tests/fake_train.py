@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 
-from dmg_jax.methods import UnsuitableError
+from dmg_jax.errors import DivergedError, UnsuitableError
 from dmg_jax.tables import grid
 from dmg_jax.training import runner
-from dmg_jax.training.loop import DivergedError
 from fake_runs import metrics
 
 

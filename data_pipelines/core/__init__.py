@@ -17,9 +17,9 @@ from data_pipelines.core.dataset import (
   cache_if_small,
   check_sample,
   in_memory,
-  unknown,
 )
-from data_pipelines.core.report import DataError, Report
+from data_pipelines.core.report import Report
+from data_pipelines.errors import DataError, unknown
 
 __all__ = [
   "CACHE_BYTES",

@@ -19,8 +19,9 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from data_pipelines.core import Dataset, unknown
+from data_pipelines.core import Dataset
 from data_pipelines.core.report import Report
+from data_pipelines.errors import unknown
 
 _SETS = "data_pipelines.sets"
 # The user's own data: a data set like the others, but for its place.

@@ -9,20 +9,13 @@ the batch's part out of it.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from data_pipelines.core.report import DataError, Report
-
-__all__ = [
-  "Cached", "DataError", "Dataset", "Decoded", "ModalitySpec", "Report",
-  "Source", "Spec", "Take", "cache_if_small", "check_sample", "in_memory",
-  "unknown",
-]  # fmt: skip
+from data_pipelines.errors import InputError, unknown
 
 SPLITS = ("train", "outer", "val", "test")
 KINDS = ("image", "text", "audio", "video", "array")
@@ -192,9 +185,9 @@ def check_sample(
   for m, spec in modalities.items():
     array = sample["inputs"].get(m)
     if array is None:
-      raise ValueError(f"sample {sample['id']!r} has no modality {m!r}")
+      raise InputError(f"sample {sample['id']!r} has no modality {m!r}")
     if array.shape != spec.shape or array.dtype != spec.dtype:
-      raise ValueError(
+      raise InputError(
         f"sample {sample['id']!r}, modality {m!r}: {array.dtype} of shape "
         f"{array.shape}; its spec says {spec.dtype} of shape {spec.shape}"
       )
@@ -251,7 +244,7 @@ class Dataset:
     kept = {m: s for m, s in self.spec.modalities.items() if m in modalities}
     if not kept:
       names = ", ".join(self.spec.modalities)
-      raise ValueError(f"keep at least one modality of {names}")
+      raise InputError(f"keep at least one modality of {names}")
     return dataclasses.replace(
       self,
       spec=dataclasses.replace(self.spec, modalities=kept),
@@ -262,13 +255,3 @@ class Dataset:
       together=tuple(m for m in self.together if m in kept),
       intake={m: s for m, s in self.intake.items() if m in kept},
     )
-
-
-def unknown(what: str, value: object, known: Iterable[str]) -> ValueError:
-  """The error for a name that is not among the choices."""
-  choices = sorted(known)
-  close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
-  hint = f"; did you mean {close[0]!r}?" if close else ""
-  return ValueError(
-    f"unknown {what} {value!r}{hint} (choose from {', '.join(choices)})"
-  )

@@ -28,6 +28,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from data_pipelines.core import report
+from data_pipelines.errors import DataError, InputError
 
 FILE = "problems.csv"
 MISSING, UNDECODABLE, SKIPPED = "missing", "cannot be decoded", "skipped"
@@ -107,7 +108,7 @@ def named(path: str | os.PathLike) -> Iterator[None]:
   except Exception as error:
     told = isinstance(error, OSError) and error.strerror
     text = str(told or error).replace(f" {name!r}", "")
-    raise ValueError(f"{name}: {text or type(error).__name__}") from error
+    raise InputError(f"{name}: {text or type(error).__name__}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,9 +183,7 @@ class Media(Generic[T]):
       text = f"no sample of {empty} in {where} can be used"
       raise self.too_little(text, problems)
 
-  def too_little(
-    self, message: str, problems: Sequence[Problem]
-  ) -> report.DataError:
+  def too_little(self, message: str, problems: Sequence[Problem]) -> DataError:
     """The error that not enough is left, with all problems in a file.
 
     Args:
@@ -193,10 +192,10 @@ class Media(Generic[T]):
     """
     path = self.folder.parent / FILE
     if not problems:
-      return report.DataError(f"{message}: there are too few samples")
+      return DataError(f"{message}: there are too few samples")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(table(problems), encoding="utf-8")
-    return report.DataError(f"{message}: {'; '.join(summary(problems, path))}")
+    return DataError(f"{message}: {'; '.join(summary(problems, path))}")
 
   def _run(self, todo: Mapping[str, T]) -> Iterator[Problem | None]:
     jobs = [(self.make, i, s, self.path(i)) for i, s in todo.items()]

@@ -13,17 +13,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
+from data_pipelines.errors import DataError
+
 FILE = "prepare_report.json"  # beside the prepared data
 _QUIET = contextvars.ContextVar("quiet", default=False)
 T = TypeVar("T")
-
-
-class DataError(RuntimeError):
-  """Data on disk that cannot be used; the message names folder and fix."""
-
-
-class ListedDataError(DataError):
-  """Several things that are wrong with data: a line each."""
 
 
 def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:

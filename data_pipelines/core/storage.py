@@ -23,7 +23,8 @@ from typing import Any
 from absl import logging
 
 from data_pipelines.core.fingerprint import Example, Fingerprint
-from data_pipelines.core.report import FILE, DataError, Report, damaged
+from data_pipelines.core.report import FILE, Report, damaged
+from data_pipelines.errors import DataError
 
 # Checksums are read back for data up to this size, sizes always.
 _CHECKSUM_BYTES = 64 * 2**20

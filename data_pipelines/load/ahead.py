@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 import grain
 from absl import flags
 
-from dmg_jax.types import Batch
+from data_pipelines.core.batch import Batch
 
 _BUFFER = 4  # batches made ready in the background
 _THREADS = 4

@@ -18,15 +18,10 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from data_pipelines.core import (
-  Dataset,
-  Sample,
-  check_sample,
-  in_memory,
-  unknown,
-)
+from data_pipelines.core import Dataset, Sample, check_sample, in_memory
+from data_pipelines.core.batch import Batch
+from data_pipelines.errors import InputError, unknown
 from data_pipelines.load.ahead import Stream, ahead
-from dmg_jax.types import Batch
 
 
 class Loader:
@@ -73,7 +68,7 @@ class Loader:
     self._local = batch_size // process_count
     self._first = process_index * self._local
     if len(self._source) == 0:
-      raise ValueError(f"split {split!r} of {dataset.spec.name!r} is empty")
+      raise InputError(f"split {split!r} of {dataset.spec.name!r} is empty")
     self._augment = dataset.augment if augment else {}
     self._view = dataset.view
     self._together = dataset.together
@@ -144,7 +139,7 @@ class Loader:
     order = np.asarray(order)[:need]
     known = (order >= 0) & (order < len(self._source))
     if len(order) < need or not known.all():
-      raise ValueError(
+      raise InputError(
         f"an epoch of split {self._split!r} takes {need} positions below "
         f"{len(self._source)}, got {len(order)}"
       )
@@ -171,7 +166,7 @@ class Loader:
     """Epoch and number in it of a step."""
     self._check_size()
     if step < 0:
-      raise ValueError(f"step must be >= 0, got {step}")
+      raise InputError(f"step must be >= 0, got {step}")
     return divmod(step, self.steps_per_epoch)
 
   def _part(self, number: int) -> slice:
@@ -265,7 +260,7 @@ class Loader:
 
   def _check_size(self) -> None:
     if self.steps_per_epoch == 0:
-      raise ValueError(
+      raise InputError(
         f"batch_size {self.batch_size} is larger than split {self._split!r}, "
         f"which has {len(self._source)} samples: set a batch_size of at most "
         f"{len(self._source)}"
@@ -274,13 +269,13 @@ class Loader:
 
 def _check(batch_size: int, process_index: int, process_count: int) -> None:
   if batch_size < 1:
-    raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+    raise InputError(f"batch_size must be >= 1, got {batch_size}")
   if not 0 <= process_index < process_count:
-    raise ValueError(
+    raise InputError(
       f"process_index must lie in [0, {process_count}), got {process_index}"
     )
   if batch_size % process_count:
-    raise ValueError(
+    raise InputError(
       f"batch_size {batch_size} must be a multiple of the {process_count} "
       "processes: each takes an equal part"
     )

@@ -39,6 +39,7 @@ import numpy as np
 
 from data_pipelines import core
 from data_pipelines.core import storage
+from data_pipelines.errors import InputError
 from data_pipelines.manifest import media
 from data_pipelines.manifest.prepared import FILE, Manifest
 from data_pipelines.transforms import image, intake, text
@@ -94,7 +95,7 @@ def load(
     ModuleNotFoundError: a package of the extra ``video`` is missing.
   """
   if not 1 <= max_words <= 100_000:
-    raise ValueError(f"max_words must lie in [1, 100000], got {max_words!r}")
+    raise InputError(f"max_words must lie in [1, 100000], got {max_words!r}")
   tokens = text.tokenizer(tokenizer) if tokenizer else None
   drop = text.word_dropout(word_dropout, tokens)
   settings = media.Settings(

@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipelines import core
 from data_pipelines.core import report
+from data_pipelines.errors import InputError
 from data_pipelines.manifest.rows import Row
 from data_pipelines.manifest.table import Column, Problem
 from data_pipelines.transforms import audio, image, text, video
@@ -42,10 +43,10 @@ class Settings:
     ):
       value = getattr(self, name)
       if not low <= value <= high:
-        raise ValueError(f"{name} must lie in [{low}, {high}], got {value!r}")
+        raise InputError(f"{name} must lie in [{low}, {high}], got {value!r}")
     least = self.nperseg / self.sample_rate
     if self.seconds and not least <= self.seconds <= 3600:
-      raise ValueError(
+      raise InputError(
         "seconds must be 0 (as long as the longest training clip) or lie in "
         f"[{least:g}, 3600], one window or more, got {self.seconds!r}"
       )
@@ -73,7 +74,7 @@ class Media:
       return self._kept[kind, name]
     path = self.path(name)
     if not path.is_file():
-      raise ValueError(f"{name}: there is no such file")
+      raise InputError(f"{name}: there is no such file")
     try:
       array = self._decode(kind, path)
     except (ImportError, MemoryError):
@@ -81,7 +82,7 @@ class Media:
     # A decoder may raise anything about a damaged file.
     except Exception as error:
       reason = " ".join(str(error).split()) or type(error).__name__
-      raise ValueError(f"{name} cannot be used as {kind}: {reason}") from error
+      raise InputError(f"{name} cannot be used as {kind}: {reason}") from error
     if array.nbytes <= self._room:
       self._room -= array.nbytes
       self._kept[kind, name] = array
@@ -107,7 +108,7 @@ def read_array(path: str | os.PathLike) -> np.ndarray:
   """
   array = np.load(path, allow_pickle=False)
   if not isinstance(array, np.ndarray):
-    raise ValueError("it holds several arrays: save each alone, as .npy")
+    raise InputError("it holds several arrays: save each alone, as .npy")
   return checked_array(array)
 
 
@@ -118,13 +119,13 @@ def checked_array(array: np.ndarray) -> np.ndarray:
     ValueError: no finite numbers, or none at all.
   """
   if array.dtype.kind not in "fiub":
-    raise ValueError(f"{array.dtype} is no type of real numbers")
+    raise InputError(f"{array.dtype} is no type of real numbers")
   if not array.size:
-    raise ValueError(f"it is empty, of shape {array.shape}")
+    raise InputError(f"it is empty, of shape {array.shape}")
   with np.errstate(over="ignore"):
     array = array.astype(np.float32)
   if not np.isfinite(array).all():
-    raise ValueError("some numbers are NaN or infinite, as float32")
+    raise InputError("some numbers are NaN or infinite, as float32")
   return array
 
 
@@ -172,7 +173,7 @@ def _other_shapes(
 def standardised(array: np.ndarray, mean: Any, scale: Any) -> np.ndarray:
   """``(array - mean) / scale`` as float32."""
   if array.shape != np.shape(mean):
-    raise ValueError(
+    raise InputError(
       f"it has shape {array.shape}, those of training have {np.shape(mean)}"
     )
   return ((array - mean) / scale).astype(np.float32)

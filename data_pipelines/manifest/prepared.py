@@ -9,6 +9,7 @@ import os
 import pathlib
 
 from data_pipelines.core import report, storage
+from data_pipelines.errors import InputError
 from data_pipelines.manifest import media, rows, table
 from data_pipelines.transforms import video
 
@@ -28,12 +29,12 @@ class Manifest:
     skip_bad: bool,
   ):
     if not manifest:
-      raise ValueError(
+      raise InputError(
         "no manifest is named: add --config.data.manifest=FILE, one of .csv, "
         ".tsv, .jsonl, .parquet with the columns split, label and name:kind"
       )
     if not 0 < held_out <= 0.4:
-      raise ValueError(f"held_out must lie in (0, 0.4], got {held_out!r}")
+      raise InputError(f"held_out must lie in (0, 0.4], got {held_out!r}")
     self.path = pathlib.Path(manifest).expanduser()
     self._table = table.read(self.path)
     self._settings, self._held_out = settings, held_out

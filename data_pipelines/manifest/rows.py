@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from data_pipelines import core
+from data_pipelines.errors import InputError, unknown
 from data_pipelines.manifest.table import Column, Line, Problem, Table
 
 GIVEN = {
@@ -64,7 +65,7 @@ def _row(
   ]
   split = GIVEN.get(cells["split"].lower())
   if cells["split"] and split is None:
-    error = core.unknown("split", cells["split"], GIVEN)
+    error = unknown("split", cells["split"], GIVEN)
     problems.append(Problem(number, "split", str(error)))
   if split is None or not cells["label"]:
     return None, problems
@@ -133,7 +134,7 @@ def carve(
     splits["train"] += members[first:]
   for split in absent:
     if not splits[split]:
-      raise ValueError(
+      raise InputError(
         f"split {split!r} is absent and too few rows of train to take it from: "
         f"give more rows, or rows of split {split!r}"
       )

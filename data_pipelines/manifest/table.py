@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from data_pipelines import core
-from data_pipelines.core.report import DataError, ListedDataError
+from data_pipelines.errors import (
+  DataError,
+  InputError,
+  ListedDataError,
+  MissingPackageError,
+  unknown,
+)
 
 NEEDED, OPTIONAL = ("split", "label"), ("id",)
 # Legends of Matplotlib leave out what begins with _.
@@ -128,7 +134,7 @@ def _cell(value: Any) -> str:
     return value.strip()
   if isinstance(value, int) and not isinstance(value, bool):
     return str(value)
-  raise ValueError(f"{value!r} is neither a text nor a whole number")
+  raise InputError(f"{value!r} is neither a text nor a whole number")
 
 
 def modality_name(text: str) -> str:
@@ -154,7 +160,7 @@ def _columns(
   for text in (c for c in header if ":" in c):
     name, _, kind = (part.strip() for part in text.rpartition(":"))
     if kind not in core.KINDS:
-      error = core.unknown("kind of modality", kind, core.KINDS)
+      error = unknown("kind of modality", kind, core.KINDS)
       problems.append(Problem(0, text, str(error)))
     elif not _NAME.fullmatch(name):
       reason = (
@@ -211,7 +217,7 @@ def _json_lines(path: pathlib.Path) -> _Raw:
         try:
           row = json.loads(text)
           if not isinstance(row, dict):
-            raise ValueError("the line is no JSON object")
+            raise InputError("the line is no JSON object")
         except ValueError as error:
           problems.append(Problem(len(rows) + 1, "", str(error)))
           row = {}
@@ -224,7 +230,7 @@ def _parquet(path: pathlib.Path) -> _Raw:
   try:
     from pyarrow import ArrowException, parquet
   except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
+    raise MissingPackageError(
       f"a Parquet manifest needs pyarrow ({error}): pip install -e '.[parquet]'"
     ) from error
   try:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.core.report import DataError
+from data_pipelines.errors import DataError
 
 _NAME = re.compile(r"([0-9])_(.+)_([0-9]+)\.wav")
 

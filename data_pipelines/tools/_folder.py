@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from data_pipelines import core
-from data_pipelines.core.report import DataError, Report
+from data_pipelines.core.report import Report
+from data_pipelines.errors import DataError, InputError
 
 MANIFEST, SOURCES = "manifest.csv", "SOURCES.txt"
 
@@ -81,12 +82,12 @@ def draw_splits(
     DataError: a class too small to be in all four splits.
   """
   if not (test > 0 and held_out > 0 and test + 2 * held_out < 1):
-    raise ValueError(
+    raise InputError(
       "test and held_out must be positive and test + 2 held_out below 1, got "
       f"test={test!r}, held_out={held_out!r}"
     )
   if seed < 0:
-    raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")
+    raise InputError(f"seed must be a whole number >= 0, got {seed!r}")
   members = collections.defaultdict(list)
   for i, label in enumerate(labels):
     members[label].append(i)

@@ -27,7 +27,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from data_pipelines.core.report import DataError, Report
+from data_pipelines.core.report import Report
+from data_pipelines.errors import DataError
 from data_pipelines.tools import _folder
 
 HEADER = ("id", "split", "label", "image:image", "text:text")

@@ -41,7 +41,8 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import core
-from data_pipelines.core.report import DataError, Report
+from data_pipelines.core.report import Report
+from data_pipelines.errors import DataError, InputError, unknown
 from data_pipelines.tools import _folder
 from data_pipelines.tools._digits_sources import (
   Recording,
@@ -88,11 +89,11 @@ def write(
       empty.
   """
   if split not in SPLITS:
-    raise core.unknown("split", split, SPLITS)
+    raise unknown("split", split, SPLITS)
   if not 0 < held_out <= 0.4:
-    raise ValueError(f"held_out must lie in (0, 0.4], got {held_out!r}")
+    raise InputError(f"held_out must lie in (0, 0.4], got {held_out!r}")
   if seed < 0:
-    raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")
+    raise InputError(f"seed must be a whole number >= 0, got {seed!r}")
   out = pathlib.Path(out).expanduser()
   _folder.check_empty(out)
   recordings = read_sounds(pathlib.Path(sounds).expanduser())

@@ -31,7 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.core.report import DataError, Report
+from data_pipelines.core.report import Report
+from data_pipelines.errors import DataError, InputError
 from data_pipelines.manifest import table
 from data_pipelines.tools import _folder
 
@@ -64,7 +65,7 @@ def write(
   source, out = (pathlib.Path(p).expanduser() for p in (source, out))
   _folder.check_empty(out)
   if skip_rows < 0:
-    raise ValueError(f"skip_rows must be a whole number >= 0, got {skip_rows}")
+    raise InputError(f"skip_rows must be a whole number >= 0, got {skip_rows}")
   if source.is_dir():
     views, y = _from_folder(source, skip_rows)
   elif source.is_file():

@@ -6,6 +6,8 @@ import os
 
 import numpy as np
 
+from data_pipelines.errors import InputError
+
 FLOOR = 1e-7  # added to a spectrogram before its logarithm
 
 
@@ -21,9 +23,9 @@ def read(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
   channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
   wave = channels.mean(axis=1)
   if not len(wave):
-    raise ValueError("it holds no samples")
+    raise InputError("it holds no samples")
   if not np.isfinite(wave).all():
-    raise ValueError("some samples are NaN or infinite")
+    raise InputError("some samples are NaN or infinite")
   if rate != sample_rate:
     import librosa
 

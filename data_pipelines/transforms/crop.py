@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.core import Augment
+from data_pipelines.errors import InputError
 from data_pipelines.transforms import image
 
 _TRIES = 10
@@ -44,9 +45,9 @@ def random_resized_crop(
   """
   for name, (low, high) in (("scale", scale), ("ratio", ratio)):
     if not 0 < low <= high < math.inf:
-      raise ValueError(f"{name} must be 0 < low <= high, got {(low, high)!r}")
+      raise InputError(f"{name} must be 0 < low <= high, got {(low, high)!r}")
   if scale[1] > 1:
-    raise ValueError(f"scale must be at most 1, got {scale!r}")
+    raise InputError(f"scale must be at most 1, got {scale!r}")
   return functools.partial(cut, size=size, scale=scale, ratio=ratio, flip=flip)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data_pipelines.core import Augment
+from data_pipelines.errors import InputError
 
 WHITE = (255, 255, 255)
 QUALITY = 95  # of a JPEG
@@ -50,7 +51,7 @@ def open_rgb(path: str | os.PathLike) -> Image.Image:
   with Image.open(path) as picture:
     upright = ImageOps.exif_transpose(picture)
     if upright.mode in ("I", "F"):
-      raise ValueError(
+      raise InputError(
         f"pixels of mode {upright.mode}: convert the picture to 8 bits"
       )
     if upright.mode.startswith("I;16"):
@@ -131,9 +132,9 @@ def augmentation(
   """
   for name, value in (("shift", shift), ("rotate", rotate), ("scale", scale)):
     if not 0 <= value < math.inf:
-      raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+      raise InputError(f"{name} must be a number >= 0, got {value!r}")
   if scale >= 1:
-    raise ValueError(f"scale must be below 1, got {scale!r}")
+    raise InputError(f"scale must be below 1, got {scale!r}")
   return functools.partial(
     _augment, shift=shift, rotate=rotate, scale=scale, flip=flip, fill=fill
   )

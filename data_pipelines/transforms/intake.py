@@ -28,6 +28,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import core
+from data_pipelines.errors import InputError
 from data_pipelines.manifest import media
 from data_pipelines.sets._audio_video import media as clips
 from data_pipelines.transforms import audio, image, text, video
@@ -71,7 +72,7 @@ class Intake:
     is_path = self.spec.kind != "text" and isinstance(value, str | os.PathLike)
     name = f"{value}" if is_path else f"a {type(value).__name__}"
     if is_path and not os.path.exists(value):
-      raise ValueError(f"{name}: there is no such file")
+      raise InputError(f"{name}: there is no such file")
     try:
       array = np.asarray(self._make(value))
     except (ImportError, MemoryError):
@@ -80,9 +81,9 @@ class Intake:
     except Exception as error:
       reason = " ".join(str(error).split()) or type(error).__name__
       kind = self.spec.kind
-      raise ValueError(f"{name} cannot be used as {kind}: {reason}") from error
+      raise InputError(f"{name} cannot be used as {kind}: {reason}") from error
     if array.shape != self.spec.shape:
-      raise ValueError(
+      raise InputError(
         f"{name} makes an array of shape {array.shape}, the run's have "
         f"{self.spec.shape}"
       )
@@ -92,7 +93,7 @@ class Intake:
   def from_json(cls, stored: Mapping[str, Any]) -> Intake:
     """The intake that ``describe`` described."""
     if stored["preprocessing"] is None:
-      raise ValueError("how new samples are preprocessed is not known")
+      raise InputError("how new samples are preprocessed is not known")
     fields = (stored[k] for k in ("kind", "shape", "dtype", "vocab_size"))
     return cls(core.ModalitySpec(*fields), stored["preprocessing"])
 
@@ -118,7 +119,7 @@ def of(dataset: core.Dataset) -> dict[str, Intake]:
   """
   missing = [m for m in dataset.spec.modalities if m not in dataset.intake]
   if missing:
-    raise ValueError(
+    raise InputError(
       f"data set {dataset.spec.name!r} does not say how new samples are "
       f"preprocessed ({', '.join(missing)}): put them into its own splits, or "
       "train on a manifest (configs/manifest.py)"
@@ -150,9 +151,9 @@ def _text(settings: Settings) -> Callable[[Any], np.ndarray]:
 
   def make(value: Any) -> np.ndarray:
     if not isinstance(value, str):
-      raise ValueError("a text must be a str")
+      raise InputError("a text must be a str")
     if not value.strip():
-      raise ValueError("the text is empty")
+      raise InputError("the text is empty")
     return made.encode(value, settings["length"])
 
   return make
@@ -175,7 +176,7 @@ def _video(value: Any, settings: Settings) -> np.ndarray:
   frames, size = settings["frames"], settings["size"]
   if settings.get("of_clip"):
     if not isinstance(value, str | os.PathLike):
-      raise ValueError("give the path of a video or of a folder of pictures")
+      raise InputError("give the path of a video or of a folder of pictures")
     data = clips.frames(os.fspath(value), frames, settings["stored"])
     stored = [image.decode(x.tobytes(), settings["stored"]) for x in data]
     return image.resize(np.stack(stored), size)
@@ -191,7 +192,7 @@ def _pixels(value: Any, ndim: int) -> np.ndarray:
   array = np.asarray(value)
   letters = "t h w 3"[-2 * ndim + 1 :]
   if array.ndim != ndim or array.shape[-1] != 3 or array.dtype != np.uint8:
-    raise ValueError(
+    raise InputError(
       f"an array must be uint8 [{letters}], got {array.dtype} of shape "
       f"{array.shape}"
     )
@@ -208,7 +209,7 @@ def _audio(value: Any, settings: Settings) -> np.ndarray:
   else:
     wave = np.asarray(value)
     if wave.ndim != 1 or not wave.size or wave.dtype.kind != "f":
-      raise ValueError("an array must be a wave, floats [samples]")
+      raise InputError("an array must be a wave, floats [samples]")
     wave = wave.astype(np.float32)
   return audio.log_spectrogram(
     wave, settings["length"], rate, settings["nperseg"], settings["noverlap"]

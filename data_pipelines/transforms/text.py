@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from data_pipelines.core import Augment, DataError
+from data_pipelines.core import Augment
+from data_pipelines.errors import DataError, InputError
 from data_pipelines.transforms.tokens import LENGTH, Tokens
 
 __all__ = [
@@ -48,7 +49,7 @@ class WordVocabulary:
 
   def __init__(self, known: Sequence[str]):
     if len(set(known)) != len(known):
-      raise ValueError("a vocabulary holds each word once")
+      raise InputError("a vocabulary holds each word once")
     self.words = tuple(known)
     self._numbers = {w: i for i, w in enumerate(self.words, _FIRST)}
 
@@ -130,7 +131,7 @@ def word_dropout(
     ValueError: a rate outside [0, 1).
   """
   if not 0 <= rate < 1:
-    raise ValueError(f"word_dropout must lie in [0, 1), got {rate!r}")
+    raise InputError(f"word_dropout must lie in [0, 1), got {rate!r}")
   kind = WordVocabulary if coder is None else coder
   return functools.partial(
     _drop_words, rate=rate, padding=kind.padding, special=kind.special

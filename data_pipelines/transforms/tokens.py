@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.core import DataError
+from data_pipelines.errors import DataError, InputError
 
 LENGTH = 128  # tokens of a text, unless told otherwise
 # What a fast tokenizer is read from: all files of one of these.
@@ -65,7 +65,7 @@ class Tokens:
       ValueError: ``length`` has no room beside the special tokens.
     """
     if length < self._least:
-      raise ValueError(
+      raise InputError(
         f"tokenizer {self.name!r} needs texts of at least {self._least} "
         f"tokens, special ones included, got {length}"
       )

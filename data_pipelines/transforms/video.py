@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_pipelines.errors import InputError, MissingPackageError
 from data_pipelines.transforms import image
 
 
@@ -22,7 +23,7 @@ def require() -> Any:
   try:
     return importlib.import_module("av")
   except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
+    raise MissingPackageError(
       f"videos need the package av ({error}): pip install -e '.[video]'"
     ) from error
 
@@ -61,7 +62,7 @@ def pictures(
     total = decoded
     kept, _ = _decode(path, set(choose(total))) if total else ({}, 0)
   if not total:
-    raise ValueError("no frame can be decoded")
+    raise InputError("no frame can be decoded")
   return [kept[i] for i in choose(total)]
 
 
@@ -76,7 +77,7 @@ def sound(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
   parts = []
   with av.open(os.fspath(path)) as container:
     if not container.streams.audio:
-      raise ValueError("it has no sound")
+      raise InputError("it has no sound")
     resampler = av.AudioResampler("flt", "mono", sample_rate)
     for frame in container.decode(audio=0):
       parts += resampler.resample(frame)
@@ -85,7 +86,7 @@ def sound(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
   samples = [np.asarray(part.to_ndarray()).reshape(-1) for part in parts]
   wave = np.concatenate([np.zeros(0, np.float32), *samples])
   if not len(wave):
-    raise ValueError("its sound holds no samples")
+    raise InputError("its sound holds no samples")
   return wave.astype(np.float32)
 
 
@@ -93,7 +94,7 @@ def _count(path) -> int:
   """Packets of pictures, which costs no decoding; headers may be wrong."""
   with require().open(os.fspath(path)) as container:
     if not container.streams.video:
-      raise ValueError("it has no pictures")
+      raise InputError("it has no pictures")
     return sum(p.size > 0 for p in container.demux(video=0))
 
 

@@ -18,6 +18,8 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, PyTree
 
+from dmg_jax.errors import InputError, unknown
+
 NORMALISATIONS = ("sign", "rms", "clip", "none")
 OPTIMISERS = ("sgd", "adam")
 RATE, LARGEST_RATE, REACH = 0.02, 0.1, 0.6
@@ -56,14 +58,14 @@ class AlphaOptimiser:
   def __post_init__(self):
     low, high = self.bounds
     if not 0 <= low <= self.start <= high <= 1:
-      raise ValueError(
+      raise InputError(
         f"alpha must start inside its bounds [{low:g}, {high:g}], a part of "
         f"[0, 1]; got {self.start:g}"
       )
     if not self.rate > 0:
-      raise ValueError(f"alpha's rate must be positive, got {self.rate:g}")
+      raise InputError(f"alpha's rate must be positive, got {self.rate:g}")
     if not 0 <= self.momentum < 1:
-      raise ValueError(
+      raise InputError(
         f"alpha's momentum must lie in [0, 1), got {self.momentum:g}"
       )
     _choice("normalisation", self.normalise, NORMALISATIONS)
@@ -109,6 +111,4 @@ def fitting_rate(updates: int) -> Float[Array, ""]:
 
 def _choice(what: str, name: str, choices: tuple[str, ...]) -> None:
   if name not in choices:
-    raise ValueError(
-      f"unknown {what} {name!r}; choose from {', '.join(choices)}"
-    )
+    raise unknown(what, name, choices)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from dmg_jax import trees
+from dmg_jax.errors import InputError
 
 Inner = Callable[..., Float[Array, ""]]
 Product = Callable[[PyTree], PyTree]
@@ -188,7 +189,7 @@ def batch_count(batches: PyTree) -> int:
   lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
   if len(lengths) != 1 or lengths == {()}:
     found = sorted(str(jnp.shape(leaf)) for leaf in jax.tree.leaves(batches))
-    raise ValueError(
+    raise InputError(
       f"batches must be stacked on one leading axis, found shapes {found}; "
       "stack them with jax.tree.map(lambda *x: jnp.stack(x), *list)"
     )

@@ -49,6 +49,7 @@ from dmg_jax.bilevel.curvature import GaussNewton, Inner, Operator
 from dmg_jax.bilevel.info import HypergradientInfo, Status, tolerance
 from dmg_jax.bilevel.neumann import Neumann
 from dmg_jax.bilevel.solvers import Solver, solver_by_name
+from dmg_jax.errors import InputError
 
 Outer = Callable[[PyTree, PyTree], Float[Array, ""]]
 NEUMANN = Neumann(terms=10)
@@ -146,9 +147,9 @@ def _check(
   params: PyTree, hyper: PyTree, curvature: GaussNewton | str, matvec: str
 ) -> None:
   if matvec not in curvatures.MATVECS:
-    raise ValueError(f"matvec={matvec!r}: valid are {curvatures.MATVECS}")
+    raise InputError(f"matvec={matvec!r}: valid are {curvatures.MATVECS}")
   if curvature != "hessian" and not isinstance(curvature, GaussNewton):
-    raise ValueError(
+    raise InputError(
       f"curvature={curvature!r}: valid are 'hessian' and a GaussNewton(predict,"
       " loss)"
     )
@@ -157,7 +158,7 @@ def _check(
       dtype = jnp.result_type(leaf)
       if not jnp.issubdtype(dtype, jnp.floating):
         where = name + jax.tree_util.keystr(path)
-        raise ValueError(
+        raise InputError(
           f"{where} has dtype {dtype}: only floating-point leaves can be "
           "differentiated; close over the others"
         )

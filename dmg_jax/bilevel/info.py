@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from dmg_jax.errors import InputError
+
 
 class Status(enum.IntEnum):
   """How a linear solve ended. The first that applies, from the bottom up.
@@ -39,7 +41,7 @@ def status_name(status: int | Int[Array, ""]) -> str:
   code = int(status)
   if code not in Status.__members__.values():
     choices = ", ".join(f"{s.value} ({s.name.lower()})" for s in Status)
-    raise ValueError(
+    raise InputError(
       f"unknown status {code}; valid codes: {choices}. Pass info.status."
     )
   return Status(code).name.lower()

@@ -19,6 +19,7 @@ from dmg_jax.bilevel.info import (
   is_negative,
   tolerance,
 )
+from dmg_jax.errors import InputError
 
 Scalar = Float[Array, ""]
 
@@ -78,7 +79,7 @@ class ConjugateGradient:
 
   def __post_init__(self):
     if self.iterations < 1:
-      raise ValueError(f"iterations={self.iterations}: must be at least 1")
+      raise InputError(f"iterations={self.iterations}: must be at least 1")
 
   def solve(
     self, operator: Operator, v: PyTree, q0: PyTree | None = None
@@ -204,7 +205,7 @@ class GMRES:
 
   def __post_init__(self):
     if self.iterations < 1:
-      raise ValueError(f"iterations={self.iterations}: must be at least 1")
+      raise InputError(f"iterations={self.iterations}: must be at least 1")
 
   def solve(
     self, operator: Operator, v: PyTree, q0: PyTree | None = None

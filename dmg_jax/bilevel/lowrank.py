@@ -15,6 +15,7 @@ from dmg_jax import trees
 from dmg_jax.bilevel import loops
 from dmg_jax.bilevel.curvature import Operator
 from dmg_jax.bilevel.info import HypergradientInfo, finish, is_negative
+from dmg_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +58,9 @@ class Nystrom:
 
   def __post_init__(self):
     if self.rank < 1:
-      raise ValueError(f"rank={self.rank}: must be at least 1")
+      raise InputError(f"rank={self.rank}: must be at least 1")
     if isinstance(self.rho, (int, float)) and self.rho <= 0:
-      raise ValueError(f"rho={self.rho}: must be positive, it is divided by")
+      raise InputError(f"rho={self.rho}: must be positive, it is divided by")
 
   def solve(
     self, operator: Operator, v: PyTree, q0: PyTree | None = None

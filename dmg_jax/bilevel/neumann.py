@@ -15,6 +15,7 @@ from dmg_jax.bilevel import loops
 from dmg_jax.bilevel.curvature import Operator
 from dmg_jax.bilevel.info import HypergradientInfo, finish, is_negative
 from dmg_jax.bilevel.spectrum import largest_eigenvalue, ritz_pair
+from dmg_jax.errors import InputError
 
 Scalar = Float[Array, ""]
 _EMPTY = jax.tree.structure(())
@@ -131,15 +132,15 @@ class Neumann:
   def __post_init__(self):
     if isinstance(self.step_size, str):
       if self.step_size not in ("auto", "power"):
-        raise ValueError(
+        raise InputError(
           f"step_size={self.step_size!r}: valid are 'auto', 'power' and a "
           "positive number"
         )
     elif isinstance(self.step_size, (int, float)) and self.step_size <= 0:
-      raise ValueError(f"step_size={self.step_size}: must be positive")
+      raise InputError(f"step_size={self.step_size}: must be positive")
     least = 1 if self.step_size == "auto" else 0
     if self.terms < least:
-      raise ValueError(
+      raise InputError(
         f"terms={self.terms}: step_size={self.step_size!r} needs at least "
         f"{least}; for no product at all use Identity()"
       )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import PyTree
@@ -13,6 +12,7 @@ from dmg_jax.bilevel.info import HypergradientInfo
 from dmg_jax.bilevel.krylov import GMRES, ConjugateGradient
 from dmg_jax.bilevel.lowrank import Dense, Nystrom
 from dmg_jax.bilevel.neumann import Identity, Neumann
+from dmg_jax.errors import unknown
 
 
 @runtime_checkable
@@ -43,12 +43,6 @@ SOLVERS: dict[str, type] = {
 }
 
 
-def _unknown(what: str, given: str, choices: list[str]) -> ValueError:
-  text = f"unknown {what} {given!r}; valid: {', '.join(choices) or 'none'}"
-  close = difflib.get_close_matches(given, choices, n=1, cutoff=0.4)
-  return ValueError(text + (f". Did you mean {close[0]!r}?" if close else ""))
-
-
 def solver_by_name(name: str, **kwargs: Any) -> Solver:
   """A solver from its name and keyword arguments, as a config gives them.
 
@@ -62,10 +56,10 @@ def solver_by_name(name: str, **kwargs: Any) -> Solver:
       ones and the closest.
   """
   if name not in SOLVERS:
-    raise _unknown("solver", name, list(SOLVERS))
+    raise unknown("solver", name, list(SOLVERS))
   kind = SOLVERS[name]
   fields = [field.name for field in dataclasses.fields(kind)]
   for keyword in kwargs:
     if keyword not in fields:
-      raise _unknown(f"keyword of solver {name!r}:", keyword, fields)
+      raise unknown(f"keyword of solver {name!r}:", keyword, fields)
   return kind(**kwargs)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from dmg_jax import trees
 from dmg_jax.bilevel import loops
+from dmg_jax.errors import InputError
 
 
 def largest_eigenvalue(
@@ -42,7 +43,7 @@ def largest_eigenvalue(
   Reference: Golub and Van Loan, Matrix Computations, 4th ed., §8.2.
   """
   if iterations < 1:
-    raise ValueError(f"iterations={iterations}: power iteration needs >= 1")
+    raise InputError(f"iterations={iterations}: power iteration needs >= 1")
   like = trees.upcast(like)
   if isinstance(key, int):
     key = jax.random.key(key)

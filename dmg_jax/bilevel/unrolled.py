@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, PyTree
 
 from dmg_jax.bilevel import loops
 from dmg_jax.bilevel.curvature import Inner, batch_count, pick_batch
+from dmg_jax.errors import InputError
 
 State = Any
 Update = Callable[..., State]
@@ -138,9 +139,9 @@ def _batch_of(batches: PyTree | None, i: Any) -> tuple[Any, ...]:
 
 def _check_steps(steps: int, batches: PyTree | None) -> None:
   if steps < 0:
-    raise ValueError(f"steps={steps}: must not be negative")
+    raise InputError(f"steps={steps}: must not be negative")
   if batches is not None and batch_count(batches) < steps:
-    raise ValueError(
+    raise InputError(
       f"batches holds {batch_count(batches)} batches for steps={steps}; stack "
       "one for each step"
     )
@@ -270,7 +271,7 @@ def reverse_unroll(
   """
   _check_steps(steps, batches)
   if truncate is not None and truncate < 0:
-    raise ValueError(f"truncate={truncate}: must not be negative, or None")
+    raise InputError(f"truncate={truncate}: must not be negative, or None")
   tail = steps if truncate is None else min(truncate, steps)
   hyper = jax.tree.map(jnp.asarray, hyper)
   state = jax.tree.map(jnp.asarray, state)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,11 +10,11 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from dmg_jax.config import files as config_files
-from dmg_jax.config.common import ENCODER, SHORT, Config
+from dmg_jax.config.compose import ENCODER, SHORT, Config
 from dmg_jax.config.figure_rows import FIGURES
 from dmg_jax.config.recipes import RECIPES
 from dmg_jax.config.table_rows import TABLES
-from dmg_jax.model import registry
+from dmg_jax.errors import close_to, nearest
 
 FLAGS = ["config", "mode", "quiet", "traceback", "workdir"]
 _OF_TABLE = re.compile(
@@ -58,7 +56,7 @@ def parse(argv: list[str]) -> list[str]:
     left = flags.FLAGS(argv)
   except flags.UnrecognizedFlagError as error:
     name = error.flagname
-    raise UsageError(f"unknown flag --{name}{_near(name, FLAGS)}") from error
+    raise UsageError(f"unknown flag --{name}{nearest(name, FLAGS)}") from error
   except (flags.Error, TypeError, ValueError) as error:
     raise UsageError(_first_line(error) + _near_choice(error)) from error
   if len(left) > 1:
@@ -88,7 +86,7 @@ def _load(given: str) -> Config:
   file, _, arg = given.partition(":")
   path = Path(file)
   if not path.is_file():
-    raise UsageError(f"no config file {file!r}{_near(file, _config_files())}")
+    raise UsageError(f"no config file {file!r}{nearest(file, _config_files())}")
   try:
     module = config_files.load(path)
   except ValueError as error:
@@ -109,7 +107,7 @@ def _check_fields(argv: list[str], config: Config) -> None:
       # A table has those of each row, too many to be listed for another's sake.
       rows = match[1].startswith(_MANY)
       shown = [f for f in fields if f.startswith(_MANY) == rows]
-      near = _near(match[1], shown)
+      near = nearest(match[1], shown)
       raise UsageError(f"unknown field config.{match[1]}{near}")
     grid = "table" in config or "figure" in config
     if match and grid and _OF_TABLE.match(match[1]):
@@ -120,8 +118,10 @@ def _check_fields(argv: list[str], config: Config) -> None:
       )
     if match and match[1] in _OF_RECIPE:
       value = word.partition("=")[2]
+      from dmg_jax.model import registry  # Late: it loads jax.
+
       fusion = match[1] == "fusion.name"
-      near = _near(value, registry.known("fusion") if fusion else list(RECIPES))
+      near = nearest(value, registry.known("fusion") if fusion else RECIPES)
       how = f"{config.recipe},fusion=" if fusion else ":"
       raise _brings_options(match[1], f"{how}NAME; {value!r} was given{near}")
     if match and (slot := _ENCODER.match(match[1])):
@@ -147,23 +147,17 @@ def _fields(config: Config, path: str = "") -> Iterable[str]:
       yield f"{path}{key}"
 
 
-def _near(name: str, choices: Iterable[str]) -> str:
-  choices = list(choices)
-  near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-  hint = f"; did you mean {near[0]!r}?" if near else ""
-  return f"{hint} (choose from {', '.join(choices)})"
-
-
 def _near_choice(error: Exception) -> str:
   """The closest of an enum flag's choices, which absl does not name."""
   match = re.search(r"=(\S+): value should be one of <(.+)>", str(error))
   if not match:
     return ""
-  near = difflib.get_close_matches(match[1], match[2].split("|"), n=1)
-  return f"; did you mean {near[0]!r}?" if near else ""
+  return close_to(match[1], match[2].split("|"))
 
 
 def _help() -> str:
+  from dmg_jax.cli import main as entrance
+
   recipes = "\n".join(
     f"  {name:<14}{r.fusion} + {r.method}; {r.source}"
     for name, r in sorted(RECIPES.items())
@@ -172,8 +166,7 @@ def _help() -> str:
   figures = "\n".join(f"  {name:<14}{f.title}" for name, f in FIGURES.items())
   files = ", ".join(_config_files())
   return (
-    f"{sys.modules['__main__'].__doc__}\n"
-    f"Flags:\n{flags.FLAGS.module_help(sys.modules['__main__'])}\n"
+    f"{entrance.__doc__}\nFlags:\n{flags.FLAGS.module_help(entrance)}\n"
     f"Configs: {files}\n\nRecipes:\n{recipes}\n\n"
     f"Keys after a recipe: the options of its method, {', '.join(SHORT)}; "
     "of some configs quick=true, a form for a laptop; "

@@ -13,6 +13,7 @@ from pathlib import Path
 from data_pipelines.core import catalog
 from data_pipelines.core.report import quietly
 from dmg_jax import figures, report
+from dmg_jax.errors import InputError
 from dmg_jax.evaluation import readouts
 from dmg_jax.report import readouts as shown
 from dmg_jax.serving import export, new_samples, prediction_table, predictor
@@ -52,11 +53,17 @@ def run(
     return does[mode](config, folder, console)
 
 
+_PROGRAMS = {
+  "launch.py": "python launch.py",
+  "__main__.py": "python -m dmg_jax",
+  "dmg-jax": "dmg-jax",
+}
+
+
 def _command() -> str | None:
   """The command line; ``None`` where Python or a notebook calls."""
-  if Path(sys.argv[0]).name != "launch.py":
-    return None
-  return shlex.join(["python", *sys.argv])
+  program = _PROGRAMS.get(Path(sys.argv[0]).name)
+  return program and f"{program} {shlex.join(sys.argv[1:])}".strip()
 
 
 def _table(mode: str, config: Config, workdir, console: Console) -> int:
@@ -77,7 +84,7 @@ def _table(mode: str, config: Config, workdir, console: Console) -> int:
   one = cells.run_config(config, cells.finals(config, folder)[0])
   if mode == "prepare":
     return _prepare(one, folder, console)
-  raise ValueError(
+  raise InputError(
     f"--mode={mode} is for one run, not for a table: give the config of a row "
     f"and --workdir={folder}/ROW/seed_{config.seed}"
   )
@@ -92,8 +99,7 @@ def _figure(mode: str, config: Config, workdir, console: Console) -> int:
   shown = "" if name == "figure3" else summary.shown(config)
   folder = _folder(workdir, name, shown, table.get("changed", ""))
   if mode == "train":
-    command = shlex.join(["python", *sys.argv])
-    return figures.run(config, folder, console, command)
+    return figures.run(config, folder, console, _command())
   figures.check(config, folder)
   if mode == "report":
     figures.draw(config, folder, console)
@@ -103,7 +109,7 @@ def _figure(mode: str, config: Config, workdir, console: Console) -> int:
       cell = cells.finals(grid.config, grid.folder)[0]
       _prepare(cells.run_config(grid.config, cell), folder, console)
     return 0
-  raise ValueError(
+  raise InputError(
     f"--mode={mode} is for one run, not for a figure: give the config of a row "
     f"and --workdir={folder}/.../seed_{config.seed}"
   )
@@ -137,7 +143,7 @@ def _report(config, workdir, console) -> int:
 def _evaluate(config, workdir, console) -> int:
   """Metrics of ``eval.split`` by the selected checkpoint, to JSON."""
   if config.eval.manifest:
-    raise ValueError(
+    raise InputError(
       "eval.manifest is for --mode=predict; for metrics, put labelled samples "
       "into a split of the data and name it with --config.eval.split"
     )

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dmg_jax.config import common
+from dmg_jax.config import compose
 
 
 def get_config(
   name: str, load: Callable[..., Any], arg: str | None, quick_seconds: float
-) -> common.Config:
+) -> compose.Config:
   """The config of ``<recipe>[,key=value...]`` with the paper's settings.
 
   Args:
@@ -23,11 +23,11 @@ def get_config(
     arg: the string after the colon.
     quick_seconds: length of sounds in the form for a laptop.
   """
-  config = common.base()
-  config.data.update(common.options(load), name=name)
+  config = compose.base(arg)
+  config.data.update(compose.options(load), name=name)
   config.encoders = {
-    "audio": common.encoder("resnet.ResNet", depth=18),
-    "video": common.encoder("resnet.ResNet", depth=18),
+    "audio": compose.encoder("resnet.ResNet", depth=18),
+    "video": compose.encoder("resnet.ResNet", depth=18),
   }
   config.optimiser.update(
     name="sgd", learning_rate=1e-2, momentum=0.9, weight_decay=1e-4
@@ -35,12 +35,12 @@ def get_config(
   config.optimiser.schedule = "plateau"
   config.train.update(epochs=200, batch_size=64, inner_batch_size=16)
   config.eval.batch_size = 64
-  return common.with_recipe(config, arg, _quick(quick_seconds))
+  return compose.with_recipe(config, arg, _quick(quick_seconds))
 
 
 def _quick(seconds: float) -> dict[str, Any]:
   """What differs in the form for a laptop."""
-  small = common.encoder("small.ConvNet", widths=(8, 16))
+  small = compose.encoder("small.ConvNet", widths=(8, 16))
   return {
     "data.image_size": 32,
     "data.sample_rate": 8000,

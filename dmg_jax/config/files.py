@@ -6,6 +6,8 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+from dmg_jax.errors import InputError
+
 _GRIDS = ("tables", "figures")  # Not of one data set.
 
 
@@ -17,7 +19,7 @@ def load(path: Path) -> ModuleType:
   """
   spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
   if spec is None or spec.loader is None:
-    raise ValueError(f"config file {str(path)!r} is not a Python file")
+    raise InputError(f"config file {str(path)!r} is not a Python file")
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module

@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dmg_jax.config import common, files, search
+from dmg_jax.config import compose, files, search
 from dmg_jax.config.table_rows import ALIASES, REFERENCE, ROWS, Row
-from dmg_jax.model import registry
+from dmg_jax.errors import InputError, unknown
 
 # Data sets that are scored by mAP; others by macro-F1, as in the paper.
 _RANKED = ("crema_d", "kinetics_sounds")
@@ -22,7 +22,7 @@ _OF_ROW = ("recipe", "variant", "fusion", "method")
 _NO_CHANGE = {"dataset", "seed", "seeds"}
 _OPTIONAL = ("quick", "encoders")
 
-Make = Callable[[str], common.Config]
+Make = Callable[[str], compose.Config]
 
 
 def parse(
@@ -40,17 +40,17 @@ def parse(
   """
   name, *pairs = (arg or "").split(",")
   if not name:
-    raise ValueError(
+    raise InputError(
       f"no {kind} given: write configs/{kind}s.py:<{kind}>,dataset=<data set>, "
       f"with one of {', '.join(own)}"
     )
   if name not in own:
-    raise registry.unknown(kind, name, own)
-  given = common.keys(pairs, f"the {kind}")
-  valid = {*_NO_CHANGE, *own[name], *_OPTIONAL, *common.SHORT} - {"fusion"}
+    raise unknown(kind, name, own)
+  given = compose.keys(pairs, f"the {kind}")
+  valid = {*_NO_CHANGE, *own[name], *_OPTIONAL, *compose.SHORT} - {"fusion"}
   for key in given:
-    if key not in valid and not key.startswith(common.ENCODER):
-      raise registry.unknown(f"key of {kind} {name!r}", key, valid)
+    if key not in valid and not key.startswith(compose.ENCODER):
+      raise unknown(f"key of {kind} {name!r}", key, valid)
   return name, given
 
 
@@ -66,7 +66,7 @@ def dataset(name: str, given: dict[str, str], folder: Path) -> str:
     ValueError: none, or an unknown one, with the choices.
   """
   if "dataset" not in given:
-    raise ValueError(
+    raise InputError(
       f"no data set given: write {name},dataset=..., with one of "
       + ", ".join(files.datasets(folder))
     )
@@ -77,14 +77,14 @@ def known_dataset(name: str, folder: Path) -> str:
   """The name, if there is a config of it; else a ``ValueError``."""
   known = files.datasets(folder)
   if name not in known:
-    raise registry.unknown("data set", name, known)
+    raise unknown("data set", name, known)
   return name
 
 
 def count(key: str, text: str) -> int:
   """A key's value as a whole number from 1, else a ``ValueError``."""
   if not text.isdigit() or int(text) < 1:
-    raise ValueError(f"{key} must be a whole number from 1, got {text!r}")
+    raise InputError(f"{key} must be a whole number from 1, got {text!r}")
   return int(text)
 
 
@@ -95,7 +95,7 @@ def maker(dataset: str, given: Mapping[str, str], folder: Path) -> Make:
   return lambda recipe: module.get_config(recipe + keys)
 
 
-def common_config(make: Make, dataset: str) -> common.Config:
+def common_config(make: Make, dataset: str) -> compose.Config:
   """The config that all rows share, still with a recipe in it.
 
   Raises:
@@ -105,7 +105,7 @@ def common_config(make: Make, dataset: str) -> common.Config:
     return make(REFERENCE)
   except ValueError as error:
     said = f"key of recipe {REFERENCE!r}", f"key of data set {dataset!r}"
-    raise ValueError(str(error).replace(*said)) from error
+    raise InputError(str(error).replace(*said)) from error
 
 
 def find_rows(
@@ -130,7 +130,7 @@ def find_rows(
     elif name in alone:
       found[name] = alone[name]
     else:
-      raise registry.unknown("row", name, [*ROWS, *ALIASES, *alone])
+      raise unknown("row", name, [*ROWS, *ALIASES, *alone])
   return found
 
 
@@ -181,14 +181,14 @@ def _changed(given: Mapping[str, str]) -> list[str]:
 
 def assemble(
   arg: str | None,
-  config: common.Config,
+  config: compose.Config,
   facts: Mapping[str, Any],
   rows: Mapping[str, Row],
   make: Make,
   given: Mapping[str, str],
   trials: int = 1,
   space: search.Space | None = None,
-) -> common.Config:
+) -> compose.Config:
   """The grid's config from what its rows share and what they are.
 
   Args:
@@ -224,7 +224,7 @@ def _row(row: Row, make: Make, changed: str) -> dict[str, Any]:
 
 def _trials(space, row: Row, given: Mapping[str, str], count: int) -> dict:
   """What the trials of a row set, but for the first, the defaults."""
-  recipe, pairs = common.parse(row.recipe)
+  recipe, pairs = compose.parse(row.recipe)
   fixed = {*pairs, *given}
   return {
     f"trial_{i}": search.trial(space, recipe, i, fixed) for i in range(1, count)

@@ -9,31 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from data_pipelines import core
-from dmg_jax.config import common
+from dmg_jax.config import compose
+from dmg_jax.errors import InputError, unknown
 
 BERT = "google-bert/bert-base-uncased"
 CLIP = "openai/clip-vit-base-patch32"
 RESNET = "timm/resnet50.tv_in1k"
 
 
-def _resnet_bert(config: common.Config) -> None:
+def _resnet_bert(config: compose.Config) -> None:
   """ResNet-50 and BERT-base, projected to 256 features each as in AMSS."""
   config.data.update(image_size=224, tokenizer=BERT, max_words=128)
   config.encoders = {
-    "image": common.encoder(
+    "image": compose.encoder(
       "resnet.ResNet", depth=50, features=256, pretrained=RESNET
     ),
-    "text": common.encoder("bert.Bert", features=256, pretrained=BERT),
+    "text": compose.encoder("bert.Bert", features=256, pretrained=BERT),
   }
 
 
-def _clip(config: common.Config) -> None:
+def _clip(config: compose.Config) -> None:
   """CLIP ViT-B/32, both towers."""
   config.data.update(image_size=224, tokenizer=CLIP, max_words=77)
   config.encoders = {
-    "image": common.encoder("clip.ClipVision", pretrained=CLIP),
-    "text": common.encoder("clip.ClipText", pretrained=CLIP),
+    "image": compose.encoder("clip.ClipVision", pretrained=CLIP),
+    "text": compose.encoder("clip.ClipText", pretrained=CLIP),
   }
 
 
@@ -44,8 +44,8 @@ QUICK = {
   "data.image_size": 32,
   "data.tokenizer": "",
   "data.max_words": 40,
-  "encoders.image": common.encoder("small.ConvNet", widths=(16, 32, 64)),
-  "encoders.text": common.encoder("small.WordBag", dropout=0.2),
+  "encoders.image": compose.encoder("small.ConvNet", widths=(16, 32, 64)),
+  "encoders.text": compose.encoder("small.WordBag", dropout=0.2),
   "optimiser.learning_rate": 1e-3,
   "optimiser.schedule": "cosine",
   "train.epochs": 10,
@@ -55,7 +55,7 @@ QUICK = {
 
 def get_config(
   name: str, load: Callable[..., Any], arg: str | None, epochs: int
-) -> common.Config:
+) -> compose.Config:
   """The config of ``<recipe>[,key=value...]`` with the paper's settings.
 
   Args:
@@ -64,19 +64,19 @@ def get_config(
     arg: the string after the colon.
     epochs: the paper names none.
   """
-  _, given = common.parse(arg)
+  _, given = compose.parse(arg)
   encoders = str(given.get("encoders", "resnet_bert"))
   if encoders not in ENCODERS:
-    raise core.unknown("encoders", encoders, ENCODERS)
+    raise unknown("encoders", encoders, ENCODERS)
   if given.get("quick") is True and "encoders" in given:
-    raise ValueError("quick=true has encoders of its own: drop encoders=...")
-  config = common.base()
-  config.data.update(common.options(load), name=name)
+    raise InputError("quick=true has encoders of its own: drop encoders=...")
+  config = compose.base(arg)
+  config.data.update(compose.options(load), name=name)
   config.optimiser.update(learning_rate=1e-4, schedule="plateau")
   config.train.update(epochs=epochs, batch_size=128, inner_batch_size=32)
   ENCODERS[encoders](config)
   parts = (arg or "").split(",")
   rest = ",".join(p for p in parts if not p.startswith("encoders="))
-  config = common.with_recipe(config, rest, QUICK)
+  config = compose.with_recipe(config, rest, QUICK)
   config.variant = arg or ""
   return config

@@ -35,6 +35,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int
 
 from dmg_jax import losses
+from dmg_jax.errors import InputError
 from dmg_jax.evaluation.scores import macro_f1, mean_average_precision
 from dmg_jax.types import Batch, Leaf, Method, Problem, TrainState
 
@@ -116,15 +117,15 @@ def check_names(modalities: Sequence[str]) -> None:
   """
   taken = [m for m in modalities if m in (FUSED, GAP)]
   if taken:
-    raise ValueError(
+    raise InputError(
       f"a modality cannot be called {taken[0]!r}: metrics use that word. "
       f"Rename it; {FUSED!r} and {GAP!r} are reserved"
     )
   for m in modalities:
     if "/" in m:
-      raise ValueError(f"a modality's name cannot contain '/': {m!r}")
+      raise InputError(f"a modality's name cannot contain '/': {m!r}")
   if len(set(modalities)) < len(modalities):
-    raise ValueError(f"two modalities share a name: {', '.join(modalities)}")
+    raise InputError(f"two modalities share a name: {', '.join(modalities)}")
 
 
 def make_eval_step(
@@ -231,7 +232,7 @@ def reduce(parts: list[EvalPart]) -> Evaluation:
     ValueError: there is no sample.
   """
   if not parts or not sum(int(p.count) for p in parts):
-    raise ValueError(
+    raise InputError(
       "nothing to evaluate: the split is empty or all of it is padding. Check "
       "the split's size (launch.py --mode=prepare prints it)"
     )

@@ -49,6 +49,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmg_jax.errors import InputError
 from dmg_jax.evaluation import readout_scores
 from dmg_jax.evaluation.metrics import FUSED, fetch
 from dmg_jax.model import registry
@@ -98,12 +99,12 @@ def of_runs(
 def _check_finished(folder: Path) -> None:
   path = folder / "results.json"
   if not path.exists():
-    raise ValueError(
+    raise InputError(
       f"{folder} is not finished, and read-outs are read on test: train it to "
       "its end first"
     )
   if "test" not in json.loads(path.read_text(encoding="utf-8")):
-    raise ValueError(
+    raise InputError(
       f"{folder} ended on val (eval.test=false), and read-outs are read on "
       "test: train it with eval.test=true"
     )

@@ -36,6 +36,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
+from dmg_jax.errors import InputError
+
 Each = Mapping[int, np.ndarray]
 
 FEWEST = 3  # Seeds that an interval is given for.
@@ -121,7 +123,7 @@ def compare(
     ValueError: a confidence out of its range.
   """
   if not 0 < confidence < 1:
-    raise ValueError(f"confidence must lie in (0, 1), got {confidence!r}")
+    raise InputError(f"confidence must lie in (0, 1), got {confidence!r}")
   found = {seed: a[seed] - b[seed] for seed in sorted(set(a) & set(b))}
   seeds = [seed for seed, x in found.items() if math.isfinite(x)]
   d = np.array([found[seed] for seed in seeds], float)

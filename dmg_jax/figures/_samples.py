@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines import core
-from dmg_jax.model import registry
+from dmg_jax.errors import InputError, unknown
 
 SPLIT = "test"
 
@@ -38,7 +38,7 @@ def choose(
   source = dataset.sources[SPLIT]
   if not ids:
     if not 1 <= count <= len(source):
-      raise ValueError(
+      raise InputError(
         f"figure.count must lie in [1, {len(source)}], the samples of test; "
         f"got {count}"
       )
@@ -47,8 +47,8 @@ def choose(
   places = {str(source[i]["id"]): i for i in range(len(source))}
   for name in ids:
     if name not in places:
-      known = registry.unknown("sample", name, places)
-      raise ValueError(_short(str(known), len(places)))
+      known = unknown("sample", name, places)
+      raise InputError(_short(str(known), len(places)))
   return [places[name] for name in ids]
 
 

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from dmg_jax.errors import InputError
 from dmg_jax.figures._parts import Drawing, Grid, grids
 from dmg_jax.report.curves import (
   Curve,
@@ -58,7 +59,7 @@ def check(config: Config, workdir: Path) -> None:
     ValueError: neither a data set nor runs; or a folder that is none of a run.
   """
   if not grids(config, workdir) and not config.figure.runs:
-    raise ValueError(
+    raise InputError(
       "figure3 needs a data set or runs: write figure3,dataset=..., or "
       "--config.figure.runs=DIR1,DIR2"
     )
@@ -100,7 +101,7 @@ def _of_folder(folder: Path) -> Line:
   seeds = sorted(folder.glob("seed_*/config.json"))
   own = [p.parent for p in seeds] or [folder]
   if not (own[0] / "config.json").exists():
-    raise ValueError(
+    raise InputError(
       f"figure.runs: {folder} holds no run: name folders of a run, of its "
       "seeds, or of a row of a table"
     )
@@ -108,7 +109,7 @@ def _of_folder(folder: Path) -> Line:
   runs = {p.name: f.runs[0] for p, f in zip(own, found, strict=True)}
   line = _line(found[0].dataset, runs, found[0].epochs or 0)
   if not line.runs:
-    raise ValueError(f"figure.runs: {folder} has logged no α: choose another")
+    raise InputError(f"figure.runs: {folder} has logged no α: choose another")
   return line
 
 

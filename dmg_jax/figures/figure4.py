@@ -31,6 +31,7 @@ import jax
 import numpy as np
 
 from data_pipelines import core
+from dmg_jax.errors import InputError, unknown
 from dmg_jax.evaluation.metrics import softmax
 from dmg_jax.figures import _panels, _samples, gradcam
 from dmg_jax.figures._parts import Drawing, Grid, grids
@@ -89,18 +90,18 @@ def prepare(config: Config) -> None:
   """
   options = config.figure
   if options.target not in TARGETS:
-    raise registry.unknown("figure.target", options.target, TARGETS)
+    raise unknown("figure.target", options.target, TARGETS)
   last = config.train.epochs
   for epoch in options.epochs:
     if not isinstance(epoch, int) or not 1 <= epoch <= last:
-      raise ValueError(
+      raise InputError(
         f"figure.epochs must be whole numbers in [1, {last}], as (1, {last}); "
         f"got {tuple(options.epochs)!r}"
       )
   for row in config.table.rows:
     fusion = config.rows[row].fusion.name
     if gradcam.joined_inside(fusion):
-      raise ValueError(
+      raise InputError(
         f"row {row!r}: its fusion {fusion!r} joins modalities inside the "
         "encoders, figure4 explains encoders on their own: choose other rows"
       )
@@ -136,7 +137,7 @@ def draw(config: Config, workdir: Path) -> Drawing | None:
     return None
   notes = list(dict.fromkeys(note for one in seen for note in one.notes))
   if not any(one.heat for one in seen):
-    raise ValueError(f"figure4 has nothing to show: {' '.join(notes)}")
+    raise InputError(f"figure4 has nothing to show: {' '.join(notes)}")
   target, shown = config.figure.target, epochs(config)
   columns = [_panels.Column(o.label, o.heat, o.kinds, _below(o, target))
              for o in seen]  # fmt: skip

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from dmg_jax.errors import InputError
 from dmg_jax.model import classifier, registry
 from dmg_jax.training.experiment import Setup
 from dmg_jax.types import Outputs, TrainState
@@ -107,7 +108,7 @@ def explainer(
   encoder, problem = _encoder(setup, modality), setup.problem
   stages = encoder.stages
   if not -stages <= stage < stages:
-    raise ValueError(
+    raise InputError(
       f"the encoder of {modality!r} has {stages} stages: stage must lie in "
       f"[{-stages}, {stages - 1}], got {stage}"
     )

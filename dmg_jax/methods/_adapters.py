@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dmg_jax.errors import InputError
 from dmg_jax.types import (
   Batch,
   Method,
@@ -118,9 +119,9 @@ def _identity(problem: Problem, grads, outputs, batch, mstate, key):
 def check_range(name: str, value: float, low: float, high: float) -> float:
   """``value`` as a float, or a ``ValueError`` that gives its range."""
   if not isinstance(value, int | float) or isinstance(value, bool):
-    raise ValueError(f"{name} must be a number, got {value!r}")
+    raise InputError(f"{name} must be a number, got {value!r}")
   if not low <= value <= high:
-    raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value:g}")
+    raise InputError(f"{name} must lie in [{low:g}, {high:g}], got {value:g}")
   return float(value)
 
 

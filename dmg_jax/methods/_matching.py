@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dmg_jax import losses
+from dmg_jax.errors import unknown
 from dmg_jax.methods import _terms
 from dmg_jax.methods._adapters import Loss, check_range
 from dmg_jax.methods.joint import classification
@@ -41,9 +42,7 @@ class Matching:
 
   def __post_init__(self):
     if self.kind not in KINDS:
-      raise ValueError(
-        f"unknown matching {self.kind!r}; choose from {', '.join(KINDS)}"
-      )
+      raise unknown("matching", self.kind, KINDS)
     check_range("temperature", self.temperature, 1e-3, 1e3)
 
   def __call__(self, outputs: Outputs, batch: Batch) -> jax.Array:

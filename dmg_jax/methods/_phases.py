@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from dmg_jax.errors import InputError
 from dmg_jax.types import Apply, TrainState
 
 
@@ -30,5 +31,5 @@ def epochs_or_same(name: str, value: int | None, epochs: int) -> int:
     ValueError: it is negative.
   """
   if value is not None and value < 0:
-    raise ValueError(f"{name} must be at least 0, got {value}")
+    raise InputError(f"{name} must be at least 0, got {value}")
   return epochs if value is None else value

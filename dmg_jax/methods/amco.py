@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from dmg_jax import losses
+from dmg_jax.errors import unknown
 from dmg_jax.methods import _terms
 from dmg_jax.methods._adapters import check_range, differentiate, own_key
 from dmg_jax.types import Card, Leaf, Method
@@ -68,9 +69,7 @@ def make(
   check_range("cap", cap, 0, 1)
   check_range("unimodal_weight", unimodal_weight, 0, 1e6)
   if target not in TARGETS:
-    raise ValueError(
-      f"unknown target {target!r}; choose from {', '.join(TARGETS)}"
-    )
+    raise unknown("target", target, TARGETS)
 
   def step(problem, state, batch, key, apply):
     mstate, own = state.method, own_key(key)

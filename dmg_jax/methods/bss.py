@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmg_jax import losses
+from dmg_jax.errors import unknown
 from dmg_jax.methods import _epochs, _terms
 from dmg_jax.methods._adapters import check_range, from_loss
 from dmg_jax.types import Card, Method
@@ -66,9 +67,7 @@ def make(
   measure_epoch: when the heuristic measures; before, it shuffles.
   """
   if scheduler not in SCHEDULERS:
-    raise ValueError(
-      f"unknown scheduler {scheduler!r}; choose from {', '.join(SCHEDULERS)}"
-    )
+    raise unknown("scheduler", scheduler, SCHEDULERS)
   check_range("fused_weight", fused_weight, 0, 1e6)
   check_range("unimodal_weight", unimodal_weight, 0, 1e6)
   check_range("predict_fused", predict_fused, 0, 1e6)

@@ -23,6 +23,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import struct
 
+from dmg_jax.errors import InputError
 from dmg_jax.methods import _epochs, _phases, _terms
 from dmg_jax.methods._adapters import check_range, differentiate
 from dmg_jax.types import Card, Leaf, Method
@@ -78,7 +79,7 @@ def make(
     del key
     names = (*problem.modalities, FUSED)
     if weights is not None and len(weights) != len(names):
-      raise ValueError(
+      raise InputError(
         f"weights needs {len(names)} numbers, for {', '.join(names)}; got "
         f"{len(weights)}"
       )

@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dmg_jax.methods import UnsuitableError, _phases, _terms
+from dmg_jax.errors import InputError, UnsuitableError
+from dmg_jax.methods import _phases, _terms
 from dmg_jax.methods._adapters import check_range, scalar
 from dmg_jax.types import SHARED, Card, Leaf, Method
 
@@ -83,7 +84,7 @@ def make(*, epsilon: float = 0.01, window: int = 5, start: int = 1) -> Method:
         f"{len(problem.modalities)}: {', '.join(problem.modalities)}"
       )
     if "gates" not in state.stats:
-      raise ValueError("greedy needs MMTM gates: use fusion=channel")
+      raise InputError("greedy needs MMTM gates: use fusion=channel")
     zero = jnp.zeros(2, jnp.float32)
     none = _phases.count(-1)
     return State(zero, zero, none, _phases.count(0), scalar(start <= 0))

@@ -35,6 +35,7 @@ import jax.numpy as jnp
 from dmg_jax import losses
 from dmg_jax.bilevel import Identity, hypergradient, loops, solver_by_name
 from dmg_jax.bilevel.alpha import RATE, AlphaOptimiser, fitting_rate
+from dmg_jax.errors import InputError, unknown
 from dmg_jax.methods._adapters import check_range, from_loss
 from dmg_jax.methods._matching import Matching, make_total
 from dmg_jax.types import Card, Method
@@ -179,7 +180,7 @@ def _parts(batch, size):
 def outer_split(outer: str, inner_iters: int | None) -> str:
   """The split that ``outer`` names; checks ``inner_iters`` on the way."""
   if outer not in OUTER:
-    raise ValueError(f"unknown outer {outer!r}; choose from {', '.join(OUTER)}")
+    raise unknown("outer", outer, OUTER)
   if inner_iters is not None and inner_iters < 1:
-    raise ValueError(f"inner_iters must be at least 1, got {inner_iters}")
+    raise InputError(f"inner_iters must be at least 1, got {inner_iters}")
   return OUTER[outer]

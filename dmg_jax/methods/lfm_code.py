@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from dmg_jax import losses
+from dmg_jax.errors import InputError
 from dmg_jax.methods import _terms
 from dmg_jax.methods._adapters import check_range, from_loss, scalar
 from dmg_jax.types import Card, Leaf, Method
@@ -74,7 +75,7 @@ def make(
   def init(problem, state, key):
     del state, key
     if "own head" not in problem.readout:
-      raise ValueError("lfm_code needs averaged own heads: use fusion=sum")
+      raise InputError("lfm_code needs averaged own heads: use fusion=sum")
     return State(scalar(polynomial(0) if fitted else start))
 
   def between_epochs(problem, state, data, epoch):
@@ -128,7 +129,7 @@ def first_tensor(problem, tree):
   ):
     if owner == problem.modalities[0] and x.ndim > 1:
       return x
-  raise ValueError(f"the encoder of {problem.modalities[0]!r} has no matrix")
+  raise InputError(f"the encoder of {problem.modalities[0]!r} has no matrix")
 
 
 def polynomial(epoch: int) -> float:

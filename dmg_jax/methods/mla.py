@@ -39,6 +39,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from dmg_jax import losses
+from dmg_jax.errors import InputError, unknown
 from dmg_jax.types import SHARED, Card, Leaf, Method
 
 CARD = Card(
@@ -64,7 +65,7 @@ def make(*, projection: str = "scalar", weights: str = "entropy") -> Method:
   """
   for name, choices in ((projection, PROJECTIONS), (weights, WEIGHTS)):
     if name not in choices:
-      raise ValueError(f"unknown {name!r}; choose from {', '.join(choices)}")
+      raise unknown("option", name, choices)
 
   def step(problem, state, batch, key, apply):
     turn_stats, terms = state.stats, {}
@@ -119,7 +120,7 @@ def _init(problem, state, key):
     if o == SHARED and p.ndim == 2
   ]
   if len(head) != 1 or "shared head" not in problem.readout:
-    raise ValueError(
+    raise InputError(
       "mla needs a fusion with one linear head shared by all modalities: use "
       "fusion=shared_head"
     )

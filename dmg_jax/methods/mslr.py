@@ -24,6 +24,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import struct
 
+from dmg_jax.errors import InputError, unknown
 from dmg_jax.methods import _epochs
 from dmg_jax.methods._adapters import check_range, scalar
 from dmg_jax.methods._rates import own_scale, plain_step
@@ -60,9 +61,7 @@ def make(
   start, end: first and last epoch that acts, 0-based; ``None`` is the last.
   """
   if strategy not in STRATEGIES:
-    raise ValueError(
-      f"unknown strategy {strategy!r}; choose from {', '.join(STRATEGIES)}"
-    )
+    raise unknown("strategy", strategy, STRATEGIES)
   for c in factors or ():
     check_range("factors", c, 1e-9, 1e9)
   check_range("window", window, 1, 1e6)
@@ -71,7 +70,7 @@ def make(
     del state, key
     names = problem.modalities
     if factors and len(factors) != len(names):
-      raise ValueError(
+      raise InputError(
         f"factors needs {len(names)} numbers, one for each of "
         f"{', '.join(names)}; got {len(factors)}"
       )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from dmg_jax.errors import InputError
 from dmg_jax.methods import _terms
 from dmg_jax.methods._adapters import from_loss
 from dmg_jax.types import SHARED, Card, Method
@@ -37,7 +38,7 @@ def make(*, modality: str | None = None) -> Method:
     del state, key
     shared = SHARED in jax.tree.leaves(problem.owner)
     if len(problem.modalities) > 1 and shared:
-      raise ValueError(
+      raise InputError(
         "unimodal needs a head of its own for each modality: use fusion=sum"
       )
     return ()

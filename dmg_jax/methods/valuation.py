@@ -33,6 +33,7 @@ import numpy as np
 from flax import struct
 
 from dmg_jax import losses
+from dmg_jax.errors import unknown
 from dmg_jax.methods import _epochs, _terms
 from dmg_jax.methods._adapters import check_range, differentiate, own_key
 from dmg_jax.methods.agm import shapley
@@ -63,9 +64,7 @@ def make(
   warmup: epochs ≥ 0 before the first measurement.
   """
   if level not in LEVELS:
-    raise ValueError(
-      f"unknown level {level!r}; choose from {', '.join(LEVELS)}"
-    )
+    raise unknown("level", level, LEVELS)
   check_range("alpha", alpha, 0, 1e6)
   check_range("warmup", warmup, 0, 1e9)
 

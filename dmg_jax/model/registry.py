@@ -18,7 +18,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from data_pipelines.core import unknown
+from dmg_jax.errors import InputError, unknown
 from dmg_jax.model import classifier
 from dmg_jax.model.classifier import Classifier
 from dmg_jax.model.encoders import pretrained
@@ -109,13 +109,13 @@ def check_input(
   cls = encoder_class(name)
   if kind not in cls.kinds:
     fit = [e for e in encoders() if kind in encoder_class(e).kinds]
-    raise ValueError(
+    raise InputError(
       f"encoder {name!r} reads {', '.join(cls.kinds)}; modality {modality!r} "
       f"is {kind}: give it {', '.join(fit)}"
     )
   least = getattr(cls, "axes", 0)
   if len(shape) < least:
-    raise ValueError(
+    raise InputError(
       f"encoder {name!r} reads samples with {least} axes at least, [h w c]; "
       f"those of modality {modality!r} are {list(shape)}: give it small.MLP"
     )
@@ -136,7 +136,7 @@ def with_vocabulary(
     return options
   own = options.get("vocab_size", size)
   if size is not None and own < size:
-    raise ValueError(
+    raise InputError(
       f"the weights of encoder {options['name']!r} know {own} words, the data "
       f"have {size}: use the tokenizer that belongs to the weights"
     )
@@ -190,7 +190,7 @@ def complete_encoders(
       cls = encoder_class(options["name"])
       made[key] = pretrained.complete(cls, options)
     except ValueError as error:
-      raise ValueError(f"encoders.{key}: {error}") from error
+      raise InputError(f"encoders.{key}: {error}") from error
   return made
 
 

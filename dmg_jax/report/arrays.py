@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from dmg_jax.errors import InputError
+
 
 def save(path: Path, content: Mapping[str, Any]) -> Path:
   """Writes ``{name: array}``; a reader sees the old file or the new one."""
@@ -31,4 +33,4 @@ def load(path: Path) -> dict[str, np.ndarray] | None:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
       return {name: found[name] for name in found.files}
   except Exception as error:  # zipfile, zlib and numpy each have their own.
-    raise ValueError(f"{path} is damaged: delete it") from error
+    raise InputError(f"{path} is damaged: delete it") from error

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dmg_jax.errors import InputError, MissingFileError
 from dmg_jax.report import readouts
 from dmg_jax.report.examples import load_examples
 from dmg_jax.report.features import load_features
@@ -181,12 +182,12 @@ def read(workdir: str | Path) -> Workdir:
   """
   path = Path(workdir)
   if not path.is_dir():
-    raise FileNotFoundError(
+    raise MissingFileError(
       f"no work directory {path}: train first, or name one with --workdir"
     )
   stored = _json(path / "config.json")
   if stored is None:
-    raise FileNotFoundError(
+    raise MissingFileError(
       f"{path / 'config.json'} is missing, so {path} holds no run: name the "
       "work directory of a run with --workdir"
     )
@@ -219,7 +220,7 @@ def _json(path: Path) -> dict[str, Any] | None:
   try:
     return _numbers(json.loads(path.read_text(encoding="utf-8")))
   except ValueError as error:
-    raise ValueError(f"{path} is damaged ({error}): delete it") from error
+    raise InputError(f"{path} is damaged ({error}): delete it") from error
 
 
 def _numbers(tree: Any) -> Any:

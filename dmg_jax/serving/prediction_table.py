@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from dmg_jax.errors import InputError, MissingPackageError
+
 ENDINGS = (".csv", ".parquet")
 
 
@@ -20,11 +22,11 @@ def check(path: Path) -> None:
     ModuleNotFoundError: Parquet without pyarrow.
   """
   if path.suffix.lower() not in ENDINGS:
-    raise ValueError(
+    raise InputError(
       f"eval.output must end in {' or '.join(ENDINGS)}, got {str(path)!r}"
     )
   if path.is_dir():
-    raise ValueError(f"eval.output names a file, {path} is a folder")
+    raise InputError(f"eval.output names a file, {path} is a folder")
   if path.suffix.lower() == ".parquet":
     _pyarrow()
 
@@ -90,7 +92,7 @@ def _pyarrow():
     import pyarrow
     import pyarrow.parquet
   except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
+    raise MissingPackageError(
       f"a Parquet table needs pyarrow ({error}): pip install -e '.[parquet]'"
     ) from error
   return pyarrow

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.core.report import ListedDataError
 from data_pipelines.transforms.intake import Intake, of
+from dmg_jax.errors import InputError, ListedDataError
 from dmg_jax.evaluation import metrics
 from dmg_jax.evaluation.metrics import FUSED
 from dmg_jax.serving import program
@@ -124,15 +124,15 @@ class Predictor:
   def _check(self, inputs: Mapping[str, Sequence[Any]]) -> None:
     wanted = ", ".join(f"{m} ({i.spec.kind})" for m, i in self.intakes.items())
     if set(inputs) != set(self.intakes):
-      raise ValueError(
+      raise InputError(
         f"the run's modalities are {wanted}; got {', '.join(inputs) or 'none'}"
       )
     for m, values in inputs.items():
       if isinstance(values, str | bytes | Path):
-        raise ValueError(f"{m} must be a list with an entry a sample")
+        raise InputError(f"{m} must be a list with an entry a sample")
     lengths = {m: len(values) for m, values in inputs.items()}
     if len(set(lengths.values())) > 1:
-      raise ValueError(f"as many entries of each modality, got {lengths}")
+      raise InputError(f"as many entries of each modality, got {lengths}")
 
 
 def of_run(setup: experiment.Setup, state: TrainState) -> Predictor:
@@ -197,7 +197,7 @@ def load(
     return Predictor(facts["classes"], intakes, function, size, bool(fixed))
   runs = restore.runs(folder)
   if len(runs) > 1:
-    raise ValueError(
+    raise InputError(
       f"{folder} holds {len(runs)} runs: load one of them, as {runs[0]}"
     )
   changes = {"eval": {"batch_size": batch_size}, "loader": {"resident": "off"}}

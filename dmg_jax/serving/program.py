@@ -23,6 +23,7 @@ import jax
 import jax.export
 import numpy as np
 
+from dmg_jax.errors import InputError, MissingPackageError
 from dmg_jax.tracking.logging import write_json
 
 PROGRAM, FACTS = "predictor.jaxexport", "predictor.json"
@@ -34,7 +35,7 @@ Shapes = Mapping[str, tuple[tuple[int, ...], Any]]
 def require() -> None:
   """Raises ``ModuleNotFoundError`` if programs cannot be written or read."""
   if not importlib.util.find_spec("flatbuffers"):
-    raise ModuleNotFoundError(
+    raise MissingPackageError(
       "jax.export needs the package flatbuffers for its files: "
       "pip install flatbuffers"
     )
@@ -75,7 +76,7 @@ def lower(
     except Exception as error:
       reason = " ".join(str(error).split())[:300]
       notes.append(f"not for b = {b} on {', '.join(platforms)}: {reason}")
-  raise ValueError("the model cannot be exported: " + "; ".join(notes))
+  raise InputError("the model cannot be exported: " + "; ".join(notes))
 
 
 def write(
@@ -109,7 +110,7 @@ def read(
     wanted = {m: np.dtype(s["dtype"]) for m, s in facts["modalities"].items()}
   # Flatbuffers raise anything about a damaged file.
   except Exception as error:
-    raise ValueError(
+    raise InputError(
       f"{folder} holds no usable predictor ({error}): write it again, with "
       "--mode=export"
     ) from error

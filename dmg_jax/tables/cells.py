@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from dmg_jax.errors import InputError
 from dmg_jax.training import runner, validation
 from dmg_jax.training.experiment import Config
 
@@ -100,16 +101,16 @@ def check(config: Config) -> None:
   """
   shard, shards = config.shard, config.shards
   if not 0 <= shard < shards:
-    raise ValueError(
+    raise InputError(
       f"shard must lie in [0, shards), got shard={shard} and shards={shards}"
     )
   for field in ("seeds", "seed"):  # Before what is made of them.
     low = 1 if field == "seeds" else 0
     if config[field] < low:
-      raise ValueError(f"{field} must be at least {low}, got {config[field]!r}")
+      raise InputError(f"{field} must be at least {low}, got {config[field]!r}")
   last, tuning = config.seed + config.seeds - 1, config.table.tuning_seed
   if config.table.trials > 1 and config.seed <= tuning <= last:
-    raise ValueError(
+    raise InputError(
       f"seed {tuning} is for tuning and cannot be one of the seeds that count, "
       f"{config.seed} to {last}"
     )
@@ -119,7 +120,7 @@ def check(config: Config) -> None:
       try:
         validation.check(run_config(config, cell, trial))
       except ValueError as error:
-        raise ValueError(f"row {row!r}: {error}") from error
+        raise InputError(f"row {row!r}: {error}") from error
 
 
 def results(config: Config, cell: Cell, trial: int = 0) -> dict | None:

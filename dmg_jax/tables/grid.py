@@ -20,14 +20,13 @@ import jax
 
 from data_pipelines import core
 from dmg_jax import report
-from dmg_jax.methods import UnsuitableError
+from dmg_jax.errors import DivergedError, UnsuitableError
 from dmg_jax.model import registry
 from dmg_jax.tables import cells, page, summary, tuning, writers
 from dmg_jax.tables.cells import Cell
 from dmg_jax.tracking.logging import Console, write_json
 from dmg_jax.training import experiment, runner
 from dmg_jax.training.experiment import Config
-from dmg_jax.training.loop import DivergedError
 from dmg_jax.training.seeds import Job
 
 _EVERY = 30.0  # seconds between two tables of the same row

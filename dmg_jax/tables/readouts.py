@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from dmg_jax.errors import InputError
 from dmg_jax.evaluation import readouts
 from dmg_jax.evaluation.metrics import FUSED
 from dmg_jax.report import readouts as shown
@@ -62,7 +63,7 @@ def read(
     for row in summary.collect(config, workdir).rows
   ]
   if not any(rows):
-    raise ValueError(
+    raise InputError(
       f"no run of the table in {workdir} is done: train it first, by the same "
       "command without --mode=readouts"
     )

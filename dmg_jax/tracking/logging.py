@@ -18,6 +18,8 @@ from io import TextIOBase
 from pathlib import Path
 from typing import Any
 
+from dmg_jax.errors import InputError
+
 METRICS = "metrics.jsonl"
 _PLACE = ("step", "epoch", "split")  # Where a line belongs, not what it says.
 _SPECIAL = {str(x): float(x) for x in ("NaN", "Infinity", "-Infinity")}
@@ -74,7 +76,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     except ValueError as error:
       if number == len(rows):
         break  # Without a newline at its end: the writer was killed.
-      raise ValueError(
+      raise InputError(
         f"{path}, line {number}, is not JSON: mend or delete it"
       ) from error
     if line is not None:

@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from dmg_jax.errors import MissingPackageError
+
 FILE = "tracking.json"  # {tracker: what finds its run again}
 PROJECT = "dmg_jax"
 # Name of the option and of the package, and how it is installed.
@@ -53,7 +55,7 @@ class Tracker(Protocol):
 def require(name: str) -> None:
   """Raises ``ModuleNotFoundError`` if the tracker's package is missing."""
   if name and name not in sys.modules and not importlib.util.find_spec(name):
-    raise ModuleNotFoundError(
+    raise MissingPackageError(
       f"track={name!r} needs the package {name}: {TRACKERS[name]}, or leave "
       "track empty: TensorBoard's files are always written"
     )

@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from dmg_jax.errors import InputError
 from dmg_jax.types import TrainState
 
 METRIC = "fused/accuracy"
@@ -150,7 +151,7 @@ class Checkpoints:
       args: Any = ocp.args.StandardRestore(abstract)
       return cast(TrainState, self._manager.restore(step, args=args))
     except (ValueError, KeyError, TypeError) as error:
-      raise ValueError(
+      raise InputError(
         f"checkpoint {step} in {self._manager.directory} does not fit the "
         "configured model; give the config and the version of dmg_jax that "
         f"wrote it, or another workdir: {error}"

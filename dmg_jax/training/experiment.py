@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from data_pipelines import core
 from data_pipelines.core import catalog
 from data_pipelines.load.loader import Loader
+from dmg_jax.errors import InputError, unknown
 from dmg_jax.evaluation import metrics
 from dmg_jax.model import classifier, registry
 from dmg_jax.training import optim, resident, sharding, steps, validation
@@ -219,7 +220,7 @@ def encoder_options(config: Config, modality: str, kind: str) -> Config:
   for key in reversed(keys) if modality in core.KINDS else keys:
     if key in config.encoders:
       return config.encoders[key]
-  raise ValueError(
+  raise InputError(
     f"no encoder for modality {modality!r} or its kind {kind!r}: the config "
     f"has encoders for {', '.join(config.encoders)}"
   )
@@ -236,7 +237,7 @@ def _check_encoders(config: Config, method: Method, spec: core.Spec) -> None:
   choices = (*spec.modalities, *core.KINDS)
   for key in config.encoders:
     if key not in choices and method.modalities is None:  # All are loaded.
-      raise registry.unknown("modality or kind of an encoder", key, choices)
+      raise unknown("modality or kind of an encoder", key, choices)
 
 
 def _encoder(config, modality, spec):

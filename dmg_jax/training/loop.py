@@ -16,13 +16,14 @@ from pathlib import Path
 
 import jax
 
+from dmg_jax.errors import DivergedError, InputError
 from dmg_jax.evaluation.metrics import Evaluation
 from dmg_jax.tracking.logging import Console
 from dmg_jax.training import steps
 from dmg_jax.training.checkpoint import EVERY
 from dmg_jax.training.experiment import Setup
 from dmg_jax.training.programs import Programs
-from dmg_jax.training.replica import DivergedError, Replica
+from dmg_jax.training.replica import Replica
 from dmg_jax.types import Batch, Method, Metrics, TrainState
 
 __all__ = ["DivergedError", "EpochData", "Stop", "Trainer"]
@@ -62,7 +63,7 @@ class EpochData:
   def batches(self, split: str) -> Iterator[Batch]:
     """One pass in fixed order; ``test`` is not for methods."""
     if split not in ("train", "outer", "val"):
-      raise ValueError(f"a method may read train, outer and val, not {split}")
+      raise InputError(f"a method may read train, outer and val, not {split}")
     return self._setup.batches(split)
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
+from dmg_jax.errors import InputError, unknown
 from dmg_jax.types import Apply, Params, TrainState
 
 # Under Adam's root, so that the derivative of a step (forward-mode α) is finite
@@ -43,9 +44,7 @@ def _direction(
   elif name == "adamw":
     parts = [optax.scale_by_adam(b1=momentum, eps_root=_ROOT), decay]
   else:
-    raise ValueError(
-      f"unknown optimiser {name!r}; choose from {', '.join(OPTIMISERS)}"
-    )
+    raise unknown("optimiser", name, OPTIMISERS)
   return optax.chain(*(p for p in parts if p), optax.scale(-1.0))
 
 
@@ -61,9 +60,7 @@ def learning_rate(
   elif schedule == "cosine":
     after = optax.cosine_decay_schedule(peak, max(steps - warmup, 1))
   else:
-    raise ValueError(
-      f"unknown schedule {schedule!r}; choose from {', '.join(SCHEDULES)}"
-    )
+    raise unknown("schedule", schedule, SCHEDULES)
   ramp = optax.linear_schedule(0.0, peak, max(warmup, 1))
   return optax.join_schedules([ramp, after], [warmup]) if warmup else after
 
@@ -118,7 +115,7 @@ def make(
 def _factors(labels, scale):
   unknown = sorted(set(scale or {}) - set(labels))
   if unknown:
-    raise ValueError(
+    raise InputError(
       f"scale names {', '.join(unknown)}; the owners are {', '.join(labels)}"
     )
   return {label: (scale or {}).get(label, 1.0) for label in labels}

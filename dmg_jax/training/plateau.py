@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dmg_jax.errors import InputError
 from dmg_jax.training import steps
 from dmg_jax.types import TrainState
 
@@ -40,7 +41,7 @@ class Plateau:
     }
     for name, (value, good, interval) in allowed.items():
       if not good:
-        raise ValueError(
+        raise InputError(
           f"optimiser.plateau.{name} must lie in {interval}, got {value!r}"
         )
     rule: Any = optax.contrib.reduce_on_plateau(

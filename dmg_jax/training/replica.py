@@ -10,24 +10,13 @@ import jax
 import numpy as np
 
 from data_pipelines.load.loader import Loader
+from dmg_jax.errors import DivergedError
 from dmg_jax.tracking.logging import Console, MetricsFile
 from dmg_jax.tracking.trackers import Tracking
 from dmg_jax.training import resident, steps
 from dmg_jax.training.checkpoint import Checkpoints
 from dmg_jax.training.experiment import Setup
 from dmg_jax.types import Batch, TrainState
-
-
-class DivergedError(RuntimeError):
-  """A loss term or the weights became NaN or infinite.
-
-  Attributes:
-    workdir: of the run that this happened to.
-  """
-
-  def __init__(self, text: str, workdir: Path | None = None):
-    super().__init__(text)
-    self.workdir = workdir
 
 
 class Replica:

@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec as P
 from data_pipelines.core import Dataset, ModalitySpec
 from data_pipelines.load.loader import Loader
 from data_pipelines.transforms import crop, image
+from dmg_jax.errors import InputError
 from dmg_jax.types import Batch
 
 SHARE = 0.25  # of an accelerator's memory that data may take
@@ -136,7 +137,7 @@ class Home:
   def __init__(self, dataset: Dataset, mesh: jax.sharding.Mesh):
     reason = obstacle(dataset)
     if reason is not None:
-      raise ValueError(
+      raise InputError(
         f"the data cannot live on the accelerator: {reason}; use "
         "--config.loader.resident=auto or off"
       )

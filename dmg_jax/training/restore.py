@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from dmg_jax.errors import InputError
 from dmg_jax.evaluation.metrics import Evaluation, evaluate, make_eval_step
 from dmg_jax.training import experiment, run_folder
 from dmg_jax.training.checkpoint import Checkpoints
@@ -22,7 +23,7 @@ def runs(workdir: Path) -> list[Path]:
     ValueError: there is none.
   """
   if not (workdir / run_folder.FILE).exists():
-    raise ValueError(
+    raise InputError(
       f"{workdir} holds no run: train first, or name one with --workdir"
     )
   return sorted(workdir.glob("seed_*")) or [workdir]
@@ -67,7 +68,7 @@ def chosen(folder: Path, setup: experiment.Setup) -> TrainState:
   step = checkpoints.best() if select == "best" else checkpoints.last()
   if step is None:
     checkpoints.close()
-    raise ValueError(f"{folder} has no checkpoint yet: train first")
+    raise InputError(f"{folder} has no checkpoint yet: train first")
   state = checkpoints.restore(step, setup.fresh())
   checkpoints.close()
   return state
@@ -95,7 +96,7 @@ def at_epochs(
     for epoch in epochs:
       if epoch * per_epoch not in there:
         known = [s // per_epoch for s in there if s % per_epoch == 0]
-        raise ValueError(
+        raise InputError(
           f"{folder} has no checkpoint of epoch {epoch} (there are those of "
           f"{', '.join(map(str, known)) or 'none'}): choose other epochs, or "
           "delete the folder and train again with train.keep"

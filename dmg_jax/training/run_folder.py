@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from dmg_jax.errors import InputError
 from dmg_jax.tracking.logging import write_json
 
 FILE = "config.json"
@@ -34,7 +35,7 @@ def check_config(config: Config, workdir: Path) -> None:
   path = workdir / FILE
   if not path.exists():
     if workdir.is_dir() and any(p.suffix != ".part" for p in workdir.iterdir()):
-      raise ValueError(
+      raise InputError(
         f"{workdir} is not empty and holds no run: choose another --workdir"
       )
     return
@@ -53,7 +54,7 @@ def check_config(config: Config, workdir: Path) -> None:
   )
   if other:
     shown = ", ".join(f"{k} ({old.get(k)} there)" for k in other[:4])
-    raise ValueError(
+    raise InputError(
       f"{workdir} holds a run of another config, which differs in {shown}: "
       "choose another --workdir or delete that one"
     )
@@ -86,7 +87,7 @@ def check_data(now: str, workdir: Path) -> None:
   """
   there = fingerprint(workdir)
   if there and now and there != now:
-    raise ValueError(
+    raise InputError(
       f"the data have changed since the run in {workdir} began: fingerprint "
       f"{there[:8]} in {workdir / FILE}, now {now[:8]}. Choose another "
       "--workdir for the new data, or bring back the old ones (rows and files "

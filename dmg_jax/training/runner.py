@@ -14,13 +14,14 @@ from ml_collections import ConfigDict
 from data_pipelines import core
 from data_pipelines.core import catalog
 from dmg_jax import report
+from dmg_jax.errors import DivergedError
 from dmg_jax.evaluation import examples
 from dmg_jax.model import registry
 from dmg_jax.tracking.logging import Console, write_json
 from dmg_jax.training import experiment, run_folder, seeds, validation
 from dmg_jax.training.describe import describe
 from dmg_jax.training.experiment import Config
-from dmg_jax.training.loop import DivergedError, Stop, Trainer
+from dmg_jax.training.loop import Stop, Trainer
 from dmg_jax.training.seeds import Job
 from dmg_jax.types import TrainState
 

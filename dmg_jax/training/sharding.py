@@ -9,6 +9,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from dmg_jax.errors import InputError
 from dmg_jax.types import Batch, TrainState
 
 
@@ -20,7 +21,7 @@ def make_mesh(batch_size: int) -> Mesh:
   """
   count = jax.device_count()
   if batch_size % count:
-    raise ValueError(
+    raise InputError(
       f"a batch of {batch_size} cannot be split over {count} devices: make it "
       f"a multiple of {count}, or hide devices (CUDA_VISIBLE_DEVICES)"
     )

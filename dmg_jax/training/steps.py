@@ -15,6 +15,7 @@ from jax.interpreters import partial_eval
 from jaxtyping import PyTree
 
 from dmg_jax.bilevel import loops
+from dmg_jax.errors import InputError
 from dmg_jax.types import (
   Apply,
   Batch,
@@ -135,7 +136,7 @@ def make_outer_step(
   """
   outer_step = method.outer_step
   if outer_step is None:
-    raise ValueError("this method has no outer level")
+    raise InputError("this method has no outer level")
 
   def one(state: TrainState, inner: Batch, outer: Batch, seed: Seed):
     key = jax.random.fold_in(_key(seed, _OUTER), state.step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from dmg_jax.errors import InputError, unknown
 from dmg_jax.evaluation import metrics
 from dmg_jax.model import registry
 from dmg_jax.tracking import trackers
@@ -66,14 +67,12 @@ def check(config: Config) -> Method:
   ):
     if get(config, path) not in choices:
       shown = [c or "'' (none)" for c in choices]
-      raise registry.unknown(path, str(get(config, path)), shown)
+      raise unknown(path, str(get(config, path)), shown)
   trackers.require(config.track)
   if get(config, "optimiser.name") not in optim.OPTIMISERS:
-    raise registry.unknown("optimiser", config.optimiser.name, optim.OPTIMISERS)
+    raise unknown("optimiser", config.optimiser.name, optim.OPTIMISERS)
   if config.optimiser.schedule not in optim.SCHEDULES:
-    raise registry.unknown(
-      "schedule", config.optimiser.schedule, optim.SCHEDULES
-    )
+    raise unknown("schedule", config.optimiser.schedule, optim.SCHEDULES)
   Plateau(**config.optimiser.plateau.to_dict())
   registry.make_fusion(num_classes=2, **config.fusion.to_dict())
   for modality, options in config.encoders.items():
@@ -90,7 +89,7 @@ def _check_range(path, value, low, high, excluded=None) -> None:
     "(" if excluded == low else "[",
     ")" if excluded == high else "]",
   )
-  raise ValueError(
+  raise InputError(
     f"{path} must lie in {left}{low:g}, {high:g}{right}, got {value!r}"
   )
 
@@ -99,7 +98,7 @@ def _check_keep(epochs: Any) -> None:
   """Epochs after which a checkpoint stays; old configs have none."""
   counts = [isinstance(e, int) and e > 0 for e in epochs]
   if not all(counts):
-    raise ValueError(
+    raise InputError(
       "train.keep must be made of epochs, whole numbers of at least 1, as in "
       f"(1, 10), got {tuple(epochs)!r}"
     )
@@ -118,7 +117,7 @@ def _check_encoder(modality: str, options: Config) -> None:
     if sized and (value or defaults.get(name)):
       sizes = value if isinstance(value, tuple | list) else (value,)
       if not sizes or not all(isinstance(x, int) and x > 0 for x in sizes):
-        raise ValueError(
+        raise InputError(
           f"{path} must be made of whole numbers of at least 1, got {value!r}"
         )
   registry.make_encoder(**registry.with_vocabulary(options.to_dict(), 2))

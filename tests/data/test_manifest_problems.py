@@ -7,7 +7,7 @@ import soundfile
 import helpers
 from data_pipelines import core
 from data_pipelines import manifest as pipeline
-from data_pipelines.core import report
+from data_pipelines.errors import ListedDataError
 from helpers import load_manifest as load
 from helpers import prepare_manifest as prepare
 from helpers import read_table, samples
@@ -77,7 +77,7 @@ PROBLEMS = [
 def test_problems_are_listed_at_once(tmp_path, monkeypatch):
   monkeypatch.setattr("data_pipelines.manifest.table._SHOWN", 100)
   path = broken(tmp_path)
-  with pytest.raises(report.ListedDataError) as caught:
+  with pytest.raises(ListedDataError) as caught:
     load(path, tmp_path / "data")
   message = str(caught.value)
   for number, column, said in PROBLEMS:

@@ -247,7 +247,8 @@ def test_options(data_dir):
 
 def test_batches_are_the_same_in_another_process(data_dir, openmoji):
   code = (
-    "import sys, hashlib; from data_pipelines import catalog, loader\n"
+    "import sys, hashlib; from data_pipelines.core import catalog\n"
+    "from data_pipelines.load import loader\n"
     "d = catalog.dataset('openmoji', sys.argv[1], {})\n"
     "b = loader.Loader(d, 'train', 16, seed=5).batch(100)\n"
     "x = b''.join(b.inputs[m].tobytes() for m in sorted(b.inputs))\n"

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipelines.core import DataError, Report, catalog, storage
+from data_pipelines.core import Report, catalog, storage
 from data_pipelines.sets import openmoji
+from dmg_jax.errors import DataError
 
 FEATURES = {"id": tfds.features.Text(), "x": tfds.features.Scalar(np.int32)}
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import helpers
-from data_pipelines.core import DataError
 from data_pipelines.transforms import text
+from dmg_jax.errors import DataError
 
 TEXTS = (
   "A woman running, 1.5 times unbelievably FAST!",

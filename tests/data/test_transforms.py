@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.core.report import DataError
 from data_pipelines.transforms import image, text
+from dmg_jax.errors import DataError
 
 
 def test_words():

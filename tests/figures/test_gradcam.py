@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmg_jax.config import common
+from dmg_jax.config import compose
 from dmg_jax.figures import _panels, _samples, figure4, gradcam
 from dmg_jax.model import classifier, registry
 from dmg_jax.training import experiment
@@ -61,17 +61,17 @@ def test_half_precision_is_summed_in_single():
 @pytest.fixture(scope="module")
 def setup():
   """Picture and array; dropout and batch statistics in the encoder."""
-  config = common.base()
+  config = compose.base()
   config.data.name = "toy"
   image = {"features": 4, "widths": (8,), "norm": "batch", "dropout": 0.5}
   config.encoders = {
-    "array": common.encoder("small.MLP", features=4, widths=(4,)),
-    "image": common.encoder("small.ConvNet", **image),
+    "array": compose.encoder("small.MLP", features=4, widths=(4,)),
+    "image": compose.encoder("small.ConvNet", **image),
   }
   config.train.update(batch_size=16, outer_batch_size=8)
   config.eval.batch_size = 16
   config.loader.update(resident="off", workers=0)
-  config = common.with_recipe(config, "joint")
+  config = compose.with_recipe(config, "joint")
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(experiment, "load", lambda config, method: toy_dataset())
     return experiment.assemble(config)

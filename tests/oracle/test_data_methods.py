@@ -269,7 +269,7 @@ def test_knob_at_zero_is_joint_training(name, off, joint):
 @pytest.mark.parametrize(
   ("name", "options", "fusion", "words"),
   [
-    ("valuation", {"level": "batch"}, "concat", "sample, modality"),
+    ("valuation", {"level": "batch"}, "concat", "modality, sample"),
     ("valuation", {"alpha": -1.0}, "concat", "alpha must lie"),
     ("lfm_code", {}, "concat", "fusion=sum"),
     ("lfm_code", {"start": 1.0}, "sum", "start must lie"),

@@ -268,7 +268,7 @@ def test_fuse_takes_features_in_any_order():
 @pytest.mark.parametrize(
   ("name", "options", "words"),
   [
-    ("weight", {"weight_on": "logits"}, "choose from prediction, feature"),
+    ("weight", {"weight_on": "logits"}, "choose from feature, prediction"),
     ("weight", {"sizes": UNEQUAL}, "equal size"),
     ("boost", {"sizes": UNEQUAL}, "equal size"),
     ("affine", {"conditioner": "d"}, "choose from a, b, c"),

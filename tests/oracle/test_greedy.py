@@ -10,7 +10,8 @@ import pytest
 
 import numpy_toy as toy
 import toys
-from dmg_jax.methods import UnsuitableError, greedy
+from dmg_jax.errors import UnsuitableError
+from dmg_jax.methods import greedy
 from dmg_jax.model.fusion import channel
 
 

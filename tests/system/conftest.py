@@ -15,7 +15,7 @@ import helpers
 import launch
 from configs import manifest, openmoji
 from dmg_jax.tracking.logging import Console
-from dmg_jax.training import experiment, programs, runner, sharding
+from dmg_jax.training import experiment, programs, runner, sharding, steps
 from pages import without_pictures
 
 ROOT = Path(launch.__file__).parent
@@ -170,8 +170,8 @@ def quick(shared):
     patch.setattr(experiment, "assemble", shared.assemble(experiment.assemble))
     patch.setattr(experiment, "load", shared.load(experiment.load))
     for module, name in (
-      (compiled, "make_train_step"),
-      (compiled, "make_outer_step"),
+      (steps, "make_train_step"),
+      (steps, "make_outer_step"),
       (programs, "make_eval_step"),
     ):
       patch.setattr(module, name, shared.once(getattr(module, name)))

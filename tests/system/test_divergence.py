@@ -9,7 +9,7 @@ import pytest
 
 import toys
 from data_pipelines.core import Dataset
-from dmg_jax.config import common
+from dmg_jax.config import compose
 from dmg_jax.tracking.logging import Console, read_metrics
 from dmg_jax.training import experiment, loop, runner
 from dmg_jax.training.checkpoint import Checkpoints
@@ -87,16 +87,16 @@ def toy(monkeypatch):
     sources = {**data.sources, split: Broken(data.sources[split], first)}
     broken = Dataset(data.spec, sources, data.augment)
     monkeypatch.setattr(experiment, "load", lambda config, method: broken)
-    config = common.base()
+    config = compose.base()
     config.data.name = f"toy-{split}"
     config.encoders = {
-      "array": common.encoder("small.MLP", features=8, widths=(8,)),
-      "text": common.encoder("small.WordBag", features=8, width=8),
+      "array": compose.encoder("small.MLP", features=8, widths=(8,)),
+      "text": compose.encoder("small.WordBag", features=8, width=8),
     }
     config.train.update(batch_size=16, outer_batch_size=8, epochs=4)
     config.eval.batch_size = 16
     config.loader.workers = 0  # A process could not import ``Broken``.
-    return common.with_recipe(config, "constant")
+    return compose.with_recipe(config, "constant")
 
   return make
 

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
-from dmg_jax.config import common
+from dmg_jax.config import compose
 from dmg_jax.model import classifier, registry
 from dmg_jax.model.encoders import pretrained, resnet
 from dmg_jax.tracking.logging import Console
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 
 def with_net(config, folder, **changes):
-  net = common.encoder("resnet.ResNet", pretrained=str(folder), **changes)
+  net = compose.encoder("resnet.ResNet", pretrained=str(folder), **changes)
   with config.unlocked():
     config.encoders.image = net
   return config

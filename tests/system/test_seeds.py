@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from dmg_jax.errors import DivergedError
 from dmg_jax.tracking.logging import Console, read_metrics
 from dmg_jax.training import checkpoint, experiment, runner, seeds
 from dmg_jax.training.checkpoint import Checkpoints
-from dmg_jax.training.loop import DivergedError, Trainer
+from dmg_jax.training.loop import Trainer
 
 QUIET = Console(quiet=True)
 ON = "seeds=2,vmap_seeds=on"

@@ -15,7 +15,7 @@ import fake_runs
 import launch
 from data_pipelines.core import Dataset
 from dmg_jax import report
-from dmg_jax.config import common
+from dmg_jax.config import compose
 from dmg_jax.config.table_rows import TABLES
 from dmg_jax.report import html, reading
 from dmg_jax.report.examples import load_examples
@@ -109,16 +109,16 @@ def toy(quick, monkeypatch):
   monkeypatch.setattr(experiment, "assemble", once)
 
   def make(tested):
-    config = common.base()
+    config = compose.base()
     config.data.name = "toy-counted"
     config.encoders = {
-      "array": common.encoder("small.MLP", features=8, widths=(8,)),
-      "text": common.encoder("small.WordBag", features=8, width=8),
+      "array": compose.encoder("small.MLP", features=8, widths=(8,)),
+      "text": compose.encoder("small.WordBag", features=8, width=8),
     }
     config.train.update(batch_size=16, outer_batch_size=8, epochs=2)
     config.eval.update(batch_size=16, test=tested)
     config.loader.workers = 0
-    return common.with_recipe(config, "joint")
+    return compose.with_recipe(config, "joint")
 
   make.test = test
   return make

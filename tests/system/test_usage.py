@@ -42,7 +42,7 @@ PARSED = [
   ("joint", "--config.encoders.audio.name=x", "encoders.audio.name"),
   ("joint", "--config=configs/openmoji.py:bl", "'bl'", "'lb'"),
   ("joint", "--config=configs/openmojj.py:lb", "'configs/openmoji.py'"),
-  ("joint", "--config=dmg_jax/config/common.py:lb", "get_config"),
+  ("joint", "--config=dmg_jax/config/compose.py:lb", "get_config"),
   ("joint", "--config=README.md:lb", "README.md"),
   ("joint", "--config=", "no config file"),
   ("joint", "--config.fusion.name=conct", "'concat'", "shared_head"),
@@ -98,7 +98,7 @@ METHODS = [
   ("ogm_ge,start=-4", "start", "-4"),
   ("lb,damping=-1", "damping", "-1"),
   ("umt,teacher_epochs=-1", "teacher_epochs", "-1"),
-  ("valuation,level=smaple", "'smaple'", "sample, modality"),
+  ("valuation,level=smaple", "'smaple'", "modality, sample"),
   ("joint,seed=2147483647,seeds=2", "seed", "2147483648"),
 ]
 # These need the data, but neither a step nor a folder.

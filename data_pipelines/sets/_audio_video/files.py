@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from data_pipelines.core import raw
-from data_pipelines.core.report import DataError
+from data_pipelines.errors import DataError
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 VIDEOS = (".mp4", ".flv", ".mkv", ".webm", ".avi", ".mov")

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.core import raw
+from data_pipelines.errors import InputError
 from data_pipelines.sets._audio_video.files import PICTURES, VIDEOS
 from data_pipelines.transforms import audio, video
 
@@ -101,7 +102,7 @@ def _frames(path: str, frames: int) -> list[Image.Image]:
       if p.suffix.lower() in PICTURES and p.name[0] != "."
     )  # fmt: skip
     if not files:
-      raise ValueError(f"{path}: it holds no pictures")
+      raise InputError(f"{path}: it holds no pictures")
     return [_picture(files[i]) for i in picked(len(files), frames)]
 
   def choose(total: int) -> np.ndarray:

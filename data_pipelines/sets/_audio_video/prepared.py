@@ -20,6 +20,7 @@ import numpy as np
 
 from data_pipelines import core
 from data_pipelines.core import raw, report, storage
+from data_pipelines.errors import InputError
 from data_pipelines.sets._audio_video import files, media
 from data_pipelines.sets._audio_video import load as av_load
 from data_pipelines.sets._audio_video import split as split_rules
@@ -119,7 +120,7 @@ class Prepared:
     if storage.problem_of(folder) is None:
       return report.Report.read(folder)
     if not self.raw:
-      raise ValueError(
+      raise InputError(
         f"{self.about.name} has to be downloaded by you: name the folder with "
         f"--config.data.raw=FOLDER; it should hold {self.about.layout}"
       )
@@ -270,7 +271,7 @@ class Prepared:
 def _check(name: str, value: float, low: float, high: float) -> None:
   whole = isinstance(value, int) and not isinstance(value, bool)
   if not (whole or name == "seconds") or not low <= value <= high:
-    raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+    raise InputError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
 
 
 def _samples(problems: Iterable[raw.Problem]) -> set[str]:

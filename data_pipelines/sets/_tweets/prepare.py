@@ -14,6 +14,7 @@ import numpy as np
 
 from data_pipelines import core
 from data_pipelines.core import raw, storage
+from data_pipelines.errors import InputError
 from data_pipelines.sets._tweets.raw import Download, Layout, Parse, Row, read
 from data_pipelines.transforms import image
 
@@ -52,7 +53,7 @@ class Tweets:
       ValueError: ``held_out`` is out of its range.
     """
     if not 0 < held_out <= 0.4:
-      raise ValueError(f"held_out must lie in (0, 0.4], got {held_out!r}")
+      raise InputError(f"held_out must lie in (0, 0.4], got {held_out!r}")
     own = "" if held_out == HELD_OUT else f"_outer_{held_out:g}"
     name = (self.name + own).replace(".", "_")
     return storage.folder_of(data_dir, name, self.version)
@@ -70,12 +71,12 @@ def prepare_tweets(
   if storage.problem_of(folder) is None:
     return core.Report.read(folder)
   if not raw_folder:
-    raise ValueError(
+    raise InputError(
       f"{tweets.name} is not prepared and its download is not named: add "
       "--config.data.raw=FOLDER"
     )
   if workers < 0:
-    raise ValueError(f"workers must be >= 0, got {workers!r}")
+    raise InputError(f"workers must be >= 0, got {workers!r}")
   download = Download(raw_folder, tweets.layout)
   found = read(download.annotations, tweets.parse)
   work = folder.parent / "work"

@@ -13,6 +13,7 @@ from typing import Any
 
 from data_pipelines import core
 from data_pipelines.core import raw
+from data_pipelines.errors import InputError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 _BOM = b"\xef\xbb\xbf"
@@ -225,7 +226,7 @@ def _entries(path: pathlib.Path, data: bytes) -> Iterator[tuple[str, Any]]:
   try:
     entries = json.loads(data)
     if not isinstance(entries, list):
-      raise ValueError("it is no list")
+      raise InputError("it is no list")
   except ValueError as error:
     raise core.DataError(f"{path} is no JSON list: {error}") from error
   for number, entry in enumerate(entries, 1):

@@ -27,6 +27,7 @@ from PIL import Image
 
 from data_pipelines import core
 from data_pipelines.core import storage
+from data_pipelines.errors import InputError
 from data_pipelines.sets._tweets.prepare import SIDE, Tweets, prepare_tweets
 from data_pipelines.transforms import crop, image, intake, text
 
@@ -53,11 +54,11 @@ class Options:
     for name, most in (("image_size", SIDE), ("max_words", 10_000)):
       value, least = getattr(self, name), 8 if name == "image_size" else 1
       if not least <= value <= most:
-        raise ValueError(
+        raise InputError(
           f"{name} must be a whole number from {least} to {most}, got {value!r}"
         )
     if not 0 < self.min_area <= 1:
-      raise ValueError(f"min_area must lie in (0, 1], got {self.min_area!r}")
+      raise InputError(f"min_area must lie in (0, 1], got {self.min_area!r}")
     text.word_dropout(self.word_dropout)
 
   @property

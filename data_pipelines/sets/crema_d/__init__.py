@@ -39,6 +39,7 @@ import pathlib
 import re
 
 from data_pipelines import core
+from data_pipelines.errors import unknown
 from data_pipelines.sets._audio_video import load as av_load
 from data_pipelines.sets._audio_video import media
 from data_pipelines.sets._audio_video import split as av_split
@@ -136,7 +137,7 @@ def _prepared(
   workers,
 ) -> Prepared:  # fmt: skip
   if split not in SPLITS:
-    raise core.unknown("split", split, SPLITS)
+    raise unknown("split", split, SPLITS)
   side = av_load.stored_side(image_size)
   settings = media.Settings(frames, side, sample_rate, seconds)
   about = _data_set("official" if annotations else split)

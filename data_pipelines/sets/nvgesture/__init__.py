@@ -51,6 +51,7 @@ from typing import Any
 
 from data_pipelines import core
 from data_pipelines.core import storage
+from data_pipelines.errors import InputError, unknown
 from data_pipelines.sets.nvgesture import clips, making
 from data_pipelines.sets.nvgesture.lists import CLASSES, FRAMES
 from data_pipelines.sets.nvgesture.media import FLOWS, Settings
@@ -96,7 +97,7 @@ def load(
   _check("step", step, 1, FRAMES)
   _check("reduce", reduce, 1, stored_size)
   if stored_size % reduce:
-    raise ValueError(
+    raise InputError(
       f"reduce must divide stored_size ({stored_size}), got {reduce}"
     )
   _check("window", window, 1, FRAMES // step)
@@ -180,12 +181,12 @@ def _folder(
 ) -> pathlib.Path:
   """Of the prepared data; other options than the defaults have one each."""
   if flow not in FLOWS:
-    raise core.unknown("flow", flow, FLOWS)
+    raise unknown("flow", flow, FLOWS)
   _check("stored_size", stored_size, 16, 400)
   if stored_size % 8:
-    raise ValueError(f"stored_size must be a multiple of 8, got {stored_size}")
+    raise InputError(f"stored_size must be a multiple of 8, got {stored_size}")
   if not 0 < held_out <= 0.4:
-    raise ValueError(f"held_out must lie in (0, 0.4], got {held_out!r}")
+    raise InputError(f"held_out must lie in (0, 0.4], got {held_out!r}")
   options, name = (color, flow, stored_size, held_out), NAME
   if options != ("", "auto", SIZE, 0.1):
     key = hashlib.sha256(repr(options).encode()).hexdigest()
@@ -245,6 +246,6 @@ def _decode(record: dict[str, Any], frames: int, reduce: int) -> core.Sample:
 def _check(name: str, value: int, low: int, high: int) -> None:
   whole = isinstance(value, int) and not isinstance(value, bool)
   if not whole or not low <= value <= high:
-    raise ValueError(
+    raise InputError(
       f"{name} must be a whole number from {low} to {high}, got {value!r}"
     )

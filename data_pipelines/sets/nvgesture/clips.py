@@ -12,6 +12,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from data_pipelines.errors import InputError
+
 QUALITY = 95
 _HEIGHT = 65_500  # of a JPEG, at most
 
@@ -25,7 +27,7 @@ def encode(clip: np.ndarray) -> bytes:
   t, h, w, c = clip.shape
   rows = t * h * (2 if c == 2 else 1)
   if h % 8 or rows > _HEIGHT:
-    raise ValueError(
+    raise InputError(
       f"a clip of {t} frames of {h} rows and {c} channels makes no strip: the "
       f"height must be a multiple of 8 and all rows at most {_HEIGHT}"
     )

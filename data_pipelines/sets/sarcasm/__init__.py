@@ -38,6 +38,7 @@ from typing import Any
 
 from data_pipelines import core
 from data_pipelines.core import raw
+from data_pipelines.errors import InputError
 from data_pipelines.sets._tweets import tweets
 from data_pipelines.sets._tweets.prepare import HELD_OUT, Tweets, prepare_tweets
 from data_pipelines.sets._tweets.raw import Layout, Row
@@ -120,7 +121,7 @@ def parse(item: Any, split: str) -> Row | None:
   """
   name, words, label = _fields(item)
   if not name:
-    raise ValueError("the tweet's id is empty")
+    raise InputError("the tweet's id is empty")
   if label in ("0", "1"):
     label = int(label)
   if type(label) is not int or label not in (0, 1):
@@ -138,7 +139,7 @@ def _fields(item: Any) -> tuple[str, str, Any]:
     key = "image" if "image" in item else "image_id"
     for field in (key, "text", "label"):
       if field not in item:
-        raise ValueError(f"there is no field {field!r}")
+        raise InputError(f"there is no field {field!r}")
     name, words, label = item[key], item["text"], item["label"]
     name = pathlib.PurePosixPath(str(name)).name
     name = name.removesuffix(pathlib.PurePosixPath(name).suffix)
@@ -146,14 +147,14 @@ def _fields(item: Any) -> tuple[str, str, Any]:
     try:
       name, words, *labels = ast.literal_eval(item.strip())
       if not 1 <= len(labels) <= 2:
-        raise ValueError
+        raise InputError
     except (ValueError, TypeError, SyntaxError, RecursionError) as error:
-      raise ValueError(
+      raise InputError(
         "no Python list [tweet id, text, label] with one or two labels"
       ) from error
     label = labels[-1]
   if not isinstance(name, str) or not isinstance(words, str):
-    raise ValueError(f"id {name!r} and text {words!r} must both be strings")
+    raise InputError(f"id {name!r} and text {words!r} must both be strings")
   return name, words, label
 
 

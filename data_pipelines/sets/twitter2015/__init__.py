@@ -46,6 +46,7 @@ from typing import Any
 
 from data_pipelines import core
 from data_pipelines.core import raw
+from data_pipelines.errors import InputError, unknown
 from data_pipelines.sets._tweets import tweets
 from data_pipelines.sets._tweets.prepare import HELD_OUT, Tweets, prepare_tweets
 from data_pipelines.sets._tweets.raw import Layout, Row
@@ -102,7 +103,7 @@ def load(
       data are damaged, or cannot be written.
   """
   if target not in TARGETS:
-    raise core.unknown("target", target, TARGETS)
+    raise unknown("target", target, TARGETS)
   options = tweets.Options(
     image_size, min_area, flip, tokenizer, max_words, word_dropout
   )
@@ -142,12 +143,12 @@ def parse(item: Any, split: str) -> Row | None:
   if cells[0] == "index":
     return None
   if len(cells) != COLUMNS:
-    raise ValueError(f"{len(cells)} columns instead of {COLUMNS}")
+    raise InputError(f"{len(cells)} columns instead of {COLUMNS}")
   number, label, picture, text, target = cells
   if not number.isascii() or not number.isdigit():
-    raise ValueError(f"{number!r} in the first column is no number")
+    raise InputError(f"{number!r} in the first column is no number")
   if not picture:
-    raise ValueError("the picture's name is empty")
+    raise InputError("the picture's name is empty")
   key = f"{split}-{number}"
   if label not in ("0", "1", "2"):
     raise raw.Skip(f"label {label!r} is none of 0, 1, 2", key)

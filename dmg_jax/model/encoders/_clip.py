@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
+from dmg_jax.errors import InputError
 from dmg_jax.model.encoders import _transformer as transformer
 from dmg_jax.model.encoders._transformer_tensors import Names, chosen
 
@@ -110,7 +111,7 @@ def options(
   """
   kind, own = config.get("model_type", ""), f"clip_{tower}_model"
   if kind not in ("clip", own):
-    raise ValueError(
+    raise InputError(
       f"model_type {kind!r} is no CLIP with a {tower} tower; supported: "
       f"'clip', {own!r}"
     )
@@ -124,7 +125,7 @@ def options(
   for option, value in found.items():
     if isinstance(value, list | tuple):
       if len(set(value)) != 1:
-        raise ValueError(f"{option} must be one number, got {value!r}")
+        raise InputError(f"{option} must be one number, got {value!r}")
       found[option] = value[0]
   return found
 

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmg_jax.errors import InputError
+
 # Leaf here -> leaf there.
 _LEAVES = {
   ("params", "kernel"): "weight",
@@ -36,7 +38,7 @@ def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
   """
   kind = config.get("model_type", "i3d")
   if kind != "i3d":
-    raise ValueError(
+    raise InputError(
       f"config.json is of the architecture {kind!r}; I3D reads 'i3d'"
     )
   return dict(config.get(OWN, {}))
@@ -54,7 +56,7 @@ def read(module, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
   """
   given = {k: np.asarray(v) for k, v in tensors.items() if not _ignored(k)}
   if _FIRST not in given or given[_FIRST].ndim != 5:
-    raise ValueError(
+    raise InputError(
       f"no I3D: there is no tensor {_FIRST!r} of five axes; tensors have "
       f"pytorch-i3d's names, the first here is {next(iter(given), 'none')!r}"
     )
@@ -139,7 +141,7 @@ def _compare(
   ]
   if problems:
     more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-    raise ValueError(
+    raise InputError(
       f"these are not the weights of this I3D: {'; '.join(problems[:3])}{more}"
       " (option width is 64 for the published net)"
     )

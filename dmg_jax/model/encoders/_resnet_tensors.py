@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from dmg_jax.errors import InputError
+
 PREFIXES = ("", "resnet.", "module.", "model.", "backbone.")
 OWN = "dmg_jax"  # Key of the options that no other library has.
 
@@ -67,7 +69,7 @@ def options_of(
   found = re.fullmatch(r"(?:tv_)?resnet(\d+)", name)
   if not found or int(found[1]) not in layouts:
     known = ", ".join(f"resnet{depth}" for depth in layouts)
-    raise ValueError(
+    raise InputError(
       f"config.json is of the architecture {name!r}, not of a ResNet; choose "
       f"weights of {known}"
     )
@@ -82,9 +84,9 @@ def options_of(
 def _of_transformers(config, layouts) -> dict[str, Any]:
   for key in ("downsample_in_first_stage", "downsample_in_bottleneck"):
     if config.get(key, False):
-      raise ValueError(f"config.json has {key}, which ResNet does not have")
+      raise InputError(f"config.json has {key}, which ResNet does not have")
   if config.get("hidden_act", "relu") != "relu":
-    raise ValueError(
+    raise InputError(
       f"config.json has the activation {config['hidden_act']!r}; ResNet has "
       "'relu' only"
     )
@@ -116,7 +118,7 @@ def read(module: Any, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
   """
   named = _plain(tensors)
   if "conv1.weight" not in named:
-    raise ValueError(
+    raise InputError(
       "the weights hold no tensor 'conv1.weight': they are not a ResNet's"
     )
   left = {n for n in named if not n.endswith("num_batches_tracked")}
@@ -135,7 +137,7 @@ def read(module: Any, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
       missing.append(name)
   if missing or left:
     what, names = ("lack", missing) if missing else ("also hold", sorted(left))
-    raise ValueError(
+    raise InputError(
       f"the weights {what} {len(names)} tensors, {names[0]!r} the first: they "
       f"are not of a ResNet with depth={module.depth} and norm={module.norm!r}"
     )
@@ -221,7 +223,7 @@ def _same_size(named: Mapping[str, np.ndarray], features: int) -> bool:
 def _to_linen(name: str, tensor: np.ndarray, shape: tuple[int, ...]):
   made = tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
   if made.shape != shape:
-    raise ValueError(
+    raise InputError(
       f"tensor {name!r} has shape {tensor.shape}, which is {made.shape} here, "
       f"but the encoder's is {shape}: other depth, width, blocks or widths?"
     )

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from dmg_jax.errors import InputError, unknown
+
 _tanh_gelu = functools.partial(nn.gelu, approximate=True)
 # By their names in a Hugging Face config.json.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -29,15 +31,13 @@ def check(encoder: nn.Module) -> None:
   options = vars(encoder)
   for name, known in (("activation", ACTIVATIONS), ("dtype", DTYPES)):
     if options[name] not in known:
-      raise ValueError(
-        f"unknown {name} {options[name]!r}; choose from {', '.join(known)}"
-      )
+      raise unknown(name, options[name], known)
   width, heads = options["width"], options["heads"]
   if heads < 1 or width < 1 or width % heads:
-    raise ValueError(f"width {width} must be a multiple of heads, got {heads}")
+    raise InputError(f"width {width} must be a multiple of heads, got {heads}")
   for name in ("dropout", "attention_dropout"):
     if not 0 <= options.get(name, 0) < 1:
-      raise ValueError(f"{name} must lie in [0, 1), got {options[name]!r}")
+      raise InputError(f"{name} must lie in [0, 1), got {options[name]!r}")
 
 
 def embed(count: int, encoder: nn.Module, name: str) -> nn.Embed:

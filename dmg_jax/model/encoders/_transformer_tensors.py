@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from dmg_jax.errors import InputError
+
 HEAD = "project"  # belongs to the task, like the classifier: in no file
 # Tables may have so many rows more than words: sizes are rounded up to 128.
 _SPARE = 127
@@ -93,7 +95,7 @@ def read(
       wrong.append(f"{name} has shape {array.shape}, not {its.shape}{hint}")
     found[path] = np.asarray(array, its.dtype)
   if missing or wrong:
-    raise ValueError(_message(missing, wrong))
+    raise InputError(_message(missing, wrong))
   return traverse_util.unflatten_dict(found)
 
 
@@ -149,7 +151,7 @@ def _prefix(names: Names, tensors: Mapping[str, Any]) -> str:
   ]
   if not found:
     some = ", ".join(sorted(tensors)[:3])
-    raise ValueError(
+    raise InputError(
       f"the file has no weight {anchor!r}: it is no checkpoint of this "
       f"encoder; its {len(tensors)} weights are {some}, ..."
     )

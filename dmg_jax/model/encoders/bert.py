@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from dmg_jax.errors import InputError, unknown
 from dmg_jax.model.encoders import _transformer as transformer
 from dmg_jax.model.encoders import _transformer_tensors as tensors_
 
@@ -191,9 +192,7 @@ class Bert(nn.Module):
     for name, known in (("pooling", POOLINGS), ("model_type", _FAMILY)):
       value = getattr(self, name)
       if value not in known:
-        raise ValueError(
-          f"unknown {name} {value!r}; choose from {', '.join(known)}"
-        )
+        raise unknown(name, value, known)
 
   def _embed(
     self, tokens: Int[Array, "b t"], real: Bool[Array, "b t"], train: bool
@@ -201,7 +200,7 @@ class Bert(nn.Module):
     length = tokens.shape[1]
     start = self.pad + 1 if self.model_type in _ROBERTA else 0
     if length > self.positions - start:
-      raise ValueError(
+      raise InputError(
         f"texts of {length} tokens, but the encoder has "
         f"{self.positions - start} positions: set the data's max_words to at "
         "most that"
@@ -239,13 +238,13 @@ class Bert(nn.Module):
     """
     kind = config.get("model_type", "bert")
     if kind not in _FAMILY:
-      raise ValueError(
+      raise InputError(
         f"model_type {kind!r} is not of BERT's family; supported: "
         f"{', '.join(_FAMILY)}"
       )
     embedding = config.get("position_embedding_type") or "absolute"
     if embedding != "absolute":
-      raise ValueError(
+      raise InputError(
         f"position_embedding_type {embedding!r} is not supported: only "
         "'absolute' is"
       )

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from dmg_jax.errors import InputError
 from dmg_jax.model.encoders import _clip
 from dmg_jax.model.encoders import _transformer as transformer
 from dmg_jax.model.encoders import _transformer_tensors as tensors_
@@ -113,7 +114,7 @@ class ClipVision(nn.Module):
   def _embed(self, x) -> Float[Array, "b ... t d"]:
     size, channels = self.image_size, self.channels
     if x.shape[-3:] != (size, size, channels):
-      raise ValueError(
+      raise InputError(
         f"pictures of shape {x.shape[-3:]}, but the encoder is of "
         f"{(size, size, channels)}: set the data's image_size to {size}"
       )
@@ -255,7 +256,7 @@ class ClipText(nn.Module):
   def _embed(self, tokens: Int[Array, "b t"]) -> Float[Array, "b t d"]:
     length = tokens.shape[1]
     if length > self.positions:
-      raise ValueError(
+      raise InputError(
         f"texts of {length} tokens, but the encoder has {self.positions} "
         "positions: set the data's max_words to at most that"
       )

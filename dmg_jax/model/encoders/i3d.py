@@ -34,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from dmg_jax.errors import InputError
 from dmg_jax.model.encoders import _i3d_names
 from dmg_jax.model.encoders._batch_norm import BatchNorm
 
@@ -145,7 +146,7 @@ class I3D(nn.Module):
   def __post_init__(self):
     super().__post_init__()
     if self.width < 8 or self.width % 8:
-      raise ValueError(
+      raise InputError(
         f"width of I3D must be a multiple of 8 (64 as published), got "
         f"{self.width!r}"
       )

@@ -33,6 +33,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from dmg_jax.errors import InputError
+
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 INDEX = f"{WEIGHTS}.index.json"
 _FREE = ("features", "dropout", "attention_dropout")  # The user's choice.
@@ -88,7 +90,7 @@ def resolve(name: str) -> Path:
     return path
   repository, _, revision = name.partition("@")
   if repository.startswith((".", "/", "~")) or repository.count("/") > 1:
-    raise ValueError(
+    raise InputError(
       f"pretrained: there is no folder {name!r}; a Hugging Face name is "
       "owner/model"
     )
@@ -102,7 +104,7 @@ def resolve(name: str) -> Path:
     )
   except (OSError, ValueError) as error:
     reason = str(error).strip().partition("\n")[0].rstrip(".")
-    raise ValueError(
+    raise InputError(
       f"pretrained: {name!r} is no folder here and could not be had from the "
       f"Hugging Face hub ({reason}). Where there is a network, run 'hf "
       f"download {repository} {CONFIG} {WEIGHTS} --local-dir DIR', copy DIR "
@@ -146,7 +148,7 @@ def weight_files(folder: Path) -> list[Path]:
     paths = [folder / Path(name).name for name in sorted(set(shards))]
   for path in paths:
     if not path.exists():
-      raise ValueError(
+      raise InputError(
         f"pretrained: {folder} has no {path.name}. Pickled weights (.bin, "
         ".pth) are not loaded: save them with safetensors.torch.save_file, or "
         "choose a model that has the file; on the hub it may be in a pull "
@@ -163,7 +165,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
       for name in file.keys():  # noqa: SIM118, it is no mapping.
         yield name, file.get_tensor(name)
   except SafetensorError as error:
-    raise ValueError(
+    raise InputError(
       f"pretrained: {path} is damaged ({error}): download it again"
     ) from error
 
@@ -172,14 +174,14 @@ def _read_json(path: Path) -> dict[str, Any]:
   try:
     found = json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError as error:
-    raise ValueError(
+    raise InputError(
       f"pretrained: {path} is missing: it says what the weights are of, as "
       '{"architecture": "resnet50"}'
     ) from error
   except ValueError as error:
-    raise ValueError(f"pretrained: {path} is not JSON: {error}") from error
+    raise InputError(f"pretrained: {path} is not JSON: {error}") from error
   if not isinstance(found, dict):
-    raise ValueError(f"pretrained: {path} is not a JSON object")
+    raise InputError(f"pretrained: {path} is not a JSON object")
   return found
 
 
@@ -200,7 +202,7 @@ def complete(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
   defaults = {f.name: f.default for f in dataclasses.fields(cls)}
   for key, value in cls.options_of(read_config(folder)).items():
     if key not in defaults:
-      raise ValueError(
+      raise InputError(
         f"{folder / CONFIG} has {key}={value!r}, an option that "
         f"{cls.__name__} does not have"
       )
@@ -208,7 +210,7 @@ def complete(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
     if own == _plain(defaults[key]) or own is dataclasses.MISSING:
       made[key] = value
     elif own != _plain(value) and key not in _FREE:
-      raise ValueError(
+      raise InputError(
         f"{key}={own!r} contradicts the pretrained {name!r}, which has "
         f"{key}={_plain(value)!r}: leave {key} at {defaults[key]!r} or choose "
         "other weights"
@@ -239,7 +241,7 @@ def load(
   try:
     loaded = module.from_tensors(read_tensors(folder))
   except ValueError as error:
-    raise ValueError(f"pretrained weights of {folder}: {error}") from error
+    raise InputError(f"pretrained weights of {folder}: {error}") from error
   fresh: dict[Any, Any] = flatten_dict(dict(variables))
   found: dict[Any, Any] = flatten_dict(loaded)
   kernel = ("params", *getattr(module, "first_kernel", ()))
@@ -250,7 +252,7 @@ def load(
       notes.append(f"input channels {value.shape[-2]} -> {shape[-2]}")
       value = with_channels(value, shape[-2])
     if value.shape != shape:
-      raise ValueError(
+      raise InputError(
         f"pretrained weights of {folder}: {'/'.join(path)} has shape "
         f"{value.shape}, but the encoder's is {shape}"
       )

@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from dmg_jax.errors import InputError, unknown
 from dmg_jax.model.encoders import _resnet_tensors as tensors_of
 from dmg_jax.model.encoders._batch_norm import BatchNorm
 
@@ -94,12 +95,9 @@ class ResNet(nn.Module):
       ("dtype", DTYPES),
     ):
       if getattr(self, name) not in choices:
-        raise ValueError(
-          f"unknown {name} {getattr(self, name)!r} of ResNet; choose from "
-          + ", ".join(map(str, choices))
-        )
+        raise unknown(name, getattr(self, name), choices)
     if self.widths and len(self.widths) != self.stages:
-      raise ValueError(
+      raise InputError(
         f"ResNet needs as many widths as layers ({self.stages}), got "
         f"{tuple(self.widths)}"
       )

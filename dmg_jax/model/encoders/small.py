@@ -16,7 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
+from dmg_jax.errors import InputError, unknown
+
 NORMS = ("group", "batch", "none")
+_GROUPS = 8  # of channels in a group norm
 
 
 class _Norm(nn.Module):
@@ -28,14 +31,17 @@ class _Norm(nn.Module):
   @nn.compact
   def __call__(self, x):
     if self.kind == "group":
-      return nn.GroupNorm(num_groups=8)(x)
+      if x.shape[-1] % _GROUPS:
+        raise InputError(
+          f"norm 'group' needs widths that are multiples of {_GROUPS}, got "
+          f"{x.shape[-1]}: change widths, or take norm batch or none"
+        )
+      return nn.GroupNorm(num_groups=_GROUPS)(x)
     if self.kind == "batch":
       return nn.BatchNorm(use_running_average=not self.train, momentum=0.9)(x)
     if self.kind == "none":
       return x
-    raise ValueError(
-      f"unknown norm {self.kind!r}; choose from {', '.join(NORMS)}"
-    )
+    raise unknown("norm", self.kind, NORMS)
 
 
 def max_pool_pairs(

@@ -25,6 +25,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax.errors import unknown
 from dmg_jax.model.fusion import _ablation
 from dmg_jax.types import Card, Fused
 
@@ -48,9 +49,7 @@ class Fusion(nn.Module):
     names = list(features)
     chosen = self.conditioner or names[-1]
     if chosen not in features:
-      raise ValueError(
-        f"unknown conditioner {chosen!r}; choose from {', '.join(names)}"
-      )
+      raise unknown("conditioner", chosen, names)
     others = [m for m in names if m != chosen] or [chosen]
     init = nn.initializers.xavier_normal()
     size = sum(features[m].shape[-1] for m in others)

@@ -25,6 +25,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax.errors import InputError
 from dmg_jax.types import Card, Fused
 
 READOUT = "R2 own head"
@@ -48,7 +49,7 @@ class Fusion(nn.Module):
     del train
     beta = self.weights or (1 / len(features),) * len(features)
     if len(beta) != len(features):
-      raise ValueError(
+      raise InputError(
         f"weights needs {len(features)} numbers, one for each of "
         f"{', '.join(features)}; got {len(beta)}"
       )

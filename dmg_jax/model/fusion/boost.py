@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax.errors import InputError
 from dmg_jax.types import Card, Fused
 
 READOUT = "R5 shared head"
@@ -37,7 +38,7 @@ class Fusion(nn.Module):
     del train
     sizes = {m: z.shape[-1] for m, z in features.items()}
     if len(set(sizes.values())) > 1:
-      raise ValueError(
+      raise InputError(
         f"a shared head needs features of equal size, got {sizes}: give the "
         "encoders the same `features`"
       )

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax.errors import InputError, unknown
 from dmg_jax.model.fusion import sum as late
 from dmg_jax.types import Card, Fused
 
@@ -58,14 +59,12 @@ class Fusion(nn.Module):
 
   def setup(self):
     if self.exchanges < 0 or not self.ratio > 0:
-      raise ValueError(
+      raise InputError(
         "channel needs exchanges >= 0 and ratio > 0, got "
         f"{self.exchanges!r} and {self.ratio!r}"
       )
     if self.gate_scale not in GATE_SCALES:
-      raise ValueError(
-        f"unknown gate_scale {self.gate_scale!r}; choose from 1, 2"
-      )
+      raise unknown("gate_scale", self.gate_scale, GATE_SCALES)
     self.exchange = Exchange(self.exchanges, self.ratio, self.gate_scale)
     self.heads = late.Fusion(self.num_classes, mean=True)
 
@@ -93,7 +92,7 @@ class Exchange(nn.Module):
   def __call__(self, encoders: Mapping[str, Any], inputs, train):
     for m, encoder in encoders.items():
       if not hasattr(encoder, "stages"):
-        raise ValueError(
+        raise InputError(
           f"channel needs encoders with stages, {type(encoder).__name__} of "
           f"{m!r} has none: use another encoder or another fusion"
         )

@@ -24,6 +24,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax.errors import InputError
 from dmg_jax.model.fusion import _ablation
 from dmg_jax.types import Card, Fused
 
@@ -46,7 +47,7 @@ class Fusion(nn.Module):
   ) -> Fused:
     del train
     if self.width < 1 or self.layers < 1:
-      raise ValueError(
+      raise InputError(
         "ml_lstm needs width and layers of at least 1, got "
         f"{self.width!r} and {self.layers!r}"
       )

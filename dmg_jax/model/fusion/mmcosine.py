@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dmg_jax import losses
+from dmg_jax.errors import InputError
 from dmg_jax.types import Card, Fused
 
 READOUT = "R1 split head"
@@ -37,7 +38,7 @@ class Fusion(nn.Module):
   ) -> Fused:
     del train
     if not self.scale > 0:
-      raise ValueError(f"scale must be positive, got {self.scale!r}")
+      raise InputError(f"scale must be positive, got {self.scale!r}")
     k = self.num_classes
     fan_in = sum(z.shape[-1] for z in features.values())
     init = nn.initializers.normal((2.0 / (fan_in + k)) ** 0.5)

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax.errors import InputError, unknown
 from dmg_jax.types import Card, Fused
 
 READOUT = "R2 own head"
@@ -45,13 +46,10 @@ class Fusion(nn.Module):
   ) -> Fused:
     del train
     if self.weight_on not in WEIGHT_ON:
-      raise ValueError(
-        f"unknown weight_on {self.weight_on!r}; choose from "
-        + ", ".join(WEIGHT_ON)
-      )
+      raise unknown("weight_on", self.weight_on, WEIGHT_ON)
     sizes = {m: z.shape[-1] for m, z in features.items()}
     if len(set(sizes.values())) > 1:
-      raise ValueError(
+      raise InputError(
         f"weight needs features of equal size, got {sizes}: give the encoders "
         "the same `features`"
       )

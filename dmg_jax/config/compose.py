@@ -6,11 +6,15 @@ lowers those of the outer level and of evaluation, too. Some data sets have a
 form for a laptop, ``quick=true``. ``encoder.image=resnet.ResNet`` is another
 encoder for a modality or a kind, whose options are fields then:
 ``--config.encoders.image.depth=50``.
+
+The registry of models is imported late: a misspelt recipe is told before jax is
+loaded.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 import types
 import typing
@@ -19,8 +23,9 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from dmg_jax.config.defaults import DEFAULTS
 from dmg_jax.config.recipes import RECIPES, Recipe
-from dmg_jax.model import registry
+from dmg_jax.errors import InputError, unknown
 
 # A ConfigDict; checkers cannot know its fields.
 Config = Any
@@ -40,56 +45,20 @@ SHORT = {
 # Before a modality or kind: the key of its encoder.
 ENCODER = "encoder."
 
-_EVAL = {
-  "batch_size": 256,
-  "split": "test",
-  "test": True,
-  # Of mode predict: new samples instead of the split; the file it writes.
-  "manifest": "",
-  "output": "",
-}
 
+def base(arg: str | None = "") -> Config:
+  """A config without data set and recipe.
 
-def base() -> Config:
-  """A config without data set and recipe."""
-  return ConfigDict(
-    {
-      "recipe": "",
-      "variant": "",  # The whole string after the colon; names the workdir.
-      "seed": 0,
-      "seeds": 1,
-      "vmap_seeds": "auto",  # Or "on", "off"; see dmg_jax/training/seeds.py.
-      "data": {"name": "", "dir": "data"},
-      "loader": {"resident": "auto", "workers": -1},
-      "encoders": {},
-      "fusion": {"name": "concat"},
-      "method": {},
-      "optimiser": {
-        "name": "adam",
-        "learning_rate": 1e-3,
-        "schedule": "constant",
-        "warmup_epochs": 0,
-        # Of schedule "plateau" alone.
-        "plateau": {"factor": 0.1, "patience": 11, "threshold": 1e-4},
-        "momentum": 0.9,
-        "weight_decay": 0.0,
-        "clip_norm": config_dict.placeholder(float),
-      },
-      "train": {
-        "epochs": 30,
-        "batch_size": 64,
-        # Of an outer step: a part of the training batch, held-out samples.
-        "inner_batch_size": 64,
-        "outer_batch_size": 256,
-        "select": "best",
-        "checkpoint_steps": 0,
-        "keep": (),  # Epochs after which a checkpoint stays.
-        "log_steps": 10,
-      },
-      "eval": dict(_EVAL),
-      "track": "",
-    }
-  )
+  Args:
+    arg: the string after the colon, if it is to be checked at once: a recipe's
+      name that is misspelt is told before the libraries are loaded.
+
+  Raises:
+    ValueError: no or an unknown recipe, or a part that is not ``key=value``.
+  """
+  if arg != "":
+    parse(arg)
+  return ConfigDict(copy.deepcopy(DEFAULTS))
 
 
 def options(factory: Callable[..., Any], skip: tuple[str, ...] = ()) -> dict:
@@ -134,12 +103,12 @@ def parse(arg: str | None) -> tuple[str, dict[str, Any]]:
   """
   recipe, *pairs = (arg or "").split(",")
   if not recipe:
-    raise ValueError(
+    raise InputError(
       "no recipe given: write configs/<file>.py:<recipe>, with one of "
       + ", ".join(sorted(RECIPES))
     )
   if recipe not in RECIPES:
-    raise registry.unknown("recipe", recipe, RECIPES)
+    raise unknown("recipe", recipe, RECIPES)
   return recipe, {k: value(v) for k, v in keys(pairs, "the recipe").items()}
 
 
@@ -153,7 +122,7 @@ def keys(pairs: Iterable[str], after: str) -> dict[str, str]:
   for pair in pairs:
     key, equals, text = pair.partition("=")
     if not equals or not key or not text:
-      raise ValueError(f"expected key=value after {after}, got {pair!r}")
+      raise InputError(f"expected key=value after {after}, got {pair!r}")
     given[key] = text
   return given
 
@@ -174,6 +143,8 @@ def with_recipe(
     ValueError: unknown recipe or key, or a value of another type, each with
       the choices.
   """
+  from dmg_jax.model import registry
+
   name, given = parse(arg)
   if quick is not None:
     _quicken(config, given.pop("quick", False), quick)
@@ -186,7 +157,7 @@ def with_recipe(
   required = set(inspect.signature(factory).parameters) - set(config.method)
   for key in sorted(required):
     if key not in given:
-      raise ValueError(f"recipe {name!r} needs {key}=..., as {name},{key}=...")
+      raise InputError(f"recipe {name!r} needs {key}=..., as {name},{key}=...")
     config.method[key] = given.pop(key)
   config.lock()
   config.method.update(recipe.options)
@@ -205,7 +176,7 @@ def _set_keys(
     if key not in own and key not in SHORT:
       known = [*own, *SHORT, *others]
       known += [ENCODER + slot for slot in config.encoders]
-      raise registry.unknown(f"key of recipe {config.recipe!r}", key, known)
+      raise unknown(f"key of recipe {config.recipe!r}", key, known)
     path = f"method.{key}" if key in own else SHORT[key]
     _assign(config, path, value)
 
@@ -223,11 +194,11 @@ def _choose_encoders(config: Config, given: dict[str, Any]) -> None:
     # A manifest's modalities are known to the file alone.
     if slot not in config.encoders and config.data.name != "manifest":
       keys = [ENCODER + slot for slot in config.encoders]
-      raise registry.unknown("key", key, keys)
+      raise unknown("key", key, keys)
     try:
       made = encoder(str(given.pop(key)))
     except ValueError as error:
-      raise ValueError(f"{key}: {error}") from error
+      raise InputError(f"{key}: {error}") from error
     if "features" in made and len(sizes) == 1:
       made["features"] = next(iter(sizes))
     config.encoders[slot] = ConfigDict(made)
@@ -243,7 +214,7 @@ def _lower_batches(config: Config) -> None:
 def _quicken(config: Config, wanted: Any, quick: Mapping[str, Any]) -> None:
   """Sets what differs in the form for a laptop, if it is wanted."""
   if not isinstance(wanted, bool):
-    raise ValueError(f"quick must be true or false, got {wanted!r}")
+    raise InputError(f"quick must be true or false, got {wanted!r}")
   for path, value in quick.items() if wanted else ():
     parent, _, name = path.rpartition(".")
     if isinstance(value, Mapping):
@@ -254,6 +225,8 @@ def _quicken(config: Config, wanted: Any, quick: Mapping[str, Any]) -> None:
 
 def _fusion(recipe: Recipe, name: str) -> Config:
   """The fusion's name and options; those of the recipe are for its own."""
+  from dmg_jax.model import registry
+
   skip = ("parent", "name", "num_classes")
   chosen = {"name": name, **options(registry.fusion_class(str(name)), skip)}
   if name == recipe.fusion:
@@ -274,13 +247,15 @@ def _assign(config: Config, path: str, value: Any) -> None:
       raise TypeError
     node[name] = value
   except (TypeError, ValueError) as error:
-    raise ValueError(
+    raise InputError(
       f"{name} must be of type {kind.__name__}, got {value!r}"
     ) from error
 
 
 def encoder(name: str, **changes: Any) -> dict[str, Any]:
   """An encoder's config: its name and all options, defaults filled in."""
+  from dmg_jax.model import registry
+
   cls = registry.encoder_class(name)
   skip = ("parent", "name", "vocab_size")
   return {"name": name, **options(cls, skip), **changes}

@@ -1,0 +1,31 @@
+"""What a loader hands over: the samples of one step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+# Arrays of numpy or jax, tracers, shardings, shapes or None by turns.
+Leaf = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """Samples of one step; a pytree once ``dmg_jax.types`` is imported.
+
+  Attributes:
+    inputs: {modality: array (or pytree of arrays) with leading axis ``b``}.
+    labels: int [b], class of each sample; any valid class where ``mask`` is 0.
+    mask: float [b], 1 for a sample, 0 for padding. Padding has no influence on
+      anything.
+    index: int [b], position of each sample in its split.
+  """
+
+  inputs: dict[str, Any]
+  labels: Leaf
+  mask: Leaf
+  index: Leaf
+
+  def replace(self, **changes: Any) -> Batch:
+    """The batch with some of its fields replaced."""
+    return dataclasses.replace(self, **changes)

@@ -1,0 +1,59 @@
+"""Errors that are the user's to mend, and ``unknown`` for names.
+
+``UserError`` is the family: the command line shows any of them as one line (or
+a line for each thing that is wrong with the data), anything else as a bug.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+  """Something that the user can mend; the message says what and how."""
+
+
+class InputError(UserError, ValueError):
+  """A value that cannot be used; the message names it and the valid ones."""
+
+
+class DataError(UserError, RuntimeError):
+  """Data on disk that cannot be used; the message names folder and fix."""
+
+
+class ListedDataError(DataError):
+  """Several things that are wrong with data: a line each."""
+
+
+class MissingPackageError(UserError, ModuleNotFoundError):
+  """An optional package is not installed; the message says how to."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+  """A file that must be there; the message names it."""
+
+
+def unknown(what: str, value: object, known: Iterable[object]) -> InputError:
+  """The error for a name that is not among the choices.
+
+  Args:
+    what: the name stands for, e.g. ``"recipe"``.
+    value: that was given.
+    known: the choices.
+  """
+  choices = sorted(known, key=str)
+  return InputError(f"unknown {what} {value!r}{nearest(value, choices)}")
+
+
+def nearest(value: object, choices: Iterable[object]) -> str:
+  """``; did you mean 'x'? (choose from x, y)``, to end a message with."""
+  names = [str(c) for c in choices]
+  shown = f"choose from {', '.join(names)}" if names else "there are none"
+  return f"{close_to(value, names)} ({shown})"
+
+
+def close_to(value: object, names: Iterable[str]) -> str:
+  """``; did you mean 'x'?``, or nothing if no name is close."""
+  close = difflib.get_close_matches(str(value), list(names), n=1, cutoff=0.5)
+  return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,51 @@
+"""The fields that every config has, and their defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import config_dict
+
+DEFAULTS: dict[str, Any] = {
+  "recipe": "",
+  "variant": "",  # The whole string after the colon; names the run's folder.
+  "seed": 0,
+  "seeds": 1,
+  "vmap_seeds": "auto",  # Or "on", "off"; see dmg_jax/training/seeds.py.
+  "data": {"name": "", "dir": "data"},
+  "loader": {"resident": "auto", "workers": -1},
+  "encoders": {},
+  "fusion": {"name": "concat"},
+  "method": {},
+  "optimiser": {
+    "name": "adam",
+    "learning_rate": 1e-3,
+    "schedule": "constant",
+    "warmup_epochs": 0,
+    # Of schedule "plateau" alone.
+    "plateau": {"factor": 0.1, "patience": 11, "threshold": 1e-4},
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "clip_norm": config_dict.placeholder(float),
+  },
+  "train": {
+    "epochs": 30,
+    "batch_size": 64,
+    # Of an outer step: a part of the training batch, held-out samples.
+    "inner_batch_size": 64,
+    "outer_batch_size": 256,
+    "select": "best",
+    "checkpoint_steps": 0,
+    "keep": (),  # Epochs after which a checkpoint stays.
+    "log_steps": 10,
+  },
+  "eval": {
+    "batch_size": 256,
+    "split": "test",
+    "test": True,
+    # Of mode predict: new samples instead of the split; the file it writes.
+    "manifest": "",
+    "output": "",
+  },
+  "track": "",
+}
