@@ -26,7 +26,7 @@ from dmg_jax.types import (
 )
 
 RTOL, ATOL = 1e-10, 3e-11
-_FOLDER = pathlib.Path(__file__).parent / "parity" / "golden"
+_FOLDER = pathlib.Path(__file__).parents[1] / "parity" / "golden"
 
 
 def cases(rule: str, kind: str | None = None) -> list:
