@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from bilevel.problems import quick_jit
 
+from bilevel_problems import quick_jit
 from dmg_jax.bilevel import Neumann, hypergradient
 
 pytestmark = pytest.mark.usefixtures("optimised")

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bilevel.problems import (
+
+from bilevel_problems import (
   Bilevel,
   dense_hypergradient,
   relative,
   solve,
 )
-
 from dmg_jax.bilevel import (
   ConjugateGradient,
   Dense,

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from bilevel.problems import (
+from jax.flatten_util import ravel_pytree
+
+from bilevel_problems import (
   dense_hypergradient,
   logistic,
   matrices,
@@ -18,8 +20,6 @@ from bilevel.problems import (
   solve,
   two_losses,
 )
-from jax.flatten_util import ravel_pytree
-
 from dmg_jax import trees
 from dmg_jax.bilevel import (
   GMRES,

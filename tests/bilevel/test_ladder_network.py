@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bilevel.problems import (
+from jax.flatten_util import ravel_pytree
+
+from bilevel_problems import (
   dense_hypergradient,
   quick_jit,
   relative,
   solve,
   tiny_cnn,
 )
-from jax.flatten_util import ravel_pytree
-
 from dmg_jax.bilevel import (
   ConjugateGradient,
   Dense,

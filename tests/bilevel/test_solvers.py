@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bilevel.problems import (
+
+from bilevel_problems import (
   dense_hypergradient,
   logistic,
   matrices,
@@ -17,7 +18,6 @@ from bilevel.problems import (
   solve,
   spread,
 )
-
 from dmg_jax import trees
 from dmg_jax.bilevel import (
   GMRES,

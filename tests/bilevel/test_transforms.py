@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from bilevel.problems import (
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from bilevel_problems import (
   dense_hypergradient,
   quadratic,
   quick_jit,
   relative,
   solve,
 )
-from jax.sharding import AxisType, Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-
 from dmg_jax import trees
 from dmg_jax.bilevel import (
   GMRES,
