@@ -1,4 +1,4 @@
-"""The command line, see ``dmg_jax/cli/main.py`` or ``--help``."""
+"""The command line: see ``--help`` or ``dmg_jax/cli/main.py``."""
 
 from dmg_jax.cli.main import entry
 

@@ -1,4 +1,4 @@
-"""Losses, per sample where there is a sample; one place for masked means."""
+"""Losses, per sample where possible, and the masked mean over a batch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dmg_jax.errors import InputError
 def masked_mean(
   values: Float[Array, " b"], mask: Float[Array, " b"]
 ) -> Float[Array, ""]:
-  """Mean over the samples with ``mask`` 1; zero when there is none.
+  """Mean of ``values`` where ``mask`` is 1; zero if it is 1 nowhere.
 
-  Summed in float32 or wider.
+  The sum is taken in float32 or wider.
   """
   dtype = jnp.promote_types(values.dtype, jnp.float32)
   mask = mask.astype(dtype)
@@ -45,7 +45,7 @@ def soft_cross_entropy(
 
 
 def unit(z: Float[Array, "b d"]) -> Float[Array, "b d"]:
-  """Rows of ``z`` on the unit sphere; a zero row stays zero, gradient too."""
+  """Rows of ``z`` at unit length; zero rows and their gradients stay zero."""
   dtype = jnp.promote_types(z.dtype, jnp.float32)
   z = z.astype(dtype)
   square = jnp.sum(z * z, axis=-1, keepdims=True)
@@ -67,12 +67,12 @@ def info_nce(
     \log \frac{e^{s_{ii}/\tau}}{\sum_k e^{s_{ki}/\tau}} \Bigr],
     \quad s_{ik} = \cos(x_i, y_k)
 
-  with n the samples whose mask is 1: the others are neither anchors nor
-  negatives. ``log n`` when all features are equal.
+  where n counts the samples whose mask is 1; the others are neither anchors nor
+  negatives. The loss is ``log n`` if all features are equal.
 
   Args:
     x: features of one modality.
-    y: features of the other, same size.
+    y: features of the other modality, of the same size.
     mask: 1 for samples, 0 for padding.
     temperature: τ > 0; the paper gives no value.
 
@@ -108,9 +108,9 @@ def divergence(
   .. math:: \sum_k m_k \bigl(\log m_k - \tfrac12 \log p_k q_k\bigr),
     \quad m = \tfrac12 (p + q)
 
-  Zero iff p = q, unbounded. What the paper's released code minimises instead
-  of InfoNCE (it calls it Jensen-Shannon, which has the arguments of KL the
-  other way round).
+  Zero if and only if p = q, and unbounded. The paper's released code minimises
+  it instead of InfoNCE and calls it Jensen-Shannon, which has the arguments of
+  the KL divergences the other way round.
 
   Reference: Taneja, 1995; njustkmg/NeurIPS24-LFM, ``Alignment``.
   """
@@ -124,7 +124,7 @@ def divergence(
 def over_pairs(loss, values: Mapping[str, Array], mask, **kwargs) -> Array:
   """Mean of ``loss(x, y, mask)`` over unordered pairs of modalities.
 
-  Zero for a single modality, which has nothing to be matched with.
+  Zero for a single modality, which has no other to be matched with.
   """
   pairs = list(itertools.combinations(values.values(), 2))
   if not pairs:

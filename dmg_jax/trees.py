@@ -1,11 +1,11 @@
 """Vector algebra on pytrees, with sums kept in float32 or wider.
 
 A pytree of floating-point arrays is treated as one long vector. Every function
-keeps the structure, shapes and dtypes of its (last) tree argument; scalars that
-come out are float32, or float64 when a leaf is. Leaves are reduced where they
-lie: nothing is flattened, so that sharded leaves stay sharded.
+keeps the structure, shapes and dtypes of its (last) tree argument. Scalar
+results are float32, or float64 if a leaf is. Leaves are reduced one by one and
+never flattened into one array, so sharded leaves stay sharded.
 
-``zeros_like`` and ``random_like`` are optax's own.
+``zeros_like`` and ``random_like`` are those of optax.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ random_like = optax.tree.random_like
 
 
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:
-  """The dtype that sums over values of ``dtype`` are kept in."""
+  """The dtype in which sums over values of ``dtype`` are kept."""
   return jnp.promote_types(dtype, jnp.float32)
 
 
 def upcast(tree: PyTree) -> PyTree:
-  """Leaves as arrays of float32 or wider; Python scalars become arrays."""
+  """``tree`` with leaves of float32 or wider; Python scalars become arrays."""
 
   def leaf(x: ArrayLike) -> Array:
     return jnp.asarray(x, accumulator(jnp.result_type(x)))
@@ -77,7 +77,7 @@ def axpy(a: ArrayLike, x: PyTree, y: PyTree) -> PyTree:
 
 
 def select(which: Bool[Array, ""], x: PyTree, y: PyTree) -> PyTree:
-  """``x`` where ``which`` holds, else ``y``; both stay finite under jit."""
+  """``x`` if the scalar ``which`` is true, else ``y``, leaf by leaf."""
   return jax.tree.map(lambda u, v: jnp.where(which, u, v), x, y)
 
 

@@ -1,16 +1,17 @@
-"""The words every other file speaks: batch, outputs, problem, method, state.
+"""Types that the whole package shares: batch, outputs, problem, method, state.
 
 Dimension letters, used in every shape string of the package:
 
 =====  =============================================================
-``b``  samples of a batch (padding included; ``Batch.mask`` tells)
+``b``  samples of a batch, padding included (see ``Batch.mask``)
 ``k``  classes
 ``d``  features of a modality (may differ between modalities)
 ``t``  time: word pieces of a text, frames of a clip or spectrogram
 ``h``  height, ``w`` width, ``c`` channels of a picture (NHWC)
 =====  =============================================================
 
-Modalities are dictionary keys everywhere, never positions: any number of them.
+Modalities are dictionary keys everywhere, never positions, and there may be any
+number of them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ Stats = PyTree
 Metrics = Mapping[str, Float[Array, ""]]
 
 
-# Fields of a pytree hold arrays, tracers, shardings, shapes or None by turns,
-# so their shapes are documented and not annotated.
+# A field of a pytree may hold an array, a tracer, a sharding, a shape or None,
+# so shapes are documented rather than annotated.
 Leaf = Any
 
 
@@ -42,14 +43,14 @@ jax.tree_util.register_dataclass(
 
 
 class Outputs(struct.PyTreeNode):
-  """What a forward pass returns.
+  """The output of a forward pass.
 
   Attributes:
     logits: [b k], fused logits.
-    unimodal: {modality: [b k]}, logits from that modality alone, by the
-      read-out that the fusion names.
+    unimodal: {modality: [b k]}, logits of each modality alone, by the read-out
+      that the fusion declares.
     features: {modality: [b d]}, encoder features before fusion.
-    extra: what else the fusion gives, by name; its docstring lists it.
+    extra: further outputs of the fusion, by name; its docstring lists them.
   """
 
   logits: Leaf
@@ -59,7 +60,7 @@ class Outputs(struct.PyTreeNode):
 
 
 class Fused(NamedTuple):
-  """What a fusion returns: the fields of ``Outputs`` without the features."""
+  """The output of a fusion: the fields of ``Outputs`` except the features."""
 
   logits: Leaf
   unimodal: dict[str, Any]
@@ -68,12 +69,13 @@ class Fused(NamedTuple):
 
 @runtime_checkable
 class Forward(Protocol):
-  """Pure forward pass.
+  """Pure forward pass: ``(outputs, new batch statistics)``.
 
-  ``stats`` are batch statistics; with ``train=False`` they are used and come
-  back unchanged. ``keep`` ({modality: [b]}, 1 or 0) zeroes a modality's
-  features before fusion (read-out R3, feature ablation); ``present`` does so
-  with its input (read-out R4): zero, for ``uint8`` pictures mid-grey.
+  ``stats`` are the BatchNorm statistics; with ``train=False`` they are used and
+  returned unchanged. ``keep`` ({modality: [b]}, 1 or 0) zeroes a modality's
+  features before fusion where it is 0 (read-out R3, feature ablation).
+  ``present`` does the same to its input (read-out R4, input ablation): zeros,
+  or mid-grey for ``uint8`` pictures.
   """
 
   def __call__(
@@ -90,7 +92,7 @@ class Forward(Protocol):
 
 @runtime_checkable
 class Fuse(Protocol):
-  """The fusion alone, on features that a forward pass returned.
+  """The fusion alone, applied to the features of an earlier forward pass.
 
   Methods that drop, mask or swap features call it instead of running the
   encoders again.
@@ -111,19 +113,21 @@ SHARED = "shared"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
-  """All a method may touch. Two are equal only if they are the same object.
+  """The model as a method sees it: pure functions and who owns which weight.
+
+  Two problems are equal only if they are the same object.
 
   Attributes:
     forward: the pure forward pass.
-    fuse: the part of it after the encoders.
-    owner: pytree like the parameters; each leaf names its owner: ``m`` (the
-      encoder of modality m), ``m/head`` (m's own part of the fusion),
-      ``m/gate`` (what m receives from others inside the encoders) or
-      ``SHARED``.
-    modalities: their names, in a fixed order.
-    outputs: shapes and dtypes of ``forward``'s outputs for a batch of two.
-    samples: size of the training split.
-    readout: how the fusion obtains unimodal logits, in the words of the field.
+    fuse: the part of ``forward`` that comes after the encoders.
+    owner: pytree with the structure of the parameters; each leaf names the
+      owner of that weight: ``m`` (the encoder of modality m), ``m/head`` (m's
+      own part of the fusion), ``m/gate`` (what m receives from other modalities
+      inside the encoders) or ``SHARED``.
+    modalities: names of the modalities, in a fixed order.
+    outputs: shapes and dtypes of the outputs of ``forward`` for two samples.
+    samples: number of samples of the training split.
+    readout: how the fusion obtains unimodal logits, e.g. "R1, split head".
   """
 
   forward: Forward
@@ -141,20 +145,21 @@ class Problem:
 
   @property
   def sizes(self) -> dict[str, int]:
-    """{modality: size of its features}."""
+    """{modality: number of its features}."""
     return {m: z.shape[-1] for m, z in self.outputs.features.items()}
 
 
 class TrainState(struct.PyTreeNode):
-  """Everything a training step changes, and all a checkpoint holds.
+  """Everything that a training step changes and a checkpoint holds.
 
   Attributes:
-    step: int [], steps taken.
-    params: weights.
-    stats: batch statistics (``{}`` without BatchNorm).
-    opt_state: the optimiser's state.
+    step: int [], number of steps taken.
+    params: the weights.
+    stats: BatchNorm statistics (``{}`` without BatchNorm).
+    opt_state: state of the optimiser.
     method: the method's own state.
-    plateau: what ``plateau.Plateau`` knows of the loss on val; ``()`` without.
+    plateau: state of ``training.plateau.Plateau``, which follows the validation
+      loss; ``()`` without a plateau schedule.
   """
 
   step: Leaf
@@ -170,8 +175,8 @@ class Apply(Protocol):
   """The optimiser as a function: one update of ``params`` and ``opt_state``.
 
   ``scale`` ({owner: factor}) multiplies the *update* of an owner's weights,
-  after the optimiser, so that it is a true learning-rate factor; a factor of
-  zero freezes the owner: neither its weights nor its moments move.
+  after the optimiser, so it acts as a learning-rate factor. A factor of zero
+  freezes the owner: neither its weights nor its moments change.
   """
 
   def __call__(
@@ -184,13 +189,13 @@ class Apply(Protocol):
 
 @runtime_checkable
 class Data(Protocol):
-  """What a method sees of the data between epochs."""
+  """The data that a method can read between epochs."""
 
   epochs: int
   steps_per_epoch: int
 
   def batches(self, split: str) -> Iterator[Batch]:
-    """One pass over ``train``, ``outer`` or ``val`` in fixed order, padded."""
+    """One padded pass over ``train``, ``outer`` or ``val`` in fixed order."""
     ...
 
 
@@ -223,32 +228,35 @@ OuterStepFn = Callable[
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-  """A training rule: one required pure function, the others have a default.
+  """A training method: pure functions, of which only ``step`` is required.
 
   Attributes:
     step: ``(problem, state, batch, key, apply) -> (state, metrics)``. Jitted
-      once. Leaves ``state.step`` alone; ``metrics`` are scalars, ``loss`` among
-      them.
-    init: ``(problem, state, key) -> method state``, with the state before the
-      first step, whose ``method`` is still ``()``: weights and the optimiser's
-      state are there to be measured.
+      once. It must not change ``state.step``; ``metrics`` are scalars and
+      include ``loss``.
+    init: ``(problem, state, key) -> method state``. It receives the state
+      before the first step, whose ``method`` is still ``()``, and may read the
+      initial weights and the optimiser's state.
     between_epochs: ``(problem, state, data, epoch) -> state``, on the host,
       before epoch ``epoch`` (0-based).
     predict: ``(outputs, method_state) -> logits``.
-    outer_step: the outer level of a bi-level method, ``(problem, state, inner
-      batch, outer batch, key) -> (state, metrics)``, jitted once and called
+    outer_step: the outer level of a bilevel method, ``(problem, state, inner
+      batch, outer batch, key) -> (state, metrics)``. Jitted once and called
       after every ``inner_iters`` steps (Algorithm 1 of the paper).
-    inner_iters: steps between two outer steps; ``None`` is one epoch.
-    outer_split: the split that the outer batch is drawn from.
-    modalities: the modalities the model is built with; ``None`` is all.
-    order: ``(problem, method state, key, epoch) -> int [n]``, the samples of
-      an epoch in their order, n of at least the training split's size; must
-      depend on what steps leave alone. ``None`` shuffles.
-    length: ``(epochs, number of modalities) -> epochs`` that a run of so many
-      takes, phases before the last included (teachers, probes).
-    ready: ``method_state -> bool``, whether the weights are the classifier's,
-      so that a checkpoint may be chosen as the best; not while teachers or
-      probes train.
+    inner_iters: number of steps between two outer steps; ``None`` means one
+      epoch.
+    outer_split: the split that outer batches are drawn from.
+    modalities: the modalities that the model is built with; ``None`` means all.
+    order: ``(problem, method state, key, epoch) -> int [n]``, the sample
+      indices of an epoch in order, with n at least the size of the training
+      split. It may read only those parts of the method state that ``step`` does
+      not change, so that a resumed run finds the same order. ``None`` shuffles.
+    length: ``(epochs, number of modalities) -> epochs``, the total number of
+      epochs of a run whose last phase takes ``epochs``; earlier phases
+      (teachers, probes) come on top.
+    ready: ``method_state -> bool``, whether the weights are those of the
+      classifier yet, so that this checkpoint may be chosen as the best. False
+      while teachers or probes are trained.
   """
 
   step: StepFn
@@ -267,13 +275,13 @@ class Method:
 
 
 class Card(NamedTuple):
-  """A line of the table of methods (``docs/methods.md``).
+  """A row of the table of methods (``docs/methods.md``).
 
   Attributes:
-    category: of ``CATEGORIES``.
-    equation: in one line of plain text.
+    category: one of ``CATEGORIES``.
+    equation: the method's equation as one line of plain text.
     source: authors and venue.
-    modalities: how many it works with.
+    modalities: the numbers of modalities that the method supports.
   """
 
   category: str

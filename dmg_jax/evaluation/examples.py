@@ -1,8 +1,9 @@
-"""What a run keeps of its test split for the report, at the end of training.
+"""Test results and example samples that a run stores for its report.
 
-Probabilities of all samples, the features' two-dimensional view, and a handful
-of samples as people see them: pictures, a spectrogram for sound, the middle
-frame of a video, the words of a text. Only these few are read a second time.
+At the end of training a run stores the predicted probabilities of all test
+samples, a two-dimensional projection of their features, and a handful of
+samples in a form for people: pictures, the spectrogram of a sound, the middle
+frame of a video, the words of a text. Only these few samples are read again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dmg_jax.evaluation.metrics import Evaluation
 from dmg_jax.report import arrays
 from dmg_jax.report.examples import FILE, choose
 
-SIDE = 160  # Pixels: larger pictures are made smaller.
+SIDE = 160  # Pixels: larger pictures are shrunk.
 _CHARACTERS = 280
 
 
@@ -29,9 +30,10 @@ def save_test(
 ) -> None:
   """Writes ``test_features``, ``test_predictions`` and ``test_examples.npz``.
 
-  The last one holds ``index`` [e] (positions in the split), ``ids`` [e],
-  ``rules`` [e], ``modalities`` [m], ``kinds`` [m] and, for modality number i,
-  ``shown_<i>``: str [e] for text, else uint8 [e h w 3] or [e h w].
+  ``test_examples.npz`` holds ``index`` [e] (positions in the split), ``ids``
+  [e], ``rules`` [e] (why a sample was chosen), ``modalities`` [m], ``kinds``
+  [m] and, for the modality at position i, ``shown_<i>``: str [e] for text, else
+  uint8 [e h w 3] or [e h w].
   """
   classes = dataset.spec.classes
   report.save_features(workdir, test, classes)
@@ -55,7 +57,7 @@ def save_test(
 
 
 def _shown(m: str, values: list[np.ndarray], dataset) -> np.ndarray:
-  """A modality of all samples, as people see it."""
+  """One modality of all examples in a form for people."""
   spec = dataset.spec.modalities[m]
   if spec.kind == "text":
     return np.array(_texts(values, dataset.intake.get(m)), dtype=str)
@@ -65,13 +67,13 @@ def _shown(m: str, values: list[np.ndarray], dataset) -> np.ndarray:
 
 
 def _texts(values: list[np.ndarray], settings: Any) -> list[str]:
-  """Texts from their numbers, as far as the data say what these mean."""
+  """Texts decoded from token ids; the ids where they cannot be decoded."""
   try:
     decode = intake.coder(settings).decode if settings else None
-  except core.DataError:  # The tokenizer is not to be had any more.
+  except core.DataError:  # The tokenizer is no longer available.
     decode = None
   if decode is None:
-    found = [f"word numbers {' '.join(map(str, x))}" for x in values]
+    found = [f"token ids {' '.join(map(str, x))}" for x in values]
   else:
     found = [decode(x) for x in values]
   cut = _CHARACTERS
@@ -79,10 +81,11 @@ def _texts(values: list[np.ndarray], settings: Any) -> list[str]:
 
 
 def picture(value: np.ndarray, kind: str) -> np.ndarray:
-  """A sample of a modality that is no text: uint8 [h w 3] or [h w].
+  """Picture of a sample of a non-text modality: uint8 [h w 3] or [h w].
 
-  A video is its middle frame; sound is its spectrogram, low pitch below; other
-  arrays are their entries, the least black, the largest white.
+  A video is shown by its middle frame, a sound by its spectrogram with low
+  frequencies at the bottom, and any other array by its entries, from the
+  smallest (black) to the largest (white).
   """
   if kind == "video":
     value = value[len(value) // 2]
@@ -97,14 +100,14 @@ def picture(value: np.ndarray, kind: str) -> np.ndarray:
 
 
 def _flat(value: np.ndarray) -> np.ndarray:
-  """Any array in two dimensions; a vector as a strip that can be seen."""
+  """Any array in two dimensions; a vector becomes a strip, not a thin line."""
   rows = np.asarray(value, np.float64)
   rows = rows.reshape(len(rows) if rows.ndim > 1 else 1, -1)
   return np.repeat(rows, max(1, rows.shape[1] // (5 * len(rows))), axis=0)
 
 
 def _levels(values: np.ndarray) -> np.ndarray:
-  """From the least to the largest, in 256 steps."""
+  """``values`` scaled from smallest to largest into 256 levels."""
   wide = np.nan_to_num(np.asarray(values, np.float64))
   low, high = wide.min(), wide.max()
   return np.round(255 * (wide - low) / max(high - low, 1e-12)).astype(np.uint8)

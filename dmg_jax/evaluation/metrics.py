@@ -1,23 +1,23 @@
 """Metrics of a split: fused, per modality, and the gap between modalities.
 
-Sums over samples are taken inside ``jit``, masked; what needs all samples at
-once (mean average precision, macro-F1) is computed once, on the host.
+Masked sums over samples are taken inside ``jit``. Metrics that need all samples
+at once (mean average precision, macro-F1) are computed once, on the host.
 
-- ``accuracy``: share of samples whose largest logit is the label's.
-- ``loss``: mean cross-entropy, nats.
-- ``map``: average precision of each class against the rest, ranked by its
-  softmax probability, averaged over the classes that the split contains: for
-  a class without positives, recall is 0/0 and there is nothing to rank.
+- ``accuracy``: fraction of samples whose largest logit is that of the label.
+- ``loss``: mean cross-entropy, in nats.
+- ``map``: average precision of each class against the rest, with samples ranked
+  by the softmax probability of the class, averaged over the classes that occur
+  in the split (without positives, recall would be 0/0).
 - ``macro_f1``: 2 TP / (2 TP + FP + FN) averaged over classes. A class that is
-  neither a label nor predicted is 0/0 and left out; one that is predicted
-  though the split lacks it counts with its F1 of 0.
-- ``gap/accuracy``: largest minus smallest unimodal accuracy, 0 for a single
+  neither a label nor a prediction (0/0) is left out; a class that is predicted
+  but does not occur in the split counts with an F1 of 0.
+- ``gap/accuracy``: largest minus smallest unimodal accuracy; 0 for a single
   modality.
 - ``gap/centroid/<a>-<b>``: distance between the mean unit features of two
-  modalities, in [0, 2]; left out where their features differ in size.
+  modalities, in [0, 2]; omitted if their features differ in size.
 
-Where a logit is NaN, accuracy and F1 count the sample as wrong, and ``map`` of
-the whole split is NaN.
+If a logit is NaN, accuracy and F1 count the sample as wrong, and ``map`` of the
+whole split is NaN.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ FUSED, GAP = "fused", "gap"
 
 @struct.dataclass
 class EvalPart:
-  """What one batch adds to an evaluation. A head is ``fused`` or a modality.
+  """Contribution of one batch; a head is ``fused`` or a modality.
 
   Attributes:
-    count: [], samples that are not padding.
+    count: [], number of samples that are not padding.
     loss: {head: []}, sum of the cross-entropies.
-    correct: {head: []}, number of right predictions.
+    correct: {head: []}, number of correct predictions.
     feature_sum: {modality: [d]}, sum of the unit features.
     probabilities: {head: [b k]}, softmax of the logits.
-    predicted: {head: [b]}, class of the largest logit, the first of equals;
-      -1 where a logit is NaN, which is wrong for every label.
-    features: {modality: [b d]}, features divided by their length.
+    predicted: {head: [b]}, class of the largest logit, the first in a tie; -1
+      if a logit is NaN, which is wrong for every label.
+    features: {modality: [b d]}, features divided by their norm.
     labels: [b], as in the batch.
     mask: [b], as in the batch.
     index: [b], as in the batch.
@@ -77,15 +77,15 @@ EvalStep = Callable[[Any, Any, Any, Batch], EvalPart]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation(Mapping[str, Any]):
-  """Metrics of a split, read like a dictionary, and what they came from.
+  """Metrics of a split as a mapping, with the arrays they are computed from.
 
   Attributes:
     metrics: ``{"fused": {"accuracy", "map", "macro_f1", "loss"}, "<modality>":
       {the same}, "gap": {"accuracy", "centroid": {"<a>-<b>"}}}``, floats.
-    labels: int [n], in order of ``index``, like all that follows.
+    labels: int [n], sorted by ``index`` like the arrays below.
     index: int [n], position of each sample in its split.
     probabilities: {"fused" or modality: [n k]}.
-    features: {modality: [n d]}, of length one (zero if the feature is).
+    features: {modality: [n d]}, unit vectors (zero where the feature is zero).
   """
 
   metrics: dict[str, dict[str, Any]]
@@ -109,7 +109,7 @@ class Evaluation(Mapping[str, Any]):
 
 
 def check_names(modalities: Sequence[str]) -> None:
-  """Refuses names of modalities that metrics could not be told apart by.
+  """Refuses modality names that would make the names of metrics ambiguous.
 
   Raises:
     ValueError: a modality is called ``fused`` or ``gap``, has a ``/`` in its
@@ -118,8 +118,8 @@ def check_names(modalities: Sequence[str]) -> None:
   taken = [m for m in modalities if m in (FUSED, GAP)]
   if taken:
     raise InputError(
-      f"a modality cannot be called {taken[0]!r}: metrics use that word. "
-      f"Rename it; {FUSED!r} and {GAP!r} are reserved"
+      f"a modality cannot be called {taken[0]!r}: {FUSED!r} and {GAP!r} are "
+      "reserved for metrics. Rename the modality"
     )
   for m in modalities:
     if "/" in m:
@@ -133,8 +133,8 @@ def make_eval_step(
 ) -> EvalStep:
   """The jitted ``(params, stats, method_state, batch) -> EvalPart``.
 
-  Compiled once for batches of one shape. Rows with mask 0 add nothing. With
-  ``several`` replicas at once, all but the batch has an axis of them in front.
+  Compiled once per batch shape. Rows with mask 0 contribute nothing. With
+  ``several``, every argument but the batch has a leading axis of replicas.
 
   Raises:
     ValueError: a modality has a reserved name, see ``check_names``.
@@ -187,12 +187,12 @@ def evaluate(
   Args:
     eval_step: from ``make_eval_step``.
     state: only ``params``, ``stats`` and ``method`` are read.
-    batches: of one shape, padding masked, each sample once.
+    batches: batches of one shape that hold each sample once, padding masked.
     place: puts a host batch on devices; with several processes it must make
       global arrays, so that every process sees all samples.
 
   Raises:
-    ValueError: there is no sample.
+    ValueError: there are no samples.
   """
   return reduce(run(eval_step, state, map(place, batches)))
 
@@ -200,7 +200,7 @@ def evaluate(
 def evaluate_several(
   eval_step: EvalStep, state: TrainState, batches: Iterable[Batch], count: int
 ) -> list[Evaluation]:
-  """``evaluate`` of ``count`` replicas at once; errors as there."""
+  """``evaluate`` for ``count`` replicas at once; raises the same errors."""
   parts = run(eval_step, state, batches)
   own = [
     [jax.tree.map(lambda x, i=i: x[i], p) for p in parts] for i in range(count)
@@ -211,12 +211,12 @@ def evaluate_several(
 def run(
   eval_step: EvalStep, state: TrainState, batches: Iterable[Batch]
 ) -> list[EvalPart]:
-  """What ``eval_step`` finds in each batch, on the host."""
+  """The results of ``eval_step`` for each batch, on the host."""
   parts: list[EvalPart] = []
   waiting = None
   for batch in batches:
     part = eval_step(state.params, state.stats, state.method, batch)
-    # Fetched one late: the next batch is read while this one is computed.
+    # Fetched one batch later: the next is read while this one is computed.
     if waiting is not None:
       parts.append(fetch(waiting))
     waiting = part
@@ -226,15 +226,15 @@ def run(
 
 
 def reduce(parts: list[EvalPart]) -> Evaluation:
-  """Sums over batches in float64, samples in order of their index.
+  """Metrics from the parts: float64 sums, samples sorted by index.
 
   Raises:
-    ValueError: there is no sample.
+    ValueError: there are no samples.
   """
   if not parts or not sum(int(p.count) for p in parts):
     raise InputError(
-      "nothing to evaluate: the split is empty or all of it is padding. Check "
-      "the split's size (launch.py --mode=prepare prints it)"
+      "nothing to evaluate: the split is empty or holds only padding. Check "
+      "its size (launch.py --mode=prepare prints it)"
     )
   sums = jax.tree.map(
     lambda *x: np.sum(np.asarray(x, np.float64), axis=0),
@@ -268,7 +268,7 @@ def reduce(parts: list[EvalPart]) -> Evaluation:
 
 
 def softmax(logits: Float[Array, "b k"]) -> Float[Array, "b k"]:
-  """Probabilities, in float32 at least."""
+  """Class probabilities in float32 or wider."""
   wide = jnp.promote_types(logits.dtype, jnp.float32)
   return jax.nn.softmax(logits.astype(wide), axis=-1)
 
@@ -279,7 +279,7 @@ def _predicted(logits: Float[Array, "b k"]) -> Int[Array, " b"]:
 
 
 def fetch(part: Any) -> Any:
-  """To the host; with several processes, the rows of all of them."""
+  """``part`` on the host, with the rows of all processes."""
   if jax.process_count() > 1:
     return multihost_utils.process_allgather(part, tiled=True)
   return jax.device_get(part)

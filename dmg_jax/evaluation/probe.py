@@ -1,15 +1,15 @@
-r"""Linear probe: what a linear classifier can read from frozen features.
+r"""Linear probe: a linear classifier fitted to frozen encoder features.
 
 .. math:: \min_{W, b}\; \tfrac12 \|W\|_F^2
   + C \sum_{i \in \mathrm{train}} \mathrm{CE}(W^\top x_i + b, y_i), \qquad
   x_i = (z_i - \mu) / \sigma
 
-with μ and σ of each feature over train (σ = 1 where a feature never changes),
-z the encoder's output in evaluation mode on samples that are not augmented. C
-is that of ``GRID`` with the highest accuracy on val, of equals the lowest
-cross-entropy, then the smallest; the classifier is then read on test, once.
-The encoder and its head are not touched, and the fit has one solution, which no
-random number moves.
+where μ and σ are taken per feature over train (σ = 1 for a constant feature)
+and z is the encoder's output in evaluation mode, without augmentation. C is the
+value of ``GRID`` with the highest accuracy on val; ties go to the lowest
+cross-entropy, then to the smallest C. The chosen classifier is evaluated on
+test once. The encoder and its head stay as they are, and the fit has a unique
+solution that depends on no random number.
 
 Reference: Alain & Bengio, "Understanding intermediate layers using linear
 classifier probes", ICLR 2017 workshop; fitted by scikit-learn's
@@ -44,8 +44,8 @@ class Probe(NamedTuple):
   Attributes:
     predicted: class of each test sample, int [n].
     strength: C, the inverse strength of the penalty.
-    val_accuracy: that it was chosen by.
-    converged: whether the solver came to its end.
+    val_accuracy: accuracy on val, by which C was chosen.
+    converged: whether the solver converged.
   """
 
   predicted: np.ndarray
@@ -55,7 +55,7 @@ class Probe(NamedTuple):
 
 
 def fit(train: Samples, val: Samples, test: np.ndarray) -> Probe:
-  """Fits on train, chooses C on val, predicts ``test`` [n d].
+  """The probe fitted on train, with C chosen on val, applied to ``test`` [n d].
 
   Raises:
     ValueError: train has a single class, or a feature is not finite.
@@ -84,12 +84,13 @@ def _wide(features: np.ndarray) -> np.ndarray:
 def _fitted(x: np.ndarray, labels: np.ndarray, strength: float) -> Any:
   model = LogisticRegression(C=strength, max_iter=_ITERATIONS)
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore", ConvergenceWarning)  # ``converged`` says.
+    # ``Probe.converged`` reports it instead.
+    warnings.simplefilter("ignore", ConvergenceWarning)
     return model.fit(x, labels)
 
 
 def _loss(model: Any, x: np.ndarray, labels: np.ndarray) -> float:
-  """Cross-entropy of the samples whose class train has."""
+  """Cross-entropy over the samples whose class occurs in train."""
   seen = np.isin(labels, model.classes_)
   if not seen.any():
     return np.inf

@@ -1,7 +1,7 @@
-"""Scores of every read-out on test, or why there is none.
+"""Scores of every read-out on test, or the reason why one has no score.
 
-A result is {"fused" or modality: {read-out: scores or reason}}; ``passes`` are
-those of ``readouts``.
+A result is {"fused" or modality: {read-out: scores or reason}}. The arguments
+``test`` and ``splits`` are results of ``readouts.passes``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Arrays = dict[str, Any]
 
 
 def of_heads(test, own: str, fusion: str, talk: bool) -> dict[str, dict]:
-  """Scores of R1 to R5, or the reason why there are none."""
+  """Scores of the read-outs R1 to R5, or the reason why one has none."""
   whole = test["own", FUSED]
   labels = whole["labels"]
   found: dict[str, dict[str, Any]] = {
@@ -26,12 +26,12 @@ def of_heads(test, own: str, fusion: str, talk: bool) -> dict[str, dict]:
   }
   for m, logits in whole["unimodal"].items():
     found[m] = {
-      "own": f"fusion {fusion!r} has no head for one modality: it reads them "
-      "out by R3"
+      "own": f"fusion {fusion!r} has no head for a single modality; its "
+      "read-out is R3"
       if own.startswith("R3")
       else _scores(logits, labels),
-      "feature_ablation": f"fusion {fusion!r} lets modalities talk inside the "
-      "encoders: no feature is of one modality alone"
+      "feature_ablation": f"fusion {fusion!r} exchanges information between "
+      "the encoders: no feature depends on one modality alone"
       if talk
       else _scores(test["feature_ablation", m]["fused"], labels),
       "input_ablation": _scores(test["input_ablation", m]["fused"], labels),
@@ -40,7 +40,7 @@ def of_heads(test, own: str, fusion: str, talk: bool) -> dict[str, dict]:
 
 
 def of_probes(splits: Mapping[str, Arrays]) -> dict[str, dict]:
-  """Probes on each modality's features and on all of them side by side."""
+  """Scores of probes on each modality's features and on all concatenated."""
   sets = {m: (m,) for m in splits["train"]["features"]}
   sets[FUSED] = tuple(sets)
   found = {}
@@ -83,17 +83,17 @@ def _of_classes(predicted, labels) -> dict[str, Any]:
 
 
 def chance(train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
-  """Of predicting the most frequent class of train, of equals the first."""
+  """Scores of always predicting the most frequent class of train."""
   return _of_classes(np.full_like(test, np.bincount(train).argmax()), test)
 
 
 def merged(a: dict[str, dict], b: dict[str, dict]) -> dict[str, dict]:
-  """The read-outs of both, head by head; both have the same heads."""
+  """The read-outs of ``a`` and ``b``, which have the same heads."""
   return {k: {**a[k], **b[k]} for k in a}
 
 
 def split(found: dict[str, dict]) -> tuple[dict[str, dict], dict[str, dict]]:
-  """Scores, and the reasons of those that there are none of."""
+  """``found`` split into scores and reasons for missing scores."""
   scores, absent = (
     {
       k: {name: x for name, x in v.items() if isinstance(x, kind)}
@@ -105,22 +105,22 @@ def split(found: dict[str, dict]) -> tuple[dict[str, dict], dict[str, dict]]:
 
 
 def notes(modalities, own: str, talk: bool, scores) -> list[str]:
-  """What of this run the reader has to know."""
+  """Notes that a reader of these scores needs."""
   said = []
   if talk:
     said.append(
-      "Modalities talk inside the encoders: the own head and the probe of one "
-      "see the others through the gates; R4 shows it by itself."
+      "The encoders exchange information: the own head and the probe of one "
+      "modality see the others through the gates; only R4 shows it alone."
     )
   elif own.startswith("R1") and len(modalities) > 1:
     said.append(
-      "R1 and R3 read a head that was fitted to the sum over modalities and "
-      "can underrate an encoder; the probe shows what its features hold."
+      "R1 and R3 use a head that was trained on the sum over modalities, so "
+      "they can underrate an encoder; the probe shows what its features hold."
     )
   if any(
     not v["linear_probe"].get("converged", True)
     for v in scores.values()
     if "linear_probe" in v
   ):
-    said.append("A probe's solver was stopped before its end.")
+    said.append("The solver of at least one probe did not converge.")
   return said

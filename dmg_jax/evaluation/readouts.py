@@ -1,41 +1,40 @@
-r"""The unimodal read-outs of a finished run and a linear probe, side by side.
+r"""The unimodal read-outs of a finished run, linear probe included.
 
-The mode is called ``readouts``: a *read-out* is the field's word for how a
-fused model is asked what one modality says, and a probe is one of several.
-With features z_m, fused logits :math:`o = F(z_1, \dots, z_M)` and the concat
-head :math:`F = \sum_m W_m^\top z_m + b` as the example:
+A *read-out* is a way to obtain the prediction of a single modality from a fused
+model; a linear probe is one of several. With features z_m, fused logits
+:math:`o = F(z_1, \dots, z_M)` and the concat head
+:math:`F = \sum_m W_m^\top z_m + b` as the example:
 
 ==========================  ==================================================
-``own``                     the fusion's. R1, split head:
+``own``                     the fusion's own. R1, split head:
                             :math:`W_m^\top z_m + b/M`; R2, own head:
                             :math:`U_m^\top z_m + c_m`; R5, shared head:
                             :math:`W^\top z_m + b`
 ``feature_ablation``, R3    :math:`F(0, \dots, z_m, \dots, 0)`; for concat
                             R1 :math:`+\, b\,(1 - 1/M)`
 ``input_ablation``, R4      :math:`F(z_1(0), \dots, z_m(x_m), \dots, z_M(0))`:
-                            inputs of the others at zero (pictures: mid-grey)
+                            the other inputs are zero (pictures: mid-grey)
 ``linear_probe``            a new linear classifier on z_m, see ``probe``
 ==========================  ==================================================
 
-What each of them lets through:
+What each read-out depends on:
 
-- R1 and R3 read a head that was fitted to the sum over modalities, so they can
-  underrate an encoder. R3 has the whole bias, which knows the classes'
-  frequencies; R1 its share of it.
-- R2 is as good as the loss that has trained U_m.
-- R4 runs the other encoders: their biases and BatchNorm statistics leak a
-  constant, features of an input that never occurred, into every prediction.
-- The probe is fitted with labels of train: it tells what could be read from
-  the features, not what the fused model makes of them.
-- Where modalities talk inside the encoders (``channel``), z_m is not m's alone:
-  R2 and the probe read the others through the gates, R3 is left out, and R4 is
-  the one that shows m by itself.
+- R1 and R3 use a head that was trained on the sum over modalities, so they can
+  underrate an encoder. R3 includes the whole bias, which reflects the class
+  frequencies; R1 includes a share of 1/M.
+- R2 is as good as the loss that U_m was trained with.
+- R4 runs the other encoders on zeros: their biases and BatchNorm statistics add
+  the features of an input that never occurs, a constant, to every prediction.
+- The probe is fitted to the labels of train: it measures what can be read from
+  the features, not how the fused model uses them.
+- If the encoders exchange information (``channel``), z_m does not depend on m
+  alone: R2 and the probe see the others through the gates, R3 is left out, and
+  only R4 shows m alone.
 
-R3 and R4 are what the method predicts of such features, as for all of them.
-The first line of the result, ``fused``, holds the fused prediction as ``own``
-and the probe on all features side by side. Chance is the most frequent class
-of train. Everything is in evaluation mode, and the same run gives the same
-figures.
+R3 and R4 apply the method's own prediction rule to the ablated features. The
+entry ``fused`` of the result holds the fused prediction as ``own`` and a probe
+on the concatenated features. Chance is the most frequent class of train.
+Everything runs in evaluation mode, and the same run gives the same numbers.
 """
 
 from __future__ import annotations
@@ -60,28 +59,28 @@ from dmg_jax.training.experiment import Setup
 from dmg_jax.types import Batch, Method, Problem, TrainState
 
 Arrays = dict[str, Any]
-# Which modalities' features are kept, and whose inputs are there: 1 or 0.
+# ({modality: features kept}, {modality: input present}), each 1 or 0.
 Flags = tuple[dict[str, float], dict[str, float]]
 
 
 def of_runs(
   folders: Sequence[Path], changes: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-  """All read-outs of runs, also written to each one's ``readouts.json``.
+  """All read-outs of runs, also written to ``readouts.json`` of each run.
 
   Args:
-    folders: of single runs that differ in their seeds; they share the model.
+    folders: folders of single runs that differ only in their seeds.
     changes: as in ``restore.restore``.
 
   Yields:
     {"dataset", "recipe", "seed", "fusion", "samples", "names": {read-out: its
     name}, "scores": {"fused" or modality: {read-out: {"accuracy",
     "macro_f1"}}}, "chance": {the same scores}, "absent": {"fused" or modality:
-    {read-out: why}}, "notes"}. A probe has ``strength``, ``val_accuracy`` and
-    ``converged``, too.
+    {read-out: reason}}, "notes"}. A probe also has ``strength``,
+    ``val_accuracy`` and ``converged``.
 
   Raises:
-    ValueError: a run that is not finished, has ended on val, or was on other
+    ValueError: a run is not finished, was not evaluated on test, or used other
       data.
   """
   for folder in folders:
@@ -100,20 +99,20 @@ def _check_finished(folder: Path) -> None:
   path = folder / "results.json"
   if not path.exists():
     raise InputError(
-      f"{folder} is not finished, and read-outs are read on test: train it to "
-      "its end first"
+      f"{folder} is not finished, and read-outs are evaluated on test: finish "
+      "training it first"
     )
   if "test" not in json.loads(path.read_text(encoding="utf-8")):
     raise InputError(
-      f"{folder} ended on val (eval.test=false), and read-outs are read on "
-      "test: train it with eval.test=true"
+      f"{folder} was not evaluated on test (eval.test=false), but read-outs "
+      "are: train it with eval.test=true"
     )
 
 
 def read(
   setup: Setup, state: TrainState, step: Callable[..., Arrays]
 ) -> dict[str, Any]:
-  """The read-outs of a model by ``make_step``; test is passed over once."""
+  """The read-outs of a model, from one pass over each split."""
   config, spec = setup.config, setup.dataset.spec
   own = registry.readout(config.fusion.name)
   names = {**NAMES, "own": "own head" if own.startswith("R3") else own}
@@ -148,7 +147,7 @@ def read(
 
 
 def _variants(modalities: Sequence[str]) -> dict[tuple[str, str], Flags]:
-  """{(read-out, modality): flags}; the whole model is the first."""
+  """{(read-out, modality): flags}; the first entry is the whole model."""
   ones = dict.fromkeys(modalities, 1.0)
   made: dict[tuple[str, str], Flags] = {("own", FUSED): (ones, ones)}
   for m in modalities:
@@ -161,9 +160,9 @@ def _variants(modalities: Sequence[str]) -> dict[tuple[str, str], Flags]:
 def make_step(problem: Problem, method: Method) -> Callable[..., Arrays]:
   """The jitted ``(params, stats, method state, batch, keep, present) -> ..``.
 
-  One program for every ablation: ``keep`` and ``present`` are {modality: 1 or
-  0} for all samples. It returns ``fused`` and ``unimodal`` logits, ``features``
-  and the batch's ``labels``, ``mask`` and ``index``.
+  One compiled program serves every ablation: ``keep`` and ``present`` are
+  {modality: 1 or 0} for all samples. It returns ``fused`` and ``unimodal``
+  logits, ``features`` and the batch's ``labels``, ``mask`` and ``index``.
   """
 
   @jax.jit
@@ -192,7 +191,7 @@ def passes(
   batches: Iterable[Batch],
   variants: Mapping[tuple[str, str], Flags],
 ) -> dict[tuple[str, str], Arrays]:
-  """What ``step`` makes of a split under each ablation, [n ...] in order."""
+  """Outputs of ``step`` for each ablation, arrays [n ...] in sample order."""
   parts: dict[tuple[str, str], list[Arrays]] = {v: [] for v in variants}
   for batch in batches:
     for name, flags in variants.items():

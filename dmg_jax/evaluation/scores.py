@@ -1,4 +1,4 @@
-"""Scores that need all samples at once, on the host."""
+"""Scores that need all samples at once, computed on the host."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from jaxtyping import Float, Int
 def mean_average_precision(
   labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n k"]
 ) -> float:
-  r"""Macro average precision over the classes that occur; NaN from NaN.
+  r"""Mean average precision over the classes that occur in ``labels``.
 
   .. math:: AP_c = \frac{1}{n_c} \sum_{i : y_i = c} P_c(p_{ic})
 
-  with ``P_c(t)`` the precision among the samples that score ``t`` or more, so
-  that ties count as one. Equals scikit-learn's ``average_precision_score``
-  class by class, whose checks of its arguments took most of the time of a small
-  run with a hundred classes (four fifths of training under a profiler).
+  where ``P_c(t)`` is the precision among the samples with a score of ``t`` or
+  more, so tied samples are counted together. NaN if a probability is not
+  finite. For each class it equals scikit-learn's ``average_precision_score``,
+  whose argument checks took most of the time of a small run with a hundred
+  classes (four fifths of training under a profiler).
   """
   if not np.isfinite(probabilities).all():
     return float("nan")
@@ -38,9 +39,11 @@ def mean_average_precision(
 def macro_f1(
   labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]
 ) -> float:
-  r"""Macro F1 over the classes that are a label or predicted (-1 is none).
+  r"""Mean F1 over the classes that occur as a label or a prediction.
 
   .. math:: F_{1,c} = \frac{2\,TP_c}{|\{y = c\}| + |\{\hat y = c\}|}
+
+  A prediction of -1 stands for no class.
   """
   known = predicted[predicted >= 0]
   size = int(max(labels.max(), known.max(initial=0))) + 1

@@ -1,30 +1,32 @@
 r"""Paired comparison of two methods over seeds.
 
-Runs of one seed share their shuffle and their start, so the differences
-:math:`d_i = a_i - b_i` over seeds i tell more than two means with their
-deviations. The interval of their mean is the percentile bootstrap over seeds,
-with expanded tails: a resample of n values varies by a factor
-:math:`\sqrt{(n-1)/n}` too little and takes no account of Student's t, so the
-tails are cut at
+Runs of the same seed share their shuffling and their initial weights, so the
+paired differences :math:`d_i = a_i - b_i` over seeds i are more informative
+than two means with standard deviations. The interval of their mean is a
+percentile bootstrap over seeds with expanded tails: the spread of resamples of
+n values is too small by a factor :math:`\sqrt{(n-1)/n}` and ignores Student's
+t, so the tails are cut at
 
 .. math:: \Phi\left(-\sqrt{n / (n-1)}\; t_{n-1,\,\alpha/2}\right)
 
-instead of α/2 (Hesterberg, The American Statistician 2015, §3.6). No interval
-made of resamples reaches beyond the range of the differences, which holds
+instead of α/2 (Hesterberg, The American Statistician 2015, §3.6). An interval
+of resampled means cannot exceed the range of the differences, which contains
 their median with probability :math:`1 - 2^{1-n}` at most: .75 for three seeds,
-.94 for five, above .95 from six on. ``Comparison.sentence`` says so.
+.94 for five, above .95 from six on. ``Comparison.sentence`` states this limit.
 
-That is about other seeds and the same test samples. What other samples would
-have said, too, needs the difference :math:`d_{ij}` of each seed i on each
-sample j, with seeds and samples both random and crossed,
+This first interval generalises to other seeds on the same test samples. To
+generalise to other test samples as well, the second interval uses the
+difference :math:`d_{ij}` of each seed i on each sample j, with seeds and
+samples as crossed random effects,
 
 .. math:: d_{ij} = \mu + s_i + c_j + e_{ij}, \qquad
   \widehat{\mathrm{Var}}(\bar d) = \frac{1}{Sn} \bigl(MS_e
   + (MS_s - MS_e)_+ + (MS_c - MS_e)_+\bigr)
 
-of the mean squares of the two-way analysis of variance, and Student's t with
-Satterthwaite's degrees of freedom (Biometrics Bulletin 1946). Readers and cases
-of radiology are compared like this (Hillis, Statistics in Medicine 2007).
+where the MS are the mean squares of the two-way analysis of variance, and
+Student's t with Satterthwaite's degrees of freedom (Biometrics Bulletin 1946).
+Radiology compares readers and cases in the same way (Hillis, Statistics in
+Medicine 2007).
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from dmg_jax.errors import InputError
 
 Each = Mapping[int, np.ndarray]
 
-FEWEST = 3  # Seeds that an interval is given for.
+FEWEST = 3  # The smallest number of seeds for an interval.
 RESAMPLES = 20_000
 
 BETTER, WORSE = "better", "worse"
@@ -50,18 +52,19 @@ FEW = "not enough seeds"
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Of method a with method b, over the seeds that both have.
+  """Comparison of method a with method b, over the seeds that both have.
 
   Attributes:
     seeds: n, the number of pairs.
-    mean: of the differences a - b, NaN for n = 0.
-    low, high: the interval's ends, NaN below ``FEWEST`` seeds.
-    confidence: of the interval, nominally.
-    verdict: ``better``, ``worse``, ``not distinguishable`` (the interval holds
-      0) or ``not enough seeds``.
-    samples: n of the test split, 0 if what was said of each is not known.
-    beyond, beyond_verdict: ends of the interval that holds for other samples,
-      too, and what it says; ``None`` and empty without samples.
+    mean: mean of the differences a - b, NaN for n = 0.
+    low, high: ends of the interval, NaN below ``FEWEST`` seeds.
+    confidence: nominal confidence of the interval.
+    verdict: ``better``, ``worse``, ``not distinguishable`` (the interval
+      contains 0) or ``not enough seeds``.
+    samples: number of test samples, 0 if the results per sample are unknown.
+    beyond, beyond_verdict: ends of the interval that also generalises to other
+      test samples, and its verdict; ``None`` and empty without results per
+      sample.
   """
 
   seeds: int
@@ -76,11 +79,11 @@ class Comparison:
 
   @property
   def reach(self) -> float:
-    """The most that an interval of this many seeds can cover, in [0, 1]."""
+    """Upper bound of the coverage for this number of seeds, in [0, 1]."""
     return 1 - 2.0 ** (1 - self.seeds) if self.seeds else 0.0
 
   def sentence(self, a: str, b: str, scale: float = 100.0) -> str:
-    """In plain words, e.g. of percent points (``scale`` 100)."""
+    """The comparison as a sentence, in percentage points for ``scale`` 100."""
     if self.verdict == FEW:
       paired = f"{self.seeds} paired, {FEWEST} needed"
       if not self.seeds:
@@ -88,14 +91,14 @@ class Comparison:
       return f"{a} against {b}: {_signed(self.mean * scale)}; {FEW} ({paired})."
     limit = ""
     if self.reach < self.confidence:
-      limit = f", few: the interval covers {100 * self.reach:.0f} % at most"
+      limit = f"; coverage at most {100 * self.reach:.0f} %"
     joint = {SAME: "from"}.get(self.verdict, "than")
     ends = _ends((self.low, self.high), scale)
     beyond = ""
     if self.beyond:
       beyond = (
-        f"; beyond these {self.samples} samples {self.beyond_verdict} "
-        f"{_ends(self.beyond, scale)}"
+        f"; allowing for other test samples ({self.samples} here): "
+        f"{self.beyond_verdict} {_ends(self.beyond, scale)}"
       )
     return (
       f"{a} is {self.verdict} {joint} {b}: {_signed(self.mean * scale)} "
@@ -110,17 +113,18 @@ def compare(
   higher_is_better: bool = True,
   samples: tuple[Each, Each] = ({}, {}),
 ) -> Comparison:
-  """Compares a with b, paired over the seeds that are in both.
+  """Compares a with b, paired over the seeds that both have.
 
   Args:
-    a, b: {seed: value}; a pair with a value that is not finite is left out.
-    confidence: of the intervals, in (0, 1).
-    higher_is_better: else ``better`` means lower.
-    samples: of a and b, {seed: [n]}, whose means are the values; without those
-      of a seed that is paired, nothing is said beyond the samples.
+    a, b: {seed: value}; pairs with a non-finite value are left out.
+    confidence: confidence of the intervals, in (0, 1).
+    higher_is_better: if false, ``better`` means lower.
+    samples: ({seed: [n]} of a, the same of b), values per test sample, whose
+      means are ``a`` and ``b``. If a paired seed has none, the interval for
+      other test samples is left out.
 
   Raises:
-    ValueError: a confidence out of its range.
+    ValueError: the confidence is out of range.
   """
   if not 0 < confidence < 1:
     raise InputError(f"confidence must lie in (0, 1), got {confidence!r}")
@@ -158,7 +162,7 @@ def _verdict(low: float, high: float, higher_is_better: bool) -> str:
 
 
 def _differences(a: Each, b: Each, seeds: Sequence[int]) -> np.ndarray | None:
-  """[s n], ``None`` if a seed's are not there or of other samples."""
+  """Differences [s n]; ``None`` if a seed lacks them or the sizes differ."""
   if not all(seed in a and seed in b for seed in seeds):
     return None
   rows = [(np.asarray(a[s], float), np.asarray(b[s], float)) for s in seeds]
@@ -169,9 +173,9 @@ def _differences(a: Each, b: Each, seeds: Sequence[int]) -> np.ndarray | None:
 
 
 def interval(d: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-  """Expanded-percentile bootstrap interval of the mean of ``d``, n ≥ 2.
+  """Expanded-percentile bootstrap interval of the mean of ``d`` [n], n ≥ 2.
 
-  The same numbers give the same interval: resampling has a fixed seed.
+  The resampling has a fixed seed, so the interval is deterministic.
   """
   n = d.size
   t = stats.t.ppf((1 + confidence) / 2, n - 1)
@@ -185,7 +189,8 @@ def interval(d: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
     vectorized=True,
     rng=np.random.default_rng(0),
   ).confidence_interval
-  rounding = 1e-9 * float(np.abs(d).max())  # Of sums that are 0 otherwise.
+  # Ends that differ from 0 by rounding alone are 0.
+  rounding = 1e-9 * float(np.abs(d).max())
   low, high = (
     0.0 if abs(end) <= rounding else float(end)
     for end in (found.low, found.high)
@@ -200,7 +205,7 @@ def interval_beyond(
 
   Args:
     d: difference of each of s ≥ 2 seeds on each of n ≥ 2 samples.
-    confidence: of the interval, in (0, 1).
+    confidence: confidence of the interval, in (0, 1).
   """
   (seeds, samples), mean = d.shape, float(d.mean())
   by_seed, by_sample = d.mean(axis=1), d.mean(axis=0)
@@ -230,9 +235,9 @@ def _ends(ends: tuple[float, float], scale: float) -> str:
 
 
 def _signed(x: float) -> str:
-  """One decimal, two near 0, where a verdict hangs on the side of it.
+  """One decimal, or two near 0, where the verdict depends on the sign.
 
-  The sign is a minus, not a hyphen; what shows as 0 has none.
+  The sign is a minus, not a hyphen; a number that is shown as 0 has none.
   """
   shown = f"{abs(x):.1f}" if abs(x) >= 0.05 else f"{abs(x):.2f}"
   if float(shown) == 0:

@@ -1,1 +1,1 @@
-"""Tracking: metrics files, the console, experiment trackers."""
+"""Metrics files, the console and experiment trackers."""

@@ -1,8 +1,9 @@
-"""What a run tells: ``metrics.jsonl``, TensorBoard events, the terminal.
+"""Logs of a run: ``metrics.jsonl``, TensorBoard events and the terminal.
 
-JSON knows no NaN and no infinity: they are written as the strings ``"NaN"``,
-``"Infinity"`` and ``"-Infinity"`` (``float`` reads them back) and
-``read_metrics`` returns floats. All other floats round-trip to the bit.
+JSON has no NaN or infinity: they are written as the strings ``"NaN"``,
+``"Infinity"`` and ``"-Infinity"`` (which ``float`` accepts), and
+``read_metrics`` returns floats. All other floats survive the round trip
+bit for bit.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from typing import Any
 from dmg_jax.errors import InputError
 
 METRICS = "metrics.jsonl"
-_PLACE = ("step", "epoch", "split")  # Where a line belongs, not what it says.
+_PLACE = ("step", "epoch", "split")  # Where a line belongs: not metrics.
 _SPECIAL = {str(x): float(x) for x in ("NaN", "Infinity", "-Infinity")}
 _SCORES = {"accuracy": "accuracy", "map": "mAP", "macro_f1": "macro-F1"}
 _UNSHOWN = ("loss", "alpha", "weight_norm")
 
 
 def to_json(value: Any) -> Any:
-  """``value`` in the types that JSON knows; numbers of numpy and jax too.
+  """``value`` in JSON types; numpy and JAX numbers and arrays are converted.
 
   Raises:
-    TypeError: something that has no JSON form.
+    TypeError: something in ``value`` has no JSON form.
   """
   if isinstance(value, float):
     return float(value) if math.isfinite(value) else json.dumps(float(value))
@@ -47,13 +48,13 @@ def to_json(value: Any) -> Any:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-  """Writes ``value``; a reader sees the old file or the new one, whole."""
+  """Writes ``value`` atomically: readers see the whole old or new file."""
   text = json.dumps(to_json(value), indent=2, allow_nan=False)
   replace(Path(path), f"{text}\n".encode())
 
 
 def replace(path: Path, content: bytes) -> None:
-  """The same of bytes; of several processes and hosts the last one wins."""
+  """Writes bytes atomically; of several writers, the last one wins."""
   part = path.with_name(f"{path.name}.{os.getpid()}.{time.time_ns()}.part")
   with part.open("wb") as file:
     file.write(content)
@@ -63,10 +64,10 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-  """The lines of a ``metrics.jsonl``; a torn last line is left out.
+  """The lines of a ``metrics.jsonl``; an incomplete last line is skipped.
 
   Raises:
-    ValueError: another line is not JSON, with its number.
+    ValueError: another line is not JSON; the message gives its number.
   """
   found = []
   rows = Path(path).read_bytes().split(b"\n")
@@ -75,9 +76,9 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
       line = json.loads(row) if row.strip() else None
     except ValueError as error:
       if number == len(rows):
-        break  # Without a newline at its end: the writer was killed.
+        break  # No newline at the end: the writer was killed.
       raise InputError(
-        f"{path}, line {number}, is not JSON: mend or delete it"
+        f"{path}, line {number}, is not JSON: correct or delete it"
       ) from error
     if line is not None:
       found.append(
@@ -93,12 +94,12 @@ class MetricsFile:
   """``metrics.jsonl`` and TensorBoard's ``events.*`` of one run.
 
   A line is ``{"step", "epoch", "split", **values}``; the events have the tags
-  ``<split>/<value>``. Lines are on their way to the disk when ``write``
-  returns: a killed process loses none but the one being written.
+  ``<split>/<value>``. Lines are flushed before ``write`` returns: a process
+  that is killed loses at most the line it is writing.
   """
 
   def __init__(self, workdir: str | Path):
-    """Opens for appending; makes ``workdir`` if need be."""
+    """Opens the file for appending; creates ``workdir`` if necessary."""
     self._folder = Path(workdir)
     self._folder.mkdir(parents=True, exist_ok=True)
     self._path = self._folder / METRICS
@@ -123,13 +124,13 @@ class MetricsFile:
     return read_metrics(self._path)
 
   def truncate_after(self, step: int) -> None:
-    """Drops what is later than the restored ``step``, in the events too."""
+    """Drops lines and events later than the restored ``step``."""
     self._keep(lambda line: line["step"] <= step)
     self._purge = step + 1
     self._close_events()
 
   def close(self) -> None:
-    """Writes what is left of the events."""
+    """Closes both files; pending events are written first."""
     self._file.close()
     self._close_events()
 
@@ -139,7 +140,7 @@ class MetricsFile:
       self._events = None
 
   def _keep(self, wanted: Callable[[dict], bool]) -> None:
-    """Rewrites the file without a torn last line and what is not wanted."""
+    """Rewrites the file with complete, wanted lines only; opens it again."""
     if self._file is not None:
       self._file.close()
     old = self._path.read_bytes() if self._path.exists() else b""
@@ -155,7 +156,7 @@ class MetricsFile:
 
       old = len(list(self._folder.glob("events.*")))
       purge = self._purge if old else None
-      # The suffix, because files are named by the second they were made in.
+      # The suffix keeps apart files that were created in the same second.
       self._events = SummaryWriter(
         str(self._folder), purge_step=purge, filename_suffix=f".{old}"
       )
@@ -163,10 +164,10 @@ class MetricsFile:
 
 
 class Console:
-  """The terminal: tables and a live bar, or plain lines where it is no TTY."""
+  """The terminal: tables and a progress bar, or plain lines without a TTY."""
 
   def __init__(self, quiet: bool = False, file: TextIOBase | None = None):
-    """``quiet`` says nothing at all; ``file`` is standard output by default."""
+    """``quiet`` prints nothing; ``file`` defaults to standard output."""
     self._quiet = quiet
     self._file: Any = file or sys.stdout
     self._live = self._file.isatty() and os.environ.get("TERM") != "dumb"
@@ -175,11 +176,11 @@ class Console:
     self._began = time.monotonic()
 
   def note(self, what: Any) -> None:
-    """One line, or one of rich's tables."""
+    """Prints one line, or a table of the package rich."""
     self._print(what)
 
   def announce(self, facts: Mapping[str, Any]) -> None:
-    """What is about to be done, a line a fact; empty ones are left out."""
+    """Prints what a run is about to do, one line per non-empty fact."""
     from rich.table import Column, Table
 
     table = Table.grid("", Column(overflow="fold"), padding=(0, 2))
@@ -191,7 +192,7 @@ class Console:
 
   @contextmanager
   def progress(self, total: int, first: int = 0) -> Iterator[None]:
-    """Around training: a bar of ``total`` steps, ``first`` of them done."""
+    """A progress bar of ``total`` steps, of which ``first`` are done."""
     self._began = time.monotonic()
     if self._quiet or not self._live:
       yield
@@ -217,14 +218,14 @@ class Console:
         self._bar = None
 
   def advance(self, step: int, values: Mapping[str, float]) -> None:
-    """After step ``step``: loss terms and α."""
+    """Shows the loss terms and α after step ``step``."""
     terms = [k for k in values if k not in _UNSHOWN][:3]
     shown = [k for k in ("loss", "alpha", *terms) if k in values]
     self._values = "  ".join(f"{k} {values[k]:.3f}" for k in shown)
     self._update(completed=step)
 
   def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
-    """After epoch ``epoch`` (from 1), with the flat metrics of ``val``."""
+    """Prints epoch ``epoch`` (from 1) and the flat metrics of ``val``."""
     scores = [
       f"{name.removesuffix('/accuracy')} {100 * value:.1f}"
       for name, value in values.items()
@@ -237,7 +238,7 @@ class Console:
     self._print(" | ".join(filter(None, parts)))
 
   def results(self, results: Mapping[str, Any]) -> None:
-    """The contents of ``results.json``: one run, or mean ± std of several."""
+    """Prints the contents of ``results.json``: one run, or mean ± std."""
     runs = results.get("runs", [results])
     last = "test" if "test" in runs[0] else "val"
     title = f"{results['recipe']} on {results['dataset']}, {last}, %"
@@ -246,7 +247,7 @@ class Console:
     self._scores_table(title, [r[last] for r in runs], runs[0]["readout"])
 
   def evaluation(self, split: str, metrics: Mapping[str, Any]) -> None:
-    """The metrics of one split."""
+    """Prints the metrics of one split."""
     self._scores_table(f"{split}, %", [metrics], "")
 
   def _scores_table(self, title, runs, readout):
@@ -270,7 +271,7 @@ class Console:
   def _rich(self):
     from rich.console import Console as Rich
 
-    # Outside a terminal nothing is wrapped, coloured or moved.
+    # Without a terminal, nothing is wrapped, coloured or redrawn.
     plain = {} if self._live else {"width": 200, "color_system": None}
     common = {"markup": False, "highlight": False, "emoji": False}
     return Rich(file=self._file, force_terminal=self._live, **common, **plain)
@@ -282,9 +283,10 @@ class Console:
 
 
 def mean_std(values: Sequence[float | str]) -> str:
-  """Percent with one decimal, ``66.4`` or ``66.4 ± 0.8`` (n - 1 below).
+  """Percent with one decimal, e.g. ``66.4`` or ``66.4 ± 0.8``.
 
-  ``"NaN"`` is understood, as ``write_json`` writes it.
+  The standard deviation divides by n - 1. ``"NaN"`` is accepted, as
+  ``write_json`` writes it.
   """
   values = [float(v) for v in values]
   mean = sum(values) / len(values)

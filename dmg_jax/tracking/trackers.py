@@ -1,15 +1,15 @@
-"""Weights & Biases and MLflow, beside TensorBoard: ``--config.track=NAME``.
+"""Weights & Biases and MLflow in addition to TensorBoard: ``config.track``.
 
-A tracker gets the numbers of ``metrics.jsonl`` under TensorBoard's tags, the
-config, and the final results. The id of its run is kept in ``tracking.json``,
-so that a run that was stopped goes on in the same one. Whatever a tracker
-raises ends in one warning; the run goes on without it.
+A tracker receives the numbers of ``metrics.jsonl`` under TensorBoard's tags,
+the config, and the final results. The id of its run is kept in
+``tracking.json``, so a resumed run continues the same tracker run. If a tracker
+raises an error, one warning is printed and training continues without it.
 
-Where the numbers go is up to the trackers' own environment variables
+The trackers' own environment variables decide where the numbers go
 (``WANDB_MODE``, ``WANDB_PROJECT``, ``WANDB_ENTITY``, ``MLFLOW_TRACKING_URI``,
 ``MLFLOW_EXPERIMENT_NAME``, ...); the project or experiment is ``dmg_jax`` if
-they name none. Steps that a killed run repeats are sent again, with the same
-numbers: W&B leaves them out, MLflow keeps both.
+they name none. Steps that are repeated after a crash are sent again, with the
+same numbers: W&B ignores them, MLflow keeps both.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from typing import Any, Protocol
 
 from dmg_jax.errors import MissingPackageError
 
-FILE = "tracking.json"  # {tracker: what finds its run again}
+FILE = "tracking.json"  # {tracker: the id, project or URI of its run}
 PROJECT = "dmg_jax"
-# Name of the option and of the package, and how it is installed.
+# {name of the tracker and of its package: how to install it}
 TRACKERS = {"mlflow": "pip install mlflow", "wandb": "pip install wandb"}
-_AT_ONCE = 100  # MLflow takes so many parameters in a request
-_LONGEST = 500  # and so many characters of a value
+_AT_ONCE = 100  # MLflow's limit of parameters per request
+_LONGEST = 500  # and of characters per value.
 
 Stored = dict[str, str]
 
 
 class Tracker(Protocol):
-  """What is told of a run."""
+  """The interface of an experiment tracker."""
 
   def log(self, values: Mapping[str, float], step: int) -> None:
-    """Numbers of a step, by tags as ``train/loss``."""
+    """Records the numbers of one step, {tag such as ``train/loss``: value}."""
     ...
 
   def results(self, values: Mapping[str, float]) -> None:
-    """The final numbers."""
+    """Records the final numbers."""
     ...
 
   def close(self, finished: bool) -> None:
-    """The last that is told; a run that is not finished may go on later."""
+    """Ends the session; an unfinished run may be resumed later."""
     ...
 
 
@@ -57,7 +57,7 @@ def require(name: str) -> None:
   if name and name not in sys.modules and not importlib.util.find_spec(name):
     raise MissingPackageError(
       f"track={name!r} needs the package {name}: {TRACKERS[name]}, or leave "
-      "track empty: TensorBoard's files are always written"
+      "track empty. TensorBoard files are always written"
     )
 
 
@@ -93,7 +93,7 @@ class Wandb:
 
 
 class Mlflow:
-  """A run of MLflow. It has one active run a process."""
+  """A run of MLflow, which allows one active run per process."""
 
   def __init__(self, workdir: Path, config: Mapping[str, Any], stored: Stored):
     self._mlflow = mlflow = importlib.import_module("mlflow")
@@ -129,7 +129,7 @@ _MAKERS: dict[str, Callable[..., Tracker]] = {"mlflow": Mlflow, "wandb": Wandb}
 
 
 class Tracking:
-  """A tracker that cannot end a run: after an error it is silent."""
+  """A tracker that cannot stop training: after an error it is switched off."""
 
   def __init__(
     self,
@@ -138,13 +138,13 @@ class Tracking:
     config: Mapping[str, Any],
     warn: Callable[[str], None],
   ):
-    """Starts, or goes on with, the tracker's run of ``workdir``.
+    """Starts or resumes the tracker's run that belongs to ``workdir``.
 
     Args:
-      name: of ``TRACKERS``, or empty for none.
-      workdir: of the run.
-      config: of the run, nested.
-      warn: gets the one warning.
+      name: one of ``TRACKERS``, or empty for none.
+      workdir: folder of the run.
+      config: nested config of the run.
+      warn: called with the warning if the tracker fails.
     """
     self._name, self._warn = name, warn
     self._tracker: Tracker | None = None
@@ -163,12 +163,12 @@ class Tracking:
       part.replace(path)
 
   def log(self, values: Mapping[str, float], step: int) -> None:
-    """Numbers of a step, by tags as ``train/loss``."""
+    """Records the numbers of one step, {tag such as ``train/loss``: value}."""
     if (tracker := self._tracker) is not None:
       self._guarded(lambda: tracker.log(values, step))
 
   def results(self, results: Mapping[str, Any]) -> None:
-    """The contents of ``results.json``: the numbers among them."""
+    """Records all numbers in the contents of ``results.json``."""
     self._finished = True
     numbers = {
       f"results/{k}": float(v)
@@ -179,26 +179,26 @@ class Tracking:
       self._guarded(lambda: tracker.results(numbers))
 
   def close(self) -> None:
-    """The run is over, or stopped if there were no results."""
+    """Ends the session; the run counts as finished if it has results."""
     if (tracker := self._tracker) is not None:
       self._guarded(lambda: tracker.close(self._finished))
       self._tracker = None
 
-  def _guarded(self, does: Callable[[], None]) -> None:
+  def _guarded(self, call: Callable[[], None]) -> None:
     try:
-      does()
+      call()
     # A tracker may raise anything: no network, no account, a full disk.
     except Exception as error:
       reason = " ".join(str(error).split()) or type(error).__name__
       self._tracker = None
       self._warn(
-        f"warning: {self._name} is told nothing from here ({reason}); "
-        "training goes on"
+        f"warning: {self._name} failed ({reason}) and records nothing from "
+        "here on; training continues"
       )
 
 
 def _title(workdir: Path) -> str:
-  """``openmoji-lb``; of several seeds ``openmoji-lb/seed_3``."""
+  """``openmoji-lb``, or ``openmoji-lb/seed_3`` for one of several seeds."""
   *_, parent, name = ("", *workdir.absolute().parts)
   return f"{parent}/{name}" if name.startswith("seed_") else name
 

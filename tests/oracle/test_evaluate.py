@@ -282,7 +282,7 @@ def test_nothing_to_evaluate():
     evaluate(step, state(), [])
   padding = next(batches(inputs, labels))
   padding = padding.replace(mask=np.zeros_like(padding.mask))
-  with pytest.raises(ValueError, match="all of it is padding"):
+  with pytest.raises(ValueError, match="holds only padding"):
     evaluate(step, state(), [padding])
 
 

@@ -151,12 +151,13 @@ def test_reasons_where_there_is_no_readout():
   found = readout_scores.of_heads(
     passes, "R3 feature ablation", "affine", False
   )
-  assert "no head for one modality" in found["a"]["own"]
+  assert "no head for a single modality" in found["a"]["own"]
   assert found["a"]["feature_ablation"]["accuracy"] == 1
   assert found["a"]["input_ablation"] == "its logits are not finite"
   found = readout_scores.of_heads(passes, "R2 own head", "channel", True)
   assert found["a"]["own"] == {"accuracy": 1, "macro_f1": 1}
-  assert "talk inside the encoders" in found["a"]["feature_ablation"]
+  absent = found["a"]["feature_ablation"]
+  assert "exchanges information between the encoders" in absent
   good, absent = readout_scores.split(found)
   assert set(good["a"]) == {"own"} and set(absent) == {"a"}
   assert shown.cell([{"scores": good}], "a", "input_ablation") == "–"

@@ -100,11 +100,11 @@ def test_examples_are_the_samples(saved, dataset):
 def test_no_vocabulary_and_long_texts(saved):
   del saved
   numbers = [np.array([2, 3, 0])]
-  assert examples._texts(numbers, None) == ["word numbers 2 3 0"]
+  assert examples._texts(numbers, None) == ["token ids 2 3 0"]
   absent = {"tokenizer": "no/such-folder-here", "length": 3}
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("HF_HUB_OFFLINE", "1")
-    assert examples._texts(numbers, absent) == ["word numbers 2 3 0"]
+    assert examples._texts(numbers, absent) == ["token ids 2 3 0"]
   settings = {"words": ["long" * 100], "length": 1}
   (text,) = examples._texts([np.array([2])], settings)
   assert len(text) == 280 and text.endswith("…")

@@ -105,8 +105,8 @@ def test_an_end_that_is_zero_but_for_rounding_leaves_nothing_out():
 def test_sentences():
   better = compare(series(0.62, 0.65, 0.63), series(0.6, 0.61, 0.6))
   assert better.sentence("lb", "joint") == (
-    "lb is better than joint: +3.0 [+2.0, +4.0] (3 seeds, few: the interval "
-    "covers 75 % at most)."
+    "lb is better than joint: +3.0 [+2.0, +4.0] (3 seeds; coverage at most "
+    "75 %)."
   )
   few = compare(series(0.62, 0.6), series(0.6, 0.61))
   assert few.sentence("a", "b") == (
@@ -176,7 +176,8 @@ def test_a_lead_on_these_samples_alone():
   assert found.beyond_verdict == "not distinguishable"
   assert found.sentence("a", "b").startswith("a is better than b: +10.0 [")
   assert found.sentence("a", "b").endswith(
-    "; beyond these 20 samples not distinguishable [−4.4, +24.4]."
+    "; allowing for other test samples (20 here): not distinguishable "
+    "[−4.4, +24.4]."
   )
   turned = compare(*means, higher_is_better=False, samples=(a, b))
   assert turned.verdict == "worse"
@@ -187,4 +188,5 @@ def test_nothing_beyond_samples_that_are_not_the_same():
   means = dict.fromkeys(range(3), 1.0)
   for b in ({}, {0: np.ones(4), 1: np.ones(4)}, {s: np.ones(5) for s in a}):
     found = compare(means, means, samples=(a, b))
-    assert found.beyond is None and "beyond" not in found.sentence("a", "b")
+    said = found.sentence("a", "b")
+    assert found.beyond is None and "other test samples" not in said
