@@ -1,30 +1,32 @@
-"""The paper's figures: the runs they need and the drawing, one command.
+"""The paper's figures: one command runs what a figure needs and draws it.
 
 python launch.py --config=configs/figures.py:figure1,dataset=openmoji,seeds=3
 
 The word after the colon is a figure:
 
 - ``figure1``: label fitting. Accuracy of the modalities and the gap between
-  them against the weight of the uniform label; ``weights=0+0.3+0.6``.
-- ``figure2``: modality gap. Test features of all modalities in one plane, a
-  panel a row; ``rows=joint+h+lb``.
-- ``figure3``: α over training beside the heuristic;
-  ``datasets=openmoji+crema_d`` in place of ``dataset=``, and fields of the
-  second and later data sets as ``--config.sets.crema_d.data.raw=FOLDER``.
-  Runs that are there are drawn, too, or alone if no data set is given:
-  ``--config.figure.runs=DIR1,DIR2``, each of one run, of its seeds or of a row
-  of a table.
-- ``figure4``: Grad-CAM over epochs, side by side for two rows,
-  ``rows=joint+lb``, of pictures, spectrograms and the middle frames of videos.
-  Three samples of test, drawn by ``--config.figure.seed``, or those named by
-  ``--config.figure.samples=ID1,ID2``; ``--config.figure.epochs=(1,7,30)``.
-  A run keeps the checkpoints of the epochs that it was trained for.
+  them, as a function of the weight of the uniform label; the key
+  ``weights=0+0.3+0.6`` sets the weights.
+- ``figure2``: modality gap. Test features of all modalities in one plane, one
+  panel per row; ``rows=joint+h+lb``.
+- ``figure3``: α over training, compared with the heuristic. The key
+  ``datasets=openmoji+crema_d`` may replace ``dataset=``; fields of the second
+  and later data sets are set as ``--config.sets.crema_d.data.raw=FOLDER``.
+  ``--config.figure.runs=DIR1,DIR2`` also draws existing runs, or only those if
+  no data set is given; each folder is that of a run, of its seeds, or of a
+  table row.
+- ``figure4``: Grad-CAM over epochs for two rows side by side,
+  ``rows=joint+lb``, on pictures, spectrograms and the middle frames of videos.
+  It shows three test samples chosen at random by ``--config.figure.seed``, or
+  those of ``--config.figure.samples=ID1,ID2``, at the epochs
+  ``--config.figure.epochs=(1,7,30)``. A run keeps a checkpoint of each of the
+  epochs that were requested when it was trained.
 
-Other keys, fields, ``--config.shard`` and how a stopped command goes on are
-those of tables, see ``configs/tables.py``: every run lies in
+All else works as for tables, see ``configs/tables.py``: other keys, fields,
+``--config.shard`` and resuming. Each run lies in
 ``<workdir>/<row>/seed_<i>`` (``figure3``: ``<workdir>/<data set>/<row>/...``).
-``figure1.png``, ``.pdf`` and ``.csv`` lie in the folder;
-``--mode=report`` draws them again and runs nothing.
+``figure1.png``, ``.pdf`` and ``.csv`` are written to the work directory;
+``--mode=report`` only draws them again.
 """
 
 from __future__ import annotations
@@ -38,14 +40,15 @@ from dmg_jax.config.recipes import RECIPES
 from dmg_jax.config.table_rows import ROWS, Row
 from dmg_jax.model import registry
 
-_FOLDER = Path(__file__).parent  # Of the data sets' config files.
+_FOLDER = Path(__file__).parent  # Holds the config files of the data sets.
 
 
 def get_config(arg: str | None = None) -> compose.Config:
   """The config of ``<figure>,dataset=<name>[,key=value...]``.
 
   Raises:
-    ValueError: an unknown figure, data set, row or key, with the choices.
+    ValueError: a figure, data set, row or key is unknown; the message lists the
+      choices.
   """
   keys = {name: f.keys for name, f in FIGURES.items()}
   name, given = grid.parse(arg, "figure", keys)
@@ -62,7 +65,7 @@ def get_config(arg: str | None = None) -> compose.Config:
 
 
 def _datasets(name: str, given: dict[str, str]) -> list[str]:
-  """In order; ``figure3`` can do with none."""
+  """Names of the data sets, in order; ``figure3`` may have none."""
   if "datasets" not in FIGURES[name].keys:
     return [grid.dataset(name, given, _FOLDER)]
   both = [given.pop(k) for k in ("datasets", "dataset") if k in given]
@@ -70,12 +73,12 @@ def _datasets(name: str, given: dict[str, str]) -> list[str]:
     raise ValueError("give either dataset=... or datasets=A+B, not both")
   names = both[0].split("+") if both else []
   if len(set(names)) < len(names):
-    raise ValueError(f"datasets={both[0]} has one of them twice")
+    raise ValueError(f"datasets={both[0]} names a data set twice")
   return [grid.known_dataset(d, _FOLDER) for d in names]
 
 
 def _rows(figure: Figure, given: dict[str, str]) -> list[str] | dict[str, Row]:
-  """Names to be found, or the rows themselves."""
+  """Names of rows to look up, or {name: row}."""
   if "weights" in figure.keys:
     return _weights(given.pop("weights", ""))
   picked = given.pop("rows", "")
@@ -90,7 +93,8 @@ def _weights(text: str) -> dict[str, Row]:
     weights = [-1.0]
   if not all(0 <= w <= 1 for w in weights):
     raise ValueError(
-      f"weights must be numbers in [0, 1], as weights=0+0.3+0.6; got {text!r}"
+      "weights must be numbers in [0, 1], as in weights=0+0.3+0.6; "
+      f"got {text!r}"
     )
   return {
     f"weight_{100 * w:g}".replace(".", "_"): Row(
@@ -101,7 +105,7 @@ def _weights(text: str) -> dict[str, Row]:
 
 
 def _one(arg, name, dataset, given, wanted) -> compose.Config:
-  """The grid on one data set."""
+  """The config of the grid on one data set."""
   make = grid.maker(dataset, given, _FOLDER)
   config = grid.common_config(make, dataset)
   rows = wanted
@@ -115,11 +119,11 @@ def _one(arg, name, dataset, given, wanted) -> compose.Config:
 
 
 def _check_rows(name: str, rows: dict[str, Row]) -> None:
-  """Refuses rows that have nothing of what is drawn."""
+  """Refuses rows that lack what the figure draws."""
   alone = [r for r in rows if r.startswith("unimodal")]
   if alone and name == "figure2":
     raise ValueError(
-      f"row {alone[0]!r} has one modality and no gap: choose other rows"
+      f"row {alone[0]!r} has one modality, hence no gap: choose other rows"
     )
   without = [r for r, row in rows.items() if not _has_alpha(row)]
   if without and name == "figure3":

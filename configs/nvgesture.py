@@ -2,23 +2,25 @@
 
 python launch.py --config=configs/nvgesture.py:lb --config.data.raw=FOLDER
 
-FOLDER holds Video_data and the two lists; data_pipelines/sets/nvgesture says
-what is made of them (2 GB, an hour on two cores, once). The paper has 84.36
-accuracy and 84.68 macro-F1 for Ours-LB, 83.24 and 83.87 for Ours-H (Table 2),
-and no details: optimiser, batch size and encoders are those of the same group's
-later codes (IGM, AMSS); the rate falls at plateaus as for sound and video,
-where those codes lower it at epoch 80. IGM starts from I3D trained on Kinetics,
-``--config.encoders.rgb.pretrained=FOLDER`` and so on; AMSS, like this file,
-from scratch. The paper trains on all 1,050 clips of the train list, this file
-on 755: expect less than its numbers.
+FOLDER holds Video_data and the two lists; data_pipelines/sets/nvgesture
+describes how they are prepared (2 GB, once, an hour on two cores). The paper
+reports 84.36 % accuracy and 84.68 % macro-F1 for Ours-LB, 83.24 % and 83.87 %
+for Ours-H (Table 2), but no details. Optimiser, batch size and encoders follow
+the later code of the same group (IGM, AMSS). The learning rate falls at
+plateaus, as it does for the audio-video data sets; that code lowers it at epoch
+80. IGM starts from an I3D trained on Kinetics
+(``--config.encoders.rgb.pretrained=FOLDER``, likewise for depth and flow); AMSS
+and this file train from scratch. The paper trains on all 1,050 clips of the
+train list, this file on 755, so expect lower scores.
 
-Cost: 1.6 TFLOP a training sample, so 124 PFLOP for the 100 epochs, three
-quarters of an hour at 50 TFLOP/s; ``--config.encoders.rgb.dtype=bfloat16`` and
-so on for faster matrix units. The backward pass computes maps again instead of
-keeping them (``remat``); where memory abounds, switch that off. On a CPU
-``lb,batch_size=1`` takes real-size steps: a minute and 9.5 GiB each, an update
-of α half an hour and 15.5 GiB (two busy cores). ``quick=true`` is for a laptop:
-16 frames of 56 pixels, each a picture of its own to small networks.
+Cost: 1.6 TFLOP per training sample, hence 124 PFLOP for 100 epochs, three
+quarters of an hour at 50 TFLOP/s; ``--config.encoders.rgb.dtype=bfloat16`` (and
+likewise for depth and flow) uses faster matrix units. The backward pass
+recomputes activations instead of storing them (``remat``); switch this off if
+there is enough memory. On a CPU, ``lb,batch_size=1`` runs steps of full size: a
+minute and 9.5 GiB per step, half an hour and 15.5 GiB per update of α (two busy
+cores). ``quick=true`` is for a laptop: 16 frames of 56 × 56 pixels, which small
+networks see as separate pictures.
 """
 
 from data_pipelines.sets import nvgesture
@@ -28,7 +30,7 @@ MODALITIES = ("rgb", "depth", "flow")
 
 
 def _quick():
-  """What differs in the form for a laptop."""
+  """Fields that ``quick=true`` changes."""
   small = compose.encoder("small.ConvNet", widths=(16, 32, 64))
   return {
     "data.step": 5,

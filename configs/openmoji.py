@@ -1,9 +1,10 @@
-"""OpenMoji: 1,629 emoji, picture and name, 8 categories (embedded default).
+"""OpenMoji: 1,629 emoji with picture and name, 8 categories.
 
 python launch.py --config=configs/openmoji.py:lb
 
-Trains from scratch in about a minute on two CPU cores. The text is the name
-alone; image is the weak modality.
+The data set comes with the repository. A run trains from scratch in about a
+minute on two CPU cores. The text is only the name; the image is the weak
+modality.
 """
 
 from data_pipelines.sets import openmoji

@@ -1,25 +1,25 @@
-"""What is tuned: the learning rate of all, and one or two knobs a recipe.
+"""Search space: the learning rate of all recipes, and one or two options each.
 
 ``configs/tables.py:table1,dataset=...,trials=4`` gives every recipe the same
 number of trials. Trial 0 is the defaults; the others are drawn from the spaces
-below. Trial i has the same learning rate in every recipe, as a factor of the
-data set's default: 0.447, 2.24, 0.299, 1.5, ..., spread evenly. The knobs are
-drawn at random by recipe and trial. More trials leave the first ones as they
-are. A recipe without knobs (joint training, the fusions) has the learning rate
-alone. What a row of a table fixes, e.g. the α of ``constant_50``, is not tuned
-there.
+below. Trial i has the same learning rate in every recipe: the data set's
+default times 0.447, 2.24, 0.299, 1.5, ..., spread evenly. The other options are
+drawn at random, seeded by recipe and trial, so more trials leave the first ones
+as they are. A recipe without options here (joint training, most fusions) tunes
+only the learning rate. An option that a table row fixes, such as the α of
+``constant_50``, is not tuned in that row.
 """
 
 from __future__ import annotations
 
 from dmg_jax.config.search import Choice, Knob, Log, Space, Uniform
 
-# In units of the data set's default.
+# As a factor of the data set's default.
 LEARNING_RATE = Log(0.2, 5.0)
 
 _TEMPERATURE = Log(0.03, 0.5)
 
-# Recipe -> {option of its method: what it is drawn from}.
+# {recipe: {option of its method: distribution}}
 SPACES: dict[str, dict[str, Knob]] = {
   "multitask": {"weight": Log(0.1, 10)},
   "weight": {"fused": Log(0.5, 4), "diversity": Log(1e-3, 0.1)},

@@ -1,32 +1,33 @@
-"""Tables: rows (recipes) × seeds on one data set, one command.
+"""Tables: one command runs rows (recipes) × seeds on one data set.
 
 python launch.py --config=configs/tables.py:table1,dataset=openmoji,seeds=3
 
-The word after the colon is a table: table1 to table5 and tableA1 to tableA3 of
-the paper, or ``methods``, all recipes. Keys after it:
+The word after the colon is a table: table1 to table5 or tableA1 to tableA3 of
+the paper, or ``methods``, which has all recipes. Keys that may follow:
 
 - ``dataset``: a file of this folder; ``dataset=manifest`` with
   ``--config.data.manifest=pairs.csv`` for your own data.
-- ``rows=joint+h+lb``: these rows in this order; any recipe can be named.
-- ``seeds``, ``seed``: seeds of every row, and the first of them.
-- ``trials=N``: N trials a recipe on val before its seeds (configs/search.py).
-- ``epochs``, ``batch_size``, ``quick`` and so on: the data set's own keys.
+- ``rows=joint+h+lb``: only these rows, in this order; any recipe is allowed.
+- ``seeds``, ``seed``: the number of seeds of every row, and the first seed.
+- ``trials=N``: tunes each recipe on val with N trials first
+  (configs/search.py).
+- ``epochs``, ``batch_size``, ``quick`` and so on: the keys of the data set.
 
-Fields of the data set's config can be set as for a single run and reach every
-row, ``--config.train.select=last``; those of one row, too,
+Fields of the data set's config are set as for a single run and apply to every
+row, ``--config.train.select=last``; those of a single row can be set, too,
 ``--config.rows.lb.method.rate=0.05``.
 
-Every cell is a run in ``<workdir>/<row>/seed_<i>``: the same command goes on
-with what is missing, and more seeds or rows are added to what is there. Share a
-table between processes, each with a device of its own, by giving each its
-share of the cells; with trials, of the rows:
+Every cell is a run in ``<workdir>/<row>/seed_<i>``. Running the same command
+again completes what is missing; more seeds or rows are added to existing
+results. To split a table between processes with a device each, give each
+process its share of the cells (with trials: of the rows):
 
   for k in 0 1 2 3; do
     CUDA_VISIBLE_DEVICES=$k python launch.py --config=configs/tables.py:... \
       --config.shard=$k --config.shards=4 &
   done; wait
 
-or as a SLURM array, ``--config.shard=$SLURM_ARRAY_TASK_ID``, or by submitit:
+or use a SLURM array, ``--config.shard=$SLURM_ARRAY_TASK_ID``, or submitit:
 
   import submitit
   words = ["python", "launch.py", "--config=configs/tables.py:..."]
@@ -39,10 +40,9 @@ or as a SLURM array, ``--config.shard=$SLURM_ARRAY_TASK_ID``, or by submitit:
       for k in range(8)
     ]
 
-Whoever ends a trial or row writes the table anew with all that is there, and
-while a row takes longer, every half a minute or so. When runs are done, the
-same command with ``--mode=readouts`` adds every unimodal read-out and linear
-probes.
+Each process writes the table with all available results after every trial or
+row, and about every half minute during long rows. After the runs, the same
+command with ``--mode=readouts`` adds all unimodal read-outs and linear probes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from pathlib import Path
 from dmg_jax.config import compose, files, grid
 from dmg_jax.config.table_rows import REFERENCE, ROW_NOTES, TABLES, Row, Table
 
-_FOLDER = Path(__file__).parent  # Of the data sets' config files.
+_FOLDER = Path(__file__).parent  # Holds the config files of the data sets.
 _KEYS = ("rows", "trials")
 
 
@@ -60,7 +60,8 @@ def get_config(arg: str | None = None) -> compose.Config:
   """The config of ``<table>,dataset=<name>[,key=value...]``.
 
   Raises:
-    ValueError: an unknown table, data set, row or key, with the choices.
+    ValueError: a table, data set, row or key is unknown; the message lists the
+      choices.
   """
   name, given = grid.parse(arg, "table", dict.fromkeys(TABLES, _KEYS))
   table, dataset = TABLES[name], grid.dataset(name, given, _FOLDER)
@@ -86,7 +87,7 @@ def get_config(arg: str | None = None) -> compose.Config:
 
 
 def _encoders(table: Table, dataset: str, given: dict[str, str]) -> list[str]:
-  """Asks for the table's encoders where the data set has them, or says so."""
+  """Sets the table's encoders if the data set has them, else returns a note."""
   quick = given.get("quick", "").lower() == "true"
   if not table.encoders or "encoders" in given:
     return []
@@ -95,13 +96,13 @@ def _encoders(table: Table, dataset: str, given: dict[str, str]) -> list[str]:
     return []
   return [
     f"The encoders are those of configs/{dataset}.py"
-    f"{' with quick=true' if quick else ''}, not CLIP's: the rows are those of "
-    "the paper's table, the setting is not."
+    f"{' with quick=true' if quick else ''}, not CLIP: the rows are those of "
+    "the paper's table, but the setting differs."
   ]
 
 
 def _notes(table: Table, rows: dict[str, Row]) -> list[str]:
-  """What is known of the table and of those of its rows that are picked."""
+  """Notes on the table and on the rows that were chosen."""
   own = [note for name, note in ROW_NOTES.items() if name in rows]
   added = [rows[name].label for name in table.added if name in rows]
   verb = "is" if len(added) == 1 else "are"

@@ -1,4 +1,4 @@
-"""Command line to flags, with one clear line for whatever is wrong."""
+"""Parses the command line; every mistake is reported in one line."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _OVERRIDE = re.compile(r"^--?(?:no)?config\.([^=]+)")
 
 
 class UsageError(Exception):
-  """A command line that means nothing; the text says what would."""
+  """An invalid command line; the text names the mistake and the fix."""
 
 
 class Help(Exception):  # noqa: N818
-  """``--help`` was asked for; the text is the help."""
+  """``--help`` was given; the text is the help."""
 
 
 def parse(argv: list[str]) -> list[str]:
-  """Parses ``argv`` into ``flags.FLAGS``; returns what is left.
+  """Parses ``argv`` into ``flags.FLAGS`` and returns the remaining arguments.
 
   Raises:
-    Help: for ``--help``.
-    UsageError: unknown flag, mode, config file, recipe, key or field, or a
-      value of the wrong type.
+    Help: ``--help`` was given.
+    UsageError: a flag, mode, config file, recipe, key or field is unknown, or a
+      value has the wrong type.
   """
   if any(word in ("--help", "-help", "-h") for word in argv[1:]):
     raise Help(_help())
@@ -67,7 +67,7 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def _config_argument(argv: list[str]) -> str | None:
-  """The last one given, as absl takes it."""
+  """The value of ``--config``; the last one counts, as in absl."""
   found = None
   for i, word in enumerate(argv):
     if word.startswith(("--config=", "-config=")):
@@ -82,7 +82,7 @@ def _config_files() -> list[str]:
 
 
 def _load(given: str) -> Config:
-  """The config as the flag will load it, for its errors' sake."""
+  """The config, loaded ahead of the flag so that its errors are readable."""
   file, _, arg = given.partition(":")
   path = Path(file)
   if not path.is_file():
@@ -104,7 +104,7 @@ def _check_fields(argv: list[str], config: Config) -> None:
   for word in argv[1:]:
     match = _OVERRIDE.match(word)
     if match and match[1] not in fields:
-      # A table has those of each row, too many to be listed for another's sake.
+      # A table repeats fields for each row: list them only for such a field.
       rows = match[1].startswith(_MANY)
       shown = [f for f in fields if f.startswith(_MANY) == rows]
       near = nearest(match[1], shown)
@@ -113,8 +113,8 @@ def _check_fields(argv: list[str], config: Config) -> None:
     if match and grid and _OF_TABLE.match(match[1]):
       keys = "FIGURE" if "figure" in config else "TABLE"
       raise UsageError(
-        f"config.{match[1]} follows from what is set behind the config file's "
-        f"colon, as {keys},dataset=NAME,rows=A+B"
+        f"config.{match[1]} cannot be set directly: it follows from the text "
+        f"after the config file's colon, as in {keys},dataset=NAME,rows=A+B"
       )
     if match and match[1] in _OF_RECIPE:
       value = word.partition("=")[2]
@@ -133,8 +133,8 @@ def _check_fields(argv: list[str], config: Config) -> None:
 
 def _brings_options(field: str, how: str) -> UsageError:
   return UsageError(
-    f"config.{field} brings options along and is set behind the config file's "
-    f"colon, as {how}"
+    f"config.{field} has options of its own and is set after the config file's "
+    f"colon, as in {how}"
   )
 
 
@@ -148,7 +148,7 @@ def _fields(config: Config, path: str = "") -> Iterable[str]:
 
 
 def _near_choice(error: Exception) -> str:
-  """The closest of an enum flag's choices, which absl does not name."""
+  """The closest choice of an enum flag, which absl does not suggest."""
   match = re.search(r"=(\S+): value should be one of <(.+)>", str(error))
   if not match:
     return ""
@@ -169,10 +169,10 @@ def _help() -> str:
     f"{entrance.__doc__}\nFlags:\n{flags.FLAGS.module_help(entrance)}\n"
     f"Configs: {files}\n\nRecipes:\n{recipes}\n\n"
     f"Keys after a recipe: the options of its method, {', '.join(SHORT)}; "
-    "of some configs quick=true, a form for a laptop; "
+    "quick=true, where a config has a small setting for laptops; "
     f"{ENCODER}image=resnet.ResNet, an encoder for a modality or a kind.\n\n"
     f"Tables (configs/tables.py:TABLE,dataset=NAME,seeds=N):\n{tables}\n\n"
-    "Keys after a table: dataset, rows=A+B, trials, and those above.\n\n"
+    "Keys after a table: dataset, rows=A+B, trials, and those of a recipe.\n\n"
     f"Figures (configs/figures.py:FIGURE,dataset=NAME,seeds=N):\n{figures}\n\n"
     "Keys after a figure: dataset, rows=A+B (figure1: weights=A+B; figure3: "
     "datasets=A+B), and those of a recipe.\n"

@@ -2,13 +2,13 @@
 
   python launch.py --config=configs/openmoji.py:lb
 
-The word after the colon is a recipe (a row of a table), keys may follow it:
+The word after the colon is a recipe (a row of a table), and keys may follow it:
 configs/openmoji.py:lb,seed=3,epochs=20. Any field of the config can be set:
---config.optimiser.learning_rate=3e-4. A whole table, recipes × seeds:
+--config.optimiser.learning_rate=3e-4. To run a whole table, recipes × seeds:
 
   python launch.py --config=configs/tables.py:table1,dataset=openmoji,seeds=3
 
-A figure of the paper, its runs and the drawing:
+To run and draw a figure of the paper:
 
   python launch.py --config=configs/figures.py:figure1,dataset=openmoji,seeds=3
 """
@@ -33,39 +33,41 @@ config_flags.DEFINE_config_file(
 flags.DEFINE_string(
   "workdir",
   None,
-  "folder of the run; default runs/<data set>-<recipe> or runs/<table>-<data "
-  "set>",
+  "folder of the run; by default runs/<data set>-<recipe> or "
+  "runs/<table>-<data set>",
 )
 flags.DEFINE_enum(
   "mode",
   "train",
   MODES,
-  "train (or go on, or show again); evaluate or predict with the best "
-  "checkpoint (split: --config.eval.split; new samples: "
-  "--config.eval.manifest); readouts: what each modality says, by every "
-  "read-out and a linear probe; prepare the data only; report: "
-  "draw the pictures again; export: its encoders as safetensors and "
-  "the model as a program",
+  "train: trains, resumes, or shows the results of a finished run. evaluate, "
+  "predict: use the best checkpoint (split: --config.eval.split; new samples: "
+  "--config.eval.manifest). readouts: the accuracy of each modality by every "
+  "read-out and a linear probe. prepare: only prepares the data. report: draws "
+  "the report again. export: writes the encoders as safetensors and the model "
+  "as a program",
 )
-flags.DEFINE_bool("quiet", False, "no progress, no tables")
-flags.DEFINE_bool("traceback", False, "show where an error comes from")
+flags.DEFINE_bool("quiet", False, "print no progress and no tables")
+flags.DEFINE_bool("traceback", False, "show the traceback of an error")
 
 
 def main(arguments: list[str]) -> int:
-  """Runs the mode; an error of the user's is one line and exit code 1.
+  """Runs the mode and returns the exit code: 0, or 1 after an error.
 
-  What is wrong with the user's own data has a line each. Anything but a
-  ``UserError`` is a bug: its traceback and what to send.
+  A ``UserError`` is printed as one line, problems with the user's data as one
+  line each. Any other error is a bug: its traceback is printed, with what to
+  send. 130 is the exit code after Ctrl-C.
   """
   del arguments
-  from dmg_jax.cli import modes  # Late: it loads what trains.
+  from dmg_jax.cli import modes  # Late: it loads the training code.
 
   logging.set_verbosity(logging.ERROR)
   f = flags.FLAGS
   try:
     return modes.run(f.mode, f.config, f.workdir, f.quiet)
-  except KeyboardInterrupt:  # Before or after training, which saves and ends.
-    sys.stderr.write("interrupted: the same command goes on from here\n")
+  # Before or after training, which handles Ctrl-C itself and saves.
+  except KeyboardInterrupt:
+    sys.stderr.write("interrupted: run the same command again to resume\n")
     return 130
   except Exception as error:
     if f.traceback:
@@ -75,7 +77,7 @@ def main(arguments: list[str]) -> int:
 
 
 def entry() -> None:
-  """Parses flags, then ``main``; a wrong flag is one line, exit code 2."""
+  """Parses the flags and runs ``main``; exits with 2 after a wrong flag."""
   try:
     arguments = parse(sys.argv)
   except Help as text:

@@ -1,7 +1,7 @@
-"""What the configs of clips with sound and video share: the paper's setting.
+"""Shared config of audio-video data sets, with the settings of the paper.
 
-One key beside the recipe's: ``quick=true``, small pictures and narrow nets for
-a laptop.
+In addition to the keys of a recipe there is ``quick=true``: small pictures and
+narrow networks, for a laptop.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ def get_config(
   """The config of ``<recipe>[,key=value...]`` with the paper's settings.
 
   Args:
-    name: of the data set.
-    load: its ``load``.
+    name: name of the data set.
+    load: the ``load`` function of the data set.
     arg: the string after the colon.
-    quick_seconds: length of sounds in the form for a laptop.
+    quick_seconds: length of the sounds with ``quick=true``.
   """
   config = compose.base(arg)
   config.data.update(compose.options(load), name=name)
@@ -39,7 +39,7 @@ def get_config(
 
 
 def _quick(seconds: float) -> dict[str, Any]:
-  """What differs in the form for a laptop."""
+  """Fields that ``quick=true`` changes."""
   small = compose.encoder("small.ConvNet", widths=(8, 16))
   return {
     "data.image_size": 32,

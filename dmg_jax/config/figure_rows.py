@@ -1,7 +1,6 @@
-"""The figures: what is drawn, of which rows, with which options.
+"""The paper's figures: title, rows, keys and options of each.
 
-A figure is a grid of runs, as a table is, and a drawing of them, which
-``dmg_jax/figures`` makes.
+Like a table, a figure is a grid of runs; ``dmg_jax/figures`` draws them.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ class Figure(NamedTuple):
   """One figure of the paper.
 
   Attributes:
-    title: what it shows.
-    rows: those of ``table_rows.ROWS`` that it needs, in order.
-    keys: keys of its own after its name.
-    options: fields ``config.figure.<name>``, with their defaults.
+    title: what the figure shows.
+    rows: the rows of ``table_rows.ROWS`` that it needs, in order.
+    keys: keys after its name that only this figure has.
+    options: fields of ``config.figure`` with their defaults.
   """
 
   title: str
@@ -31,7 +30,7 @@ WEIGHTS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
 FIGURES = {
   "figure1": Figure(
     "Label fitting, accuracy against the weight of the uniform label",
-    (),  # One a weight.
+    (),  # One row per weight.
     ("weights",),
     {},
   ),
@@ -46,7 +45,7 @@ FIGURES = {
     ("lb",),
     ("rows", "datasets"),
     {
-      "runs": "",  # Folders of runs that are there, DIR1,DIR2.
+      "runs": "",  # Folders of existing runs, DIR1,DIR2.
     },
   ),
   "figure4": Figure(
@@ -54,12 +53,12 @@ FIGURES = {
     ("joint", "lb"),
     ("rows",),
     {
-      "samples": "",  # Ids of test samples, A,B; by default drawn by seed.
-      "count": 3,  # Samples to be drawn.
-      "seed": 0,
-      "epochs": (),  # By default 1, a quarter, half, and the last.
-      "target": "label",  # Or predicted: the class whose logit is explained.
-      "stage": -1,  # Of the encoder, whose maps are weighted; -1 is the last.
+      "samples": "",  # Ids of test samples, A,B; empty: chosen at random.
+      "count": 3,  # Number of samples to choose.
+      "seed": 0,  # Seed of that choice.
+      "epochs": (),  # Empty: 1, a quarter, half, and the last.
+      "target": "label",  # Class that is explained: label or predicted.
+      "stage": -1,  # Encoder stage whose maps are weighted; -1 is the last.
     },
   ),
 }

@@ -1,4 +1,4 @@
-"""Config files: Python files with ``get_config``, found by their path."""
+"""Config files: Python files that define ``get_config``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from types import ModuleType
 
 from dmg_jax.errors import InputError
 
-_GRIDS = ("tables", "figures")  # Not of one data set.
+_GRIDS = ("tables", "figures")  # Configs that belong to no single data set.
 
 
 def load(path: Path) -> ModuleType:
-  """The config file as a module, run anew.
+  """The config file as a module, executed anew on every call.
 
   Raises:
-    ValueError: it is not a Python file.
+    ValueError: the path is not that of a Python file.
   """
   spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
   if spec is None or spec.loader is None:
@@ -26,7 +26,7 @@ def load(path: Path) -> ModuleType:
 
 
 def config_files(folder: Path) -> list[Path]:
-  """The files of a folder that have a ``get_config``."""
+  """The Python files of a folder that define ``get_config``, sorted by name."""
   return [
     p
     for p in sorted(folder.glob("*.py"))
@@ -35,5 +35,5 @@ def config_files(folder: Path) -> list[Path]:
 
 
 def datasets(folder: Path) -> list[str]:
-  """Names of the data sets that a folder has configs of."""
+  """Names of the data sets that have a config file in ``folder``."""
   return [p.stem for p in config_files(folder) if p.stem not in _GRIDS]

@@ -1,8 +1,8 @@
-"""What tables and figures share: a grid of rows × seeds on one data set.
+"""Config of a grid, rows × seeds on one data set, for tables and figures.
 
-A grid's config is that of its data set, with ``table`` (facts) and ``rows``
-(each its recipe, fusion, method) in place of one recipe; ``dmg_jax.tables``
-makes runs of it.
+The config of a grid is that of its data set, except that ``table`` (facts about
+the grid) and ``rows`` (recipe, fusion and method of each row) take the place of
+a single recipe. ``dmg_jax.tables`` turns it into runs.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dmg_jax.config import compose, files, search
 from dmg_jax.config.table_rows import ALIASES, REFERENCE, ROWS, Row
 from dmg_jax.errors import InputError, unknown
 
-# Data sets that are scored by mAP; others by macro-F1, as in the paper.
+# Data sets whose second score is mAP; all others have macro-F1 (paper).
 _RANKED = ("crema_d", "kinetics_sounds")
-# Fields that a row has of its own; all others are common to the grid.
+# Fields that differ from row to row; all others are common to the grid.
 _OF_ROW = ("recipe", "variant", "fusion", "method")
 _NO_CHANGE = {"dataset", "seed", "seeds"}
 _OPTIONAL = ("quick", "encoders")
@@ -28,15 +28,19 @@ Make = Callable[[str], compose.Config]
 def parse(
   arg: str | None, kind: str, own: Mapping[str, Collection[str]]
 ) -> tuple[str, dict[str, str]]:
-  """``"table1,dataset=openmoji"`` to ``("table1", {"dataset": "openmoji"})``.
+  """Turns ``"table1,dataset=sarcasm"`` into name and keys.
 
   Args:
     arg: the string after the colon.
     kind: ``table`` or ``figure``.
-    own: {name: its keys beside those of every grid}, of all of that kind.
+    own: {name: keys that only this table or figure has} of every name.
+
+  Returns:
+    The name and {key: value}, e.g. ``("table1", {"dataset": "sarcasm"})``.
 
   Raises:
-    ValueError: no or an unknown name, or an unknown key, with the choices.
+    ValueError: the name is missing or unknown, or a key is unknown; the message
+      lists the choices.
   """
   name, *pairs = (arg or "").split(",")
   if not name:
@@ -55,15 +59,16 @@ def parse(
 
 
 def dataset(name: str, given: dict[str, str], folder: Path) -> str:
-  """Takes the data set out of the keys of the table or figure ``name``.
+  """Removes the data set from the keys of a table or figure and returns it.
 
   Args:
-    name: of the table or figure.
-    given: its keys.
-    folder: of the data sets' config files.
+    name: name of the table or figure.
+    given: its keys; ``dataset`` is removed.
+    folder: folder of the config files of data sets.
 
   Raises:
-    ValueError: none, or an unknown one, with the choices.
+    ValueError: the data set is missing or unknown; the message lists the
+      choices.
   """
   if "dataset" not in given:
     raise InputError(
@@ -74,7 +79,7 @@ def dataset(name: str, given: dict[str, str], folder: Path) -> str:
 
 
 def known_dataset(name: str, folder: Path) -> str:
-  """The name, if there is a config of it; else a ``ValueError``."""
+  """``name`` if it has a config file in ``folder``, else a ``ValueError``."""
   known = files.datasets(folder)
   if name not in known:
     raise unknown("data set", name, known)
@@ -82,24 +87,24 @@ def known_dataset(name: str, folder: Path) -> str:
 
 
 def count(key: str, text: str) -> int:
-  """A key's value as a whole number from 1, else a ``ValueError``."""
+  """The value of a key as a positive integer, else a ``ValueError``."""
   if not text.isdigit() or int(text) < 1:
-    raise InputError(f"{key} must be a whole number from 1, got {text!r}")
+    raise InputError(f"{key} must be a positive whole number, got {text!r}")
   return int(text)
 
 
 def maker(dataset: str, given: Mapping[str, str], folder: Path) -> Make:
-  """``recipe -> config`` of the data set with the given keys."""
+  """The function ``recipe -> config`` of a data set with the given keys."""
   keys = "".join(f",{k}={v}" for k, v in given.items())
   module = files.load(folder / f"{dataset}.py")
   return lambda recipe: module.get_config(recipe + keys)
 
 
 def common_config(make: Make, dataset: str) -> compose.Config:
-  """The config that all rows share, still with a recipe in it.
+  """The config that all rows share, still with the reference recipe in it.
 
   Raises:
-    ValueError: a key that the data set lacks, or its value.
+    ValueError: the data set has no such key, or the value is invalid.
   """
   try:
     return make(REFERENCE)
@@ -111,12 +116,12 @@ def common_config(make: Make, dataset: str) -> compose.Config:
 def find_rows(
   names: Iterable[str], dataset: str, modalities: tuple[str, ...]
 ) -> dict[str, Row]:
-  """The rows, each modality's own in place of ``unimodal``.
+  """{name: row}; ``unimodal`` becomes one row per modality.
 
   Raises:
-    ValueError: an unknown one, with the choices.
+    ValueError: a row is unknown; the message lists the choices.
   """
-  free = dataset == "manifest"  # Its modalities are known to the file alone.
+  free = dataset == "manifest"  # Only the manifest itself names the modalities.
   alone = {
     f"unimodal_{m}": Row(f"{m.capitalize()} alone", f"unimodal,modality={m}")
     for m in (() if free else modalities)
@@ -144,25 +149,23 @@ def facts(
   notes: Iterable[str] = (),
   encoders: str = "",
 ) -> dict[str, Any]:
-  """What is known of a grid: the config's ``table``, but for rows and trials.
+  """The field ``table`` of a grid's config, without its rows and trials.
 
   Args:
-    name, title: of the table or figure.
-    dataset: its config's name.
-    given: the keys, as far as they change the runs.
-    scores: ``both``, ``accuracy`` or ``second``, see ``_table_rows.Table``.
-    reference: row that others are compared with.
-    notes: what the reader must know.
-    encoders: value of the key ``encoders`` that changes nothing.
+    name, title: name and title of the table or figure.
+    dataset: name of the data set's config.
+    given: the keys; those that change the runs are recorded.
+    scores: ``both``, ``accuracy`` or ``second``, see ``table_rows.Table``.
+    reference: the row that the others are compared with.
+    notes: notes for the reader.
+    encoders: the value of the key ``encoders`` that is the table's own setting.
   """
   second = "map" if dataset in _RANKED else "macro_f1"
   kinds = {"both": ("accuracy", second), "second": (second,)}
   asked = [x for x in _changed(given) if x != f"encoders={encoders}"]
   own = [*notes]
   if asked:
-    own.append(
-      f"Run with {', '.join(asked)}: not the setting of the data set's config."
-    )
+    own.append(f"Run with {', '.join(asked)}, unlike the data set's config.")
   return {
     "name": name,
     "title": title,
@@ -189,23 +192,23 @@ def assemble(
   trials: int = 1,
   space: search.Space | None = None,
 ) -> compose.Config:
-  """The grid's config from what its rows share and what they are.
+  """The config of a grid, assembled from its common config and its rows.
 
   Args:
     arg: the string after the colon.
-    config: of ``common_config``; it is changed.
-    facts: of ``facts``.
+    config: result of ``common_config``; it is modified.
+    facts: result of ``facts``.
     rows: {name: row}.
-    make: of ``maker``.
-    given: the keys that ``make`` was given.
-    trials: a row.
-    space: what is tuned, for more than one trial.
+    make: result of ``maker``.
+    given: the keys that ``make`` was made with.
+    trials: number of trials per row.
+    space: the search space, for more than one trial.
   """
   with config.unlocked():
     for field in _OF_ROW:
       del config[field]
     config.variant = arg or ""
-    # A ConfigDict sorts its keys.
+    # The order of the rows is kept apart, as a ConfigDict sorts its keys.
     config.table = {**facts, "trials": trials, "rows": tuple(rows)}
     config.rows = {k: _row(r, make, facts["changed"]) for k, r in rows.items()}
     for name in rows if space else ():
@@ -215,7 +218,7 @@ def assemble(
 
 
 def _row(row: Row, make: Make, changed: str) -> dict[str, Any]:
-  """What a row has of its own: recipe, fusion, method."""
+  """The fields of one row: label, recipe, fusion and method."""
   config = make(row.recipe)
   own = {field: config[field] for field in _OF_ROW}
   own["variant"] = ",".join(filter(None, (row.recipe, changed)))
@@ -223,7 +226,7 @@ def _row(row: Row, make: Make, changed: str) -> dict[str, Any]:
 
 
 def _trials(space, row: Row, given: Mapping[str, str], count: int) -> dict:
-  """What the trials of a row set, but for the first, the defaults."""
+  """{trial: its settings} of a row, without trial 0, which is the defaults."""
   recipe, pairs = compose.parse(row.recipe)
   fixed = {*pairs, *given}
   return {

@@ -1,8 +1,8 @@
-"""Recipes: one line a row of the paper's tables, ``fusion, method, options``.
+"""Recipes: named pairs of a fusion and a method, one per row of the tables.
 
-Options left out have the default of the method's ``make``; all of them can be
-overridden as ``--config.method.<option>=<value>`` or after the recipe's name,
-``lb,rate=0.1``.
+Options that are left out take the default of the method's ``make``. Every
+option can be set by ``--config.method.<option>=<value>`` or after the name of
+the recipe, as in ``lb,rate=0.1``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 
 
 class Recipe(NamedTuple):
-  """A fusion, a method and the options in which they differ from default."""
+  """A fusion and a method, with the options that differ from their defaults.
+
+  Attributes:
+    fusion: module of ``dmg_jax.model.fusion``.
+    method: module of ``dmg_jax.methods``.
+    options: arguments of the method's ``make``.
+    source: the row of the paper's table, or where the settings come from.
+    fusion_options: arguments of the fusion.
+  """
 
   fusion: str
   method: str
@@ -22,7 +30,7 @@ class Recipe(NamedTuple):
   fusion_options: Mapping[str, Any] = MappingProxyType({})
 
 
-# Own heads, their mean the prediction, as in the paper's released code.
+# One head per modality; the prediction is their mean (paper's released code).
 _MEAN = {"mean": True}
 
 RECIPES = {

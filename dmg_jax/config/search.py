@@ -1,6 +1,6 @@
-"""Random search: knobs, and the trials drawn from them.
+"""Random search: distributions of hyperparameters and trials drawn from them.
 
-``configs/search.py`` says what is tuned.
+``configs/search.py`` lists the hyperparameters that are tuned.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Uniform(NamedTuple):
 
 
 class Choice(NamedTuple):
-  """One of these."""
+  """One of several values."""
 
   values: tuple[Any, ...]
 
   def draw(self, rng: np.random.Generator) -> Any:
-    """One of the values, all as likely."""
+    """One of the values, with equal probability."""
     return self.values[int(rng.integers(len(self.values)))]
 
 
@@ -51,11 +51,11 @@ Knob = Log | Uniform | Choice
 
 
 class Space(NamedTuple):
-  """What is tuned.
+  """The search space.
 
   Attributes:
-    learning_rate: of every recipe, in units of the data set's default.
-    knobs: {recipe: {option of its method: what it is drawn from}}.
+    learning_rate: for every recipe, as a factor of the data set's default.
+    knobs: {recipe: {option of its method: distribution}}.
   """
 
   learning_rate: Log
@@ -65,13 +65,13 @@ class Space(NamedTuple):
 def trial(
   space: Space, recipe: str, number: int, fixed: Collection[str] = ()
 ) -> dict[str, Any]:
-  """Trial ``number`` of a recipe, a pure function of both.
+  """Settings of trial ``number`` of a recipe, a deterministic function of both.
 
   Args:
-    space: what is tuned.
-    recipe: its name; one without a space has the learning rate alone.
-    number: from 0, which is the defaults.
-    fixed: options that are not to be drawn.
+    space: the search space.
+    recipe: name of the recipe; without knobs only its learning rate is tuned.
+    number: number of the trial; 0 means the defaults.
+    fixed: options that are not tuned.
 
   Returns:
     ``{}`` for trial 0, else ``{"learning_rate_factor": .., "method": {..}}``.
@@ -87,10 +87,11 @@ def trial(
 
 
 def _spread(knob: Log, number: int) -> float:
-  """Place ``number`` of Van der Corput's sequence: 1/4, 3/4, 1/8, 5/8, ...
+  """Value ``number`` of the van der Corput sequence: 1/4, 3/4, 1/8, 5/8, ...
 
-  Few numbers at random may all lie on one side. The sequence's 0 and 1/2 are
-  left out: the end of the range, and the default itself.
+  A few random numbers may all lie on one side of the range; this sequence is
+  spread evenly. Its values 0 and 1/2 are skipped: they are the end of the range
+  and the default.
   """
   sequence = qmc.Halton(1, scramble=False)
   place = sequence.fast_forward(1 + number).random(1).item()

@@ -1,7 +1,8 @@
-"""What the configs of tweets with pictures share: encoders by a key.
+"""Shared config of data sets of tweets with pictures.
 
-Two keys beside the recipe's: ``encoders=resnet_bert`` (the default), ``clip``,
-and ``quick=true``, small encoders and pictures, trained from scratch on words.
+In addition to the keys of a recipe there are ``encoders=resnet_bert`` (the
+default) or ``encoders=clip``, and ``quick=true``: small pictures and small
+encoders that are trained from scratch.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def _clip(config: compose.Config) -> None:
 
 ENCODERS = {"resnet_bert": _resnet_bert, "clip": _clip}
 
-# What a laptop trains in minutes; nothing is downloaded.
+# Trains on a laptop in minutes; no encoder is downloaded.
 QUICK = {
   "data.image_size": 32,
   "data.tokenizer": "",
@@ -59,17 +60,17 @@ def get_config(
   """The config of ``<recipe>[,key=value...]`` with the paper's settings.
 
   Args:
-    name: of the data set.
-    load: its ``load``.
+    name: name of the data set.
+    load: the ``load`` function of the data set.
     arg: the string after the colon.
-    epochs: the paper names none.
+    epochs: number of epochs; the paper gives none.
   """
   _, given = compose.parse(arg)
   encoders = str(given.get("encoders", "resnet_bert"))
   if encoders not in ENCODERS:
     raise unknown("encoders", encoders, ENCODERS)
   if given.get("quick") is True and "encoders" in given:
-    raise InputError("quick=true has encoders of its own: drop encoders=...")
+    raise InputError("quick=true has its own encoders: remove encoders=...")
   config = compose.base(arg)
   config.data.update(compose.options(load), name=name)
   config.optimiser.update(learning_rate=1e-4, schedule="plateau")

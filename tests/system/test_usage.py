@@ -51,7 +51,7 @@ PARSED = [
   ("joint,fusion=conct", "", "'conct'", "'concat'", "shared_head"),
   ("joint,encoder.image=small.ConvNot", "", "'small.ConvNet'", "small.MLP"),
   ("joint,encoder.img=small.MLP", "", "'encoder.img'", "'encoder.image'"),
-  ("h", "--config.encoders.image.name=x", "options along", "h,encoder.image=x"),
+  ("h", "--config.encoders.image.name=x", "has options", "h,encoder.image=x"),
 ]
 # Field, value, and what the line must say besides them.
 RANGES = [
