@@ -1,1 +1,1 @@
-"""Training rules; one file each, named as its recipe."""
+"""Training methods, one file each."""

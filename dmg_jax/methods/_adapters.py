@@ -1,4 +1,4 @@
-"""Two adapters that make most methods a handful of lines."""
+"""Adapters that build a method from a loss or from a gradient modulation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def from_loss(loss: Loss, **hooks: Any) -> Method:
 
 
 def from_modulation(loss: Loss, modulate: Modulate, **hooks: Any) -> Method:
-  """A method that changes the gradient on its way to the optimiser.
+  """A method that changes the gradient before it reaches the optimiser.
 
   Args:
     loss: as in ``from_loss``.
@@ -59,13 +59,13 @@ def from_modulation(loss: Loss, modulate: Modulate, **hooks: Any) -> Method:
 
 
 class Pass(NamedTuple):
-  """A training pass: what came out, its gradient, the state it leaves.
+  """Results of a forward and backward pass in training mode.
 
   Attributes:
-    outputs: of the forward pass.
-    grads: of the loss, like the weights.
+    outputs: outputs of the forward pass.
+    grads: gradient of the loss, a pytree like the weights.
     metrics: ``{"loss": value, **terms}``.
-    state: the state with the new batch statistics.
+    state: the state with updated BatchNorm statistics.
   """
 
   outputs: Outputs
@@ -84,11 +84,12 @@ def differentiate(
   """One forward and backward pass in training mode.
 
   Args:
-    loss: ``(outputs, params) -> (scalar, {term: scalar})``; the weights are
-      there for passes of its own.
+    loss: ``(outputs, params) -> (scalar, {term: scalar})``; ``params`` allows
+      the loss to run further forward passes.
     problem, state, batch: as in ``Method.step``.
-    key: of the step. Every method draws its dropout masks from the same half,
-      so that methods that do the same do so to the bit; see ``own_key``.
+    key: random key of the step. All methods draw their dropout masks from the
+      same half of it, so that equivalent methods agree bit for bit; the other
+      half is ``own_key``.
   """
   k_forward, _ = jax.random.split(key)
 
@@ -107,7 +108,7 @@ def differentiate(
 
 
 def own_key(key: Any) -> Any:
-  """The half of a step's key that is the method's own."""
+  """The half of a step's key that is reserved for the method's own use."""
   return jax.random.split(key)[1]
 
 
@@ -117,7 +118,7 @@ def _identity(problem: Problem, grads, outputs, batch, mstate, key):
 
 
 def check_range(name: str, value: float, low: float, high: float) -> float:
-  """``value`` as a float, or a ``ValueError`` that gives its range."""
+  """``value`` as a float, or a ``ValueError`` that states the valid range."""
   if not isinstance(value, int | float) or isinstance(value, bool):
     raise InputError(f"{name} must be a number, got {value!r}")
   if not low <= value <= high:

@@ -1,4 +1,4 @@
-"""Passes over a split between epochs, for methods that look at the data."""
+"""Passes over a split between epochs, for methods that measure the model."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ PerBatch = Callable[[Problem, Params, Stats, Batch], Any]
 def sweep(
   look: PerBatch, problem: Problem, state: TrainState, batches: Iterable[Batch]
 ) -> Any:
-  """``look`` at every batch; its arrays row by row, on the host.
+  """Results of ``look`` on every batch, concatenated over samples on the host.
 
   Args:
-    look: ``(problem, params, stats, batch) -> pytree of [b ...]``, a function
-      of a module: it is compiled once a problem.
+    look: ``(problem, params, stats, batch) -> pytree of [b ...]``. It must be a
+      module-level function, so that it is compiled once per problem.
     problem: the model.
-    state: its weights and statistics are used.
+    state: provides the weights and the BatchNorm statistics.
     batches: one pass over a split.
 
   Returns:
-    The pytree with NumPy arrays, rows of padding left out, or ``None`` if there
-    was no batch.
+    The pytree with NumPy arrays [n ...] without padding, or ``None`` if there
+    are no batches.
   """
   parts = []
   for batch in batches:
@@ -47,9 +47,9 @@ def _compiled(look, problem, params, stats, batch):
 
 
 def outputs(problem: Problem, params: Params, stats: Stats, batch: Batch):
-  """``look`` for ``sweep``: features, per-sample losses and right answers.
+  """A ``look`` for ``sweep``: features, losses and correctness per sample.
 
-  Heads are modalities and ``"fused"``; all as at test time.
+  Heads are the modalities and ``"fused"``, all in evaluation mode.
   """
   out, _ = problem.forward(params, stats, batch.inputs, None, False)
   heads = {**out.unimodal, "fused": out.logits}

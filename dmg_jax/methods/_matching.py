@@ -1,10 +1,10 @@
-r"""The objective that the α methods share.
+r"""The objective of all methods with a matching weight α.
 
 .. math:: L_{Total} = (1-\alpha)\, L_{CLS} + \alpha\, L_{MM}, \qquad
   L_{CLS} = \mathrm{CE}(o) + w \sum_m \mathrm{CE}(o_m)
 
-Reference: the paper, eq. 1; there w is 0. A cross-entropy at each modality is
-the supervised part of MMPareto (Wei & Hu, ICML 2024).
+Reference: the paper, eq. 1, where w is 0. The cross-entropies of the modalities
+are the supervised part of MMPareto (Wei & Hu, ICML 2024).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ KINDS = ("info_nce", "divergence")
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-  """The modality-matching loss ``L_MM``, mean over pairs of modalities.
+  """The modality-matching loss ``L_MM``, the mean over pairs of modalities.
 
   Attributes:
     kind: ``info_nce`` between features (the paper) or ``divergence`` between
       unimodal predictions (the released code).
     temperature: τ of InfoNCE; the paper gives no value.
-    scaled: divide InfoNCE by ``log n``, its value for features that tell
-      nothing, so that α means the same at every batch size n.
+    scaled: divide InfoNCE by ``log n``, its value for uninformative features,
+      so that α has the same effect at every batch size n.
   """
 
   kind: str = "info_nce"
@@ -65,7 +65,7 @@ def make_total(matching: Matching, unimodal_weight: float = 0.0) -> Loss:
 
   Args:
     matching: ``L_MM``.
-    unimodal_weight: w >= 0; makes sense with own heads.
+    unimodal_weight: w >= 0; meant for fusions with own heads.
   """
   check_range("unimodal_weight", unimodal_weight, 0, 1e6)
 

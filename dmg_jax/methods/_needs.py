@@ -1,4 +1,4 @@
-"""What a method needs from the fusion, refused by name where it is missing."""
+"""Checks that a fusion provides what a method needs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dmg_jax.types import Problem
 
 
 def extra(problem: Problem, name: str, method: str, fusion: str) -> None:
-  """Raises ``ValueError`` unless the fusion gives the extra output ``name``."""
+  """Raises ``ValueError`` unless the fusion has the extra output ``name``."""
   if name not in problem.outputs.extra:
     raise InputError(
-      f"{method} needs a fusion that gives {name!r}, which this one does not: "
-      f"use fusion={fusion}"
+      f"{method} needs a fusion with the extra output {name!r}, which this one "
+      f"lacks: use fusion={fusion}"
     )
 
 
 def independent_readout(problem: Problem, method: str) -> None:
-  """Raises unless each unimodal loss reaches its own encoder only."""
+  """Raises ``ValueError`` if a unimodal loss reaches another encoder."""
   if "exchanges" in problem.outputs.extra:
     raise InputError(
-      f"{method} needs encoders that do not exchange anything, so that a "
-      "modality's own loss trains its own encoder only: use fusion=own_heads, "
+      f"{method} needs encoders that do not exchange information, so that the "
+      "loss of a modality trains only its own encoder: use fusion=own_heads, "
       "concat or sum"
     )

@@ -1,4 +1,4 @@
-"""Training in phases: each with a schedule of its own."""
+"""Training in phases, each with its own learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dmg_jax.types import Apply, TrainState
 
 
 def since(apply: Apply, begin: jax.Array) -> Apply:
-  """``apply`` with a learning rate that counts steps from ``begin``."""
+  """``apply`` with a learning-rate schedule that starts at step ``begin``."""
 
   def local(state: TrainState, grads, scale=None) -> TrainState:
     moved = apply(state.replace(step=state.step - begin), grads, scale)
@@ -25,10 +25,10 @@ def count(value: int) -> jax.Array:
 
 
 def epochs_or_same(name: str, value: int | None, epochs: int) -> int:
-  """``value``, or ``epochs`` where it is ``None``.
+  """``value``, or ``epochs`` if it is ``None``.
 
   Raises:
-    ValueError: it is negative.
+    ValueError: ``value`` is negative.
   """
   if value is not None and value < 0:
     raise InputError(f"{name} must be at least 0, got {value}")

@@ -1,4 +1,4 @@
-"""Steps whose update is scaled owner by owner."""
+"""Training steps whose update is scaled per modality."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dmg_jax.types import SHARED, Apply, Batch, Problem, TrainState
 def own_scale(
   problem: Problem, factors: Mapping[str, Any], shared: Any = 1.0
 ) -> dict[str, Any]:
-  """{owner: factor}: a modality's is for its encoder, head and gate."""
+  """{owner: factor}; a modality's factor applies to encoder, head and gate."""
   owners = set(jax.tree.leaves(problem.owner))
   scale = {o: factors[o.partition("/")[0]] for o in owners - {SHARED}}
   return {**scale, SHARED: shared} if SHARED in owners else scale
@@ -29,7 +29,7 @@ def plain_step(
   apply: Apply,
   scale: Mapping[str, Any],
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  """Cross-entropy of the fused logits, the update scaled by ``scale``."""
+  """One step on the fused cross-entropy, its update scaled by ``scale``."""
 
   def loss(outputs, params):
     del params

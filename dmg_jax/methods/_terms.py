@@ -1,4 +1,4 @@
-"""Cross-entropies and true-class scores, as most methods need them."""
+"""Cross-entropies and true-class scores that most methods share."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dmg_jax.types import Batch, Outputs
 
 
 def cross_entropy(logits: jax.Array, batch: Batch) -> jax.Array:
-  """``CE(o, y)``: masked mean over the batch, in nats."""
+  """``CE(o, y)``, the masked mean over the batch, in nats."""
   each = losses.cross_entropy(logits, batch.labels)
   return losses.masked_mean(each, batch.mask)
 
 
 def own(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
-  """{modality: CE of its own logits}."""
+  """{modality: cross-entropy of its unimodal logits}."""
   return {m: cross_entropy(o, batch) for m, o in outputs.unimodal.items()}
 
 
@@ -43,8 +43,9 @@ def true_class(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def largest(x: jax.Array) -> jax.Array:
   """The largest entry of each row [b].
 
-  Its derivative goes to the first of equals, while that of ``max`` counts them
-  and is 0/0 where a compiler evaluates ``x`` twice and not quite the same.
+  In a tie the gradient goes to the first entry. ``max`` would divide it by the
+  number of ties, which becomes 0/0 if the compiler evaluates ``x`` twice with
+  different rounding.
   """
   first = jax.lax.stop_gradient(x).argmax(axis=-1)
   return jnp.take_along_axis(x, first[:, None], axis=-1)[:, 0]
@@ -53,7 +54,7 @@ def largest(x: jax.Array) -> jax.Array:
 def scores(
   logits: Mapping[str, jax.Array], batch: Batch
 ) -> dict[str, jax.Array]:
-  """{modality: s_m}, the sum of its true-class probabilities."""
+  """{modality: s_m}, the sum of true-class probabilities over the batch."""
   return {
     m: (true_class(o, batch.labels) * batch.mask).sum() + 1e-12
     for m, o in logits.items()
@@ -61,7 +62,7 @@ def scores(
 
 
 def ratios(score: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-  """{modality: s_m / mean of the others'}; 1 for a modality that is alone."""
+  """{modality: s_m / mean of the others}; 1 for a single modality."""
   others = len(score) - 1
   if not others:
     return {m: jnp.ones_like(s) for m, s in score.items()}

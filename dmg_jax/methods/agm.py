@@ -1,7 +1,7 @@
-r"""AGM: Shapley-attributed unimodal logits, learned at the same speed.
+r"""AGM: balances the learning speed of Shapley-attributed unimodal logits.
 
-With f(S) the fused logits when the inputs of the other modalities are zero
-(read-out R4), f(∅) = 0:
+Let f(S) be the fused logits when the inputs of the modalities outside S are
+zero (read-out R4), and f(∅) = 0:
 
 .. math:: \mu_m = \sum_{S \not\ni m} \frac{|S|!\,(M - |S| - 1)!}{M!}
   (f(S \cup m) - f(S)), \qquad \sum_m \mu_m = f(\text{all})
@@ -9,21 +9,22 @@ With f(S) the fused logits when the inputs of the other modalities are zero
   r_m = e^{\frac{M}{M-1} (\bar s - s_m)}, \quad
   \kappa_m = e^{\alpha \min(\hat r_m - r_m,\, 10)}
 
-r̂ is r of the running means τ of s over all steps so far. κ_m multiplies the
-gradient that flows into μ_m: the loss is the cross-entropy of
-Σ_m [κ_m μ_m + sg((1 - κ_m) μ_m)]. Works with any fusion. Any number of
-modalities, at 2^M - 2 passes more a step; one alone keeps κ = 1.
+r̂ is r computed from the running means τ of s over all previous steps. κ_m
+multiplies the gradient that flows into μ_m: the loss is the cross-entropy of
+Σ_m [κ_m μ_m + sg((1 - κ_m) μ_m)], where sg stops the gradient. Works with any
+fusion and any number of modalities, at the cost of 2^M - 2 extra forward passes
+per step; a single modality keeps κ = 1.
 
 Reference: Li, Li, Hu, et al., "Boosting Multi-modal Model Performance with
 Adaptive Gradient Modulation", ICCV 2023, eqs. 4-12. Official:
-lihong2303/AGM_ICCV2023, whose ablated passes run in evaluation mode and carry
-gradients; so do these.
+lihong2303/AGM_ICCV2023. As there, the ablated passes run in evaluation mode and
+carry gradients.
 
 Deviations:
-1. The official clip (global norm to 1 where an entry of the head's gradient
-   exceeds 1) is ``clip=True``; it is off by default, as it is no part of the
-   paper and acts at any α.
-2. After epoch ``end`` κ is 1 again; the official code keeps the last κ.
+1. The official gradient clipping (global norm to 1 if an entry of the head's
+   gradient exceeds 1) is available as ``clip=True``. It is off by default,
+   because it is not part of the paper and acts at any α.
+2. After epoch ``end``, κ is 1 again; the official code keeps the last κ.
 """
 
 from __future__ import annotations
@@ -48,7 +49,13 @@ CARD = Card(
 
 
 class State(struct.PyTreeNode):
-  """Running means τ {modality: []}, steps n, whether the epoch modulates."""
+  """State of AGM.
+
+  Attributes:
+    mean: {modality: []}, running means τ of the losses s.
+    count: [], number of steps in the means.
+    active: [], 1 in epochs with modulation, else 0.
+  """
 
   mean: dict[str, Leaf]
   count: Leaf
@@ -58,10 +65,12 @@ class State(struct.PyTreeNode):
 def make(
   *, alpha: float = 1.0, start: int = 0, end: int = 20, clip: bool = False
 ) -> Method:
-  """Args:
-  alpha: strength α in [0, 8]; 0 is joint training.
-  start, end: first and last modulated epoch, 0-based.
-  clip: see deviation 1.
+  """The AGM method.
+
+  Args:
+    alpha: strength α in [0, 8]; 0 gives joint training.
+    start, end: first and last epoch with modulation, 0-based.
+    clip: see deviation 1.
   """
   check_range("alpha", alpha, 0, 8)  # exp(10 α) must fit a float32.
   check_range("start", start, 0, 1e9)
@@ -100,7 +109,7 @@ sg = jax.lax.stop_gradient
 
 
 def subsets(problem, params, stats, batch, outputs):
-  """{set of modalities: f(S)}, all but the empty one."""
+  """{S: f(S)} for all non-empty sets S of modalities."""
   names = problem.modalities
   found = {frozenset(names): outputs.logits}
   rows = jnp.ones_like(batch.mask)
@@ -115,7 +124,7 @@ def subsets(problem, params, stats, batch, outputs):
 
 
 def shapley(f):
-  """{modality: μ_m} of ``{set: logits}``, in the order of their names."""
+  """{modality: μ_m} from ``{set: logits}``, sorted by name."""
   everyone = max(f, key=len)
   total = math.factorial(len(everyone))
   mu = {}
@@ -130,13 +139,13 @@ def shapley(f):
 
 
 def floored(logits, batch):
-  """s_m: mean of -log max(p[y], 1e-8), without a gradient."""
+  """s_m: the mean of -log max(p[y], 1e-8), without gradient."""
   p = jnp.maximum(_terms.true_class(logits, batch.labels), 1e-8)
   return losses.masked_mean(-jnp.log(p), batch.mask)
 
 
 def relative(s):
-  """{modality: r_m} of losses s; 1 for a modality that is alone."""
+  """{modality: r_m} from losses s; 1 for a single modality."""
   count = len(s)
   if count == 1:
     return {m: jnp.ones_like(v) for m, v in s.items()}
@@ -145,7 +154,7 @@ def relative(s):
 
 
 def coefficients(s, memory, alpha):
-  """{modality: κ_m}, 1 in epochs that do not modulate."""
+  """{modality: κ_m}; 1 in epochs without modulation."""
   now, before = relative(s), relative(memory.mean)
   return {
     m: jnp.where(
@@ -158,7 +167,7 @@ def coefficients(s, memory, alpha):
 
 
 def remember(memory, s):
-  """The running means with the losses of one more step."""
+  """The state with the losses of one more step in the running means."""
   n = memory.count + 1
   mean = {
     m: (memory.mean[m] * (n - 1) / n + v / n).astype(memory.mean[m].dtype)
@@ -168,7 +177,7 @@ def remember(memory, s):
 
 
 def clipped(problem, grads):
-  """Global norm at most 1 where an entry of a head's gradient exceeds 1."""
+  """``grads`` at global norm ≤ 1 if an entry of a head's gradient exceeds 1."""
   largest = [
     jnp.abs(g).max()
     for g, o in zip(

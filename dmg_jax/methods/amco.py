@@ -1,24 +1,26 @@
-r"""AMCo: what the classifier leans on is masked, more and more within an epoch.
+r"""AMCo: masks the modality that dominates, increasingly within an epoch.
 
-A modality is *dependent* if, in the batch before, the mean softmax mass of its
-logits in ``softmax([o_1 | … | o_M])`` exceeds ``threshold``. Of a dependent
-one a random share p is masked, the same entries for all samples of a batch:
+A modality is *dependent* if, in the previous batch, the mean softmax mass of
+its logits in ``softmax([o_1 | … | o_M])`` exceeds ``threshold``. A random
+fraction p of a dependent modality is masked, with the same entries for all
+samples of a batch:
 
 .. math:: p = \min\Bigl(\text{cap},\ \sin\bigl(\tfrac{\pi}{2}
   \min(l, \varepsilon) / \varepsilon\bigr)\Bigr), \quad
   L = \mathrm{CE}(\tilde o) + \sum_m \mathrm{CE}(o_m)
 
-l is 0 at the start of an epoch e and grows by e / 10 a batch. ``target`` is
-masked: entries of the ``features``, or class ``logits`` (õ = Σ masked o_m).
-Nothing is masked at test time. Any number of modalities.
+l is 0 at the start of epoch e and grows by e / 10 per batch. ``target`` selects
+what is masked: entries of the ``features``, or class ``logits`` (õ is the sum
+of the masked o_m). Nothing is masked at test time. Supports any number of
+modalities.
 
 Reference: Zhou et al., "Adaptive Mask Co-optimization", ICASSP 2023, as in
 GeWu-Lab/BalanceBenchmark.
 
 Deviations:
-1. p is capped at .5; the toolkit masks everything within a few batches.
+1. p is capped at .5; the toolkit masks everything after a few batches.
 2. The toolkit masks logits and adds a layer from classes to classes; the
-   default masks features, as the paper's abstract says.
+   default here masks features, as the abstract of the paper states.
 """
 
 from __future__ import annotations
@@ -42,7 +44,13 @@ TARGETS = ("features", "logits")
 
 
 class State(struct.PyTreeNode):
-  """Dependence flags {modality: 0 or 1}, level l, its growth a batch."""
+  """State of AMCo.
+
+  Attributes:
+    dependent: {modality: 0 or 1}, whether it is masked.
+    level: [], l.
+    growth: [], increase of l per batch.
+  """
 
   dependent: dict[str, Leaf]
   level: Leaf
@@ -57,12 +65,14 @@ def make(
   unimodal_weight: float = 1.0,
   target: str = "features",
 ) -> Method:
-  """Args:
-  threshold: σ in [0, 1] of the softmax mass.
-  ramp: ε > 0, the level at which p is one before the cap.
-  cap: largest p, in [0, 1]; 0 masks nothing.
-  unimodal_weight: of Σ CE(o_m), ≥ 0.
-  target: ``features`` or ``logits``.
+  """The AMCo method.
+
+  Args:
+    threshold: threshold in [0, 1] of the softmax mass.
+    ramp: ε > 0, the level l at which p would reach 1 without the cap.
+    cap: largest p, in [0, 1]; 0 masks nothing.
+    unimodal_weight: weight ≥ 0 of Σ CE(o_m).
+    target: ``features`` or ``logits``.
   """
   check_range("threshold", threshold, 0, 1)
   check_range("ramp", ramp, 1e-6, 1e6)
@@ -111,12 +121,12 @@ def make(
 
 
 def share(level, ramp):
-  """p before the cap."""
+  """p without the cap."""
   return jnp.sin(jnp.pi / 2 * jnp.minimum(level, ramp) / ramp)
 
 
 def dependent(unimodal, batch, threshold):
-  """{modality: 1 where its mass exceeds the threshold}; none if it is alone."""
+  """{modality: 1 if its mass exceeds ``threshold``}; 0 for a single one."""
   joined = jax.nn.softmax(jnp.concatenate(list(unimodal.values()), axis=-1))
   blocks = jnp.split(joined, len(unimodal), axis=-1)
   return {
@@ -129,7 +139,7 @@ def dependent(unimodal, batch, threshold):
 
 
 def mask_some(values, flags, p, key):
-  """⌊p n⌋ of the n entries of a dependent modality at zero."""
+  """``values`` with ⌊p n⌋ of the n entries of dependent modalities at zero."""
   masked = {}
   for i, (m, x) in enumerate(values.items()):
     n = x.shape[-1]

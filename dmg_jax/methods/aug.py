@@ -1,26 +1,29 @@
-r"""AUG: the weak modality gets a longer classifier, booster by booster.
+r"""AUG: adds boosters to the classifier of the weak modality.
 
-For each modality of a batch in turn, one optimiser step on its encoder, its
-boosters and the shared layer with
+Each batch takes one optimiser step per modality, in turn, on the encoder and
+the boosters of that modality and the shared layer, with the loss
 
 .. math:: L_m = \mathrm{CE}(o_m, y) + [n_m > 0] \Bigl( \mathrm{CE}(o'_m, y) +
   \frac{1}{n} \sum_i (1 - \sigma\, \mathrm{softmax}(o'_{m,i})_{y_i})\,
   \mathrm{CE}(f_{m,n_m,i}, y_i) \Bigr)
 
-o' are the logits without the newest booster f; the factor, a residual label,
-has no gradient. After the first epoch and then ``checks`` times in a run, with
-S_m the sum of true-class probabilities over the epoch's batches, the modality
-with the smallest S_m / mean of the others gets one booster more if that ratio
-is below 1 - ``margin``. Needs the fusion ``aug``. Any number of modalities.
+o' are the logits without the newest booster f, and n_m counts the added
+boosters; the factor before the last cross-entropy is a residual label and has
+no gradient. Let S_m be the sum of true-class probabilities over the batches of
+an epoch. After the first epoch, and then ``checks`` times in a run, the
+modality with the smallest ratio of S_m to the mean of the others receives one
+more booster if that ratio is below 1 - ``margin``. Needs the fusion ``aug``.
+Supports any number of modalities.
 
 Reference: Jiang, Huang, Yang, "Rethinking Multimodal Learning from the
 Perspective of Mitigating Classification Ability Disproportion", NeurIPS 2025.
 Official: njustkmg/NeurIPS25-AUG (σ .5; .2 in its first release).
 
-Deviations (``faithful=True`` is the official code where it differs):
-1. Its optimiser never hears of new boosters: they stay random.
-2. M > 2: its first release adds one to every modality far behind.
-3. Those whose turn it is not are frozen; there they drift with momentum.
+Deviations (``faithful=True`` follows the official code in the first):
+1. The official optimiser does not include new boosters: they stay random.
+2. For M > 2 its first release adds a booster to every modality far behind.
+3. Modalities are frozen when it is not their turn; in the official code they
+   drift with momentum.
 """
 
 from __future__ import annotations
@@ -42,7 +45,11 @@ CARD = Card(
 
 
 class State(struct.PyTreeNode):
-  """{modality: S_m so far in this epoch}."""
+  """State of AUG.
+
+  Attributes:
+    scores: {modality: S_m so far in this epoch}.
+  """
 
   scores: dict[str, Leaf]
 
@@ -54,11 +61,13 @@ def make(
   checks: int = 10,
   faithful: bool = False,
 ) -> Method:
-  """Args:
-  sigma: σ in [0, 1].
-  margin: in [0, 1), how far behind a modality must be.
-  checks: in a run, after the one that follows the first epoch.
-  faithful: boosters are not trained, see deviation 1.
+  """The AUG method.
+
+  Args:
+    sigma: σ in [0, 1].
+    margin: how far behind a modality must be, in [0, 1).
+    checks: number of checks in a run, besides the one after the first epoch.
+    faithful: leave added boosters untrained, see deviation 1.
   """
   check_range("sigma", sigma, 0, 1)
   check_range("margin", margin, 0, 0.999)
@@ -70,7 +79,7 @@ def make(
       (value, (outputs, new)), grads = jax.value_and_grad(turn, has_aux=True)(
         state.params, problem, stats, batch, key, m, sigma
       )
-      # As in MLA, the first pass moves the statistics of all encoders.
+      # As in MLA, the first pass updates the statistics of all encoders.
       state = state.replace(stats=new) if place == 0 else state
       gained = _terms.scores({m: outputs.unimodal[m]}, batch)[m]
       scores[m] = state.method.scores[m] + gained
@@ -105,7 +114,7 @@ def make(
 
 
 def turn(params, problem, stats, batch, key, m, sigma):
-  """L_m, and what the forward pass gave."""
+  """L_m, with the outputs and the statistics of the forward pass."""
   outputs, new = problem.forward(params, stats, batch.inputs, key, True)
   extra = outputs.extra
   cls = _terms.cross_entropy(outputs.unimodal[m], batch)
@@ -118,7 +127,7 @@ def turn(params, problem, stats, batch, key, m, sigma):
 
 
 def trained_only(problem, old, new, outputs, m, faithful):
-  """``new``, with the boosters that are not in use as they were."""
+  """``new``, but with the old weights of boosters that are not in use."""
   limit = 0 if faithful else outputs.extra["boosters"][m]
 
   def keep(was, now, owner):
@@ -132,7 +141,7 @@ def trained_only(problem, old, new, outputs, m, faithful):
 
 
 def behind(scores, margin):
-  """The modality that gets a booster, ``None`` if none is far behind."""
+  """The modality that receives a booster; ``None`` if none is far behind."""
   if len(scores) < 2:
     return None
   ratios = {m: float(r) for m, r in _terms.ratios(scores).items()}
@@ -141,7 +150,7 @@ def behind(scores, margin):
 
 
 def grown(stats, weak):
-  """Statistics with one booster more; the fusion shows what it has room for."""
+  """Statistics with one more booster for ``weak``; the fusion caps them."""
   counts = dict(stats["boosters"]["fusion"])
   if weak is not None:
     counts[weak] = counts[weak] + 1

@@ -1,28 +1,30 @@
-r"""BSS: balanced samples first, by an order measured on the model itself.
+r"""BSS: shows balanced samples first, in an order measured on the model.
 
 .. math:: L = w_c\, \mathrm{CE}(o) + w_u \sum_m \mathrm{CE}(o_m), \qquad
   d_i = (1 - \hat s_i) + \hat \ell_i, \quad
   s_i = \mathrm{mean}_{j<l} \cos(p_{j,i}, p_{l,i})
 
-with ℓ_i the loss of sample i, p_m = softmax(o_m), and hats scaling to [0, 1]
-over the training split. ``scheduler="learning"``: before each epoch d is
-measured anew and all samples are drawn without replacement with probability ∝
-2.01 - d. ``"heuristic"``: d is measured once, before epoch ``measure_epoch``,
-and epoch e from there uses the share λ of samples with the smallest d,
+where ℓ_i is the loss of sample i, p_m = softmax(o_m), and a hat denotes scaling
+to [0, 1] over the training split. With ``scheduler="learning"``, d is measured
+before each epoch, and all samples are drawn without replacement with
+probability ∝ 2.01 - d. With ``"heuristic"``, d is measured once, before epoch
+``measure_epoch``, and epoch e counted from there uses the fraction λ_e of
+samples with the smallest d,
 
 .. math:: \lambda_e = \min\Bigl(1, \sqrt{\tfrac{1 - \lambda_0^2}{T}\,
   (e + 1) + \lambda_0^2}\Bigr)
 
-Prediction: γ o + Σ_m o_m. Best with own heads (fusion ``own_heads``). Any
-number of modalities.
+The prediction is γ o + Σ_m o_m. Works best with own heads (fusion
+``own_heads``). Supports any number of modalities.
 
 Reference: Guan, Jiang, Yang, "Balance-aware Sequence Sampling Makes Multi-modal
 Learning Better", IJCAI 2025. Official: njustkmg/IJCAI25-BSS.
 
 Deviations:
-1. Measured as at test time; there in training mode, moving running statistics.
-2. Every epoch has the same number of steps: the heuristic's share is repeated,
-   shuffled anew; there early epochs are shorter.
+1. d is measured in evaluation mode; the official code measures it in training
+   mode, which also updates the running statistics.
+2. Every epoch has the same number of steps: the samples of the heuristic are
+   repeated in new random orders; officially, early epochs are shorter.
 """
 
 from __future__ import annotations
@@ -58,13 +60,16 @@ def make(
   grow_epochs: int = 40,
   measure_epoch: int = 0,
 ) -> Method:
-  """Args:
-  scheduler: ``learning`` or ``heuristic``.
-  fused_weight, unimodal_weight: w_c and w_u ≥ 0; official .1 and .9 on
-    CREMA-D, 1 and 1 elsewhere.
-  predict_fused: γ ≥ 0; official 0 on CREMA-D, 1 elsewhere.
-  initial, grow_epochs: λ_0 in (0, 1] and T > 0 of the heuristic.
-  measure_epoch: when the heuristic measures; before, it shuffles.
+  """The BSS method.
+
+  Args:
+    scheduler: ``learning`` or ``heuristic``.
+    fused_weight, unimodal_weight: w_c and w_u ≥ 0; officially .1 and .9 on
+      CREMA-D, 1 and 1 elsewhere.
+    predict_fused: γ ≥ 0; officially 0 on CREMA-D, 1 elsewhere.
+    initial, grow_epochs: λ_0 in (0, 1] and T > 0 of the heuristic.
+    measure_epoch: epoch before which the heuristic measures d; until then the
+      samples are shuffled.
   """
   if scheduler not in SCHEDULERS:
     raise unknown("scheduler", scheduler, SCHEDULERS)
@@ -115,7 +120,7 @@ def make(
 
 
 def measure(problem, params, stats, batch):
-  """Losses, agreement and place of each sample, for ``sweep``."""
+  """A ``look`` for ``sweep``: losses, agreement and index of each sample."""
   outputs, _ = problem.forward(params, stats, batch.inputs, None, False)
   heads = {**outputs.unimodal, "fused": outputs.logits}
   each = {h: losses.cross_entropy(o, batch.labels) for h, o in heads.items()}
@@ -128,26 +133,26 @@ def measure(problem, params, stats, batch):
 
 
 def scaled(x):
-  """To [0, 1] by the extremes; zero where all are equal."""
+  """``x`` scaled to [0, 1] by its extremes; zero if all are equal."""
   spread = x.max() - x.min()
   return (x - x.min()) / max(spread, 1e-12)
 
 
 def drawn(difficulty, key):
-  """All samples, drawn without replacement ∝ 2.01 - d (Gumbel's trick)."""
+  """Sample indices drawn without replacement ∝ 2.01 - d (Gumbel trick)."""
   weight = jnp.log(jnp.maximum(2.01 - difficulty, 1e-6))
   noise = jax.random.gumbel(key, difficulty.shape, difficulty.dtype)
   return jnp.argsort(-(weight + noise))
 
 
 def share(epoch, initial, grow_epochs):
-  """λ_e of epoch e from 0."""
+  """λ_e of the 0-based epoch e."""
   slope = (1 - initial**2) / grow_epochs
   return min(1.0, math.sqrt(slope * (epoch + 1) + initial**2))
 
 
 def easiest(difficulty, kept, key):
-  """As many samples as there are, from the easiest share, pass by pass."""
+  """Indices [n] from the easiest fraction ``kept``, repeated and shuffled."""
   total = len(difficulty)
   few = max(int(total * kept), 1)
   easy = np.argsort(np.asarray(difficulty), kind="stable")[:few]

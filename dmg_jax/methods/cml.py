@@ -1,20 +1,21 @@
-r"""CML: confidence must not rise when a modality is taken away.
+r"""CML: penalises confidence that rises when a modality is removed.
 
 .. math:: L = \mathrm{CE}(o) + \lambda \sum_k \frac{1}{n} \sum_i a_{k,i}
   \max(0,\ \mathrm{conf}_i(S_{k+1}) - \mathrm{conf}_i(S_k)), \quad
   \mathrm{conf}(S) = \max_c \mathrm{softmax}(o(S))_c
 
-along a random chain of nested sets of modalities S_0 ⊃ S_1 ⊃ …, all of them
-first; o(S) has the features of the others at zero. a is 0 where S_{k+1} is
-right and S_k wrong, else 1. With ``subsets`` the sets share the cross-entropy,
-Σ_k CE(o(S_k)) / M. Any number of modalities; one has no chain.
+along a random chain of nested sets of modalities S_0 ⊃ S_1 ⊃ …, where S_0 holds
+all of them and o(S) are the logits with the other features at zero. a_{k,i} is
+0 if the prediction from S_{k+1} is correct and that from S_k is wrong, else 1.
+With ``subsets``, the first term is Σ_k CE(o(S_k)) / M. Supports any number of
+modalities; the penalty is zero for a single one.
 
 Reference: Ma, Zhang, Zhang, Wu, Fu, Zhou, Hu, "Calibrating Multimodal
 Learning", ICML 2023, eq. 5. Official: QingyangZhang/CML, which sums over
 samples.
 
-Deviation 1: a mean over samples, so that λ does not depend on the batch size;
-``faithful=True`` sums.
+Deviation 1: the penalty is a mean over samples, so that λ does not depend on
+the batch size; ``faithful=True`` sums.
 """
 
 from __future__ import annotations
@@ -37,10 +38,12 @@ CARD = Card(
 def make(
   *, weight: float = 0.1, subsets: bool = False, faithful: bool = False
 ) -> Method:
-  """Args:
-  weight: λ ≥ 0.
-  subsets: cross-entropy of every set of the chain, as in BalanceBenchmark.
-  faithful: sum over samples, see deviation 1.
+  """The CML method.
+
+  Args:
+    weight: λ ≥ 0.
+    subsets: use the cross-entropy of every set, as in BalanceBenchmark.
+    faithful: sum over samples, see deviation 1.
   """
   check_range("weight", weight, 0, 1e6)
 
@@ -72,7 +75,7 @@ def make(
 
 
 def rank_loss(chain: list[jax.Array], labels: jax.Array) -> jax.Array:
-  """Σ_k a_k relu(conf_{k+1} - conf_k) of each sample [b] along ``chain``."""
+  """Σ_k a_k relu(conf_{k+1} - conf_k) along ``chain``, per sample [b]."""
   confidence = [_terms.largest(jax.nn.softmax(o)) for o in chain]
   right = [o.argmax(axis=-1) == labels for o in chain]
   terms = [

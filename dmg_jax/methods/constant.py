@@ -2,8 +2,8 @@ r"""Constant α: a fixed mix of classification and matching.
 
 .. math:: L_{Total} = (1-\alpha)\, L_{CLS} + \alpha\, L_{MM}
 
-``alpha = 0`` is joint training; with ``alpha = 1`` no label reaches the model.
-Any number of modalities.
+``alpha = 0`` is joint training; with ``alpha = 1`` the model sees no labels.
+Supports any number of modalities.
 
 Reference: the paper, eq. 1 and the constant rows of Table 4 (0, 0.5, 1).
 """
@@ -29,10 +29,12 @@ def make(
   scaled: bool = False,
   unimodal_weight: float = 0.0,
 ) -> Method:
-  """Args:
-  alpha: α in [0, 1].
-  matching, temperature, scaled: the matching loss, see ``Matching``.
-  unimodal_weight: w of the cross-entropy at each modality, 0 in the paper.
+  """The constant α method.
+
+  Args:
+    alpha: α in [0, 1].
+    matching, temperature, scaled: the matching loss, see ``Matching``.
+    unimodal_weight: weight w of the unimodal cross-entropies, 0 in the paper.
   """
   check_range("alpha", alpha, 0, 1)
   loss = make_total(Matching(matching, temperature, scaled), unimodal_weight)

@@ -1,4 +1,4 @@
-r"""DOMFN: fuse where the modalities agree, else train them apart.
+r"""DOMFN: fuses modalities where they agree, else trains them separately.
 
 .. math:: \bar q = \mathrm{mean}_m\, q_m, \quad
   \delta_{m,i} = \max_c (q_{m,i} - \bar q_i)_c^2, \quad
@@ -7,19 +7,21 @@ r"""DOMFN: fuse where the modalities agree, else train them apart.
   \ell_i + \sum_m \bigl(\tfrac12 \ell_{m,i}^2 - \eta\, \delta_{m,i}\bigr)
   \Bigr) \Bigr]
 
-with q_m = softmax(o_m), ℓ the cross-entropies, G without gradient. The first
-``pretrain_epochs`` train Σ ℓ_m alone. Prediction: the fused logits where G
-holds, else those of the modality with the largest entry of q_m. Best with own
-heads (fusion ``own_heads``, 64 hidden units). Any number of modalities.
+where q_m = softmax(o_m), ℓ are cross-entropies, and the gate G has no gradient.
+The first ``pretrain_epochs`` epochs train only Σ ℓ_m. The prediction is the
+fused logits where G holds, else the logits of the modality with the largest
+entry of q_m. Works best with own heads (fusion ``own_heads``, 64 hidden units).
+Supports any number of modalities.
 
 Reference: Yang, Zhang, et al., "DOMFN: A Divergence-Orientated Multi-Modal
 Fusion Network for Resume Assessment", ACM MM 2022, eqs. 4-9. Official:
 njustkmg/DOMFN.
 
 Deviations:
-1. The official q is a sigmoid of the logits and the cross-entropies take it for
-   logits: ``faithful=True``.
-2. It has batches of one sample, where the loss is one of two; this is the mean.
+1. The official q is a sigmoid of the logits, and the cross-entropies treat q as
+   logits; ``faithful=True`` does the same.
+2. The official batches hold one sample, whose loss has one of two forms; here
+   the loss is the mean over the batch.
 """
 
 from __future__ import annotations
@@ -41,7 +43,12 @@ CARD = Card(
 
 
 class State(struct.PyTreeNode):
-  """1 in the joint phase, and the step that it began at."""
+  """State of DOMFN.
+
+  Attributes:
+    joint: [], 1 in the joint phase, else 0.
+    begin: [], step at which the joint phase began.
+  """
 
   joint: Leaf
   begin: Leaf
@@ -56,13 +63,16 @@ def make(
   encoder_rate: float = 0.1,
   faithful: bool = False,
 ) -> Method:
-  """Args:
-  eta: η ≥ 0 of the divergence.
-  gamma, tau: the gate's threshold γ > 0 and scale τ > 0.
-  pretrain_epochs: before the joint phase; ``None`` is as many as it has.
-  encoder_rate: learning rate of encoders and own heads in the joint phase, in
-    units of the fused head's.
-  faithful: see deviation 1.
+  """The DOMFN method.
+
+  Args:
+    eta: weight η ≥ 0 of the divergence.
+    gamma, tau: threshold γ > 0 and scale τ > 0 of the gate.
+    pretrain_epochs: epochs before the joint phase; ``None`` means as many as
+      the joint phase has.
+    encoder_rate: learning rate of encoders and own heads in the joint phase,
+      relative to that of the fused head.
+    faithful: see deviation 1.
   """
   check_range("eta", eta, 0, 1e6)
   check_range("gamma", gamma, 1e-9, 1e9)
@@ -115,7 +125,7 @@ def make(
 
 
 def terms(outputs, batch, eta, gamma, tau, faithful):
-  """Per sample [b]: Σ ℓ_m, what agreement adds to it, and the gate G."""
+  """Per sample [b]: Σ ℓ_m, the term that G adds, and G itself."""
   quirk = jax.nn.sigmoid if faithful else (lambda o: o)
   each = {
     m: losses.cross_entropy(quirk(o), batch.labels)
@@ -129,7 +139,7 @@ def terms(outputs, batch, eta, gamma, tau, faithful):
 
 
 def probabilities(logits, faithful):
-  """q of one modality's logits."""
+  """q of the logits of one modality."""
   return jax.nn.sigmoid(logits) if faithful else jax.nn.softmax(logits)
 
 
@@ -147,7 +157,7 @@ def gate(delta, gamma, tau):
 
 
 def decide(outputs, gamma, tau, faithful):
-  """Logits: fused where G holds, else of the most confident modality."""
+  """Fused logits where G holds, else those of the most confident modality."""
   opened = gate(divergences(outputs.unimodal, faithful), gamma, tau)
   logits = jnp.stack(list(outputs.unimodal.values()))
   sure = probabilities(logits, faithful).max(axis=-1).argmax(axis=0)

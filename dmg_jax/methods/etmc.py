@@ -1,12 +1,13 @@
-r"""ETMC's loss: evidential cross-entropy of every view, and a KL that ramps up.
+r"""Loss of ETMC: evidential cross-entropy of every view, and an annealed KL.
 
 .. math:: L = \sum_{v} \frac{1}{n} \sum_i \sum_c y_c (\psi(S) - \psi(a_c)) +
   \lambda\, \mathrm{KL}(\mathrm{Dir}(\tilde a) \| \mathrm{Dir}(1)), \quad
   \tilde a = y + (1 - y) \odot a, \quad \lambda = \min(1, e / T)
 
-over the views v: modalities, pseudo-view, fused; e is the epoch from 0 and T is
-``anneal``. With the fusion's ``pseudo_view=False`` it is TMC. Needs the fusion
-``etmc``. Any number of modalities.
+The views v are the modalities, the pseudo-view and the fused prediction; e is
+the 0-based epoch and T is ``anneal``. With the fusion option
+``pseudo_view=False`` this is TMC. Needs the fusion ``etmc``. Supports any
+number of modalities.
 
 Reference: Han, Zhang, Fu, Zhou, TPAMI 2023, eqs. 10-15. Official:
 hanmenghan/TMC (Adam 1e-4, weight decay 1e-5, T = 10).
@@ -31,8 +32,10 @@ CARD = Card(
 
 
 def make(*, anneal: int = 10) -> Method:
-  """Args:
-  anneal: epochs T > 0 until the KL has its full weight.
+  """The ETMC (or TMC) method.
+
+  Args:
+    anneal: number of epochs T > 0 until the KL has its full weight.
   """
   check_range("anneal", anneal, 1, 1e9)
 
@@ -62,7 +65,7 @@ def make(*, anneal: int = 10) -> Method:
 
 
 def evidential(a: jax.Array, labels: jax.Array, lam: jax.Array) -> jax.Array:
-  """The loss of each sample [b] at Dirichlet parameters a [b k]."""
+  """The loss of each sample [b] for Dirichlet parameters a [b k]."""
   y = jax.nn.one_hot(labels, a.shape[-1], dtype=a.dtype)
   total = a.sum(axis=-1, keepdims=True)
   expected = (y * (digamma(total) - digamma(a))).sum(axis=-1)

@@ -1,21 +1,22 @@
-r"""Gradient blending: branches weighted by generalisation over over-fitting.
+r"""Gradient blending: weights branches by generalisation over overfitting.
 
 .. math:: L = \sum_{k \in \{1..M, \text{fused}\}} w_k\, \mathrm{CE}(o_k), \qquad
   w_k \propto \frac{|G_k|}{\Delta O_k^2 + 10^{-8}}, \quad \sum_k w_k = 1
 .. math:: G_k = L^{val}_k(N) - L^{val}_k(N + n), \quad
   O_k = L^{val}_k - L^{train}_k, \quad \Delta O_k = O_k(N + n) - O_k(N)
 
-Each estimate trains every branch alone for n = ``probe_epochs`` from the same
-weights N and throws that training away: (M + 1) n epochs more. Offline: once,
-from the start. ``online``: before every ``super_epoch`` epochs, from the
-weights of then. Predicts the fused logits. Best with own heads (fusion
-``own_heads``). Any number of modalities.
+Each estimate trains every branch separately for n = ``probe_epochs`` epochs,
+starting from the same weights (those of epoch N), and then discards that
+training, so it costs (M + 1) n extra epochs. Offline, there is one estimate at
+the start. With ``online``, there is one before every ``super_epoch`` epochs,
+starting from the current weights. The prediction is the fused logits. Works
+best with own heads (fusion ``own_heads``). Supports any number of modalities.
 
 Reference: Wang, Tran, Feiszli, "What Makes Training Multi-Modal Classification
 Networks Hard?", CVPR 2020, eq. 3 and Algorithms 1-2.
 
-Deviation 1: losses are means in evaluation mode over train and val; the code of
-BalanceBenchmark has sums over loaders of different length, and the test set.
+Deviation 1: losses are means over train and val in evaluation mode; the code of
+BalanceBenchmark sums over loaders of different lengths and uses the test set.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ FUSED = "fused"
 
 
 class State(struct.PyTreeNode):
-  """Weights in use, phase, and what the probes found so far.
+  """State of gradient blending; a probe trains one branch for an estimate.
 
   Attributes:
-    weights: {branch: w_k}.
-    probe: number of the branch being probed, -1 in training proper.
-    begin: steps so far that were not training proper.
-    kept: (params, stats, opt_state) that probes start from.
+    weights: {branch: w_k} in use.
+    probe: index of the branch that is being probed, -1 in regular training.
+    begin: number of steps spent on probes so far.
+    kept: (params, stats, opt_state) from which probes start.
     before: {branch: [train loss, val loss]} at those weights.
-    after: the same when the branch's own probe has ended.
+    after: {branch: [train loss, val loss]} at the end of the branch's probe.
   """
 
   weights: dict[str, Leaf]
@@ -64,11 +65,14 @@ def make(
   super_epoch: int = 10,
   weights: tuple[float, ...] | None = None,
 ) -> Method:
-  """Args:
-  online: estimate again before every super-epoch.
-  probe_epochs: n > 0.
-  super_epoch: epochs > 0 between two estimates.
-  weights: w_k ≥ 0 of the modalities in their order, then fused: no probes.
+  """The gradient blending method.
+
+  Args:
+    online: estimate again before every super-epoch.
+    probe_epochs: n > 0.
+    super_epoch: number of epochs > 0 between two estimates.
+    weights: fixed w_k ≥ 0 of the modalities in order, then of the fused branch;
+      no probes are run then.
   """
   check_range("probe_epochs", probe_epochs, 1, 1e6)
   check_range("super_epoch", super_epoch, 1, 1e6)
@@ -125,10 +129,10 @@ def make(
 
 
 def place(epoch, probing, probe_epochs, cycle):
-  """Whether a block starts, the probe (-1: none), whether that starts.
+  """(a block starts, index of the probe or -1, that probe or phase starts).
 
-  A block is ``probing`` epochs of probes and ``cycle`` of training proper,
-  without end where that is ``None``.
+  A block is ``probing`` epochs of probes and ``cycle`` epochs of regular
+  training, which never ends if ``cycle`` is ``None``.
   """
   if cycle is not None:
     epoch %= probing + cycle
@@ -138,7 +142,7 @@ def place(epoch, probing, probe_epochs, cycle):
 
 
 def step(problem, state, batch, key, apply):
-  """One step on the weighted losses; a probe has weight one on its branch."""
+  """One step on the weighted losses; a probe weights only its own branch."""
 
   def loss(outputs, params):
     del params
@@ -172,7 +176,7 @@ def measure(problem, state, data):
 
 
 def finish_probe(problem, state, data, names):
-  """Keeps what the probe that just ended did to its own branch."""
+  """Stores the losses of the branch whose probe has just ended."""
   name = names[int(state.method.probe)]
   found = measure(problem, state, data)[name]
   after = {**state.method.after, name: found}
@@ -180,13 +184,13 @@ def finish_probe(problem, state, data, names):
 
 
 def begin(state, probe, names, steps):
-  """Back to the kept weights, with the next probe's weights or the blend's."""
+  """Restores the kept weights and sets the w_k of the next probe or phase."""
   memory = state.method
   if probe < 0:
     chosen = blend(memory.before, memory.after)
   else:
     chosen = named(names, [float(i == probe) for i in range(len(names))])
-  spent = steps if int(memory.probe) >= 0 else 0  # On the probe before.
+  spent = steps if int(memory.probe) >= 0 else 0  # On the previous probe.
   params, stats, opt_state = memory.kept
   memory = memory.replace(
     weights=chosen,
@@ -199,7 +203,7 @@ def begin(state, probe, names, steps):
 
 
 def blend(before, after):
-  """{branch: w_k} from ``[train loss, val loss]`` before and after."""
+  """{branch: w_k} from ``[train loss, val loss]`` before and after probes."""
   raw = {}
   for k, (train, val) in before.items():
     gain = jnp.abs(val - after[k][1])

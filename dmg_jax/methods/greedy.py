@@ -1,23 +1,23 @@
-r"""Greedy: the branch that learns fast is starved of cross-modal signal.
+r"""Greedy: cuts the faster branch off from cross-modal signals for a while.
 
-Training is ``mean_m CE(o_m)`` times M through MMTM gates (fusion ``channel``).
-With μ(group) = Σ g² / Σ w² over the weights of a group, on each ordinary step
+The loss is ``Σ_m CE(o_m)`` through MMTM gates (fusion ``channel``). With
+μ(group) = Σ g² / Σ w² over the weights of a group, each regular step updates
 
 .. math:: B_m \leftarrow B_m + \mu(\text{gates of } m \cup \text{squeeze}),
   \quad A_m \leftarrow A_m + \mu(\text{encoder, head of } m)
 .. math:: d = \log_{10} \frac{B_0}{A_0} - \log_{10} \frac{B_1}{A_1}
 
-From epoch ``start`` on, |d| > ε starts ``window`` *curation* steps in which the
-gates of modality 0 (d > 0) or 1 are replaced by their running mean, so that it
-gets no signal of the other; nothing is accumulated then. Two modalities only:
-d compares two.
+From epoch ``start`` on, |d| > ε starts ``window`` *curation* steps: the gates
+of modality 0 (if d > 0) or 1 are replaced by their running mean, so that it
+receives no signal from the other one, and A and B are not updated. Supports two
+modalities only, because d compares two.
 
 Reference: Wu, Jastrzebski, Cho, Geras, "Characterizing and Overcoming the
 Greedy Nature of Learning in Multi-modal Deep Neural Networks", ICML 2022,
 Algorithm 1. Official: nyukat/greedy_multimodal_learning.
 
-Deviation 1: the official running mean of modality 1's gates averages those of
-modality 0; here each averages its own.
+Deviation 1: the official running mean for modality 1 averages the gates of
+modality 0; here each modality averages its own gates.
 """
 
 from __future__ import annotations
@@ -40,7 +40,15 @@ CARD = Card(
 
 
 class State(struct.PyTreeNode):
-  """Accumulated μ of bypass and main [2], curated modality, steps left, on."""
+  """State of greedy.
+
+  Attributes:
+    bypass: [2], accumulated B of both modalities.
+    main: [2], accumulated A of both modalities.
+    care: [], index of the curated modality, -1 for none.
+    left: [], number of curation steps left.
+    active: [], 1 in epochs that may curate, else 0.
+  """
 
   bypass: Leaf
   main: Leaf
@@ -50,10 +58,12 @@ class State(struct.PyTreeNode):
 
 
 def make(*, epsilon: float = 0.01, window: int = 5, start: int = 1) -> Method:
-  """Args:
-  epsilon: ε > 0 of |d|; the official value, BalanceBenchmark has .001.
-  window: curation steps Q > 0.
-  start: first epoch that may curate, 0-based.
+  """The greedy method.
+
+  Args:
+    epsilon: threshold ε > 0 of |d|; .01 is official, BalanceBenchmark has .001.
+    window: number of curation steps Q > 0.
+    start: first epoch that may curate, 0-based.
   """
   check_range("epsilon", epsilon, 0, 1e6)
   check_range("window", window, 1, 1e9)
@@ -71,7 +81,7 @@ def make(*, epsilon: float = 0.01, window: int = 5, start: int = 1) -> Method:
       state.params
     )
     memory, d = observe(problem, memory, grads, state.params, epsilon, window)
-    stats = caring(stats, _phases.count(-1))  # Evaluation has all gates.
+    stats = caring(stats, _phases.count(-1))  # Evaluation uses all gates.
     state = apply(state.replace(stats=stats, method=memory), grads)
     metrics = {"speed": d, "curating": state.method.care.astype(d.dtype)}
     return state, {"loss": value, **_terms.named("cls", own), **metrics}
@@ -98,9 +108,9 @@ def make(*, epsilon: float = 0.01, window: int = 5, start: int = 1) -> Method:
 
 
 def caring(stats, care, mask=None):
-  """Batch statistics with every gate told whom to curate (-1: nobody).
+  """Batch statistics that set the curated modality in every gate (-1: none).
 
-  With ``mask`` also which rows count in the running means; without, not.
+  ``mask`` marks the rows that count in the running means; ``None`` removes it.
   """
 
   def change(node):
@@ -113,7 +123,7 @@ def caring(stats, care, mask=None):
 
 
 def observe(problem, memory, grads, params, epsilon, window):
-  """The memory after a step, and d."""
+  """The method state after a step, and d."""
   bypass, main = speeds(problem, grads, params)
   ordinary = memory.care < 0
   bypass = memory.bypass + jnp.where(ordinary, bypass, 0.0)
@@ -135,7 +145,7 @@ def observe(problem, memory, grads, params, epsilon, window):
 
 
 def speeds(problem, grads, params):
-  """μ of bypass and main of both modalities, [2] each."""
+  """μ of the bypass and the main groups of both modalities, [2] each."""
   owners = jax.tree.leaves(problem.owner)
 
   def mu(owned):

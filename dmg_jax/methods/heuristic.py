@@ -2,7 +2,8 @@ r"""Heuristic α (Ours-H): matching first, classification later.
 
 .. math:: \alpha_t = 1 - e^{-1/t}
 
-with t the 1-based epoch: .632, .393, .283, .221, … Any number of modalities.
+where t is the 1-based epoch: .632, .393, .283, .221, … Supports any number of
+modalities.
 
 Reference: the paper, §3.3, ω(t).
 """
@@ -29,9 +30,11 @@ def make(
   scaled: bool = False,
   unimodal_weight: float = 0.0,
 ) -> Method:
-  """Args:
-  matching, temperature, scaled: the matching loss, see ``Matching``.
-  unimodal_weight: w of the cross-entropy at each modality, 0 in the paper.
+  """The heuristic α method.
+
+  Args:
+    matching, temperature, scaled: the matching loss, see ``Matching``.
+    unimodal_weight: weight w of the unimodal cross-entropies, 0 in the paper.
   """
 
   def alpha(epoch: int):

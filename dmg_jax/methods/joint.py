@@ -1,10 +1,10 @@
-r"""Joint training: cross-entropy of the fused logits, nothing else.
+r"""Joint training: the cross-entropy of the fused logits alone.
 
 .. math:: L = -\frac{1}{n} \sum_i \log \mathrm{softmax}(o_i)_{y_i}
 
-With the ``concat`` fusion this is the row CONCAT of every table, and the
-starting point that all rebalancing methods reduce to with their knob at zero.
-Any number of modalities.
+With the fusion ``concat`` this is the row CONCAT of every table. Rebalancing
+methods reduce to it when their strength is zero. Supports any number of
+modalities.
 
 Reference: the paper, L_CLS in §3.1.
 """
@@ -19,12 +19,12 @@ CARD = Card("baseline", "CE(o, y)", "the paper, CONCAT")
 
 
 def classification(outputs, batch, method_state=()):
-  """``L_CLS``: masked mean cross-entropy of the fused logits, in nats."""
+  """``L_CLS``, the masked mean cross-entropy of the fused logits, in nats."""
   del method_state
   value = _terms.cross_entropy(outputs.logits, batch)
   return value, {"cls": value}
 
 
 def make() -> Method:
-  """Joint training; no options."""
+  """The joint-training method; it has no options."""
   return from_loss(classification)

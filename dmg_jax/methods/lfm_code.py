@@ -1,4 +1,4 @@
-r"""The released code of the paper, with its quirks: ``lfm_code``.
+r"""The method of the paper's released code, quirks included: ``lfm_code``.
 
 .. math:: L = 2 \bigl[(1 - k) \mathrm{CE}(o) + k \mathrm{AG}(o_1, o_2)\bigr],
   \quad o = \mathrm{mean}_m\, o_m
@@ -6,19 +6,20 @@ r"""The released code of the paper, with its quirks: ``lfm_code``.
   .05, .95\bigr), \quad H = \tfrac12 \nabla^2 L, \quad
   v = \nabla\, \mathrm{CE}(o)
 
-before each epoch, on 8 held-out samples; (·)₁ is the first weight tensor of the
-first encoder, AG the divergence of unimodal predictions
-(``losses.divergence``). H lacks the 2 of L, there is no inverse, no mixed
-derivative and no minus sign, so this is not equation 3 of the paper: ``lb`` is.
-``fitted`` replaces the update by the polynomial in the epoch of the script that
-the README starts. Needs own heads averaged (fusion ``sum`` with ``mean``). Any
-number of modalities: mean of AG over pairs.
+The update runs before each epoch on 8 held-out samples. (·)₁ selects the first
+weight tensor of the first encoder, and AG is the divergence of unimodal
+predictions (``losses.divergence``). H lacks the factor 2 of L, and there is no
+inverse, no mixed derivative and no minus sign, so this is not equation 3 of the
+paper; ``lb`` computes that. ``fitted`` replaces the update by a polynomial in
+the epoch, as in the script that the README of the released code runs. Needs
+averaged own heads (fusion ``sum`` with ``mean``). Supports any number of
+modalities, with the mean of AG over pairs.
 
 Reference: njustkmg/NeurIPS24-LFM, ``Crema_epoch_learnable.py`` and
 ``Crema_epoch.py`` (fitted) of revision ad44fa0.
 
-Deviation 1: the 8 samples are of the split ``outer``, there of 16 taken out of
-the training data.
+Deviation 1: the 8 samples belong to the split ``outer``; in the released code
+they belong to 16 samples that are taken out of the training data.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ CARD = Card(
   "2[(1-k) CE(o) + k AG(o_1, o_2)], k ← k - η mean(H v)_1",
   "njustkmg/NeurIPS24-LFM",
 )
-# Of epoch^0, epoch^1, ...
+# Coefficients of epoch^0, epoch^1, ...
 _FITTED = (
   7.95376296e-01, -3.35472727e-03, -1.22989557e-04,
   2.92947416e-06, -2.23835486e-08, 5.39717505e-11,
@@ -50,7 +51,11 @@ _LOWEST, _HIGHEST = 0.05, 0.95
 
 
 class State(struct.PyTreeNode):
-  """The weight k of the divergence; called α elsewhere."""
+  """State of lfm_code.
+
+  Attributes:
+    alpha: [], the weight k of the divergence.
+  """
 
   alpha: Leaf
 
@@ -62,11 +67,13 @@ def make(
   rate: float = 1e-4,
   halve_every: int = 20,
 ) -> Method:
-  """Args:
-  fitted: the polynomial instead of the update.
-  start: k before the first epoch, in [.05, .95].
-  rate: η > 0.
-  halve_every: epochs > 0 after which η is halved.
+  """The lfm_code method.
+
+  Args:
+    fitted: use the polynomial instead of the update.
+    start: k before the first epoch, in [.05, .95].
+    rate: η > 0.
+    halve_every: number of epochs > 0 after which η is halved.
   """
   check_range("start", start, _LOWEST, _HIGHEST)
   check_range("rate", rate, 0, 1e6)
@@ -91,7 +98,7 @@ def make(
 
 
 def objective(outputs, batch, mstate):
-  """L of a batch, with its terms."""
+  """L of a batch, and its terms."""
   cls = _terms.cross_entropy(outputs.logits, batch)
   apart = losses.over_pairs(losses.divergence, outputs.unimodal, batch.mask)
   alpha = mstate.alpha
@@ -101,7 +108,7 @@ def objective(outputs, batch, mstate):
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def moved(problem, state, batch, eta, train):
-  """k after its update, and the statistics (they move in the first epoch)."""
+  """k after its update, and the statistics (updated in the first epoch)."""
   key = jax.random.key(0)
 
   def run(params):
@@ -133,5 +140,5 @@ def first_tensor(problem, tree):
 
 
 def polynomial(epoch: int) -> float:
-  """The fitted k of an epoch from 0."""
+  """The fitted k of a 0-based epoch."""
   return sum(c * epoch**i for i, c in enumerate(_FITTED))

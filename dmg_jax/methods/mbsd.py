@@ -1,21 +1,22 @@
-r"""MBSD: the modality that is wrong imitates the one that is right, per sample.
+r"""MBSD: distils, per sample, from the better modality into the worse one.
 
 .. math:: L = \mathrm{CE}(o) + \sum_m \mathrm{CE}(o_m) + \lambda\,
   \mathrm{mean}_{j<l}\, \frac{1}{n} \sum_i w_i \bigl[\mathrm{KL}(p_s \| p_t) +
   \tfrac{1}{k} \| p_s - p_t \|^2\bigr], \quad w_i = |p_{j,i}[y] - p_{l,i}[y]|
 
-for the pair (j, l), s the modality with the larger probability of the true
-class, t the other; w is zero where neither predicts the class. p_s and w carry
-no gradient. Any number of modalities.
+where, for a pair (j, l) of modalities, s is the one with the larger probability
+of the true class and t is the other. w is zero where neither modality predicts
+the true class. p_s and w carry no gradient. Supports any number of modalities.
 
 Reference: Liu, Xie, et al., "Multi-Modal Pre-training with Self-Distillation",
 WSDM 2023, as in GeWu-Lab/BalanceBenchmark.
 
-Deviations (``faithful=True`` is the toolkit's code):
-1. The toolkit hands a probability to a KL that wants its logarithm, which makes
-   it the ``p_t[y] (log p_t[y] - p_s[y])`` of the true class alone.
-2. Its second term is on logits (with three modalities on probabilities), and w
-   and p_s have a gradient, so the stronger side learns from the weaker.
+Deviations (``faithful=True`` follows the toolkit's code):
+1. The toolkit passes a probability to a KL function that expects a logarithm,
+   which turns the term into ``p_t[y] (log p_t[y] - p_s[y])`` of the true class.
+2. Its second term is computed on logits (on probabilities for three
+   modalities), and w and p_s carry a gradient, so the stronger modality also
+   learns from the weaker.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ CARD = Card(
 
 
 def make(*, weight: float = 1.0, faithful: bool = False) -> Method:
-  """Args:
-  weight: λ ≥ 0 of the distillation.
-  faithful: the toolkit's terms, see the deviations.
+  """The MBSD method.
+
+  Args:
+    weight: weight λ ≥ 0 of the distillation.
+    faithful: use the terms of the toolkit, see the deviations.
   """
   check_range("weight", weight, 0, 1e6)
 
@@ -64,7 +67,7 @@ def make(*, weight: float = 1.0, faithful: bool = False) -> Method:
 
 
 def weights(a: jax.Array, b: jax.Array, labels: jax.Array) -> jax.Array:
-  """w [b]: difference of the true-class p, 0 where both are wrong."""
+  """w [b]: difference of true-class probabilities, 0 if both are wrong."""
   right = (a.argmax(axis=-1) == labels) | (b.argmax(axis=-1) == labels)
   one, two = -losses.cross_entropy(a, labels), -losses.cross_entropy(b, labels)
   first = jax.lax.stop_gradient(one >= two)
@@ -73,7 +76,7 @@ def weights(a: jax.Array, b: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def distil(a: jax.Array, b: jax.Array, labels: jax.Array) -> jax.Array:
-  """The term of each sample [b] for one pair of unimodal logits."""
+  """The distillation term per sample [b] for a pair of unimodal logits."""
   w = jax.lax.stop_gradient(weights(a, b, labels))
   one, two = (_terms.true_class(o, labels) for o in (a, b))
   first = (one >= two)[:, None]
@@ -88,7 +91,7 @@ def distil(a: jax.Array, b: jax.Array, labels: jax.Array) -> jax.Array:
 def toolkit(
   a: jax.Array, b: jax.Array, labels: jax.Array, on_logits: bool = True
 ) -> jax.Array:
-  """The same as the toolkit computes it, all of it with a gradient."""
+  """``distil`` as the toolkit computes it, with gradients everywhere."""
   one, two = -losses.cross_entropy(a, labels), -losses.cross_entropy(b, labels)
   first = jax.lax.stop_gradient(one >= two)
   log_weak = jnp.where(first, two, one)

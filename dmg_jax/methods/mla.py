@@ -1,6 +1,6 @@
-r"""MLA: modalities in turn through one shared head, without a joint loss.
+r"""MLA: trains modalities in turn through one shared head, without fused loss.
 
-For each modality m of a batch, in fixed order, one optimiser step on
+Each batch takes one optimiser step per modality m, in fixed order, on
 ``{encoder m, head}`` with the gradient of
 
 .. math:: L_m = \mathrm{CE}(W^\top z_m + b, y), \qquad
@@ -10,26 +10,28 @@ For each modality m of a batch, in fixed order, one optimiser step on
   P \leftarrow P - \frac{k k^\top}{\lambda + r^\top k}, \quad
   P \leftarrow P / \|P\|_F, \quad \lambda = 0.1^{1 + i/n}
 
-for batch i of n in the epoch, P starting as the identity and the very first
-step unmodified. Prediction weights modalities by confidence, per sample:
+for batch i of n in the epoch. P starts as the identity, and the very first step
+is not projected. The prediction weights modalities by confidence, per sample:
 
 .. math:: o = \sum_m w_m o_m, \quad w = \mathrm{softmax}_m(-H(\mathrm{softmax}\,
   o_m))
 
-Needs the ``shared_head`` fusion. Any number of modalities.
+Needs the fusion ``shared_head``. Supports any number of modalities.
 
 Reference: Zhang, Yoon, Bansal, Yao, "Multimodal Representation Learning by
 Alternating Unimodal Adaptation", CVPR 2024. Official: Cecile-hi/
 Multimodal-Learning-with-Alternating-Unimodal-Adaptation.
 
 Deviations:
-1. The official code tests a parameter name that never matches, so it trains
-   without projection: ``projection="off"`` is that; ``scalar`` the paper's.
-2. Its denominator is the matrix λ + k rᵀ, divided element-wise:
+1. The official code tests for a parameter name that never matches, so it trains
+   without projection, which is ``projection="off"``. ``"scalar"`` is the rule
+   of the paper.
+2. The official denominator is the matrix λ + k rᵀ, with element-wise division:
    ``projection="outer"``.
-3. Its dynamic weights take the softmax over the batch; here per sample, over
-   modalities. ``weights="equal"`` averages.
-4. Encoders whose turn it is not are frozen; there they drift with momentum.
+3. The official dynamic weights are a softmax over the batch; here it is taken
+   per sample, over modalities. ``weights="equal"`` averages.
+4. Encoders are frozen when it is not their turn; in the official code they
+   drift with momentum.
 """
 
 from __future__ import annotations
@@ -51,7 +53,13 @@ WEIGHTS = ("entropy", "equal")
 
 
 class State(struct.PyTreeNode):
-  """Projection ``P`` [d d], optimiser steps so far, batches of an epoch."""
+  """State of MLA.
+
+  Attributes:
+    projection: [d d], P.
+    substeps: [], number of optimiser steps so far.
+    batches: [], number of batches per epoch.
+  """
 
   projection: Leaf
   substeps: Leaf
@@ -59,9 +67,11 @@ class State(struct.PyTreeNode):
 
 
 def make(*, projection: str = "scalar", weights: str = "entropy") -> Method:
-  """Args:
-  projection: ``scalar``, ``outer`` or ``off``: deviations 1 and 2.
-  weights: ``entropy`` or ``equal``: deviation 3.
+  """The MLA method.
+
+  Args:
+    projection: ``scalar``, ``outer`` or ``off``, see deviations 1 and 2.
+    weights: ``entropy`` or ``equal``, see deviation 3.
   """
   for name, choices in ((projection, PROJECTIONS), (weights, WEIGHTS)):
     if name not in choices:
@@ -73,8 +83,8 @@ def make(*, projection: str = "scalar", weights: str = "entropy") -> Method:
       (value, (z, stats)), grads = jax.value_and_grad(_loss, has_aux=True)(
         state.params, m, problem, turn_stats, batch, key
       )
-      # Encoder m still has its old weights, so the statistics of the first
-      # forward pass are those of every turn.
+      # Encoder m still has its old weights in its turn, so the first forward
+      # pass already gives the statistics of every turn.
       state = state.replace(stats=stats) if position == 0 else state
       mstate = _remember(state, z, batch, len(problem.modalities), projection)
       if projection != "off":
@@ -99,7 +109,7 @@ def make(*, projection: str = "scalar", weights: str = "entropy") -> Method:
 
 
 def fuse(unimodal, weights="entropy"):
-  """Logits averaged over modalities, weighted by confidence per sample."""
+  """Mean of the unimodal logits, weighted by confidence per sample [b k]."""
   logits = jnp.stack(list(unimodal.values()))
   log_p = jax.nn.log_softmax(logits)
   entropy = -(jnp.exp(log_p) * log_p).sum(axis=-1, keepdims=True)
@@ -141,7 +151,7 @@ def _turn(problem, m):
 
 
 def _remember(state, z, batch, modalities, projection):
-  """``P`` after the features of this turn."""
+  """The method state with ``P`` updated by the features of this turn."""
   memory = state.method
   batch_of_epoch = (memory.substeps // modalities) % memory.batches
   wide = jnp.promote_types(z.dtype, jnp.float32)
@@ -161,7 +171,7 @@ def _remember(state, z, batch, modalities, projection):
 
 
 def _project(problem, grads, p, first):
-  """``P ∇W`` for the head's matrix, everything else as it is."""
+  """Gradients with ``P ∇W`` for the matrix of the head, others unchanged."""
 
   def change(g, owner):
     if owner != SHARED or g.ndim != 2:

@@ -1,6 +1,6 @@
-r"""MMPareto: an encoder's fused and own gradient without conflict, not weaker.
+r"""MMPareto: combines the fused and the unimodal gradient without conflict.
 
-For encoder m with g_0 = ∇ CE(o) and g_1 = ∇ CE(o_m) over all its weights:
+For encoder m, with g_0 = ∇ CE(o) and g_1 = ∇ CE(o_m) over all its weights:
 
 .. math:: k = \begin{cases} (\tfrac12, \tfrac12) & g_0 \cdot g_1 > 0 \\
   \arg\min_{k_0 + k_1 = 1} \| k_0 g_0 + k_1 g_1 \| & \text{otherwise}
@@ -8,16 +8,17 @@ For encoder m with g_0 = ∇ CE(o) and g_1 = ∇ CE(o_m) over all its weights:
 .. math:: h = 2 k_0 g_0 + 2 k_1 g_1, \quad
   g \leftarrow \gamma \max\Bigl(1, \frac{\| g_0 + g_1 \|}{\| h \|}\Bigr) h
 
-the second line tensor by tensor. Heads have the gradient of the sum of all
-losses. Needs read-outs whose loss reaches their own encoder only, best own
-heads (fusion ``own_heads``). Any number of modalities: each encoder has two
-tasks. Two backward passes, because no own loss reaches another encoder.
+The second line applies to each weight tensor separately. Heads receive the
+gradient of the sum of all losses. Needs read-outs whose loss reaches only their
+own encoder, preferably own heads (fusion ``own_heads``). Supports any number of
+modalities, because each encoder has two tasks. Two backward passes are enough,
+because no unimodal loss reaches another encoder.
 
 Reference: Wei & Hu, "MMPareto: Boosting Multimodal Learning with Innocent
 Unimodal Assistance", ICML 2024, Algorithm 1. Official:
 GeWu-Lab/MMPareto_ICML2024.
 
-Deviation 1: ‖h‖ = 0 gives g = 0; there it is 0/0.
+Deviation 1: ‖h‖ = 0 gives g = 0; in the official code it is 0/0.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ CARD = Card(
 
 
 def make(*, gamma: float = 1.5) -> Method:
-  """Args:
-  gamma: γ > 0, the rescaling of the magnitude.
+  """The MMPareto method.
+
+  Args:
+    gamma: factor γ > 0 of the gradient's magnitude.
   """
   check_range("gamma", gamma, 1e-6, 1e6)
 
@@ -72,7 +75,7 @@ def make(*, gamma: float = 1.5) -> Method:
 
 
 def balance(problem, fused, unimodal, gamma):
-  """Gradients of encoders combined, of heads summed; {modality: k_0}."""
+  """Gradients, combined for encoders and summed for heads; {modality: k_0}."""
   owners = jax.tree.leaves(problem.owner)
   one, tree = jax.tree.flatten(fused)
   two = jax.tree.leaves(unimodal)
@@ -88,7 +91,7 @@ def balance(problem, fused, unimodal, gamma):
 
 
 def min_norm(one, two):
-  """k_0 of two gradients (pytrees): ½ unless they disagree."""
+  """k_0 of two gradients (pytrees); ½ unless they conflict."""
   a, b, ab = trees.vdot(one, one), trees.vdot(two, two), trees.vdot(one, two)
   k = trees.safe_divide(b - ab, a + b - 2 * ab, 0.5)
   k = jnp.where(ab >= b, 0.001, jnp.where(ab >= a, 0.999, k))
@@ -96,7 +99,7 @@ def min_norm(one, two):
 
 
 def combine(a, b, k, gamma):
-  """``γ max(1, ‖a + b‖ / ‖h‖) h`` of one tensor, h = 2 k a + 2 (1 - k) b."""
+  """``γ max(1, ‖a + b‖ / ‖h‖) h`` for one tensor, h = 2 k a + 2 (1 - k) b."""
   k = k.astype(a.dtype)
   h = 2 * k * a + 2 * (1 - k) * b
   norm, whole = jnp.linalg.norm(h.ravel()), jnp.linalg.norm((a + b).ravel())

@@ -1,22 +1,25 @@
-r"""MSES: each modality stops when its own loss on val turns.
+r"""MSES: stops each modality when its own validation loss stops falling.
 
 .. math:: L = \mathrm{CE}(o) + w \sum_m A_m\, \mathrm{CE}(o_m), \qquad
   \ell_m^{(e)} = 0.6\, v_m^{(e-1)} + 0.4\, v_m^{(e)}
 
-v_m is the loss of modality m on val after epoch e. When its smoothed ℓ has had
-no new minimum for more than ``patience`` epochs, m is finished: A_m becomes 0,
-its encoder and head go back to their best weights and are frozen; the others go
-on. Any number of modalities; own heads are best (fusion ``own_heads``).
+v_m^(e) is the validation loss of modality m after epoch e. If the smoothed loss
+ℓ_m reaches no new minimum for more than ``patience`` epochs, modality m is
+finished: A_m becomes 0, and its encoder and head return to their best weights
+and are frozen, while the others go on. Works best with own heads (fusion
+``own_heads``). Supports any number of modalities.
 
 Reference: Fujimori, Endo, Kawai, Mochizuki, "Modality-Specific Learning Rate
 Control for Multimodal Classification", ACPR 2019; as in
 lihong2303/AGM_ICCV2023.
 
-Deviations (``faithful=True`` is that code):
-1. It restores the whole model and optimiser of the finished modality's best
-   epoch, which undoes the others' progress; here the modality's own weights.
-2. Its loss is that of the sum alone: ``unimodal_weight=0``. Its patience of 80
-   epochs never ends within its runs. Validation is val, there the test set.
+Deviations from that code (``faithful=True`` follows it in the first):
+1. It restores the whole model and optimiser from the best epoch of the finished
+   modality, which undoes the progress of the others; here only the weights of
+   that modality are restored.
+2. It uses only the loss of the summed logits, which is ``unimodal_weight=0``;
+   its patience of 80 epochs never runs out within its runs; and it validates on
+   the test set, where this uses val.
 """
 
 from __future__ import annotations
@@ -40,7 +43,15 @@ CARD = Card(
 
 
 class State(struct.PyTreeNode):
-  """All {modality: ..}: still active, least ℓ, its epoch, last v, best."""
+  """State of MSES.
+
+  Attributes:
+    active: {modality: 1 or 0}, A_m.
+    least: {modality: []}, smallest ℓ_m.
+    when: {modality: []}, epoch of the smallest ℓ_m.
+    last: {modality: []}, last validation loss v_m.
+    best: {modality: weights}, weights at the smallest ℓ_m.
+  """
 
   active: dict[str, Leaf]
   least: dict[str, Leaf]
@@ -52,10 +63,12 @@ class State(struct.PyTreeNode):
 def make(
   *, patience: int = 5, unimodal_weight: float = 1.0, faithful: bool = False
 ) -> Method:
-  """Args:
-  patience: epochs > 0 without a new minimum.
-  unimodal_weight: w ≥ 0.
-  faithful: restore everything, see deviation 1.
+  """The MSES method.
+
+  Args:
+    patience: number of epochs > 0 without a new minimum.
+    unimodal_weight: weight w ≥ 0 of the unimodal losses.
+    faithful: restore everything, see deviation 1.
   """
   check_range("patience", patience, 1, 1e9)
   check_range("unimodal_weight", unimodal_weight, 0, 1e6)
@@ -84,14 +97,14 @@ def make(
     for m in active:
       loss = float(found["loss"][m].mean())
       state = state.replace(method=observed(state, m, loss, epoch))
-    # After all: what is kept as best must be what was measured.
+    # Restore last, so that the weights stored as best are those measured.
     for m in active:
       if not float(state.method.active[m]):
         state = restored(problem, state, m, faithful)
     return state
 
   def observed(state, m, loss, epoch):
-    """The memory after the loss of a modality in one more epoch."""
+    """The method state after one more validation loss of a modality."""
     old = state.method
     smooth = loss if epoch == 1 else 0.6 * float(old.last[m]) + 0.4 * loss
     change = {"last": scalar(loss)}
@@ -108,7 +121,7 @@ def make(
 
 
 def restored(problem, state, m, faithful):
-  """The best weights of a modality that is finished, or the best of all."""
+  """``state`` with the best weights of a finished modality restored."""
   best = state.method.best[m]
   if faithful:
     params, stats, opt_state = best
@@ -123,7 +136,7 @@ def restored(problem, state, m, faithful):
 
 
 def train_step(unimodal_weight, problem, state, batch, key, apply):
-  """One step; what is finished has no loss of its own and stays."""
+  """One step; finished modalities have no unimodal loss and are frozen."""
   active = state.method.active
 
   def loss(outputs, params):

@@ -1,22 +1,23 @@
-r"""MSLR: a learning rate per modality, from the trend of its accuracy on val.
+r"""MSLR: sets learning rates by the trend of each modality's val accuracy.
 
 .. math:: \eta_m = \eta\, c_m\, r_m, \qquad
   r_m = \frac{a_m^{(e)}}{\mathrm{mean}(a_m^{(e - w)}, \dots, a_m^{(e - 1)})}
 
-for encoder and head of modality m, with a the accuracies of its own logits
-after each epoch and w = ``window``; r is 1 until w earlier ones are known
-(``strategy="dynamic"``) or always (``"keep"``: fixed rates c). Loss:
-cross-entropy of the sum of own heads (fusion ``sum``). The factor acts on the
-update, after the optimiser, so that Adam does not cancel it. Any number of
-modalities.
+for the encoder and head of modality m, where a_m are the val accuracies of its
+own logits after each epoch and w = ``window``. With ``strategy="dynamic"``, r
+is 1 until w earlier accuracies are known; with ``"keep"``, it is always 1 and
+the rates c are fixed. The loss is the cross-entropy of the summed own heads
+(fusion ``sum``). The factor scales the update, after the optimiser, so that
+Adam does not cancel it. Supports any number of modalities.
 
 Reference: Yao & Mihalcea, "Modality-specific Learning Rates for Effective
 Multimodal Additive Late-fusion", Findings of ACL 2022; as in
 lihong2303/AGM_ICCV2023.
 
 Deviations:
-1. Accuracies are of val, there of the test set.
-2. It scales gradients, in epochs 0 to 20 only: set ``end=20`` for that.
+1. Accuracies are measured on val; that code measures them on the test set.
+2. That code scales gradients, and only in epochs 0 to 20; set ``end=20`` for
+   the latter.
 """
 
 from __future__ import annotations
@@ -39,7 +40,13 @@ STRATEGIES = ("dynamic", "keep")
 
 
 class State(struct.PyTreeNode):
-  """{modality: last accuracies [w]}, how many are known, {modality: r_m}."""
+  """State of MSLR.
+
+  Attributes:
+    history: {modality: [w]}, the last accuracies.
+    known: [], number of accuracies so far.
+    rates: {modality: []}, c_m r_m.
+  """
 
   history: dict[str, Leaf]
   known: Leaf
@@ -54,11 +61,14 @@ def make(
   start: int = 0,
   end: int | None = None,
 ) -> Method:
-  """Args:
-  strategy: ``dynamic`` or ``keep``.
-  factors: c_m > 0 in the order of the modalities; ``None`` is 1 for all.
-  window: accuracies w > 0 that are averaged.
-  start, end: first and last epoch that acts, 0-based; ``None`` is the last.
+  """The MSLR method.
+
+  Args:
+    strategy: ``dynamic`` or ``keep``.
+    factors: c_m > 0 in the order of the modalities; ``None`` means 1 for all.
+    window: number of accuracies w > 0 that are averaged.
+    start, end: first and last 0-based epoch with scaling; ``None`` means until
+      the end.
   """
   if strategy not in STRATEGIES:
     raise unknown("strategy", strategy, STRATEGIES)
@@ -107,7 +117,7 @@ def make(
 
 
 def remember(mstate: State, accuracy) -> State:
-  """One more accuracy of each modality, the oldest forgotten."""
+  """The state with one more accuracy of each modality; the oldest drops out."""
   history = {
     m: jnp.append(h[1:], jnp.asarray(accuracy[m], h.dtype))
     for m, h in mstate.history.items()
@@ -116,7 +126,7 @@ def remember(mstate: State, accuracy) -> State:
 
 
 def trend(mstate: State, m: str, accuracy: float) -> float:
-  """r_m: the newest accuracy over the mean of those before it."""
+  """r_m: the newest accuracy divided by the mean of those before it."""
   history = mstate.history[m]
   mean = float(history.mean())
   if int(mstate.known) < len(history) or mean == 0:

@@ -1,10 +1,10 @@
-r"""Multitask: each modality's own cross-entropy beside the fused one.
+r"""Multitask: adds the cross-entropy of each modality to the fused one.
 
 .. math:: L = \mathrm{CE}(o, y) + w \sum_m \mathrm{CE}(o_m, y)
 
-With own heads (fusion ``sum``) the baseline that the tables of the field
-forget: it cures under-trained encoders without any balancing rule. ``w = 0`` is
-joint training. Any number of modalities.
+With own heads (fusion ``sum``) this is a baseline that published tables often
+omit: it counters under-trained encoders without any balancing rule. ``w = 0``
+is joint training. Supports any number of modalities.
 
 Reference: the supervised part of MSES (Fujimori et al., ACPR 2019) and of
 MMPareto (Wei & Hu, ICML 2024).
@@ -21,8 +21,10 @@ CARD = Card("baseline", "CE(o) + w Σ CE(o_m)", "supervised part of MSES")
 
 
 def make(*, weight: float = 1.0) -> Method:
-  """Args:
-  weight: w ≥ 0 of the unimodal losses.
+  """The multitask method.
+
+  Args:
+    weight: weight w ≥ 0 of the unimodal losses.
   """
   check_range("weight", weight, 0, 1e6)
 

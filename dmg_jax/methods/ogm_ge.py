@@ -1,4 +1,4 @@
-r"""OGM-GE: damp the leading modality's encoder gradient, add noise.
+r"""OGM-GE: damps the gradient of the leading modality's encoder, adds noise.
 
 .. math:: s_m = \sum_i \mathrm{softmax}(o_{m,i})_{y_i}, \quad
   \rho_m = \frac{s_m}{\mathrm{mean}_{j \ne m} s_j}, \quad
@@ -7,22 +7,22 @@ r"""OGM-GE: damp the leading modality's encoder gradient, add noise.
 .. math:: g \leftarrow \kappa_m g + \varepsilon, \quad
   \varepsilon \sim N(0, (\mathrm{std}(g) + 10^{-8})^2)
 
-on the weight tensors of encoder m, in epochs ``start`` to ``end``; the standard
-deviation is of the tensor before scaling, and the noise is added to every
-modality. Loss: cross-entropy of the fused logits. Any number of modalities;
-with one it is joint training.
+This applies to the weight tensors of encoder m in epochs ``start`` to ``end``.
+The standard deviation is that of the gradient tensor before scaling, and the
+noise is added for every modality. The loss is the cross-entropy of the fused
+logits. Supports any number of modalities; with a single one, nothing is damped.
 
 Reference: Peng, Wei, Deng, Wang, Hu, "Balanced Multimodal Learning via
 On-the-fly Gradient Modulation", CVPR 2022, eqs. 8-11. Official:
 GeWu-Lab/OGM-GE_CVPR2022.
 
 Deviations:
-1. Tensors with two or more axes are modulated, the official code only those
-   with four (convolutions), which leaves text encoders alone;
-   ``faithful=True`` is the official rule.
-2. M > 2: the official code has two modalities; here ρ_m compares with the mean
-   of the others and every modality with ρ_m > 1 is damped.
-3. At ρ_m = 1 exactly nobody is damped, there it is the audio.
+1. Tensors with two or more axes are modulated. The official code modulates only
+   those with four (convolutions), which excludes text encoders;
+   ``faithful=True`` follows it.
+2. The official code supports two modalities. For M > 2, ρ_m compares with the
+   mean of the others, and every modality with ρ_m > 1 is damped.
+3. At exactly ρ_m = 1 no modality is damped; officially it is the audio.
 """
 
 from __future__ import annotations
@@ -52,11 +52,13 @@ def make(
   end: int = 50,
   faithful: bool = False,
 ) -> Method:
-  """Args:
-  alpha: strength α ≥ 0; official .1 (VGGSound) and .8 (CREMA-D).
-  noise: add the generalisation-enhancing noise (GE).
-  start, end: first and last modulated epoch, 0-based; official 0 and 50.
-  faithful: the official rule, see deviation 1.
+  """The OGM-GE method.
+
+  Args:
+    alpha: strength α ≥ 0; officially .1 (VGGSound) and .8 (CREMA-D).
+    noise: add the noise that enhances generalisation (GE).
+    start, end: first and last modulated epoch, 0-based; officially 0 and 50.
+    faithful: modulate convolutions only, see deviation 1.
   """
   check_range("alpha", alpha, 0, 1e3)
   check_range("start", start, 0, 1e9)
@@ -90,7 +92,7 @@ def make(
 
 
 def coefficients(unimodal, batch, alpha):
-  """{modality: κ_m} of a batch; one alone leads nobody and keeps 1."""
+  """{modality: κ_m} of a batch; 1 for a single modality."""
 
   rho = _terms.ratios(_terms.scores(unimodal, batch))
   return {

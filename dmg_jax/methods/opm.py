@@ -1,4 +1,4 @@
-r"""OPM: features of the leading modality are dropped at random.
+r"""OPM: drops features of the leading modality at random.
 
 .. math:: \rho_m = \frac{s_m}{\mathrm{mean}_{j \ne m} s_j}, \quad
   q_m = \begin{cases} \mathrm{clip}(q (1 + \lambda \tanh(\rho_m - 1)), 0, 1)
@@ -7,14 +7,15 @@ r"""OPM: features of the leading modality are dropped at random.
   k_{m,i} \sim \mathrm{Bernoulli}(1 - q_m), \quad
   \theta = \frac{\sum_m d_m q_m}{\sum_m d_m}
 
-s_m is the sum of true-class probabilities of the read-out. With probability
-``probability`` a step, after ``warmup`` epochs; samples without any modality
-leave the loss. Nothing is dropped at test time. Any number of modalities.
+where s_m is the sum of true-class probabilities of the unimodal read-out and
+d_m the number of features. After ``warmup`` epochs, each step drops features
+with probability ``probability``; samples that lose all modalities are left out
+of the loss. Nothing is dropped at test time. Supports any number of modalities.
 
 Reference: Wei, Hu, Du, Wen, "On-the-fly Modulation for Balanced Multimodal
 Learning", TPAMI 2024, eqs. 8-11. Official: GeWu-Lab/BML_TPAMI2024.
 
-Deviation 1: M > 2 compares with the mean of the others.
+Deviation 1: for M > 2, ρ_m compares with the mean of the others.
 """
 
 from __future__ import annotations
@@ -46,11 +47,13 @@ def make(
   probability: float = 0.7,
   warmup: int = 6,
 ) -> Method:
-  """Args:
-  base: q in [0, 1), the drop probability at ρ = 1; 0 is joint training.
-  strength: λ ≥ 0.
-  probability: of dropping in a step at all, in [0, 1].
-  warmup: first epochs without dropping; officially epochs 0 to 5.
+  """The OPM method.
+
+  Args:
+    base: drop probability q at ρ = 1, in [0, 1); 0 gives joint training.
+    strength: λ ≥ 0.
+    probability: probability in [0, 1] that a step drops features at all.
+    warmup: number of initial epochs without dropping; officially 6.
   """
   check_range("base", base, 0, 0.99)
   check_range("strength", strength, 0, 1e3)
@@ -96,7 +99,7 @@ def drop_rates(unimodal, batch, base, strength):
 
 
 def drop(features, mask, q, key):
-  """Features with samples dropped and rescaled; the mask of what is left."""
+  """Features after dropping and rescaling; the mask of remaining samples."""
   sizes = {m: z.shape[-1] for m, z in features.items()}
   theta = sum(sizes[m] * q[m] for m in q) / sum(sizes.values())
   keys = jax.random.split(key, len(features))

@@ -1,4 +1,4 @@
-r"""PMR: the slow modality is drawn to the prototypes of its classes.
+r"""PMR: pulls features of the slow modality towards their class prototypes.
 
 .. math:: L = \mathrm{CE}(o) + \alpha \sum_m \beta_m P_m - \eta \sum_m \gamma_m
   \mathcal{H}_m, \quad P_m = \mathrm{CE}(-\|z_m - c_m\|_2, y)
@@ -7,22 +7,24 @@ r"""PMR: the slow modality is drawn to the prototypes of its classes.
   \beta_m = \mathrm{clip}(\rho_m - 1, 0, 1), \quad
   \gamma_m = \mathrm{clip}\Bigl(\frac{s_m}{\min_j s_j} - 1, 0, 1\Bigr)
 
-c_m [k d] are the mean features of each class, measured between epochs on a part
-of the training split with momentum, c ← (1 - ε) c_new + ε c; H_m is the mean
-entropy of the prototype softmax (regularisation of the leading modality, off by
-default). In epochs ``start`` to ``end``. Works with any fusion. Any number of
-modalities: each is compared with the best.
+The prototypes c_m [k d] are the mean features of each class. They are measured
+between epochs on a part of the training split, with momentum:
+c ← (1 - ε) c_new + ε c. H_m is the mean entropy of the prototype softmax, which
+regularises the leading modality (off by default). Both terms act in epochs
+``start`` to ``end``. Works with any fusion and any number of modalities; each
+is compared with the best one.
 
 Reference: Fan, Xu, Wang, et al., "PMR: Prototypical Modal Rebalance for
 Multimodal Learning", CVPR 2023, eqs. 6-12. Official:
 fanyunfeng-bit/Modal-Imbalance-PMR.
 
 Deviations:
-1. β is 1 for the slower modality in the code (``faithful=True``).
-2. A class that the measured part lacks keeps its prototype; there it is 0/0.
-   Until it is seen its samples are left out.
-3. The part is every n-th batch, another one each epoch; there the first tenth
-   of shuffled batches. 1e-12 under the root.
+1. In the official code, β is 1 for the slower modality (``faithful=True``).
+2. A class without samples in the measured part keeps its prototype; officially
+   it becomes 0/0. Samples of a class without prototype are left out.
+3. The measured part is every n-th batch, with another offset in each epoch;
+   officially it is the first tenth of the shuffled batches. 1e-12 is added
+   under the square root.
 """
 
 from __future__ import annotations
@@ -48,7 +50,14 @@ CARD = Card(
 
 
 class State(struct.PyTreeNode):
-  """{modality: prototypes [k d]}, classes seen [k], times measured, active."""
+  """State of PMR.
+
+  Attributes:
+    prototypes: {modality: [k d]}.
+    seen: [k], 1 for classes that have a prototype.
+    times: [], number of measurements.
+    active: [], 1 in epochs with prototype terms, else 0.
+  """
 
   prototypes: dict[str, Leaf]
   seen: Leaf
@@ -66,13 +75,15 @@ def make(
   end: int = 70,
   faithful: bool = False,
 ) -> Method:
-  """Args:
-  alpha: α ≥ 0 of the prototype loss; 0 is joint training.
-  entropy: η ≥ 0 of the leading modality's entropy.
-  momentum: ε in [0, 1) of the prototypes.
-  fraction: of the training batches measured each epoch, in (0, 1].
-  start, end: first and last epoch that acts, 0-based.
-  faithful: see deviation 1.
+  """The PMR method.
+
+  Args:
+    alpha: weight α ≥ 0 of the prototype loss; 0 gives joint training.
+    entropy: weight η ≥ 0 of the leading modality's entropy.
+    momentum: momentum ε in [0, 1) of the prototypes.
+    fraction: fraction of training batches measured each epoch, in (0, 1].
+    start, end: first and last 0-based epoch in which the terms act.
+    faithful: see deviation 1.
   """
   check_range("alpha", alpha, 0, 1e6)
   check_range("start", start, 0, 1e9)
@@ -118,7 +129,7 @@ def make(
 
 
 def nearness(z, prototypes, seen):
-  """-‖z - c‖ [b k]; classes not seen yet are far away."""
+  """-‖z - c‖ [b k]; very negative for classes without prototype."""
   square = ((z[:, None, :] - prototypes[None]) ** 2).sum(axis=-1)
   return jnp.where(seen[None, :] > 0, -jnp.sqrt(square + 1e-12), -1e9)
 
@@ -140,7 +151,7 @@ def coefficients(s, faithful):
 
 
 def part(batches, samples, fraction, epoch):
-  """Every n-th batch, n ≈ 1 / ``fraction``, starting elsewhere each epoch."""
+  """Every n-th batch, n ≈ 1 / ``fraction``, with a new offset each epoch."""
   batches = iter(batches)
   first = next(batches)
   total = math.ceil(samples / first.labels.size)
@@ -151,7 +162,7 @@ def part(batches, samples, fraction, epoch):
 
 
 def measured(mstate, found, momentum):
-  """Prototypes after one more measurement; none before the third is kept."""
+  """The state after one more measurement; momentum acts from the third on."""
   if found is None:
     return mstate
   labels = found["labels"]

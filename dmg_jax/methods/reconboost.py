@@ -1,23 +1,26 @@
-r"""ReconBoost: modalities in turn, each fits what the others leave over.
+r"""ReconBoost: modalities in turn, each fitting the residual of the others.
 
-Stage s updates modality m = s mod M, in two phases. Phase 1, θ_m and the head:
+Stage s updates modality m = s mod M in two phases. Phase 1 trains θ_m and the
+head of m with
 
 .. math:: L = -\frac{1}{n k} \sum_i \bigl(w_1 - w_2\, \mathrm{softmax}(\lambda_b
   \textstyle\sum_{j \ne m} o_j)_{y_i}\bigr) \log p_m[y_i] + \alpha\,
   \mathrm{mean} (p_m - p_{m'})^2
 
-m' is the modality of the stage before (none in the first); neither F nor p_{m'}
-has a gradient. Phase 2, all weights and λ_b: CE(λ_b Σ_j o_j). A fresh optimiser
-in each phase. Needs the fusion ``boost``. A run of e epochs has e / (a + b)
-stages. Any number of modalities.
+where m' is the modality of the previous stage (in the first stage there is no
+such term). Neither the softmax over the other modalities nor p_{m'} has a
+gradient. Phase 2 trains all weights and λ_b with CE(λ_b Σ_j o_j). Each phase
+starts with a fresh optimiser. With a and b epochs per phase, a run of e epochs
+has e / (a + b) stages. Needs the fusion ``boost``. Supports any number of
+modalities.
 
 Reference: Hua, Xu, Bao, Yang, Huang, "ReconBoost: Boosting Can Achieve Modality
 Reconcilement", ICML 2024, eqs. 5-9, Algorithm 1. Official: huacong/ReconBoost.
 
 Deviations:
-1. The official agreement term has no gradient at all (p_m is detached too):
-   ``faithful=True``.
-2. It starts from pre-trained encoders and takes up to 1001 stages.
+1. The official agreement term has no gradient at all, because p_m is detached,
+   too (``faithful=True``).
+2. The official code starts from pretrained encoders and runs up to 1001 stages.
 """
 
 from __future__ import annotations
@@ -39,7 +42,14 @@ CARD = Card(
 
 
 class State(struct.PyTreeNode):
-  """Modality whose stage it is, 1 in phase 2, first stage over, optimiser."""
+  """State of ReconBoost.
+
+  Attributes:
+    turn: [], index of the modality of this stage.
+    joint: [], 1 in phase 2, else 0.
+    later: [], 1 after the first stage, else 0.
+    fresh_opt: optimiser state before the first step.
+  """
 
   turn: Leaf
   joint: Leaf
@@ -56,11 +66,14 @@ def make(
   joint_epochs: int = 4,
   faithful: bool = False,
 ) -> Method:
-  """Args:
-  first, second: w_1 > 0 and w_2 ≥ 0.
-  alpha: α ≥ 0 of the agreement.
-  boost_epochs, joint_epochs: a > 0 and b ≥ 0 of a stage; the official 4 and 4.
-  faithful: see deviation 1.
+  """The ReconBoost method.
+
+  Args:
+    first, second: w_1 > 0 and w_2 ≥ 0.
+    alpha: weight α ≥ 0 of the agreement term.
+    boost_epochs, joint_epochs: a > 0 and b ≥ 0, epochs of the two phases;
+      officially 4 and 4.
+    faithful: see deviation 1.
   """
   check_range("first", first, 1e-9, 1e6)
   check_range("second", second, 0, 1e6)
@@ -111,7 +124,7 @@ def make(
 
 
 def turn(problem, here, memory):
-  """{owner: 1 or 0}: the encoder whose stage it is, all in phase 2."""
+  """{owner: 1 or 0}: 1 for the encoder in turn, and for all in phase 2."""
   return {
     o: jnp.maximum(memory.joint, here[o].astype(jnp.float32))
     if o in here
@@ -121,7 +134,7 @@ def turn(problem, here, memory):
 
 
 def scale_held(problem, moved, state, joint):
-  """``moved`` with the λ_b of before in phase 1, whatever the weight decay."""
+  """``moved``, but with the old λ_b in phase 1 despite weight decay."""
 
   def keep(new, old, owner):
     is_scale = owner == SHARED and new.ndim == 0
@@ -132,7 +145,7 @@ def scale_held(problem, moved, state, joint):
 
 
 def boosts(outputs, batch, first, second):
-  """{modality: its boosting loss}."""
+  """{modality: boosting loss}."""
   unimodal, scale = outputs.unimodal, outputs.extra["scale"]
   total, classes = _terms.total(unimodal), outputs.logits.shape[-1]
   found = {}
@@ -145,7 +158,7 @@ def boosts(outputs, batch, first, second):
 
 
 def agreements(outputs, batch, faithful):
-  """{modality: mean square to the predictions of the one before it}."""
+  """{modality: mean squared difference to predictions of the previous one}."""
   p = {m: jax.nn.softmax(o) for m, o in outputs.unimodal.items()}
   names, sg = list(p), jax.lax.stop_gradient
   found = {}

@@ -1,22 +1,23 @@
-r"""Diagnosing and re-learning: encoders that memorise go back to the start.
+r"""Diagnosing and re-learning: partly resets encoders that memorise.
 
-After epochs e > 0 with e divisible by ``every``, at most ``times`` times, the
-features of train and val are scaled to [-1, 1] per dimension and clustered by
-k-means into as many clusters as classes, and
+After every 0-based epoch e > 0 that is divisible by ``every``, at most
+``times`` times, the features of train and val are scaled to [-1, 1] per
+dimension and clustered by k-means into as many clusters as there are classes:
 
 .. math:: \mathrm{purity} = \frac{1}{n} \sum_{\text{clusters}} \max_c n_c, \quad
   a_m = \tanh(\sigma\, |\mathrm{purity}^{train}_m - \mathrm{purity}^{val}_m|),
   \quad \theta_m \leftarrow a_m \theta_m^{init} + (1 - a_m) \theta_m
 
-for the weights of encoder m; running statistics, heads and the optimiser's
-state stay. Loss: cross-entropy of the fused logits. Works with any fusion. Any
-number of modalities.
+for the weights θ_m of encoder m. Running statistics, heads and the state of the
+optimiser stay unchanged. The loss is the cross-entropy of the fused logits.
+Works with any fusion and any number of modalities.
 
 Reference: Wei, Li, Feng, Hu, "Diagnosing and Re-learning for Balanced
 Multimodal Learning", ECCV 2024, eqs. 3-7. Official:
 GeWu-Lab/Diagnosing_Relearning_ECCV2024.
 
-Deviation 1: features of train are those of evaluation, without augmentation.
+Deviation 1: training features are computed in evaluation mode, without
+augmentation.
 """
 
 from __future__ import annotations
@@ -44,17 +45,24 @@ CARD = Card(
 
 
 class State(struct.PyTreeNode):
-  """The weights before the first step, and how often they were mixed in."""
+  """State of relearning.
+
+  Attributes:
+    start: the weights before the first step.
+    done: [], number of resets so far.
+  """
 
   start: Leaf
   done: Leaf
 
 
 def make(*, every: int = 20, times: int = 3, strength: float = 3.0) -> Method:
-  """Args:
-  every: epochs > 0 between two diagnoses.
-  times: diagnoses at most; 0 is joint training.
-  strength: σ ≥ 0.
+  """The relearning method.
+
+  Args:
+    every: number of epochs > 0 between two diagnoses.
+    times: largest number of diagnoses; 0 gives joint training.
+    strength: σ ≥ 0.
   """
   check_range("every", every, 1, 1e9)
   check_range("times", times, 0, 1e9)
@@ -102,7 +110,7 @@ def blend(now, then, a):
 
 
 def purity(features, labels, classes: int) -> float:
-  """Share of samples that have their cluster's most frequent class."""
+  """Fraction of samples with the most frequent class of their cluster."""
   low, high = features.min(axis=0), features.max(axis=0)
   spread = np.where(high > low, high - low, 1.0)
   scaled = 2 * (features - low) / spread - 1

@@ -1,8 +1,8 @@
-r"""Stepwise α: one value for the first half of training, its complement after.
+r"""Stepwise α: p in the first half of training, 1 - p in the second.
 
 .. math:: \alpha_t = p \;\text{ for } t < T/2, \quad 1 - p \;\text{ after}
 
-with t the 0-based epoch of T. Any number of modalities.
+where t is the 0-based epoch of T epochs. Supports any number of modalities.
 
 Reference: the paper, rows h(p) of Table 4, p in {0, 1, .05, .95}.
 """
@@ -28,10 +28,12 @@ def make(
   scaled: bool = False,
   unimodal_weight: float = 0.0,
 ) -> Method:
-  """Args:
-  p: α of the first half, in [0, 1].
-  matching, temperature, scaled: the matching loss, see ``Matching``.
-  unimodal_weight: w of the cross-entropy at each modality, 0 in the paper.
+  """The stepwise α method.
+
+  Args:
+    p: α in the first half, in [0, 1].
+    matching, temperature, scaled: the matching loss, see ``Matching``.
+    unimodal_weight: weight w of the unimodal cross-entropies, 0 in the paper.
   """
   check_range("p", p, 0, 1)
 

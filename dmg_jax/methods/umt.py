@@ -1,19 +1,20 @@
-r"""UMT: features are distilled from teachers that saw one modality each.
+r"""UMT: distils features from teachers that saw one modality each.
 
-Phase 1 trains the teachers, Σ_m CE(o_m), nothing shared between encoders;
-phase 2 starts afresh and trains
+Phase 1 trains the teachers with Σ_m CE(o_m), without anything shared between
+encoders. Phase 2 starts from fresh weights and trains
 
 .. math:: L = \mathrm{CE}(o) + \lambda \sum_m \frac{1}{n d_m}
   \sum_i \| z_{m,i} - z^T_{m,i} \|^2
 
-with the teachers' features z^T as at test time, no gradient. Needs read-outs
-whose loss reaches their own encoder only. Any number of modalities.
+with the teachers' features z^T in evaluation mode, without gradient. Needs
+read-outs whose loss reaches only their own encoder. Supports any number of
+modalities.
 
 Reference: Du, Li, Zhu, et al., "Improving Multi-Modal Learning with Uni-Modal
 Teachers", arXiv 2106.11059, eq. 4; λ as in GeWu-Lab/BalanceBenchmark.
 
-Deviation 1: teachers are trained side by side in one run (with ``concat`` they
-share the head's bias), there one after another.
+Deviation 1: teachers are trained together in one run (with ``concat`` they
+share the bias of the head); in the toolkit they are trained one by one.
 """
 
 from __future__ import annotations
@@ -33,9 +34,14 @@ CARD = Card(
 
 
 class State(struct.PyTreeNode):
-  """1 in phase 2, the step it began at, (params, stats) of the teachers.
+  """State of UMT.
 
-  In phase 1 these are the fresh weights that phase 2 will start from.
+  Attributes:
+    distil: [], 1 in phase 2, else 0.
+    begin: [], step at which phase 2 began.
+    other: (params, stats) of the teachers; in phase 1, those from which phase 2
+      will start.
+    fresh_opt: optimiser state before the first step.
   """
 
   distil: Leaf
@@ -45,9 +51,12 @@ class State(struct.PyTreeNode):
 
 
 def make(*, weight: float = 10.0, teacher_epochs: int | None = None) -> Method:
-  """Args:
-  weight: λ ≥ 0 of the distillation.
-  teacher_epochs: of phase 1; ``None`` is as many as phase 2 has.
+  """The UMT method.
+
+  Args:
+    weight: weight λ ≥ 0 of the distillation.
+    teacher_epochs: number of epochs of phase 1; ``None`` means as many as phase
+      2 has.
   """
   check_range("weight", weight, 0, 1e6)
   _phases.epochs_or_same("teacher_epochs", teacher_epochs, 0)
@@ -94,7 +103,7 @@ def make(*, weight: float = 10.0, teacher_epochs: int | None = None) -> Method:
 
 
 def switch(state):
-  """Phase 2: what was trained teaches, the fresh weights learn."""
+  """The state at the start of phase 2: fresh weights, trained teachers."""
   memory = state.method
   params, stats = memory.other
   now = State(
@@ -109,7 +118,7 @@ def switch(state):
 
 
 def distances(features, teacher, mask):
-  """{modality: mean squared difference over samples and entries}."""
+  """{modality: mean squared difference over samples and features}."""
   return {
     m: losses.masked_mean(((z - teacher[m]) ** 2).mean(axis=-1), mask)
     for m, z in features.items()

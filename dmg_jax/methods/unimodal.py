@@ -1,12 +1,12 @@
-r"""Modalities alone: each encoder and its head trained by its own loss.
+r"""Unimodal training: each encoder and its head are trained by their own loss.
 
 .. math:: L = \sum_m \mathrm{CE}(o_m, y), \qquad o = \mathrm{mean}_m\, o_m
 
-With ``modality`` only that encoder is built and o is its logits. Without, all
-are trained side by side in one run and nothing is shared, so that each learns
-as if it were alone; the fused logits are the late average of independent
-classifiers. Needs own heads (fusion ``sum``). Not to be confused with the
-read-out of one modality in a jointly trained model. Any number of modalities.
+With ``modality``, only that encoder is built, and o are its logits. Without it,
+all are trained together in one run but share nothing, so each learns as if it
+were alone; the fused logits are the late average of independent classifiers.
+This differs from the read-out of one modality in a jointly trained model. Needs
+own heads (fusion ``sum``). Supports any number of modalities.
 
 Reference: the paper, rows "Audio/Text" and "Video/Image" of Table 1.
 """
@@ -25,8 +25,10 @@ CARD = Card("baseline", "Σ CE(o_m), nothing shared", "the paper, Table 1")
 
 
 def make(*, modality: str | None = None) -> Method:
-  """Args:
-  modality: the one to build and train; ``None`` is each of them.
+  """The unimodal method.
+
+  Args:
+    modality: the only modality to build and train; ``None`` means all of them.
   """
 
   def loss(outputs, batch, method_state):
@@ -39,7 +41,7 @@ def make(*, modality: str | None = None) -> Method:
     shared = SHARED in jax.tree.leaves(problem.owner)
     if len(problem.modalities) > 1 and shared:
       raise InputError(
-        "unimodal needs a head of its own for each modality: use fusion=sum"
+        "unimodal needs a separate head for each modality: use fusion=sum"
       )
     return ()
 

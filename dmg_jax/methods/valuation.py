@@ -1,26 +1,28 @@
-r"""Modality valuation: train more on the modality that contributes least.
+r"""Modality valuation: trains more on the modality that contributes least.
 
 .. math:: v_i(S) = |S|\, [\hat y_i(S) = y_i], \qquad
   \phi_{m,i} = \sum_{S \not\ni m} \frac{|S|!\,(M - |S| - 1)!}{M!}
   (v_i(S \cup m) - v_i(S))
 
-with the features of the modalities outside S at zero. Measured on the whole
-training split after ``warmup`` epochs and then after each one.
-``level="sample"`` adds copies of sample i that keep modality m only: none for
+where the features of the modalities outside S are zero. φ is measured on the
+whole training split after ``warmup`` epochs and then after every epoch.
+``level="sample"`` adds copies of sample i that keep only modality m: none for
 φ ≥ 1, one for .4 ≤ φ < 1, two for -.1 ≤ φ < .4, three below.
-``level="modality"`` adds, for the modality with the largest gap 1 - φ̄_m, copies
-of a random share ⅔ α (largest gap - mean of the others).
+``level="modality"`` selects the modality with the largest gap 1 - φ̄_m, and
+copies a random fraction ⅔ α (largest gap - mean of the others) of the samples.
 
 Reference: Wei, Feng, Wang, Hu, "Enhancing Multimodal Cooperation via
 Sample-level Modality Valuation", CVPR 2024, eqs. 1-8. Official:
 GeWu-Lab/Valuate-and-Enhance-Multimodal-Cooperation.
 
 Deviations:
-1. Copies stand in the same batch as their sample, there they lengthen the
-   epoch: the same mean gradient over an epoch, in batches of fixed shape.
-2. The mean φ̄ is over all samples, there over a random fifth, and the number of
-   copies is rounded down there. Its shares by tanh and square are not here.
-3. M > 2 takes Shapley values of the same v; any number of modalities.
+1. Copies are added to the batch of their sample, with the same mean gradient
+   over an epoch and a fixed batch shape; officially they lengthen the epoch.
+2. The mean φ̄ is taken over all samples; officially it is taken over a random
+   fifth, and the number of copies is rounded down. The official variants of the
+   fraction (tanh, square) are not implemented.
+3. For M > 2, φ are Shapley values of the same v, so any number of modalities is
+   supported.
 """
 
 from __future__ import annotations
@@ -45,12 +47,16 @@ CARD = Card(
   "Wei et al., CVPR 2024",
 )
 LEVELS = ("sample", "modality")
-# Copies of a sample by how many of the bounds its φ lies below.
+# Number of copies, indexed by the number of bounds that exceed φ.
 _BOUNDS, _COPIES = (1.0, 0.4, -0.1), (0, 1, 2, 3)
 
 
 class State(struct.PyTreeNode):
-  """{modality: expected copies of each training sample [n]}."""
+  """State of valuation.
+
+  Attributes:
+    copies: {modality: [n]}, expected copies of each training sample.
+  """
 
   copies: dict[str, Leaf]
 
@@ -58,10 +64,12 @@ class State(struct.PyTreeNode):
 def make(
   *, level: str = "sample", alpha: float = 1.0, warmup: int = 5
 ) -> Method:
-  """Args:
-  level: ``sample`` or ``modality``.
-  alpha: α ≥ 0 of the share at modality level.
-  warmup: epochs ≥ 0 before the first measurement.
+  """The valuation method.
+
+  Args:
+    level: ``sample`` or ``modality``.
+    alpha: factor α ≥ 0 of the fraction at modality level.
+    warmup: number of epochs ≥ 0 before the first measurement.
   """
   if level not in LEVELS:
     raise unknown("level", level, LEVELS)
@@ -111,12 +119,12 @@ def make(
 
 
 def alone(features, kept):
-  """Features with all modalities but one at zero."""
+  """Features with all modalities but ``kept`` at zero."""
   return {m: z if m == kept else jnp.zeros_like(z) for m, z in features.items()}
 
 
 def drawn(copies, batch, key):
-  """{modality: copies of each sample [b]}; a fraction is its probability."""
+  """{modality: number of copies [b]}, rounded at random to whole numbers."""
   found = {}
   for i, (m, expected) in enumerate(copies.items()):
     number = expected[batch.index]
@@ -127,7 +135,7 @@ def drawn(copies, batch, key):
 
 
 def correct(problem, params, stats, batch):
-  """Right or wrong for every set of modalities, for ``sweep``."""
+  """A ``look`` for ``sweep``: correctness for every set of modalities."""
   outputs, _ = problem.forward(params, stats, batch.inputs, None, False)
   right = {}
   for size in range(1, len(problem.modalities) + 1):
@@ -142,7 +150,7 @@ def correct(problem, params, stats, batch):
 
 
 def contributions(right):
-  """{modality: φ [n]} from ``{"a/b": right or wrong [n]}``."""
+  """{modality: φ [n]} from ``{"a/b": correct or not [n]}``."""
   value = {}
   for names, hit in right.items():
     chosen = frozenset(names.split("/"))
@@ -151,14 +159,14 @@ def contributions(right):
 
 
 def per_sample(phi):
-  """Copies of each sample from its φ."""
-  # With a tolerance: φ is a sum of fractions.
+  """Number of copies of each sample, from its φ."""
+  # The tolerance absorbs rounding: φ is a sum of fractions.
   below = sum((phi < bound - 1e-9).astype(int) for bound in _BOUNDS)
   return np.asarray(_COPIES, np.float32)[below]
 
 
 def per_modality(phi, alpha):
-  """The same expected number for all samples, of the worst modality only."""
+  """{modality: expected copies [n]}, non-zero only for the worst modality."""
   gap = {m: 1 - v.mean() for m, v in phi.items()}
   worst = max(gap, key=lambda m: gap[m])
   others = [g for m, g in gap.items() if m != worst]

@@ -1,14 +1,14 @@
-r"""Prediction weighting's loss: own and fused cross-entropy, diverse opinions.
+r"""Loss of prediction weighting: cross-entropies plus prediction similarity.
 
 .. math:: L = w_f\, \mathrm{CE}(o) + \sum_m \mathrm{CE}(o_m) +
   \lambda\, \mathrm{mean}_{j<l}\, \frac{1}{n} \sum_i \cos(p_{j,i}, p_{l,i}),
   \quad p_m = \mathrm{softmax}(o_m)
 
-with the fusion ``weight``, whose attention makes o; works with any other that
-has unimodal read-outs. Any number of modalities.
+The fusion ``weight`` computes o by attention; any other fusion with unimodal
+read-outs works, too. Supports any number of modalities.
 
 Deviation 1: the official code is multi-label (sigmoid) and semi-supervised;
-here softmax, and the supervised part only.
+this is the supervised part with softmax.
 
 Reference: Yang et al. (CMML), IJCAI 2019, eqs. 4-6. Official:
 njustkmg/IJCAI19_CMML.
@@ -32,9 +32,11 @@ CARD = Card(
 
 
 def make(*, fused: float = 2.0, diversity: float = 0.01) -> Method:
-  """Args:
-  fused: w_f ≥ 0 of the fused loss.
-  diversity: λ ≥ 0 of the mean cosine between two modalities' predictions.
+  """The weight method.
+
+  Args:
+    fused: weight w_f ≥ 0 of the fused loss.
+    diversity: weight λ ≥ 0 of the mean cosine similarity between predictions.
   """
   check_range("fused", fused, 0, 1e6)
   check_range("diversity", diversity, 0, 1e6)
@@ -52,6 +54,6 @@ def make(*, fused: float = 2.0, diversity: float = 0.01) -> Method:
 
 
 def cosine(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
-  """Mean cosine between rows."""
+  """Masked mean of the cosine similarity between rows of ``x`` and ``y``."""
   each = (losses.unit(x) * losses.unit(y)).sum(axis=-1)
   return losses.masked_mean(each, mask)
