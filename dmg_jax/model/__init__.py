@@ -1,1 +1,1 @@
-"""The model: an encoder per modality and a fusion, found by name."""
+"""The model: one encoder per modality and a fusion, looked up by name."""

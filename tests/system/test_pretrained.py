@@ -258,7 +258,7 @@ def test_hub_and_its_cache(tmp_path, monkeypatch):
   """Offline, what was downloaded before is found, the rest explained."""
   monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
   monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-  with pytest.raises(ValueError, match="could not be had") as error:
+  with pytest.raises(ValueError, match="could not be downloaded") as error:
     pretrained.resolve("timm/resnet50.tv_in1k")
   assert "hf download timm/resnet50.tv_in1k" in str(error.value)
   assert "pretrained=DIR" in str(error.value)

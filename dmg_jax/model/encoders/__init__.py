@@ -1,5 +1,6 @@
-"""Encoders: inputs of one modality to features [b d]; one file a family.
+"""Encoders: inputs of one modality to features [b d]; one file per family.
 
-``kinds`` of a class are the kinds of modalities that it reads, ``axes`` the
-fewest axes of a sample, where that is not said by the kind.
+The class attribute ``kinds`` lists the kinds of modalities that an encoder
+accepts. ``axes`` is the smallest number of axes of a sample, for encoders whose
+kinds do not determine it.
 """

@@ -2,15 +2,16 @@ r"""Batch normalisation with PyTorch's running statistics.
 
 .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
-In training μ and σ² are mean and (biased) variance over all axes but the last,
-and with n values a channel
+In training, μ and σ² are the mean and the (biased) variance over all axes but
+the last, and with n values per channel
 
 .. math:: \bar\mu \leftarrow .9 \bar\mu + .1 \mu, \quad
   \bar\sigma^2 \leftarrow .9 \bar\sigma^2 + .1 \frac{n}{n - 1} \sigma^2;
 
-otherwise the running ones are used. ``flax.linen.BatchNorm`` differs: its
-running variance is the biased one. Statistics are computed and kept in float32
-or wider. Of a batch that is split over devices they are the whole batch's.
+In evaluation, the running statistics are used. ``flax.linen.BatchNorm`` differs
+in that its running variance is biased. Statistics are computed and kept in
+float32 or wider. If a batch is split over devices, they are those of the whole
+batch.
 
 Reference: Ioffe and Szegedy, "Batch Normalization", ICML 2015.
 """
@@ -27,10 +28,10 @@ class BatchNorm(nn.Module):
   """Batch normalisation over all axes but the last.
 
   Attributes:
-    train: whether to use, and take note of, the batch's own statistics.
-    momentum: what a running statistic keeps of its value; PyTorch's is one
-      minus this.
-    epsilon: added to the variance.
+    train: whether to use the batch's statistics and update the running ones.
+    momentum: weight of the old value in a running statistic; PyTorch's momentum
+      is one minus this.
+    epsilon: constant that is added to the variance.
   """
 
   train: bool
@@ -54,13 +55,13 @@ class BatchNorm(nn.Module):
       if not self.is_initializing() and self.is_mutable_collection(
         "batch_stats"
       ):
-        self._note(mean, own)
-        self._note(var, spread * (count / max(count - 1, 1)))
+        self._update(mean, own)
+        self._update(var, spread * (count / max(count - 1, 1)))
     factor = scale * jax.lax.rsqrt(spread + self.epsilon)
     shape = (1,) * (x.ndim - 1) + size
     y = (wide - own.reshape(shape)) * factor.reshape(shape)
     return (y + bias.reshape(shape)).astype(x.dtype)
 
-  def _note(self, running: nn.Variable, value: Array) -> None:
+  def _update(self, running: nn.Variable, value: Array) -> None:
     kept = self.momentum * running.value + (1 - self.momentum) * value
     running.value = kept.astype(running.value.dtype)

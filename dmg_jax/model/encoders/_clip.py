@@ -1,4 +1,4 @@
-"""What CLIP's towers share: layers, names of weights, config.json."""
+"""Layers, weight names and config.json shared by the two CLIP towers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TEXT = Names(
   "text_model.",
   ("projection",),
 )
-# Keys of config.json -> options.
+# {key of config.json: option}
 _KEYS = {
   "projection_dim": "projection",
   "hidden_size": "width",
@@ -78,7 +78,7 @@ TEXT_KEYS = {
 
 
 def block(tower: nn.Module, number: int) -> transformer.Block:
-  """A layer of a tower."""
+  """Transformer layer ``number`` of a tower."""
   o = vars(tower)
   return transformer.Block(
     o["heads"],
@@ -93,7 +93,7 @@ def block(tower: nn.Module, number: int) -> transformer.Block:
 
 
 def features(tower: nn.Module, x: Float[Array, "... d"]) -> jax.Array:
-  """LayerNorm, CLIP's projection, and the one that is asked for."""
+  """Features of ``x``: LayerNorm, CLIP's projection, and ``project``."""
   o = vars(tower)
   x = transformer.norm(o["epsilon"], o["dtype"], "last_norm")(x)
   if o["projection"]:
@@ -104,22 +104,23 @@ def features(tower: nn.Module, x: Float[Array, "... d"]) -> jax.Array:
 def options(
   config: Mapping[str, Any], tower: str, keys: Mapping[str, str]
 ) -> dict[str, Any]:
-  """The options of a tower, ``vision`` or ``text``.
+  """The options of a tower, ``vision`` or ``text``, from a config.json.
 
   Raises:
-    ValueError: a model of another family, or sides that differ.
+    ValueError: the model belongs to another family, or its pictures or patches
+      are not square.
   """
   kind, own = config.get("model_type", ""), f"clip_{tower}_model"
   if kind not in ("clip", own):
     raise InputError(
-      f"model_type {kind!r} is no CLIP with a {tower} tower; supported: "
-      f"'clip', {own!r}"
+      f"model_type {kind!r} is not a CLIP model with a {tower} tower; "
+      f"supported: 'clip', {own!r}"
     )
   inner = config.get(f"{tower}_config") or {} if kind == "clip" else config
   found = chosen(inner, keys)
   if kind == "clip" and config.get("projection_dim"):
     found["projection"] = config["projection_dim"]
-  # A tower saved alone, without its projection, names a size all the same.
+  # The config of a tower without projection still gives a projection size.
   if config.get("architectures") == [f"CLIP{tower.title()}Model"]:
     found["projection"] = 0
   for option, value in found.items():
@@ -131,7 +132,7 @@ def options(
 
 
 def config(tower: nn.Module, name: str, keys: Mapping[str, str]) -> dict:
-  """The config.json of a tower, ``vision`` or ``text``."""
+  """The contents of config.json for a tower, ``vision`` or ``text``."""
   o = vars(tower)
   found = {key: o[option] for key, option in keys.items()}
   model = f"CLIP{name.title()}Model"

@@ -1,8 +1,9 @@
-"""I3D's weights under pytorch-i3d's names, and back.
+"""Converts I3D's weights from and to the names of pytorch-i3d.
 
-``Mixed_3b.b1a.conv3d.weight`` is ``params["Mixed_3b"]["b1a"]["conv3d"]
-["kernel"]``; running statistics are ``batch_stats``. A convolution [o i t h w]
-of torch is [t h w i o] here. A linear layer behind the net is ``project``.
+``Mixed_3b.b1a.conv3d.weight`` becomes ``params["Mixed_3b"]["b1a"]["conv3d"]
+["kernel"]``, and running statistics become ``batch_stats``. A convolution with
+axes [o i t h w] in torch has axes [t h w i o] here. The linear output layer is
+called ``project``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from dmg_jax.errors import InputError
 
-# Leaf here -> leaf there.
+# {(collection, leaf) here: leaf in pytorch-i3d}
 _LEAVES = {
   ("params", "kernel"): "weight",
   ("params", "scale"): "weight",
@@ -25,40 +26,41 @@ _LEAVES = {
   ("batch_stats", "mean"): "running_mean",
   ("batch_stats", "var"): "running_var",
 }
-OWN = "dmg_jax"  # key of the options that no other library has
+OWN = "dmg_jax"  # Key of options that no other library has.
 _FIRST = "Conv3d_1a_7x7.conv3d.weight"
-_IGNORED = ("logits.", ".num_batches_tracked")  # begin or end of names
+_IGNORED = ("logits.", ".num_batches_tracked")  # A prefix and a suffix.
 
 
 def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Options of ``I3D`` by a config of ours; pytorch-i3d has none to read.
+  """Options of ``I3D`` from our config.json; pytorch-i3d has none.
 
   Raises:
-    ValueError: another architecture.
+    ValueError: the config describes another architecture.
   """
   kind = config.get("model_type", "i3d")
   if kind != "i3d":
     raise InputError(
-      f"config.json is of the architecture {kind!r}; I3D reads 'i3d'"
+      f"config.json describes the architecture {kind!r}; I3D reads 'i3d'"
     )
   return dict(config.get(OWN, {}))
 
 
 def read(module, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """{"params": ..., "batch_stats": ...} of pytorch-i3d's ``tensors``.
+  """{"params": ..., "batch_stats": ...} from the tensors of pytorch-i3d.
 
-  The classifier ``logits`` and counters of batches are left out; without
-  ``project.weight`` that layer is absent from the result. The first convolution
-  has as many input channels as the tensors.
+  The classifier ``logits`` and batch counters are left out. ``project`` is
+  absent from the result if the tensors have none. The first convolution keeps
+  the number of input channels of the tensors.
 
   Raises:
-    ValueError: a tensor is missing, has another shape, or is one too many.
+    ValueError: a tensor is missing, unexpected, or has another shape.
   """
   given = {k: np.asarray(v) for k, v in tensors.items() if not _ignored(k)}
   if _FIRST not in given or given[_FIRST].ndim != 5:
     raise InputError(
-      f"no I3D: there is no tensor {_FIRST!r} of five axes; tensors have "
-      f"pytorch-i3d's names, the first here is {next(iter(given), 'none')!r}"
+      f"these are not the weights of an I3D: there is no tensor {_FIRST!r} "
+      "with five axes. Tensors need the names of pytorch-i3d; the first one "
+      f"here is {next(iter(given), 'none')!r}"
     )
   want = _shapes(module, given[_FIRST].shape[1])
   own = {k: v for k, v in want.items() if not k[1].startswith("project")}
@@ -72,7 +74,7 @@ def read(module, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def write(
   module, variables: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """pytorch-i3d's tensors and their config; the inverse of ``read``."""
+  """Tensors in the naming of pytorch-i3d, and a config; inverts ``read``."""
   flat = flax.traverse_util.flatten_dict(
     {k: variables[k] for k in ("params", "batch_stats")}
   )
@@ -103,7 +105,7 @@ def _name(path: tuple[str, ...]) -> str:
 
 
 def _shapes(module, channels: int) -> dict[Any, tuple[int, ...]]:
-  """{(path here, name there): shape there}."""
+  """{(path here, name in pytorch-i3d): shape in pytorch-i3d}."""
   x = jax.ShapeDtypeStruct((1, 8, 32, 32, channels), jnp.float32)
   made = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, False), x)
   flat: Any = flax.traverse_util.flatten_dict(made)
@@ -114,7 +116,7 @@ def _shapes(module, channels: int) -> dict[Any, tuple[int, ...]]:
 
 
 def _turned(axes: tuple[int, ...], there: bool) -> tuple[int, ...]:
-  """A kernel's axes in the other order; those of vectors as they are."""
+  """Axes of a kernel in the other order; axes of vectors stay."""
   if there:
     return (*axes[::-1][:2], *axes[:-2]) if len(axes) > 1 else axes
   return (*axes[2:], axes[1], axes[0]) if len(axes) > 1 else axes
@@ -131,11 +133,11 @@ def _there(array: np.ndarray) -> np.ndarray:
 def _compare(
   want: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]
 ) -> None:
-  """Raises ``ValueError`` with the first differences of names and shapes."""
+  """Raises ``ValueError`` with the first differences in names and shapes."""
   problems = [f"{k} is missing" for k in want if k not in given]
-  problems += [f"{k} is one too many" for k in given if k not in want]
+  problems += [f"{k} is unexpected" for k in given if k not in want]
   problems += [
-    f"{k} has shape {given[k].shape} where this net has {shape}"
+    f"{k} has shape {given[k].shape}, but this network has {shape}"
     for k, shape in want.items()
     if k in given and given[k].shape != shape
   ]
@@ -143,5 +145,5 @@ def _compare(
     more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
     raise InputError(
       f"these are not the weights of this I3D: {'; '.join(problems[:3])}{more}"
-      " (option width is 64 for the published net)"
+      " (the published network has width=64)"
     )

@@ -1,8 +1,8 @@
-"""ResNet's weights in the names of timm, torchvision and transformers.
+"""Converts ResNet's weights from and to timm, torchvision and transformers.
 
-``layer1_0/conv1/kernel`` is ``layer1.0.conv1.weight``, axes [out in h w];
-BatchNorm's ``scale, bias, mean, var`` are ``weight, bias, running_mean,
-running_var``; the output layer ``project`` is ``fc``.
+``layer1_0/conv1/kernel`` becomes ``layer1.0.conv1.weight`` with axes
+[out in h w]. BatchNorm's ``scale, bias, mean, var`` become ``weight, bias,
+running_mean, running_var``. The output layer ``project`` becomes ``fc``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from dmg_jax.errors import InputError
 
 PREFIXES = ("", "resnet.", "module.", "model.", "backbone.")
-OWN = "dmg_jax"  # Key of the options that no other library has.
+OWN = "dmg_jax"  # Key of options that no other library has.
 
 _LEAVES = {
   "kernel": "weight",
@@ -29,7 +29,7 @@ _LEAVES = {
   "mean": "running_mean",
   "var": "running_var",
 }
-# Of transformers' names, in this order.
+# Substitutions from the names of transformers, applied in this order.
 _RENAMED = (
   (r"^embedder\.embedder\.convolution\.", "conv1."),
   (r"^embedder\.embedder\.normalization\.", "bn1."),
@@ -56,10 +56,10 @@ _RENAMED = (
 def options_of(
   config: Mapping[str, Any], layouts: Mapping[int, tuple[int, ...]]
 ) -> dict[str, Any]:
-  """Options of ``ResNet`` by a config of timm, transformers or our own.
+  """Options of ``ResNet`` from a config of timm, of transformers or our own.
 
   Raises:
-    ValueError: another architecture.
+    ValueError: the config describes another architecture.
   """
   if OWN in config:
     return dict(config[OWN])
@@ -70,8 +70,8 @@ def options_of(
   if not found or int(found[1]) not in layouts:
     known = ", ".join(f"resnet{depth}" for depth in layouts)
     raise InputError(
-      f"config.json is of the architecture {name!r}, not of a ResNet; choose "
-      f"weights of {known}"
+      f"config.json describes the architecture {name!r}, which is not a "
+      f"ResNet; choose weights of {known}"
     )
   made = {"depth": int(found[1]), "norm": "batch"}
   pictures = config.get("pretrained_cfg", {})
@@ -84,11 +84,11 @@ def options_of(
 def _of_transformers(config, layouts) -> dict[str, Any]:
   for key in ("downsample_in_first_stage", "downsample_in_bottleneck"):
     if config.get(key, False):
-      raise InputError(f"config.json has {key}, which ResNet does not have")
+      raise InputError(f"config.json sets {key}, which ResNet does not support")
   if config.get("hidden_act", "relu") != "relu":
     raise InputError(
-      f"config.json has the activation {config['hidden_act']!r}; ResNet has "
-      "'relu' only"
+      f"config.json has the activation {config['hidden_act']!r}; ResNet "
+      "supports only 'relu'"
     )
   deep = config.get("layer_type", "bottleneck") == "bottleneck"
   blocks = tuple(config.get("depths", (3, 4, 6, 3)))
@@ -108,18 +108,19 @@ def _of_transformers(config, layouts) -> dict[str, Any]:
 
 
 def read(module: Any, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """Variables of ``module`` with the tensors' values.
+  """Variables of ``module`` with the values of ``tensors``.
 
   ``fc`` becomes ``project`` if its size is ``features``; otherwise it is left
-  out. The first convolution has as many input channels as the file.
+  out. The first convolution keeps the number of input channels of the file.
 
   Raises:
-    ValueError: tensors are missing, left over, or of another shape.
+    ValueError: tensors are missing, unexpected, or have other shapes.
   """
   named = _plain(tensors)
   if "conv1.weight" not in named:
     raise InputError(
-      "the weights hold no tensor 'conv1.weight': they are not a ResNet's"
+      "the weights have no tensor 'conv1.weight': they do not belong to a "
+      "ResNet"
     )
   left = {n for n in named if not n.endswith("num_batches_tracked")}
   left -= {"fc.weight", "fc.bias"}
@@ -138,8 +139,9 @@ def read(module: Any, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
   if missing or left:
     what, names = ("lack", missing) if missing else ("also hold", sorted(left))
     raise InputError(
-      f"the weights {what} {len(names)} tensors, {names[0]!r} the first: they "
-      f"are not of a ResNet with depth={module.depth} and norm={module.norm!r}"
+      f"the weights {what} {len(names)} tensors, starting with {names[0]!r}: "
+      f"they do not belong to a ResNet with depth={module.depth} and "
+      f"norm={module.norm!r}"
     )
   return unflatten_dict(found)
 
@@ -147,7 +149,7 @@ def read(module: Any, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def write(
   module: Any, variables: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Tensors and config in timm's layout; the inverse of ``read``."""
+  """Tensors and config in the layout of timm; inverts ``read``."""
   tensors: dict[str, np.ndarray] = {}
   for path, value in flatten_dict(dict(variables)).items():
     name, array = _name(path[1:]), np.asarray(value, np.float32)
@@ -182,12 +184,12 @@ def _config(module: Any, channels: int) -> dict[str, Any]:
   }
   plain = module.norm == "batch" and module.width == 64
   if not plain or module.blocks or module.widths:
-    del config["architecture"]  # timm has none of these.
+    del config["architecture"]  # timm has no name for such a network.
   return config
 
 
 def _plain(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The tensors under torchvision's names, without prefix."""
+  """The tensors under the names of torchvision, without prefix."""
   anchors = ("conv1.weight", "embedder.embedder.convolution.weight")
   for prefix in PREFIXES:
     if any(prefix + anchor in tensors for anchor in anchors):
@@ -224,7 +226,7 @@ def _to_linen(name: str, tensor: np.ndarray, shape: tuple[int, ...]):
   made = tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
   if made.shape != shape:
     raise InputError(
-      f"tensor {name!r} has shape {tensor.shape}, which is {made.shape} here, "
-      f"but the encoder's is {shape}: other depth, width, blocks or widths?"
+      f"tensor {name!r} has shape {tensor.shape}, hence {made.shape} here, but "
+      f"the encoder needs {shape}: check depth, width, blocks and widths"
     )
   return made

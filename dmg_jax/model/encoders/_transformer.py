@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from dmg_jax.errors import InputError, unknown
 
 _tanh_gelu = functools.partial(nn.gelu, approximate=True)
-# By their names in a Hugging Face config.json.
+# {name in a Hugging Face config.json: activation}
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "gelu": functools.partial(nn.gelu, approximate=False),
   "gelu_new": _tanh_gelu,
@@ -27,7 +27,7 @@ _INIT = nn.initializers.normal(0.02)
 
 
 def check(encoder: nn.Module) -> None:
-  """Raises ``ValueError`` for options of a transformer that cannot work."""
+  """Raises ``ValueError`` for invalid options of a transformer."""
   options = vars(encoder)
   for name, known in (("activation", ACTIVATIONS), ("dtype", DTYPES)):
     if options[name] not in known:
@@ -41,7 +41,7 @@ def check(encoder: nn.Module) -> None:
 
 
 def embed(count: int, encoder: nn.Module, name: str) -> nn.Embed:
-  """A table of ``count`` vectors, as wide as the encoder."""
+  """An embedding table of ``count`` vectors of the encoder's width."""
   options = vars(encoder)
   return nn.Embed(
     count,
@@ -55,19 +55,19 @@ def embed(count: int, encoder: nn.Module, name: str) -> nn.Embed:
 def dense(
   features: int, dtype: str, name: str, use_bias: bool = True
 ) -> nn.Dense:
-  """A linear map with BERT's initial weights, N(0, 0.02²)."""
+  """A linear layer with the initial weights of BERT, N(0, 0.02²)."""
   return nn.Dense(features, use_bias, dtype=dtype, kernel_init=_INIT, name=name)
 
 
 def norm(epsilon: float, dtype: str, name: str) -> nn.LayerNorm:
-  """LayerNorm, its variance without cancellation."""
+  """LayerNorm with a numerically stable variance."""
   return nn.LayerNorm(epsilon, dtype, use_fast_variance=False, name=name)
 
 
 def project(
   encoder: nn.Module, x: Float[Array, "... _"]
 ) -> Float[Array, "... d"]:
-  """Features in single precision at least, of the size that is asked for."""
+  """Features of size ``encoder.features`` in float32 or wider."""
   options = vars(encoder)
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   if not options["features"]:
@@ -76,17 +76,18 @@ def project(
 
 
 class Block(nn.Module):
-  """Self-attention, then a perceptron, each with residual and LayerNorm.
+  """Self-attention and an MLP, each with residual connection and LayerNorm.
 
   Attributes:
-    heads: of attention.
-    hidden: size of the perceptron's hidden layer.
-    activation: of the hidden layer, one of ``ACTIVATIONS``.
-    epsilon: of LayerNorm.
+    heads: number of attention heads.
+    hidden: size of the hidden layer of the MLP.
+    activation: activation of the hidden layer, one of ``ACTIVATIONS``.
+    epsilon: epsilon of LayerNorm.
     norm_first: LayerNorm before each part (CLIP), else after the sum (BERT).
-    dropout: of what each part adds.
-    attention_dropout: of attention weights.
-    dtype: of the computation; softmax and moments are float32 at least.
+    dropout: dropout rate of the output of each part.
+    attention_dropout: dropout rate of attention weights.
+    dtype: dtype of the computation; softmax and the moments of LayerNorm are
+      computed in float32 or wider.
   """
 
   heads: int
@@ -105,7 +106,7 @@ class Block(nn.Module):
     mask: Bool[Array, "... _ t"] | None,
     train: bool,
   ) -> Float[Array, "... t d"]:
-    """``mask``: which keys a query may see, [... t t] or [... 1 t]."""
+    """``mask`` marks the keys that a query may see, [... t t] or [... 1 t]."""
     for name, part in (
       ("attention", functools.partial(self._attention, mask=mask)),
       ("output", self._perceptron),

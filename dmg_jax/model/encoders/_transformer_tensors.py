@@ -1,4 +1,4 @@
-"""Weights of transformers from and to Hugging Face's names and layout."""
+"""Converts transformer weights from and to the layout of Hugging Face."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from flax import traverse_util
 
 from dmg_jax.errors import InputError
 
-HEAD = "project"  # belongs to the task, like the classifier: in no file
-# Tables may have so many rows more than words: sizes are rounded up to 128.
+HEAD = "project"  # Belongs to the task, so checkpoints do not have it.
+# Word tables may have this many extra rows: sizes are rounded up to 128.
 _SPARE = 127
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-# The names that LayerNorm's weights have in the oldest files.
+# Names of LayerNorm's weights in the oldest files.
 _OLD = {".gamma": ".weight", ".beta": ".bias"}
 
 Path = tuple[str, ...]
@@ -25,15 +25,15 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-  """How Hugging Face calls the modules of a family.
+  """Names that Hugging Face gives to the modules of a model family.
 
   Attributes:
     outer: {module: its name}.
-    layers: where layers are numbered.
-    inner: {module of a block: its name in a layer}.
-    anchor: module whose name tells the prefix of a file's names.
-    prefix: of all names but those in ``apart``, when writing.
-    apart: modules beside the encoder proper.
+    layers: name that precedes the number of a layer.
+    inner: {module of a block: its name within a layer}.
+    anchor: module whose name reveals the prefix of the names in a file.
+    prefix: prefix of all written names, except for modules in ``apart``.
+    apart: modules outside the encoder itself.
   """
 
   outer: Mapping[str, str]
@@ -44,7 +44,7 @@ class Names:
   apart: tuple[str, ...] = ()
 
   def of(self, path: Path, prefix: str) -> str:
-    """A weight's name in a file whose names have this prefix."""
+    """The name of a weight in a file whose names start with ``prefix``."""
     *modules, leaf = path
     if not modules:
       return prefix + self.outer[leaf]
@@ -65,17 +65,17 @@ def read(
   tensors: Mapping[str, np.ndarray],
   vocabulary: Sequence[str] = (),
 ) -> dict[str, Any]:
-  """The weights of ``shapes`` that are not ``HEAD``'s, out of a file.
+  """The weights of a module, without ``HEAD``, from the tensors of a file.
 
   Args:
-    shapes: the module's ``params``, as shapes.
-    names: of the weights in the file.
+    shapes: shapes of the module's ``params``.
+    names: names of the weights in the file.
     tensors: {name: array} of the file.
-    vocabulary: modules that are tables of words; they may have a few rows more
-      in the file, which are left out.
+    vocabulary: modules that are word tables; extra rows at the end of such a
+      table in the file are dropped.
 
   Raises:
-    ValueError: weights are missing, or have other shapes.
+    ValueError: weights are missing or have other shapes.
   """
   tensors = {_renamed(name): array for name, array in tensors.items()}
   prefix = _prefix(names, tensors)
@@ -100,7 +100,7 @@ def read(
 
 
 def write(params: Mapping[str, Any], names: Names) -> dict[str, np.ndarray]:
-  """{name: array} of all weights but ``HEAD``'s."""
+  """{name: array} of all weights except those of ``HEAD``."""
   return {
     names.of(path, names.prefix): _to_torch(path, np.asarray(array))
     for path, array in _flat(params).items()
@@ -113,7 +113,7 @@ def _flat(tree: Mapping[str, Any]) -> dict[Path, Any]:
 
 
 def shapes_of(module: nn.Module, example: jax.ShapeDtypeStruct) -> Any:
-  """The shapes of a module's ``params`` for such inputs."""
+  """The shapes of a module's ``params`` for inputs like ``example``."""
 
   def init(key, x):
     return module.init(key, x, False)["params"]
@@ -140,7 +140,7 @@ def _renamed(name: str) -> str:
 
 
 def _prefix(names: Names, tensors: Mapping[str, Any]) -> str:
-  """What stands before the names of the encoder in a file."""
+  """The prefix of the encoder's names in a file."""
   anchor = names.outer[names.anchor]
   if names.anchor != "class_embedding":
     anchor += ".weight"
@@ -152,7 +152,7 @@ def _prefix(names: Names, tensors: Mapping[str, Any]) -> str:
   if not found:
     some = ", ".join(sorted(tensors)[:3])
     raise InputError(
-      f"the file has no weight {anchor!r}: it is no checkpoint of this "
+      f"the file has no weight {anchor!r}, so it is not a checkpoint of this "
       f"encoder; its {len(tensors)} weights are {some}, ..."
     )
   return min(found, key=len)
@@ -173,8 +173,8 @@ def _to_torch(path: Path, array: np.ndarray) -> np.ndarray:
 
 def _tokenizer_hint(array: np.ndarray, its: Any) -> str:
   return (
-    f": the data number {its.shape[0]} words, the file {len(array)}; give the "
-    "data the checkpoint's tokenizer (option tokenizer)"
+    f": the data have {its.shape[0]} words, the file has {len(array)}; prepare "
+    "the data with the checkpoint's tokenizer (option tokenizer)"
   )
 
 

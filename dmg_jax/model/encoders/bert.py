@@ -1,17 +1,17 @@
-"""BERT and its family, by the options of a Hugging Face config.json.
+"""BERT and its family, with the options of a Hugging Face config.json.
 
-Stages: the embeddings, then each layer; maps are [b t d], all of padding is
-zero in them, which is how a later stage knows it. A map that is changed
-between stages has to keep those zeros (scaling channels does).
+The stages are the embeddings and then each layer. Maps are [b t d] and zero at
+padding, by which later stages recognise it. Code that changes a map between
+stages must keep those zeros (scaling channels does).
 
 Reference: Devlin, Chang, Lee, Toutanova, "BERT", NAACL 2019; Liu et al.,
 "RoBERTa", arXiv 1907.11692; Sanh et al., "DistilBERT", arXiv 1910.01108. Code:
 huggingface/transformers.
 
 Deviations:
-1. A text of padding alone has zeros in place of its tokens; in the code, what
-   attention over padding makes.
-2. DistilBERT drops the output of attention too, as BERT does.
+1. A text that is all padding has zeros as token vectors; in the reference code
+   it has the result of attention over padding.
+2. DistilBERT applies dropout to the output of attention, too, as BERT does.
 """
 
 from __future__ import annotations
@@ -74,9 +74,10 @@ _FAMILY = {
   "camembert": ("CamembertModel", _BERT),
   "distilbert": ("DistilBertModel", _DISTIL),
 }
-# Positions follow the padding token's number, and count words alone.
+# Families whose positions start after the id of the padding token and do not
+# count padding.
 _ROBERTA = ("roberta", "xlm-roberta", "camembert")
-# Keys of config.json -> options.
+# {key of config.json: option}
 _KEYS = {
   "vocab_size": "vocab_size",
   "hidden_size": "width",
@@ -106,30 +107,32 @@ _DISTIL_KEYS = {
 
 
 class Bert(nn.Module):
-  """Tokens to features; the defaults are BERT-base's.
+  """Tokens to features; the defaults are those of BERT-base.
 
   Attributes:
-    vocab_size: tokens.
-    features: size ``d`` of the output, by a linear map ``project``; 0 is
-      ``width``, without a map.
+    vocab_size: number of tokens.
+    features: size ``d`` of the output, by a linear layer ``project``; 0 means
+      ``width``, without that layer.
     width: size of embeddings and layers.
-    depth: layers.
-    heads: of attention.
-    hidden: size of a layer's perceptron.
-    positions: rows of the table of positions.
-    types: rows of the table of segments, of which the first is used; 0 is no
+    depth: number of layers.
+    heads: number of attention heads.
+    hidden: size of the hidden layer of each MLP.
+    positions: rows of the position table.
+    types: rows of the segment table, of which the first is used; 0 means no
       table.
-    dropout: of embeddings and of what a layer's parts add.
-    attention_dropout: of attention weights.
-    epsilon: of LayerNorm.
+    dropout: dropout rate of the embeddings and of the output of each part of a
+      layer.
+    attention_dropout: dropout rate of attention weights.
+    epsilon: epsilon of LayerNorm.
     activation: ``gelu``, ``gelu_new``, ``relu``, ...
-    pad: number of the padding token.
-    pooling: ``cls``, the first token; ``pooled``, BERT's tanh of a linear map
-      of it; ``mean``, of all tokens but padding.
+    pad: id of the padding token.
+    pooling: ``cls`` (the first token), ``pooled`` (BERT's pooler: tanh of a
+      linear layer of the first token) or ``mean`` (over all tokens but
+      padding).
     model_type: as in config.json: ``bert``, ``roberta``, ``xlm-roberta``,
       ``camembert`` or ``distilbert``.
     pretrained: Hugging Face name or folder of the initial weights.
-    dtype: of the computation, ``float32`` or ``bfloat16``; weights and
+    dtype: dtype of the computation, ``float32`` or ``bfloat16``; weights and
       features are float32.
   """
 
@@ -154,7 +157,7 @@ class Bert(nn.Module):
 
   @property
   def stages(self) -> int:
-    """The embeddings and each layer."""
+    """Number of stages that return maps: the embeddings and each layer."""
     return self.depth + 1
 
   @nn.compact
@@ -203,7 +206,7 @@ class Bert(nn.Module):
       raise InputError(
         f"texts of {length} tokens, but the encoder has "
         f"{self.positions - start} positions: set the data's max_words to at "
-        "most that"
+        "most that number"
       )
     places = jnp.broadcast_to(jnp.arange(length), tokens.shape)
     if start:
@@ -234,18 +237,18 @@ class Bert(nn.Module):
     """The options that follow from a Hugging Face config.json.
 
     Raises:
-      ValueError: a model of another family.
+      ValueError: the model belongs to another family.
     """
     kind = config.get("model_type", "bert")
     if kind not in _FAMILY:
       raise InputError(
-        f"model_type {kind!r} is not of BERT's family; supported: "
+        f"model_type {kind!r} does not belong to the BERT family; supported: "
         f"{', '.join(_FAMILY)}"
       )
     embedding = config.get("position_embedding_type") or "absolute"
     if embedding != "absolute":
       raise InputError(
-        f"position_embedding_type {embedding!r} is not supported: only "
+        f"position_embedding_type {embedding!r} is not supported; only "
         "'absolute' is"
       )
     own = {"types": 0} if kind == "distilbert" else {}
@@ -255,11 +258,11 @@ class Bert(nn.Module):
     return {"model_type": kind, **own, **tensors_.chosen(config, keys)}
 
   def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """``{"params": ...}`` out of a file's {name: array}; not ``project``.
+    """``{"params": ...}`` from the tensors of a file, without ``project``.
 
-    Any prefix of the names will do, as ``bert.``; other weights are ignored.
-    The table of words may have up to 127 rows more than ``vocab_size``, as
-    tables are rounded up; they are left out.
+    Names may have any prefix, such as ``bert.``; other weights are ignored. The
+    word table may have up to 127 more rows than ``vocab_size``, because sizes
+    are rounded up; these rows are dropped.
 
     Raises:
       ValueError: weights are missing or have other shapes.
@@ -273,11 +276,11 @@ class Bert(nn.Module):
   def to_tensors(
     self, variables: Mapping[str, Any]
   ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """{name: array} and config.json for transformers' ``AutoModel``.
+    """{name: array} and config.json for ``AutoModel`` of transformers.
 
-    ``project`` belongs to the task and is left out. Without ``pooled`` there
-    is no pooler: ``AutoModel.from_pretrained(folder, add_pooling_layer=False)``
-    asks for none.
+    ``project`` belongs to the task and is left out. Only ``pooled`` has a
+    pooler; without it, load the files by
+    ``AutoModel.from_pretrained(folder, add_pooling_layer=False)``.
     """
     model, names = _FAMILY[self.model_type]
     keys = _DISTIL_KEYS if self.model_type == "distilbert" else _KEYS

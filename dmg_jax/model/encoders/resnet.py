@@ -1,24 +1,25 @@
-r"""Residual networks for pictures, clips, spectrograms and flow.
+r"""Residual networks for pictures, clips, spectrograms and optical flow.
 
 A 7×7 convolution, a max pool and four layers of residual blocks,
 
 .. math:: x \leftarrow \mathrm{ReLU}(F(x) + S(x)),
 
-F two 3×3 convolutions (``depth`` 18, 34) or 1×1, 3×3, 1×1 (50 and deeper), S
-the identity, or a 1×1 convolution where size or channels change; then the mean
-over time and place. Names and sizes are those of torchvision's and timm's
-state dictionaries, so that weights go both ways (``_resnet_tensors.py``).
+where F is two 3×3 convolutions (``depth`` 18, 34) or 1×1, 3×3, 1×1 (50 and
+deeper), and S is the identity, or a 1×1 convolution where size or channels
+change. The mean over time and space follows. Names and sizes match the state
+dictionaries of torchvision and timm, so weights convert in both directions
+(``_resnet_tensors.py``).
 
-Input is [b h w c] or [b t h w c], any number of channels. ``uint8`` pictures x
-become (x/255 - ``mean``)/``std`` a channel if these have as many entries as x
-channels, otherwise (x/255 - ½)/½; floating-point input is taken as it is.
+Input is [b h w c] or [b t h w c] with any number of channels. ``uint8``
+pictures x become (x/255 - ``mean``)/``std`` per channel if these have one entry
+per channel, otherwise (x/255 - ½)/½. Floating-point input is used as it is.
 
 Deviations from He et al.:
-1. The 3×3 convolution of a bottleneck has the stride, not the first 1×1 one,
-   as in torchvision and timm ("v1.5").
-2. Frames of a clip are pictures of their own in the batch; BatchNorm's
-   statistics are over all frames of all samples.
-3. With ``dtype="bfloat16"`` convolutions are computed in bfloat16; weights,
+1. In a bottleneck, the 3×3 convolution has the stride rather than the first
+   1×1 convolution, as in torchvision and timm ("v1.5").
+2. Frames of a clip are separate pictures in the batch; BatchNorm's statistics
+   are over all frames of all samples.
+3. With ``dtype="bfloat16"``, convolutions are computed in bfloat16; weights,
    statistics, the final mean and the features stay float32.
 
 Reference: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition",
@@ -40,7 +41,7 @@ from dmg_jax.errors import InputError, unknown
 from dmg_jax.model.encoders import _resnet_tensors as tensors_of
 from dmg_jax.model.encoders._batch_norm import BatchNorm
 
-# Depth -> residual blocks of each layer.
+# {depth: number of residual blocks of each layer}
 LAYOUTS = {
   18: (2, 2, 2, 2),
   34: (3, 4, 6, 3),
@@ -49,7 +50,7 @@ LAYOUTS = {
   152: (3, 8, 36, 3),
 }
 NORMS = ("batch", "group", "none")
-# ``None`` is the dtype of input and weights.
+# ``None`` means the dtype of input and weights.
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -61,22 +62,24 @@ class ResNet(nn.Module):
   """ResNet-18, -34, -50, -101 or -152.
 
   Attributes:
-    depth: of ``LAYOUTS``; 50 and deeper have bottlenecks.
-    features: size ``d`` of the output, by a linear layer (the weights' ``fc``
-      if it has that size); 0 is the last layer's channels (512, or 2048 with
-      bottlenecks).
-    norm: ``batch``, ``group`` (32 groups, or as many as divide) or ``none``.
+    depth: one of ``LAYOUTS``; 50 and deeper have bottlenecks.
+    features: size ``d`` of the output, by a linear layer (the pretrained ``fc``
+      if it has that size); 0 means the channels of the last layer (512, or 2048
+      with bottlenecks), without a linear layer.
+    norm: ``batch``, ``group`` (32 groups, or as many as divide the channels) or
+      ``none``.
     pretrained: Hugging Face name or folder of weights; see ``pretrained.py``.
-    width: channels of the first convolution and, times 1, 2, 4, 8 (times four
-      with bottlenecks), of the layers.
-    blocks: residual blocks of each layer; empty is as ``depth`` says.
-    widths: channels of each layer's maps; empty is as ``width`` says.
-    mean, std: of the pretraining's pictures, per channel, in [0, 1].
-    dtype: ``float32`` or ``bfloat16``, of convolutions.
+    width: channels of the first convolution; the layers have 1, 2, 4 and 8
+      times as many (four times that with bottlenecks).
+    blocks: number of residual blocks of each layer; empty means as ``depth``.
+    widths: channels of the maps of each layer; empty means as ``width``.
+    mean, std: mean and standard deviation per channel of the pretraining
+      pictures, scaled to [0, 1].
+    dtype: dtype of convolutions, ``float32`` or ``bfloat16``.
   """
 
   kinds = ("image", "audio", "video", "array")
-  axes = 3  # Of a sample, at least: [h w c].
+  axes = 3  # A sample has at least [h w c].
   depth: int = 18
   features: int = 0
   norm: str = "batch"
@@ -105,18 +108,18 @@ class ResNet(nn.Module):
 
   @property
   def stages(self) -> int:
-    """Number of layers: each returns maps."""
+    """Number of stages that return maps: the layers."""
     return len(self.blocks or LAYOUTS[self.depth])
 
   @property
   def channels(self) -> tuple[int, ...]:
-    """Channels of each layer's maps."""
+    """Channels of the maps of each layer."""
     most = self.width * (4 if self.depth >= 50 else 1)
     return tuple(self.widths) or tuple(most * 2**i for i in range(self.stages))
 
   @property
   def first_kernel(self) -> tuple[str, ...]:
-    """Where the weights that meet the input's channels are."""
+    """Path of the kernel that reads the input channels."""
     return ("conv1", "kernel")
 
   @nn.compact
@@ -155,7 +158,7 @@ class ResNet(nn.Module):
   def _stem(self, x: Array, train: bool) -> Array:
     x = _conv(self, self.width, 7, 2, "conv1")(x)
     x = nn.relu(_norm(self, train, "bn1")(x))
-    pad: Any = ((1, 1), (1, 1))  # With -inf; typed as a string.
+    pad: Any = ((1, 1), (1, 1))  # Pads with -inf; Flax types it as a string.
     return nn.max_pool(x, (3, 3), (2, 2), pad)
 
   def _layer(self, i: int, x: Array, train: bool) -> Array:
@@ -172,17 +175,17 @@ class ResNet(nn.Module):
 
   @classmethod
   def options_of(cls, config: dict[str, Any]) -> dict[str, Any]:
-    """Options that follow from a ``config.json``; see ``Pretrained``."""
+    """The options that follow from a ``config.json``; see ``Pretrained``."""
     return tensors_of.options_of(config, LAYOUTS)
 
   def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Variables from timm's, torchvision's or transformers' names."""
+    """Variables from tensors of timm, torchvision or transformers."""
     return tensors_of.read(self, tensors)
 
   def to_tensors(
     self, variables: Mapping[str, Any]
   ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Tensors and ``config.json`` under timm's (torchvision's) names."""
+    """Tensors and ``config.json`` in the naming of timm and torchvision."""
     return tensors_of.write(self, variables)
 
 
@@ -208,7 +211,7 @@ def _norm(like, train: bool, name: str):
 
 
 class _GroupNorm(nn.Module):
-  """32 groups, or as many of them as divide the channels."""
+  """Group norm with gcd(32, channels) groups."""
 
   @nn.compact
   def __call__(self, x: Array) -> Array:

@@ -1,10 +1,11 @@
-"""Encoders for small data, trained from scratch: picture, words, array.
+"""Small encoders, trained from scratch, for pictures, words and arrays.
 
-Each is a chain of stages: ``encoder(x, train)`` runs them all, and
-``encoder(x, train, first, last)`` those from ``first`` up to ``last``. The
-``encoder.stages`` first ones return maps [b ... c], channels last; the last
-one, number ``stages``, makes the features [b d] of such a map. A fusion that
-lets modalities talk inside the encoders (``channel``) runs them piece by piece.
+Each is a chain of stages: ``encoder(x, train)`` runs all of them, and
+``encoder(x, train, first, last)`` those from ``first`` up to, but not
+including, ``last``. The first ``encoder.stages`` stages return maps [b ... c]
+with channels last; the final one, number ``stages``, turns a map into features
+[b d]. A fusion that exchanges information between encoders (``channel``) runs
+them stage by stage.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from jaxtyping import Array, Float, Int, UInt8
 from dmg_jax.errors import InputError, unknown
 
 NORMS = ("group", "batch", "none")
-_GROUPS = 8  # of channels in a group norm
+_GROUPS = 8  # Number of groups in a group norm.
 
 
 class _Norm(nn.Module):
-  """GroupNorm (no statistics), BatchNorm (running statistics) or nothing."""
+  """GroupNorm, BatchNorm (with running statistics) or the identity."""
 
   kind: str
   train: bool
@@ -34,7 +35,7 @@ class _Norm(nn.Module):
       if x.shape[-1] % _GROUPS:
         raise InputError(
           f"norm 'group' needs widths that are multiples of {_GROUPS}, got "
-          f"{x.shape[-1]}: change widths, or take norm batch or none"
+          f"{x.shape[-1]}: change widths, or use norm batch or none"
         )
       return nn.GroupNorm(num_groups=_GROUPS)(x)
     if self.kind == "batch":
@@ -47,12 +48,12 @@ class _Norm(nn.Module):
 def max_pool_pairs(
   x: Float[Array, "b h w c"], axis: int
 ) -> Float[Array, "b ..."]:
-  """The greater of each two neighbours along ``axis``; a last one stays.
+  """The larger of each pair of neighbours along ``axis``; an odd one stays.
 
-  Along two axes, one after the other, it is ``flax.linen.max_pool`` with
-  windows and strides of 2 and padding ``SAME``, and so are its derivatives:
-  where both are equal the first gets all. By selection, elementwise, it costs a
-  CPU a fraction of what the derivative of a window's maximum does.
+  Applied along two axes in turn, it equals ``flax.linen.max_pool`` with windows
+  and strides of 2 and padding ``SAME``, derivatives included: in a tie, the
+  first entry receives the whole gradient. Element-wise selection costs a CPU a
+  fraction of the derivative of a windowed maximum.
   """
   pads = [(0, 0)] * x.ndim
   pads[axis] = (0, x.shape[axis] % 2)
@@ -63,27 +64,27 @@ def max_pool_pairs(
 
 
 def _pixels(x: Array) -> Array:
-  """Bytes to [-1, 1]; floating-point input is taken as it is."""
+  """Bytes scaled to [-1, 1]; floating-point input is used as it is."""
   if jnp.issubdtype(x.dtype, jnp.floating):
     return x
   return x.astype(jnp.float32) / 127.5 - 1.0
 
 
 class ConvNet(nn.Module):
-  """Picture to features: 3×3 convolutions, each halved by max pooling.
+  """Pictures to features: 3×3 convolutions, each followed by max pooling.
 
-  Frames of a clip ([b t h w c]) are pictures of their own until the features
-  are averaged over time and place.
+  Frames of a clip ([b t h w c]) are separate pictures until the features are
+  averaged over time and space.
 
   Attributes:
     features: size ``d`` of the output.
-    widths: channels of each convolution; multiples of 8 with GroupNorm.
+    widths: channels of each convolution, multiples of 8 with GroupNorm.
     norm: ``group``, ``batch`` or ``none``.
     dropout: probability of dropping a pooled channel.
   """
 
   kinds = ("image", "audio", "video", "array")
-  axes = 3  # Of a sample, at least: [h w c].
+  axes = 3  # A sample has at least [h w c].
   features: int = 64
   widths: Sequence[int] = (32, 64, 128)
   norm: str = "group"
@@ -125,15 +126,15 @@ class ConvNet(nn.Module):
 
 
 class WordBag(nn.Module):
-  """Words to features: mean of embeddings, then one hidden layer.
+  """Words to features: the mean embedding and one hidden layer.
 
-  Word 0 is padding and counts for nothing; a text without words is the mean of
-  none, zero.
+  Word 0 is padding and is ignored; the mean embedding of a text without words
+  is zero.
 
   Attributes:
-    vocab_size: words, padding and unknown included.
+    vocab_size: number of words, padding and unknown included.
     features: size ``d`` of the output.
-    width: size of embedding and hidden layer.
+    width: size of the embedding and of the hidden layer.
     dropout: probability of dropping an entry of the mean embedding.
   """
 
@@ -145,7 +146,7 @@ class WordBag(nn.Module):
 
   @property
   def stages(self) -> int:
-    """Two: the mean embedding and the hidden layer."""
+    """Number of stages that return maps: mean embedding and hidden layer."""
     return 2
 
   @nn.compact
@@ -168,12 +169,12 @@ class WordBag(nn.Module):
 
 
 class MLP(nn.Module):
-  """Array or pixels to features: flattened, ``len(widths)`` hidden layers.
+  """Arrays or pixels to features: an MLP with ``len(widths)`` hidden layers.
 
   Attributes:
     features: size ``d`` of the output.
     widths: sizes of the hidden layers.
-    norm: ``group``, ``batch`` or ``none``, after each hidden layer.
+    norm: norm after each hidden layer: ``group``, ``batch`` or ``none``.
     dropout: probability of dropping a hidden unit.
   """
 

@@ -1,1 +1,1 @@
-"""Fusions: features of all modalities to fused and unimodal logits."""
+"""Fusions: from features of all modalities to fused and unimodal logits."""

@@ -1,4 +1,4 @@
-"""Read-out R3: each modality alone, the features of the others at zero."""
+"""Read-out R3: one modality at a time, with the other features at zero."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ READOUT = "R3 feature ablation"
 def alone(
   head: Callable[[Features], Float[Array, "b k"]], features: Features
 ) -> dict[str, Float[Array, "b k"]]:
-  """{modality: ``head`` of the features with all others at zero}."""
+  """{modality: logits of ``head`` with all other features at zero}."""
   return {
     m: head(
       {j: z if j == m else jnp.zeros_like(z) for j, z in features.items()}

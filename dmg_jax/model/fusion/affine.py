@@ -3,15 +3,16 @@ r"""Affine (FiLM): one modality scales and shifts the features of the others.
 .. math:: [\gamma, \beta] = F z_c, \qquad
   o = W (\gamma \odot z_{-c} + \beta) + b
 
-c is ``conditioner``, by default the last modality; z₋c are the features of the
-others side by side. γ is used raw, without 1 + γ. Any number of modalities;
-one alone has nothing to be modulated with and gets the linear head.
+c is ``conditioner``, by default the last modality, and z₋c are the concatenated
+features of the others. γ is used directly, not as 1 + γ. Supports any number of
+modalities; a single one is not modulated and has a linear head.
 
 Read-out R3 (feature ablation). Deviations:
-1. The official baseline has two modalities and makes the audio condition the
-   picture; with more, the conditioner modulates all others.
-2. It reads no modality out by itself. Here the features of the others are put
-   to zero, which needs the head alone, no second pass of the encoders (R4).
+1. The official baseline has two modalities, and the audio conditions the
+   picture; with more than two, the conditioner modulates all others.
+2. The official baseline has no unimodal read-out. Here the other features are
+   set to zero, which evaluates only the head and needs no second pass of the
+   encoders (as R4 would).
 
 Reference: Perez et al., "FiLM", AAAI 2018, as vectors in Peng et al. (OGM-GE),
 CVPR 2022, ``FiLM`` of its ``fusion_modules``.
@@ -36,7 +37,12 @@ CARD = Card(
 
 
 class Fusion(nn.Module):
-  """FiLM on features; ``conditioner`` is a modality, ``""`` the last one."""
+  """FiLM on features.
+
+  Attributes:
+    num_classes: k.
+    conditioner: the modality that modulates the others; ``""`` is the last one.
+  """
 
   num_classes: int
   conditioner: str = ""

@@ -1,16 +1,17 @@
-r"""Boosted heads: a modality's classifier is a sum that can be made longer.
+r"""Boosted heads: the classifier of a modality is a sum that can grow.
 
 .. math:: f_{m,k} = h(\mathrm{ReLU}(E_{m,k} z_m)), \qquad
   o_m = \sum_{k=0}^{n_m} f_{m,k}, \qquad o = \sum_m \beta_m o_m
 
-h is one linear layer for all modalities and all boosters, E_{m,k} project to
-``hidden``. There is room for ``capacity`` boosters of each modality beside the
-first; variables ``boosters`` hold n_m, zero at the start. β is ``weights``, by
-default equal. Extra outputs: ``previous``, {modality: Σ_{k<n_m} f (o_m where
-n_m = 0)}, ``last``, {modality: f_{m,n_m}}, and ``boosters``, {modality: n_m}.
-Read-out R2 (own head, but for h). Any number of modalities.
+h is one linear layer for all modalities and boosters, and E_{m,k} are linear
+maps to ``hidden`` units. Each modality can have up to ``capacity`` boosters in
+addition to the first; the variables ``boosters`` hold n_m, initially zero. β is
+``weights``, by default equal. Extra outputs: ``previous``, {modality:
+Σ_{k<n_m} f_{m,k}, or o_m if n_m = 0}; ``last``, {modality: f_{m,n_m}}; and
+``boosters``, {modality: n_m}. Read-out R2 (own head, except that h is shared).
+Supports any number of modalities.
 
-Deviation 1: β is 1/M; .4 and .6 (audio, video) in the official code.
+Deviation 1: β is 1/M; it is .4 and .6 (audio, video) in the official code.
 
 Reference: Jiang, Huang, Yang, "Rethinking Multimodal Learning from the
 Perspective of Mitigating Classification Ability Disproportion", NeurIPS 2025.
@@ -35,7 +36,14 @@ CARD = Card(
 
 
 class Fusion(nn.Module):
-  """Boosters of width ``hidden``, at most ``capacity`` a modality."""
+  """Heads that are sums of boosters.
+
+  Attributes:
+    num_classes: k.
+    hidden: number of units of a booster.
+    capacity: largest number of added boosters per modality.
+    weights: β_m in the order of the modalities; ``None`` means 1/M.
+  """
 
   num_classes: int
   hidden: int = 256
@@ -73,7 +81,7 @@ class Fusion(nn.Module):
 
 
 class Boosters(nn.Module):
-  """``count`` layers of ReLU units side by side."""
+  """``count`` parallel layers of ReLU units."""
 
   count: int
   width: int

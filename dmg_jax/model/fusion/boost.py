@@ -1,10 +1,10 @@
-r"""Boosting: a two-layer head for all modalities, predictions added up.
+r"""Boosting: sums the predictions of a two-layer head shared by modalities.
 
 .. math:: o_m = \mathrm{head}(z_m), \qquad o = \lambda_b \sum_m o_m
 
-head is d → ``hidden`` → ReLU → classes, one for all modalities, so features
-need equal size; λ_b is learned, 1 at the start. Extra output ``scale``: λ_b.
-Read-out R5 (shared head). Any number of modalities.
+The head d → ``hidden`` → ReLU → classes is shared by all modalities, so their
+features need equal size. λ_b is learned and starts at 1. Extra output:
+``scale``, λ_b. Read-out R5 (shared head). Supports any number of modalities.
 
 Reference: Hua, Xu, Bao, Yang, Huang (ReconBoost), ICML 2024. Official:
 huacong/ReconBoost.
@@ -26,7 +26,7 @@ CARD = Card("fusion", "o = λ_b Σ head(z_m)", "Hua et al., ICML 2024")
 
 
 class Fusion(nn.Module):
-  """Shared head with ``hidden`` units and a learned scale of their sum."""
+  """Shared head with ``hidden`` units, and a learned scale of the sum."""
 
   num_classes: int
   hidden: int = 256

@@ -1,20 +1,21 @@
-r"""Channel fusion (MMTM): modalities gate each other's channels, inside.
+r"""Channel fusion (MMTM): encoders gate each other's channels.
 
 Between the last ``exchanges`` pairs of encoder stages, with maps A_m [b … c]:
 
 .. math:: h = \mathrm{ReLU}(F [\mathrm{GAP}(A_1); \dots; \mathrm{GAP}(A_M)]),
   \quad g_m = s\, \sigma(G_m h), \quad A_m \leftarrow A_m \odot g_m
 
-dim h = 2 Σ c_m / ``ratio``; GAP is the mean over time and place. Own linear
-heads, the fused logits are their mean. Needs encoders with stages. Variables
-``gates`` hold, for Greedy, the cumulative mean ḡ_m of each gate over training
-batches and ``care``: the modality whose gates ḡ_m replaces, -1 for none; a
-``mask`` [b] beside them leaves rows of padding out of ḡ_m. Extra output
-``exchanges``. Read-out R2 (own head). Any number of modalities.
+dim h = 2 Σ c_m / ``ratio``, and GAP is the mean over time and space. The fused
+logits are the mean of own linear heads. Needs encoders with stages. For the
+method ``greedy``, the variables ``gates`` hold the cumulative mean ḡ_m of each
+gate over training batches, and ``care``, the index of the modality whose gates
+are replaced by ḡ_m (-1 for none); an optional ``mask`` [b] excludes padding
+from ḡ_m. Extra output: ``exchanges``. Read-out R2 (own head). Supports any
+number of modalities.
 
 Deviations:
-1. s = ``gate_scale`` is 1 as in the code, 2 in the paper's equation.
-2. Encoders of vectors (words) exchange as maps of one place.
+1. s = ``gate_scale`` is 1 as in the official code; the paper's equation has 2.
+2. Stages that return vectors (of words) count as maps with a single cell.
 
 Reference: Joze, Shaban, Iuzzolino, Koishida, "MMTM", CVPR 2020, eqs. 1-4.
 Official: haamoon/mmtm.
@@ -47,8 +48,8 @@ class Fusion(nn.Module):
 
   Attributes:
     num_classes: k.
-    exchanges: at most so many, from the last stages back; 0 is none.
-    ratio: > 0, of squeezed to inner size.
+    exchanges: largest number of exchanges, at the last stages; 0 means none.
+    ratio: ratio > 0 that sets the inner size, see above.
     gate_scale: s, 1 or 2.
   """
 
@@ -82,7 +83,7 @@ class Fusion(nn.Module):
 
 
 class Exchange(nn.Module):
-  """The encoders stage by stage, an ``MMTM`` after each of the last ones."""
+  """Runs encoders stage by stage, with an ``MMTM`` after each of the last."""
 
   exchanges: int
   ratio: float
@@ -93,8 +94,8 @@ class Exchange(nn.Module):
     for m, encoder in encoders.items():
       if not hasattr(encoder, "stages"):
         raise InputError(
-          f"channel needs encoders with stages, {type(encoder).__name__} of "
-          f"{m!r} has none: use another encoder or another fusion"
+          f"channel needs encoders with stages, but {type(encoder).__name__} "
+          f"of {m!r} has none: use another encoder or another fusion"
         )
     count = min(self.exchanges, *(e.stages for e in encoders.values()))
     at = {m: e.stages - count for m, e in encoders.items()}
@@ -112,7 +113,7 @@ class Exchange(nn.Module):
 
 
 class MMTM(nn.Module):
-  """Squeeze all modalities, excite each one."""
+  """Squeezes the maps of all modalities and gates each one."""
 
   ratio: float
   gate_scale: float

@@ -1,11 +1,11 @@
-r"""Concatenation: one linear head on all features side by side.
+r"""Concatenation: one linear head on the concatenated features.
 
 .. math:: o = \sum_m W_m^\top z_m + b, \qquad o_m = W_m^\top z_m + b / M
 
-The head on ``[z_1; …; z_M]`` is kept as its blocks ``W_m``, so that unimodal
-logits need no second product and sum to the fused logits exactly.
+The head on ``[z_1; …; z_M]`` is stored as blocks ``W_m``, so that the unimodal
+logits need no extra product and sum exactly to the fused logits.
 
-Read-out R1 (split head). Any number of modalities.
+Read-out R1 (split head). Supports any number of modalities.
 Reference: the paper, §3.1 (fusion by concatenation); the read-out is that of
 Peng et al. (OGM-GE), CVPR 2022.
 """
@@ -25,7 +25,7 @@ CARD = Card("fusion", "o = Σ W_m z_m + b", "Baltrušaitis et al., TPAMI 2018")
 
 
 class Fusion(nn.Module):
-  """The linear head, as one block per modality and a shared bias."""
+  """A linear head with one block per modality and a shared bias."""
 
   num_classes: int
 

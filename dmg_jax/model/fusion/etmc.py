@@ -1,4 +1,4 @@
-r"""ETMC: Dempster's rule on Dirichlet evidence, a pseudo-view among the views.
+r"""ETMC: Dempster's rule on Dirichlet evidence, with a pseudo-view.
 
 .. math:: \epsilon = \mathrm{softplus}(o), \quad a = \epsilon + 1, \quad
   S = \sum_c a_c, \quad b = \epsilon / S, \quad u = k / S
@@ -6,11 +6,11 @@ r"""ETMC: Dempster's rule on Dirichlet evidence, a pseudo-view among the views.
   u = \frac{u^1 u^2}{1 - K}, \quad
   K = \sum_{i \ne j} b^1_i b^2_j, \quad a = \frac{k}{u} b + 1
 
-folded over the modalities in their order, then the pseudo-view, a head on
-``[z_1; …; z_M]``; ``pseudo_view=False`` is TMC. Logits are log a, so that their
-softmax is the expected probability a / S of the Dirichlet. Extra outputs:
-``evidential`` and, with the pseudo-view, ``pseudo``: [b k], log a of that head.
-Read-out R2 (own head). Any number of modalities.
+The rule combines the modalities in order and then the pseudo-view, a head on
+``[z_1; …; z_M]``; ``pseudo_view=False`` gives TMC. Logits are log a, so that
+their softmax is the expected probability a / S of the Dirichlet. Extra outputs:
+``evidential`` and, with the pseudo-view, ``pseudo`` [b k], log a of its head.
+Read-out R2 (own head). Supports any number of modalities.
 
 Reference: Han, Zhang, Fu, Zhou, "Trusted Multi-View Classification with Dynamic
 Evidential Fusion", TPAMI 2023, eqs. 4-9 (TMC: ICLR 2021). Official:
@@ -33,11 +33,11 @@ READOUT = "R2 own head"
 CARD = Card(
   "fusion", "a = ⊕_m (softplus(o_m) + 1), Dempster", "Han et al., TPAMI 2023"
 )
-_LEAST = 1e-6  # of 1 - K: total conflict leaves nothing to normalise.
+_LEAST = 1e-6  # Lower bound of 1 - K, which is 0 for total conflict.
 
 
 class Fusion(nn.Module):
-  """Evidential heads; ``pseudo_view`` adds one on all features."""
+  """Evidential heads; ``pseudo_view`` adds one on the concatenated features."""
 
   num_classes: int
   pseudo_view: bool = True
@@ -68,7 +68,7 @@ class Fusion(nn.Module):
 def opinion(
   a: Float[Array, "b k"],
 ) -> tuple[Float[Array, "b k"], Float[Array, "b 1"]]:
-  """Belief masses b and uncertainty u of Dirichlet parameters; Σ b + u = 1."""
+  """Belief masses b and uncertainty u of Dirichlet parameters, Σ b + u = 1."""
   total = a.sum(axis=-1, keepdims=True)
   return (a - 1) / total, a.shape[-1] / total
 
@@ -76,7 +76,7 @@ def opinion(
 def combine(
   one: Float[Array, "b k"], two: Float[Array, "b k"]
 ) -> Float[Array, "b k"]:
-  """Dempster's rule on Dirichlet parameters: associative and commutative."""
+  """Dempster's rule on Dirichlet parameters; associative and commutative."""
   (b1, u1), (b2, u2) = opinion(one), opinion(two)
   agree = (b1 * b2).sum(axis=-1, keepdims=True)
   conflict = b1.sum(axis=-1, keepdims=True) * b2.sum(axis=-1, keepdims=True)

@@ -1,14 +1,15 @@
-r"""ML-LSTM: the modalities of a sample as a sequence for an LSTM.
+r"""ML-LSTM: an LSTM reads the modalities of a sample as a sequence.
 
 .. math:: h_m = \mathrm{LSTM}(P_m z_m, h_{m-1}), \qquad o = W h_M + b
 
-each z_m projected to ``width``, ``layers`` LSTMs on top of each other, the last
-hidden state read by a linear head. Any number of modalities, in their order.
+Each z_m is projected to ``width`` and passed through ``layers`` stacked LSTMs;
+a linear head reads the last hidden state. Supports any number of modalities,
+which are read in their order.
 
 Read-out R3 (feature ablation): the other elements of the sequence are P_j 0.
-Deviation 1: the paper's text and code could not be had; this is an
-interpretation of its abstract, which relates utterances and fuses modalities
-by LSTMs. Here a sample is one utterance.
+Deviation 1: the text and code of the paper were not available; this interprets
+its abstract, which relates utterances and fuses modalities by LSTMs. Here a
+sample is one utterance.
 
 Reference: Nie, Yan, Song, Wang, "Multi-modal feature fusion based on
 multi-layers LSTM for video emotion recognition", Multimedia Tools and
@@ -35,7 +36,7 @@ CARD = Card(
 
 
 class Fusion(nn.Module):
-  """LSTMs of size ``width`` over the modalities."""
+  """``layers`` stacked LSTMs of size ``width`` over the modalities."""
 
   num_classes: int
   width: int = 256

@@ -1,9 +1,9 @@
-r"""MMCosine: a linear head that sees directions only, no norms.
+r"""MMCosine: a linear head on directions, without norms.
 
 .. math:: o_{m,c} = s \cos(z_m, W_{m,c}), \qquad o = \sum_m o_m
 
-No bias. s is ``scale``: 10 in the official code. The same at test time.
-Read-out R1 (split head). Any number of modalities.
+There is no bias. s is ``scale``, 10 in the official code. Training and testing
+use the same rule. Read-out R1 (split head). Supports any number of modalities.
 
 Reference: Xu, Feng, Zhang, Hu, "MMCosine: Multi-Modal Cosine Loss Towards
 Balanced Audio-Visual Fine-Grained Learning", ICASSP 2023, eq. 4. Official:
@@ -27,7 +27,7 @@ CARD = Card("fusion", "o = s Σ cos(z_m, W_m)", "Xu et al., ICASSP 2023")
 
 
 class Fusion(nn.Module):
-  """Cosine logits of scale ``scale`` > 0."""
+  """Cosine logits, multiplied by ``scale`` > 0."""
 
   num_classes: int
   scale: float = 10.0

@@ -1,12 +1,12 @@
-r"""A head on all features for the fused logits, and an own head per modality.
+r"""Own heads: a fused head on all features, and a separate head per modality.
 
 .. math:: o = F([z_1; \dots; z_M]), \qquad o_m = U_m^\top z_m + c_m
 
-with F linear, or with one hidden layer of ``hidden`` units and ReLU. The heads
-share nothing, so a modality can be trained by its own loss beside the fused
+where F is linear, or has one hidden layer of ``hidden`` ReLU units. The heads
+share nothing, so each modality can have its own loss in addition to the fused
 one (multitask, MSES, G-Blend, DOMFN, MMPareto).
 
-Read-out R2 (own head). Any number of modalities.
+Read-out R2 (own head). Supports any number of modalities.
 Reference: Wei & Hu (MMPareto), ICML 2024; the hidden layer is that of Yang et
 al. (DOMFN), ACM MM 2022.
 """
@@ -28,7 +28,12 @@ CARD = Card(
 
 
 class Fusion(nn.Module):
-  """Own linear heads beside a fused one with ``hidden`` units (0: linear)."""
+  """Linear heads per modality, and a fused head.
+
+  Attributes:
+    num_classes: k.
+    hidden: hidden units of the fused head; 0 means linear.
+  """
 
   num_classes: int
   hidden: int = 0

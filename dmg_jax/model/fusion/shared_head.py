@@ -1,10 +1,10 @@
-r"""Shared head: one linear head reads every modality.
+r"""Shared head: one linear head for all modalities.
 
 .. math:: o_m = W^\top z_m + b, \qquad o = \frac{1}{M} \sum_m o_m
 
-Needs features of equal size. Read-out R5 (shared head). Any number of
-modalities. The fused logits are a plain mean; ``mla`` weights the modalities
-by their entropy in its own ``predict``.
+Needs features of equal size. The fused logits are a plain mean; the method
+``mla`` weights modalities by their entropy in its ``predict``. Read-out R5
+(shared head). Supports any number of modalities.
 
 Reference: Zhang et al. (MLA), CVPR 2024.
 """
@@ -25,7 +25,7 @@ CARD = Card("fusion", "o = mean_m (W z_m + b)", "Zhang et al. (MLA), CVPR 2024")
 
 
 class Fusion(nn.Module):
-  """One linear head for all modalities; its weights are ``head``."""
+  """One linear head for all modalities, with the parameters ``head``."""
 
   num_classes: int
 

@@ -1,9 +1,9 @@
-r"""Prediction summation: one head per modality, fused logits are their sum.
+r"""Prediction summation: the fused logits are the sum of one head per modality.
 
 .. math:: o_m = U_m^\top z_m + c_m, \qquad o = s \sum_m o_m
 
-with ``scale`` s: 1 for the sum, 1/M for the mean (as the paper's released code
-predicts). Read-out R2 (own head). Any number of modalities.
+where s is 1, or 1/M with ``mean=True``, as in the paper's released code.
+Read-out R2 (own head). Supports any number of modalities.
 
 Reference: the paper's row "Sum"; njustkmg/NeurIPS24-LFM.
 """

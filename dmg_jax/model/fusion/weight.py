@@ -1,15 +1,15 @@
-r"""Prediction weighting: attention weights the modalities of each sample.
+r"""Prediction weighting: attention over the modalities of each sample.
 
 .. math:: w_i = \mathrm{softmax}_m\, a(z_{m,i}), \qquad
   o_i = \sum_m w_{m,i}\, o_{m,i}, \qquad o_m = U_m^\top z_m + c_m
 
-a is one network for all modalities, d → d/2 → ReLU → 1, so features need equal
-size. ``weight_on="feature"`` weights features and reads their sum by a head of
-its own, o = V Σ w z + e. Extra output ``weights``: {modality: [b]}. Read-out R2
-(own head). Any number of modalities.
+The network a, d → d/2 → ReLU → 1, is shared by all modalities, so features need
+equal size. ``weight_on="feature"`` weights features instead and applies a
+separate head to their sum, o = V Σ w z + e. Extra output: ``weights``,
+{modality: [b]}. Read-out R2 (own head). Supports any number of modalities.
 
-Deviation 1: the official code weights features; the paper that uses the method
-as a baseline names it "prediction weighting", the default here.
+Deviation 1: the official code weights features. The paper that uses the method
+as a baseline calls it "prediction weighting", which is the default here.
 
 Reference: Yang, Wang, Zhan et al., "Comprehensive Semi-Supervised Multi-Modal
 Learning" (CMML), IJCAI 2019. Official: njustkmg/IJCAI19_CMML.
@@ -35,7 +35,12 @@ WEIGHT_ON = ("prediction", "feature")
 
 
 class Fusion(nn.Module):
-  """Attention over modalities on ``prediction`` or ``feature``."""
+  """Attention over modalities.
+
+  Attributes:
+    num_classes: k.
+    weight_on: what is weighted: ``prediction`` or ``feature``.
+  """
 
   num_classes: int
   weight_on: str = "prediction"
@@ -56,7 +61,7 @@ class Fusion(nn.Module):
     size = next(iter(sizes.values()))
     init = nn.initializers.xavier_normal()
     hidden = nn.Dense(max(size // 2, 1), kernel_init=init, name="attend")
-    # Without a bias, which the softmax over modalities would take out again.
+    # No bias: the softmax over modalities would cancel it.
     score = nn.Dense(1, use_bias=False, kernel_init=init, name="score")
     z = jnp.stack(list(features.values()))
     w = jax.nn.softmax(score(nn.relu(hidden(z))), axis=0)
