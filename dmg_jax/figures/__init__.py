@@ -1,7 +1,7 @@
-"""The paper's figures: a grid of runs, then a drawing of what they left.
+"""The paper's figures: runs a grid of runs, then draws their results.
 
-``draw`` of each ``figure<i>`` needs the runs' files; Figure 4 needs their
-checkpoints and data, too.
+``draw`` of each ``figure<i>`` reads the files of the runs; Figure 4 also needs
+their checkpoints and the data.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _FIGURES = {
 def run(
   config: Config, workdir: Path, console: Console, command: str | None = None
 ) -> int:
-  """Does this process's share of the runs, then draws what there is.
+  """Runs this process's share of a figure, then draws all finished runs.
 
   Args:
-    config: as ``configs/figures.py`` makes it.
-    workdir: of the figure.
-    console: where to say what happens.
+    config: the config that ``configs/figures.py`` returns.
+    workdir: folder of the figure.
+    console: prints progress.
     command: the command line, for the reports of the runs.
 
   Returns:
-    Exit code: 1 if a run ended by an error, else 0.
+    The exit code: 1 if a run ended with an error, else 0.
 
   Raises:
-    ValueError: a config that cannot work, or a folder of another one.
+    ValueError: the config is invalid, or a folder holds a run of another one.
     core.DataError: the data cannot be read.
   """
   check(config, workdir)
@@ -59,10 +59,10 @@ def run(
 
 
 def check(config: Config, workdir: Path) -> None:
-  """What can be known to be wrong before anything is done.
+  """Checks the config of a figure before the first run.
 
   Raises:
-    ValueError: a value out of its range; or samples or runs not to be had.
+    ValueError: a value is out of range, or samples or runs do not exist.
   """
   if config.figure.name == "figure4":
     figure4.prepare(config)
@@ -73,10 +73,10 @@ def check(config: Config, workdir: Path) -> None:
 
 
 def draw(config: Config, workdir: Path, console: Console) -> None:
-  """Writes ``<figure>.png``, ``.pdf`` and ``.csv`` with all runs that are done.
+  """Writes ``<figure>.png``, ``.pdf`` and ``.csv`` from all finished runs.
 
   Args:
-    config, workdir, console: as for ``run``; the config is checked.
+    config, workdir, console: as for ``run``; ``check`` has passed.
 
   Raises:
     ValueError: a folder holds a run of another config.
@@ -86,7 +86,7 @@ def draw(config: Config, workdir: Path, console: Console) -> None:
   with look():
     drawing = _FIGURES[name](config, workdir)
     if drawing is None:
-      console.note("nothing to draw yet: no run of the figure is finished")
+      console.note("nothing to draw: no run of the figure is finished yet")
       return
     _write(drawing, workdir, name)
   if missing:
@@ -108,7 +108,7 @@ def _write(drawing: Drawing, workdir: Path, name: str) -> None:
 
 
 def _csv(lines: list[dict[str, Any]]) -> str:
-  """A line each, numbers with six digits, empty where there is none."""
+  """CSV of ``lines``: numbers with six digits, missing values empty."""
   file = io.StringIO()
   rows = csv.writer(file, lineterminator="\n")
   rows.writerow(lines[0])
@@ -124,7 +124,7 @@ def _shown(value: Any) -> str:
 
 
 def _stopped(one: Grid) -> bool:
-  """Whether a signal ended this process's share before its end."""
+  """Whether a signal ended this process's share of the runs early."""
   own = cells.finals(one.config, one.folder)
   own = own[one.config.shard :: one.config.shards]
   return any(

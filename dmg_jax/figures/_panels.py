@@ -1,4 +1,4 @@
-"""The panels of Figure 4: inputs to the left, then maps over epochs."""
+"""Panels of Figure 4: the inputs on the left, then heat maps over epochs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from dmg_jax.report.curves import FONT, new_figure
 
 SMALL = 6
 _HOT = matplotlib.colormaps["inferno"]
-_HIGH = 9.0  # Inches, a page.
-_GAP = 0.12  # Between columns, a share of a picture's width.
-_MOST = 0.75  # Of the hottest place, the share of colour.
+_HIGH = 9.0  # Height of a page in inches.
+_GAP = 0.12  # Gap between columns, relative to the width of a picture.
+_MOST = 0.75  # Opacity of the heat at its largest value.
 
 
 class Line(NamedTuple):
-  """One modality of one sample.
+  """One line of panels: one modality of one sample.
 
   Attributes:
-    sample: its number.
-    modality: its name.
-    name: the sample's.
-    label: its class.
+    sample: index of the sample.
+    modality: name of the modality.
+    name: id of the sample.
+    label: class of the sample.
     picture: the input, [h w 3] in [0, 1].
-    last: whether it is the last modality of its sample.
+    last: whether this is the last modality of the sample.
   """
 
   sample: int
@@ -41,13 +41,13 @@ class Line(NamedTuple):
 
 
 class Column(NamedTuple):
-  """One row of the grid, which stands in columns here.
+  """Heat maps of one row of the grid, shown as a group of columns.
 
   Attributes:
-    label: above it.
+    label: text above the columns.
     heat: {modality: [epochs n ... h w]}.
     kinds: {modality: kind}.
-    below: what stands under each map, [epochs n].
+    below: probabilities shown below the maps, [epochs n].
   """
 
   label: str
@@ -59,7 +59,7 @@ class Column(NamedTuple):
 def draw(
   columns: list[Column], epochs: tuple[int, ...], lines: list[Line]
 ) -> Figure:
-  """Inputs, then each column's maps after these epochs."""
+  """The figure with inputs and the heat maps of each row after ``epochs``."""
   ratios = [_ratio(x.picture) for x in lines]
   widths = [1.0, *[_GAP, *[1.0] * len(epochs)] * len(columns)]
   room = 0.35 + sum(0.17 if x.last else 0.07 for x in lines)
@@ -87,7 +87,7 @@ def draw(
 
 
 def _ratio(picture: np.ndarray) -> float:
-  """Height by width; long spectrograms are squeezed."""
+  """Height divided by width, limited for long spectrograms."""
   high, wide = picture.shape[:2]
   return min(max(high / wide, 0.5), 1.25)
 
@@ -114,7 +114,7 @@ def _maps(
     annotation_clip=False,
   ).set_in_layout(False)
   for e, epoch in enumerate(epochs):
-    # The empty line keeps room for the column's name.
+    # The empty line leaves room for the name of the column.
     axes[0, e].set_title(f"\nepoch {epoch}", fontsize=SMALL + 1, pad=3)
     for place, line in zip(axes[:, e], lines, strict=True):
       heat = column.heat.get(line.modality)
@@ -130,11 +130,11 @@ def _maps(
 
 
 def overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-  """The picture in grey under the colours of the heat, [h w 3].
+  """The picture in grey with the heat map on top, [h w 3].
 
   Args:
     picture: [h w 3] in [0, 1].
-    heat: [h' w'], not negative; scaled to its largest value.
+    heat: [h' w'], non-negative; it is divided by its largest value.
   """
   high, wide = picture.shape[:2]
   largest = float(heat.max())

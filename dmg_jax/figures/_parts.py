@@ -1,4 +1,4 @@
-"""What the figures share: the grids they are of, and what drawing returns."""
+"""Types that all figures share: grids of runs and drawings."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dmg_jax.report.reading import Run, read
 from dmg_jax.tables import cells, summary
 from dmg_jax.training.experiment import Config
 
-WIDE = 6.8  # Inches, both columns of a paper.
+WIDE = 6.8  # Inches: both columns of a two-column page.
 _OWN = ("figure", "sets")
 
 
 class Grid(NamedTuple):
-  """The runs on one data set.
+  """The runs of a figure on one data set.
 
   Attributes:
-    name: of the data set, a manifest's by its folder and file.
-    config: as that of a table.
-    folder: of its rows.
+    name: name of the data set; folder and file for a manifest.
+    config: config of the grid, like that of a table.
+    folder: folder that holds the rows.
   """
 
   name: str
@@ -32,14 +32,14 @@ class Grid(NamedTuple):
   folder: Path
 
   def runs(self, row: str) -> dict[int, Run]:
-    """{seed: what a row's finished run has logged}."""
+    """{seed: logs} of the finished runs of a row."""
     own = [c for c in cells.finals(self.config, self.folder) if c.row == row]
     done = [c for c in own if cells.results(self.config, c) is not None]
     return {c.seed: read(c.folder).runs[0] for c in done}
 
   @property
   def missing(self) -> int:
-    """How many runs are not finished."""
+    """Number of runs that are not finished."""
     own = cells.finals(self.config, self.folder)
     return sum(cells.results(self.config, c) is None for c in own)
 
@@ -48,10 +48,10 @@ class Drawing(NamedTuple):
   """A figure and the numbers behind it.
 
   Attributes:
-    figure: to be saved.
-    lines: of the CSV file, {column: value}, with the same columns each.
-    notes: what the reader must know, sentences.
-    arrays: of the NPZ file; no file if there are none.
+    figure: the Matplotlib figure.
+    lines: lines of the CSV file, {column: value}, all with the same columns.
+    notes: sentences that a reader needs.
+    arrays: contents of the NPZ file, which is not written if this is empty.
   """
 
   figure: Figure
@@ -61,7 +61,7 @@ class Drawing(NamedTuple):
 
 
 def grids(config: Config, workdir: Path) -> list[Grid]:
-  """One, or those of the data sets of Figure 3, each in a folder of its own."""
+  """The grid of the figure, or one per data set (each with its own folder)."""
   if "table" not in config:
     return []
   fields = {k: v for k, v in config.to_dict().items() if k not in _OWN}
@@ -70,7 +70,7 @@ def grids(config: Config, workdir: Path) -> list[Grid]:
   found = [first]
   for other in config.sets.values():
     one: Config = ConfigDict(other.to_dict())
-    # One command shares out the runs on all data sets alike.
+    # All data sets are divided among processes in the same way.
     one.update(shard=config.shard, shards=config.shards)
     found.append(one)
   return [
@@ -80,5 +80,5 @@ def grids(config: Config, workdir: Path) -> list[Grid]:
 
 
 def spread(values: list[float]) -> dict[str, float | None]:
-  """``{"mean": .., "std": ..}`` of numbers; no std of a single one."""
+  """``{"mean": .., "std": ..}``; std is ``None`` for a single value."""
   return {"mean": summary.mean(values), "std": summary.std(values)}

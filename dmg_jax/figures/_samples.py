@@ -1,4 +1,4 @@
-"""Which samples of test are shown, and what of them can be seen."""
+"""Chooses test samples for Figure 4 and turns them into pictures."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SPLIT = "test"
 
 
 class Samples(NamedTuple):
-  """A few samples as the model gets them.
+  """A few samples in the form of the model's inputs.
 
   Attributes:
-    ids: names, [n].
-    labels: numbers of their classes, int32 [n].
+    ids: names of the samples, [n].
+    labels: class indices, int32 [n].
     inputs: {modality: [n ...]}.
   """
 
@@ -30,17 +30,17 @@ class Samples(NamedTuple):
 def choose(
   dataset: core.Dataset, ids: Sequence[str], count: int, seed: int
 ) -> list[int]:
-  """Positions in test: of these ids, or else ``count`` drawn by ``seed``.
+  """Positions in test of ``ids``, or of ``count`` random samples without ids.
 
   Raises:
-    ValueError: an id that test lacks, or more samples than it has.
+    ValueError: an id does not occur in test, or ``count`` is out of range.
   """
   source = dataset.sources[SPLIT]
   if not ids:
     if not 1 <= count <= len(source):
       raise InputError(
-        f"figure.count must lie in [1, {len(source)}], the samples of test; "
-        f"got {count}"
+        f"figure.count must lie in [1, {len(source)}], the number of test "
+        f"samples; got {count}"
       )
     rng = np.random.default_rng(seed)
     return sorted(rng.choice(len(source), count, replace=False).tolist())
@@ -53,14 +53,14 @@ def choose(
 
 
 def _short(text: str, count: int, most: int = 300) -> str:
-  """A list of all ids would be too long a line."""
+  """``text`` with its list of ids cut short."""
   if len(text) <= most:
     return text
-  return f"{text[:most].rpartition(',')[0]}, ... {count} samples of test)"
+  return f"{text[:most].rpartition(',')[0]}, ... {count} test samples)"
 
 
 def read(dataset: core.Dataset, places: Sequence[int]) -> Samples:
-  """The samples at these positions, as evaluation batches hold them."""
+  """The samples at these positions, as in evaluation batches."""
   found = [dataset.sources[SPLIT][i] for i in places]
   inputs = {}
   for m in dataset.spec.modalities:
@@ -71,15 +71,16 @@ def read(dataset: core.Dataset, places: Sequence[int]) -> Samples:
 
 
 def middle(x: np.ndarray, kind: str) -> np.ndarray:
-  """The middle frame of a video or of its maps, else all: axis 0 is time."""
+  """The middle frame of a video or of its maps (axis 0 is time), else ``x``."""
   return x[len(x) // 2] if kind == "video" else x
 
 
 def picture(x: np.ndarray, kind: str) -> np.ndarray:
   """An input as a picture [h w 3] with values in [0, 1].
 
-  Colours as they are; one channel, and the length over two (optical flow), in
-  grey from smallest to largest value. Spectrograms have low frequencies below.
+  Three channels are shown as colours. One channel, or the magnitude of two
+  (optical flow), is shown in grey from the smallest to the largest value.
+  Spectrograms have low frequencies at the bottom.
   """
   whole = 255.0 if x.dtype == np.uint8 else 1.0
   x = middle(x, kind).astype(np.float32)
@@ -97,6 +98,6 @@ def picture(x: np.ndarray, kind: str) -> np.ndarray:
 
 
 def upright(heat: Any, kind: str) -> np.ndarray:
-  """Heat as ``picture`` shows its input: the middle frame, low pitch below."""
+  """A heat map oriented like ``picture``: middle frame, low pitch below."""
   shown = middle(np.asarray(heat), kind)
   return shown[::-1] if kind == "audio" else shown

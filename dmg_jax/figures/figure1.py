@@ -1,17 +1,17 @@
 r"""Figure 1: fitting labels widens the gap between modalities.
 
-Accuracy on test, fused and of each modality, against the weight w of the
-uniform label in (1-w) L_S + w L_U (see ``methods/label_fitting.py``), and below
-it the gap, the largest minus the smallest accuracy of a modality. Mean over
-seeds, bars of one standard deviation (n - 1).
+Test accuracy, fused and of each modality, as a function of the weight w of the
+uniform label in (1-w) L_S + w L_U (see ``methods/label_fitting.py``). The lower
+panel shows the gap, the largest minus the smallest unimodal accuracy. Lines are
+means over seeds, and bars are one standard deviation (n - 1).
 
 Deviations from the paper:
 
-1. It compares L_S with 0.7 L_S + 0.3 L_U on Kinetics-Sounds; here w runs over
-   several values, on any data.
-2. It does not say how a modality's accuracy is read out of the joint model;
-   here that is the fusion's read-out, which the CSV file names.
-3. It does not say how many seeds it is over.
+1. The paper compares L_S with 0.7 L_S + 0.3 L_U on Kinetics-Sounds; here w
+   takes several values, on any data set.
+2. The paper does not say which read-out gives the unimodal accuracy; here it is
+   that of the fusion, which the CSV file names.
+3. The paper does not give the number of seeds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SCORE = "accuracy"
 
 
 def draw(config: Config, workdir: Path) -> Drawing | None:
-  """The figure as far as its runs are done; ``None`` if none is."""
+  """The figure from all finished runs; ``None`` if there are none."""
   grid = grids(config, workdir)[0]
   found = summary.collect(grid.config, grid.folder)
   rows = [r for r in found.rows if any(c.test for c in r.cells)]
@@ -53,7 +53,7 @@ def draw(config: Config, workdir: Path) -> Drawing | None:
 
 
 def _line(weight: float, row: Row, heads: list[str]) -> dict[str, Any]:
-  """All figures of one weight, in %."""
+  """All numbers for one weight, in %."""
   line: dict[str, Any] = {"weight": weight}
   line["seeds"] = sum(bool(c.test) for c in row.cells)
   line["read-out"] = row.readout
@@ -65,7 +65,7 @@ def _line(weight: float, row: Row, heads: list[str]) -> dict[str, Any]:
 
 
 def _figure(lines: list[dict[str, Any]], heads: list[str]) -> Figure:
-  """Accuracies above, the gap below."""
+  """The figure: accuracies in the upper panel, the gap in the lower one."""
   figure = new_figure(3.3 if GAP in heads else 2.3, WIDTH)
   count = 2 if GAP in heads else 1
   axes = figure.subplots(
@@ -89,7 +89,7 @@ def _panel(
   ylabel: str,
   lowest: float | None = None,
 ) -> None:
-  """A line for each quantity, with bars a little apart from each other's."""
+  """Draws a line per quantity; error bars are shifted so as not to overlap."""
   axes.grid(axis="y", color="#e3e3e3", lw=0.5)
   axes.set_axisbelow(True)
   axes.set_ylabel(ylabel)

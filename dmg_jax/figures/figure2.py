@@ -1,21 +1,22 @@
-"""Figure 2: the modality gap, test features of all modalities in one plane.
+"""Figure 2: the modality gap, with test features of all modalities in a plane.
 
-A panel a row, of its first finished seed: unit features by one principal
-component analysis of all modalities together (see ``report/features.py``), a
-grey line between the modalities of a sample, the centroids large; axes name
-their share of the variance. All panels have the same scale. The distance
-between centroids is that before the projection, ``‖mean(z_a) - mean(z_b)‖`` of
-unit features, in [0, 2]; a panel's title has its mean ± standard deviation over
-seeds, and over pairs if there are more than two modalities. The CSV file has
-every pair of every seed; the points are in each run's ``test_features.npz``.
+There is one panel per row, from its first finished seed. It shows unit features
+projected by one principal component analysis of all modalities together (see
+``report/features.py``), a grey line between the modalities of each sample, and
+large centroids; the axes state their fraction of the variance. All panels have
+the same scale. The distance between centroids is taken before the projection,
+``‖mean(z_a) - mean(z_b)‖`` of unit features, in [0, 2]. The title of a panel
+gives its mean ± standard deviation over seeds; with more than two modalities,
+the mean over pairs is used. The CSV file has every pair of every seed; the
+points are in ``test_features.npz`` of each run.
 
 Deviations from the paper:
 
-1. It does not name its projection, nor how the distance is taken. The distance
-   is that of Liang et al., "Mind the Gap", NeurIPS 2022.
-2. It shows CONCAT, G-Blend, MLA and its own method on CREMA-D. The default
-   here is joint, h and lb; ``rows=joint+gblend+mla+lb`` are the paper's, of
-   which those with own projections or heads are compared as they are.
+1. The paper specifies neither its projection nor its distance. The distance
+   here is that of Liang et al., "Mind the Gap", NeurIPS 2022.
+2. The paper shows CONCAT, G-Blend, MLA and its own method on CREMA-D. The
+   default here is joint, h and lb; ``rows=joint+gblend+mla+lb`` are the rows of
+   the paper. Rows with their own projections or heads are not adjusted.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from dmg_jax.report.figures import COLOURS, plane
 from dmg_jax.report.reading import Run
 from dmg_jax.training.experiment import Config
 
-_PANELS = 3  # Side by side.
+_PANELS = 3  # Panels per line.
 
 
 def draw(config: Config, workdir: Path) -> Drawing | None:
-  """The figure as far as its runs are done; ``None`` if none is."""
+  """The figure from all finished runs; ``None`` if there are none."""
   grid = grids(config, workdir)[0]
   rows = {r: _with_features(grid, r) for r in grid.config.table.rows}
   rows = {r: runs for r, runs in rows.items() if runs}
@@ -49,7 +50,7 @@ def draw(config: Config, workdir: Path) -> Drawing | None:
 
 
 def _with_features(grid: Grid, row: str) -> dict[int, dict[str, np.ndarray]]:
-  """{seed: projected features} of runs that have them."""
+  """{seed: projected features} of the runs that have them."""
   runs: dict[int, Run] = grid.runs(row)
   return {s: r.features for s, r in runs.items() if r.features}
 
@@ -70,7 +71,7 @@ def _lines(grid: Grid, row: str, runs: dict) -> list[dict[str, Any]]:
 
 
 def _figure(grid: Grid, rows: dict[str, dict[int, Any]]) -> Figure:
-  """Panels from left to right, then in the next line."""
+  """The figure, with panels from left to right and top to bottom."""
   across = min(len(rows), _PANELS)
   down = -(-len(rows) // across)
   width = WIDTH if across == 1 else WIDE
@@ -102,7 +103,7 @@ def _figure(grid: Grid, rows: dict[str, dict[int, Any]]) -> Figure:
 
 
 def _distance(runs: dict[int, Any]) -> str:
-  """``distance 0.83 ± 0.02``, over all seeds of a row."""
+  """Text such as ``distance 0.83 ± 0.02``, over all seeds of a row."""
   pairs = [list(features.pairs(d).values()) for d in runs.values()]
   if not pairs[0]:
     return "no distance: features differ in size"
@@ -114,7 +115,7 @@ def _distance(runs: dict[int, Any]) -> str:
 
 
 def _same_scale(axes: list[Axes], data: list[dict[str, np.ndarray]]) -> None:
-  """Limits of the same length everywhere, around each panel's own points."""
+  """Gives all panels the same scale, each centred on its own points."""
   ends = [
     (d["points"].min(axis=(0, 1)), d["points"].max(axis=(0, 1))) for d in data
   ]

@@ -1,15 +1,16 @@
 r"""Figure 3: α over training, on several data sets.
 
-The x-axis is ``epoch / epochs in all``, since runs differ in length; α is that
-of the epoch's last step. The mean of the seeds is thick, each seed thin.
-Dashed, in the same colour, is the heuristic :math:`\omega(t) = 1 - e^{-1/t}`
-with t the epoch, from 1: on this axis it depends on the number of epochs.
+The x-axis is ``epoch / total epochs``, because runs differ in length; α is the
+value at the last step of each epoch. The mean over seeds is thick, each seed
+thin. The dashed line in the same colour is the heuristic
+:math:`\omega(t) = 1 - e^{-1/t}` with the 1-based epoch t; on this axis it
+depends on the number of epochs.
 
 Deviations from the paper:
 
-1. It draws the heuristic once and does not say for how many epochs; here each
-   data set has its own, and runs of the same length share one in grey.
-2. It does not say how many seeds it is over.
+1. The paper draws the heuristic once, without stating the number of epochs;
+   here each data set has its own, and runs of equal length share one in grey.
+2. The paper does not give the number of seeds.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ class Line(NamedTuple):
   """α of some runs of the same length.
 
   Attributes:
-    label: data set, and row if there are several.
-    epochs: in all.
-    runs: {seed or name: α of each epoch, (x from 1, α)}.
+    label: the data set, and the row if there are several.
+    epochs: total number of epochs.
+    runs: {seed or name: (epochs from 1, α of each epoch)}.
   """
 
   label: str
@@ -53,10 +54,10 @@ class Line(NamedTuple):
 
 
 def check(config: Config, workdir: Path) -> None:
-  """Whether there is something to draw, and the given folders hold runs.
+  """Checks that there is something to draw and that given folders hold runs.
 
   Raises:
-    ValueError: neither a data set nor runs; or a folder that is none of a run.
+    ValueError: there is neither a data set nor a run, or a folder holds no run.
   """
   if not grids(config, workdir) and not config.figure.runs:
     raise InputError(
@@ -67,7 +68,7 @@ def check(config: Config, workdir: Path) -> None:
 
 
 def draw(config: Config, workdir: Path) -> Drawing | None:
-  """The figure as far as its runs are done; ``None`` if none is."""
+  """The figure from all finished runs; ``None`` if there are none."""
   own = [x for grid in grids(config, workdir) for x in _of_grid(grid)]
   found = [x for x in [*own, *_given(config)] if x.runs]
   if not found:
@@ -77,7 +78,7 @@ def draw(config: Config, workdir: Path) -> Drawing | None:
 
 
 def _of_grid(grid: Grid) -> list[Line]:
-  """A line a row."""
+  """One line per row of the grid."""
   rows, lines = grid.config.table.rows, []
   for row in rows:
     label = grid.config.rows[row].label
@@ -88,10 +89,10 @@ def _of_grid(grid: Grid) -> list[Line]:
 
 
 def _given(config: Config) -> list[Line]:
-  """A line for each folder of ``figure.runs``, finished or not.
+  """One line per folder of ``figure.runs``, finished or not.
 
   Raises:
-    ValueError: a folder that holds no run.
+    ValueError: a folder holds no run.
   """
   folders = [Path(x.strip()) for x in config.figure.runs.split(",") if x]
   return [_of_folder(folder.expanduser()) for folder in folders]
@@ -102,19 +103,21 @@ def _of_folder(folder: Path) -> Line:
   own = [p.parent for p in seeds] or [folder]
   if not (own[0] / "config.json").exists():
     raise InputError(
-      f"figure.runs: {folder} holds no run: name folders of a run, of its "
-      "seeds, or of a row of a table"
+      f"figure.runs: {folder} holds no run: give the folder of a run, of its "
+      "seeds, or of a table row"
     )
   found = [read(p) for p in own]
   runs = {p.name: f.runs[0] for p, f in zip(own, found, strict=True)}
   line = _line(found[0].dataset, runs, found[0].epochs or 0)
   if not line.runs:
-    raise InputError(f"figure.runs: {folder} has logged no α: choose another")
+    raise InputError(
+      f"figure.runs: the runs in {folder} have no α: choose other folders"
+    )
   return line
 
 
 def _line(label: str, runs: dict[str, Run], epochs: int) -> Line:
-  """Runs without α are left out."""
+  """The line of several runs, without those that have no α."""
   made = {n: r.alpha() for n, r in runs.items()}
   made = {n: points for n, points in made.items() if points[0].size}
   lengths = [int((r.results or {}).get("epochs") or 0) for r in runs.values()]
@@ -138,13 +141,13 @@ def _lines(line: Line) -> list[dict[str, Any]]:
 
 
 def heuristic(epoch: Any) -> Any:
-  """ω(t) = 1 - exp(-1/t), epochs from 1."""
+  """ω(t) = 1 - exp(-1/t) of the 1-based epoch t."""
   return -np.expm1(-1.0 / np.asarray(epoch, float))
 
 
 def _figure(found: list[Line]) -> Figure:
-  figure, axes = new_axes("α, weight of matching")
-  axes.set_xlabel("epoch / epochs in all")
+  figure, axes = new_axes("matching weight α")
+  axes.set_xlabel("epoch / total epochs")
   axes.xaxis.set_major_locator(MaxNLocator(5))
   curves = [
     Curve(
@@ -167,7 +170,7 @@ def _figure(found: list[Line]) -> Figure:
 
 
 def _heuristics(found: list[Line]) -> list[Curve]:
-  """One in grey if all runs are as long, else one a data set."""
+  """One grey curve if all runs have equal length, else one per data set."""
   same = len({x.epochs for x in found}) == 1
   curves = []
   for i, line in enumerate(found[:1] if same else found):
@@ -180,7 +183,7 @@ def _heuristics(found: list[Line]) -> list[Curve]:
 
 
 def _legend(axes: Axes, dashed: list[Curve]) -> None:
-  """What is solid and what is dashed."""
+  """Draws a legend for solid and dashed lines."""
   colours = {c.colour for c in dashed}
   dash = colours.pop() if len(colours) == 1 else BLACK
   handles = [

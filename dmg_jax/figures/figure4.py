@@ -1,24 +1,24 @@
-"""Figure 4: Grad-CAM over epochs, side by side for two rows.
+"""Figure 4: Grad-CAM over epochs for two rows, side by side.
 
-Samples of test, each of their modalities a line: the input, then for each row
-the places that speak for the class, after the first epoch, a quarter, half and
-the end of training (``train.keep`` of the runs). Below a sample stands the
+Each line shows one modality of a test sample: the input, and for each row the
+locations that support the class, after the first epoch and after a quarter,
+half and all of training (``train.keep`` of the runs). Below a sample stands the
 fused probability of that class. Pictures, spectrograms (time to the right,
-pitch upward) and the middle frames of videos; other modalities are left out.
-Samples are drawn by ``figure.seed`` before any is seen, or named by
-``figure.samples``. A row's first finished seed is shown.
+frequency upward) and the middle frames of videos are shown; other modalities
+are left out. The samples are chosen at random by ``figure.seed``, or named by
+``figure.samples``. Each row is represented by its first finished seed.
 
-The NPZ file has the maps as they are, ``<row>/<modality>`` [epochs samples h w]
-(videos [.. t h w]), the CSV file what the runs predicted.
+The NPZ file has the unscaled maps, ``<row>/<modality>`` [epochs samples h w]
+(videos: [.. t h w]); the CSV file has the predictions of the runs.
 
 Deviations from the paper:
 
-1. It does not say which class's logit is explained: here the label's, or with
-   ``figure.target=predicted`` the largest.
-2. It shows one chosen picture of Twitter2015 at the first, seventh and last
-   epoch for CONCAT and its method; here samples are not chosen.
-3. Each map is scaled to its own largest value, as is usual. A map without any
-   positive place has no colour.
+1. The paper does not say whose logit is explained; here it is that of the
+   label, or the largest with ``figure.target=predicted``.
+2. The paper shows one selected picture of Twitter2015 at the first, seventh and
+   last epoch for CONCAT and its method; here samples are not hand-picked.
+3. Each map is divided by its own largest value, as is usual. A map without
+   positive entries has no colour.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ TARGETS = ("label", "predicted")
 
 
 class Seen(NamedTuple):
-  """What one row's run saw.
+  """Maps and predictions of one row.
 
   Attributes:
-    row: its name.
-    label: how it is called.
-    seed: of the run.
-    samples: of test.
-    kinds: {modality: kind}, of those with maps.
+    row: name of the row.
+    label: label of the row in the figure.
+    seed: seed of the run.
+    samples: the test samples.
+    kinds: {modality: kind} of the modalities with maps.
     heat: {modality: [epochs n ... h w]}.
-    probabilities: fused, [epochs n k].
-    classes: names.
+    probabilities: fused probabilities, [epochs n k].
+    classes: names of the classes.
     notes: sentences on modalities that are left out.
   """
 
@@ -71,21 +71,21 @@ class Seen(NamedTuple):
 
   @property
   def predicted(self) -> np.ndarray:
-    """Number of the most probable class, [epochs n]."""
+    """Index of the most probable class, [epochs n]."""
     return self.probabilities.argmax(axis=-1)
 
   def targets(self, target: str) -> np.ndarray:
-    """Number of the class that is explained, [epochs n]."""
+    """Index of the class that is explained, [epochs n]."""
     if target == "predicted":
       return self.predicted
     return np.broadcast_to(self.samples.labels, self.predicted.shape)
 
 
 def prepare(config: Config) -> None:
-  """Checks the options, and has the runs keep the epochs that are shown.
+  """Checks the options and makes the runs keep checkpoints of shown epochs.
 
   Raises:
-    ValueError: epochs, rows or samples that cannot be shown.
+    ValueError: epochs, rows or samples cannot be shown.
     core.DataError: the data cannot be read.
   """
   options = config.figure
@@ -95,18 +95,18 @@ def prepare(config: Config) -> None:
   for epoch in options.epochs:
     if not isinstance(epoch, int) or not 1 <= epoch <= last:
       raise InputError(
-        f"figure.epochs must be whole numbers in [1, {last}], as (1, {last}); "
-        f"got {tuple(options.epochs)!r}"
+        f"figure.epochs must be whole numbers in [1, {last}], as in "
+        f"(1, {last}); got {tuple(options.epochs)!r}"
       )
   for row in config.table.rows:
     fusion = config.rows[row].fusion.name
     if gradcam.joined_inside(fusion):
       raise InputError(
-        f"row {row!r}: its fusion {fusion!r} joins modalities inside the "
-        "encoders, figure4 explains encoders on their own: choose other rows"
+        f"row {row!r}: its fusion {fusion!r} exchanges information between "
+        "encoders, but figure4 explains single encoders: choose other rows"
       )
   config.train.keep = tuple(sorted({*config.train.keep, *epochs(config)}))
-  if ids(config):  # Before training, which takes long.
+  if ids(config):  # Checked before training, which takes long.
     _places(config, _dataset(config))
 
 
@@ -119,15 +119,15 @@ def epochs(config: Config) -> tuple[int, ...]:
 
 
 def ids(config: Config) -> list[str]:
-  """The samples that were asked for by name."""
+  """Ids of the samples that were requested."""
   return [x.strip() for x in config.figure.samples.split(",") if x.strip()]
 
 
 def draw(config: Config, workdir: Path) -> Drawing | None:
-  """The figure as far as its runs are done; ``None`` if none is.
+  """The figure from all finished runs; ``None`` if there are none.
 
   Raises:
-    ValueError: a run without the checkpoint of an epoch; no modality has maps.
+    ValueError: a run lacks the checkpoint of an epoch, or no modality has maps.
     core.DataError: the data cannot be read.
   """
   grid = grids(config, workdir)[0]
@@ -150,7 +150,7 @@ def draw(config: Config, workdir: Path) -> Drawing | None:
 
 
 def _seen(config: Config, grid: Grid, row: str) -> Seen | None:
-  """Of the row's first finished seed; ``None`` if there is none yet."""
+  """Maps of a row's first finished seed; ``None`` if there is none yet."""
   own = [c for c in cells.finals(grid.config, grid.folder) if c.row == row]
   done = [c for c in own if cells.results(grid.config, c) is not None]
   if not done:
@@ -178,10 +178,10 @@ def _seen(config: Config, grid: Grid, row: str) -> Seen | None:
 
 
 def _coarse(heat: dict[str, np.ndarray]) -> list[str]:
-  """Notes on maps that hardly tell places apart."""
+  """Notes on maps with a very low resolution."""
   return [
-    f"{m}: maps of {x.shape[-2]} × {x.shape[-1]} hardly tell places apart; "
-    "take larger inputs, or an earlier stage by --config.figure.stage"
+    f"{m}: maps of {x.shape[-2]} × {x.shape[-1]} have a very low resolution; "
+    "use larger inputs, or an earlier stage by --config.figure.stage"
     for m, x in heat.items()
     if x.shape[-2] * x.shape[-1] < 9
   ]
@@ -204,7 +204,7 @@ def _explain(
   heat: dict[str, list[Any]] = {m: [] for m in explain}
   probabilities = []
   for state in states:
-    # On one device: these few samples are not to be shared out.
+    # On one device, because these few samples cannot be sharded.
     state, logits = jax.device_get(state), None
     for m, function in explain.items():
       found, logits = function(state, samples.inputs, samples.labels)
@@ -222,7 +222,7 @@ def _places(config: Config, dataset: core.Dataset) -> list[int]:
 
 
 def _dataset(config: Config) -> core.Dataset:
-  """That of the first row."""
+  """The data set, loaded with the method of the first row."""
   row = config.table.rows[0]
   method = registry.make_method(**config.rows[row].method.to_dict())
   return experiment.load(config, method)
@@ -235,7 +235,7 @@ def _below(one: Seen, target: str) -> np.ndarray:
 
 
 def _lines_of(seen: list[Seen]) -> list[_panels.Line]:
-  """Every modality of every sample; pictures from a row that has it."""
+  """One line per modality and sample, with pictures from a row that has it."""
   lines = []
   first = seen[0].samples
   kinds = {m: o for o in reversed(seen) for m in o.kinds}
@@ -249,7 +249,7 @@ def _lines_of(seen: list[Seen]) -> list[_panels.Line]:
 
 
 def _lines(one: Seen, target: str, shown: tuple[int, ...]) -> list[dict]:
-  """What a row's run predicted, a line an epoch and sample."""
+  """Predictions of a row's run, one line per epoch and sample."""
   targets, below = one.targets(target), _below(one, target)
   return [
     {

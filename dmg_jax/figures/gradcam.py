@@ -1,22 +1,23 @@
-r"""Grad-CAM: which places of a map speak for a class.
+r"""Grad-CAM: the locations of a map that support a class.
 
 With the maps :math:`A \in \mathbb{R}^{\dots \times c}` after a stage of a
-modality's encoder, P their number of places, and the fused logit :math:`o_y`:
+modality's encoder, their number of locations P, and the fused logit
+:math:`o_y`:
 
 .. math:: w_c = \frac1P \sum_p \frac{\partial o_y}{\partial A_{p,c}}, \qquad
   G_p = \mathrm{ReLU}\Bigl(\sum_c w_c A_{p,c}\Bigr)
 
-The gradient goes through the rest of the encoder, the fusion and the method's
-rule for prediction; the other modalities' features stay as they are. Evaluation
-mode: no dropout, running statistics.
+The gradient passes through the rest of the encoder, the fusion and the method's
+prediction rule; the features of the other modalities stay fixed. Everything
+runs in evaluation mode: no dropout, running statistics.
 
 Reference: Selvaraju et al., "Grad-CAM", ICCV 2017, eqs. 1 and 2.
 
 Deviations:
 
-1. The places of a video are those of all its frames.
-2. Maps are those after a whole stage of the encoder; after the last one, as in
-   the reference, by default. What pools at a stage's end has pooled them.
+1. The locations of a video are those of all its frames.
+2. Maps are taken after a whole stage of the encoder, by default the last one,
+   as in the reference. If a stage ends with pooling, they are pooled.
 """
 
 from __future__ import annotations
@@ -44,10 +45,11 @@ Explain = Callable[[TrainState, Mapping[str, Any], Any], tuple[Any, Any]]
 def cam(
   score: Callable[[Array], Float[Array, " b"]], maps: Float[Array, "b ... c"]
 ) -> Float[Array, "b ..."]:
-  """Grad-CAM of maps, float32 at least, not scaled.
+  """Unscaled Grad-CAM heat maps in float32 or wider.
 
   Args:
-    score: maps -> what is explained, each sample's from its own maps alone.
+    score: maps -> explained score [b]; each sample's score must depend only on
+      its own maps.
     maps: [b ... c], channels last.
   """
   gradient = jax.grad(lambda a: score(a).sum())(maps)
@@ -60,18 +62,18 @@ def cam(
 def resized(
   heat: Float[np.ndarray, "h w"], height: int, width: int
 ) -> Float[np.ndarray, "height width"]:
-  """Bilinear, to the size of a picture; a place is a rectangle's middle."""
+  """``heat`` resized bilinearly; its entries are at the centres of cells."""
   made = jax.image.resize(jnp.asarray(heat), (height, width), "linear")
   return np.asarray(made)
 
 
 def joined_inside(fusion: str) -> bool:
-  """Whether a fusion lets modalities talk inside the encoders."""
+  """Whether a fusion exchanges information between the encoders."""
   return hasattr(registry.fusion_class(fusion), "encode")
 
 
 def without_maps(setup: Setup, modality: str) -> str:
-  """Why a modality has no maps of height and width; empty if it has."""
+  """The reason why a modality has no maps [.. h w c]; empty if it has."""
   spec = setup.dataset.spec.modalities[modality]
   if spec.kind not in _AXES:
     return f"{spec.kind} has no height and width"
@@ -97,13 +99,13 @@ def explainer(
   """The jitted Grad-CAM of a run's modality.
 
   Args:
-    setup: of the run; its fusion comes after the encoders.
-    modality: one that has maps, see ``without_maps``.
-    stage: of its encoder, from 0, or from the last one, -1.
-    predicted: explain the predicted class, not the given one.
+    setup: setup of the run, with a fusion that comes after the encoders.
+    modality: a modality that has maps, see ``without_maps``.
+    stage: stage of its encoder, from 0; negative numbers count from the end.
+    predicted: explain the predicted class rather than the given one.
 
   Raises:
-    ValueError: a stage that the encoder lacks.
+    ValueError: the encoder has no such stage.
   """
   encoder, problem = _encoder(setup, modality), setup.problem
   stages = encoder.stages

@@ -1,7 +1,7 @@
-"""The cells of a table: what each of them is a run of, and where it lies.
+"""The cells of a table: the run behind each cell, its config and its folder.
 
-A table's config is that of its data set with ``rows`` in place of recipe,
-fusion and method. A cell's config is that of an ordinary run, so a cell is one.
+The config of a table is that of its data set, with ``rows`` in place of recipe,
+fusion and method. The config of a cell is that of an ordinary run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dmg_jax.errors import InputError
 from dmg_jax.training import runner, validation
 from dmg_jax.training.experiment import Config
 
-# Of the table alone; all other fields are common to its runs.
+# Fields of the table itself; all other fields are common to its runs.
 _OWN = ("table", "rows", "shard", "shards", "variant")
 
 
@@ -24,10 +24,10 @@ class Cell(NamedTuple):
   """One run of a table.
 
   Attributes:
-    row: its name.
-    seed: of the run.
-    folder: of the run.
-    trial: number of the trial, ``None`` for a run that counts.
+    row: name of the row.
+    seed: seed of the run.
+    folder: folder of the run.
+    trial: number of the tuning trial, ``None`` for a final run.
   """
 
   row: str
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 
   @property
   def failure(self) -> Path:
-    """Where it is noted that this run failed, and why."""
+    """Path of the file that records why this run failed."""
     return self.folder.with_name(f"{self.folder.name}_failure.json")
 
   def __str__(self) -> str:
@@ -46,7 +46,7 @@ class Cell(NamedTuple):
 
 
 def finals(config: Config, workdir: Path) -> list[Cell]:
-  """The runs that count: all rows of the first seed, then of the next."""
+  """The final runs: all rows with the first seed, then with the next."""
   return [
     Cell(row, seed, workdir / row / f"seed_{seed}")
     for seed in range(config.seed, config.seed + config.seeds)
@@ -55,9 +55,9 @@ def finals(config: Config, workdir: Path) -> list[Cell]:
 
 
 def trials(config: Config, workdir: Path, row: str) -> list[Cell]:
-  """The runs that choose a row's values; none where there is nothing to choose.
+  """The tuning trials of a row; empty without tuning.
 
-  All are of one seed, which is not one of those that count.
+  All use the same seed, which is not a seed of the final runs.
   """
   if config.table.trials < 2:
     return []
@@ -69,7 +69,7 @@ def trials(config: Config, workdir: Path, row: str) -> list[Cell]:
 
 
 def values(config: Config, row: str, trial: int) -> dict[str, Any]:
-  """What a trial sets, ``{"optimiser.learning_rate": .., "method.x": ..}``."""
+  """Fields set by a trial: ``{"optimiser.learning_rate": .., "method.x": ..}``."""
   if trial == 0:
     return {}
   drawn = config.rows[row].trials[f"trial_{trial}"]
@@ -81,7 +81,7 @@ def values(config: Config, row: str, trial: int) -> dict[str, Any]:
 def run_config(config: Config, cell: Cell, trial: int = 0) -> Config:
   """The config of a cell's run, with the values of a trial.
 
-  A run that chooses ends on val; test is for those that count.
+  Trials are evaluated on val only; final runs also on test.
   """
   fields = {k: v for k, v in config.to_dict().items() if k not in _OWN}
   row = config.rows[cell.row].to_dict()
@@ -94,25 +94,25 @@ def run_config(config: Config, cell: Cell, trial: int = 0) -> Config:
 
 
 def check(config: Config) -> None:
-  """What can be known to be wrong before anything is done.
+  """Checks all configs of a table before the first run.
 
   Raises:
-    ValueError: a value out of its range, with the row it is of.
+    ValueError: a value is out of range; the message names the row.
   """
   shard, shards = config.shard, config.shards
   if not 0 <= shard < shards:
     raise InputError(
       f"shard must lie in [0, shards), got shard={shard} and shards={shards}"
     )
-  for field in ("seeds", "seed"):  # Before what is made of them.
+  for field in ("seeds", "seed"):  # First, as the following lines use them.
     low = 1 if field == "seeds" else 0
     if config[field] < low:
       raise InputError(f"{field} must be at least {low}, got {config[field]!r}")
   last, tuning = config.seed + config.seeds - 1, config.table.tuning_seed
   if config.table.trials > 1 and config.seed <= tuning <= last:
     raise InputError(
-      f"seed {tuning} is for tuning and cannot be one of the seeds that count, "
-      f"{config.seed} to {last}"
+      f"seed {tuning} is reserved for tuning and cannot be one of the seeds of "
+      f"the final runs, {config.seed} to {last}"
     )
   for row in config.table.rows:
     for trial in range(config.table.trials):
@@ -124,7 +124,7 @@ def check(config: Config) -> None:
 
 
 def results(config: Config, cell: Cell, trial: int = 0) -> dict | None:
-  """Of a finished cell, else ``None``.
+  """The results of a finished cell, ``None`` for any other.
 
   Raises:
     ValueError: the folder holds a run of another config.
@@ -133,7 +133,7 @@ def results(config: Config, cell: Cell, trial: int = 0) -> dict | None:
 
 
 def failure(cell: Cell) -> dict[str, str] | None:
-  """``{"status": "diverged", "unsuitable" or "error", "reason": ..}``."""
+  """``{"status": "diverged", "unsuitable" or "error", "reason": ..}`` if failed."""
   if not cell.failure.exists():
     return None
   return json.loads(cell.failure.read_text(encoding="utf-8"))

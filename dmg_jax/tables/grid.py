@@ -1,11 +1,11 @@
-"""Runs the cells of a table row by row and keeps its files current.
+"""Runs the cells of a table row by row and keeps its files up to date.
 
-The seeds of a row share their compiled steps (``training.seeds``), all rows the
-data. A finished cell is not run again; trials get no report. One that diverged
-would do so again and is left as it is; one that ended by an error is tried
-again with each command; one whose method is not for such data is not. They are
-noted beside their folder, and the others go on. What is wrong with the data or
-with the whole table ends the command.
+The seeds of a row share their compiled steps (``training.seeds``), and all rows
+share the data. Finished cells are not run again, and trials get no report. A
+failed cell is recorded next to its folder, and the other cells go on. Running
+the command again retries cells that ended with an error, but not those that
+diverged (they would do so again) or whose method does not suit the data. Errors
+in the data or in the whole table end the command.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from dmg_jax.training import experiment, runner
 from dmg_jax.training.experiment import Config
 from dmg_jax.training.seeds import Job
 
-_EVERY = 30.0  # seconds between two tables of the same row
+_EVERY = 30.0  # Seconds between two updates of the table within a row.
 
 
 def run(
   config: Config, workdir: Path, console: Console, command: str | None = None
 ) -> int:
-  """Does this process's share of the table; the same command goes on.
+  """Runs this process's share of the table; calling it again resumes.
 
   Args:
-    config: as ``configs/tables.py`` makes it.
-    workdir: of the table.
-    console: where to say what happens.
+    config: the config that ``configs/tables.py`` returns.
+    workdir: folder of the table.
+    console: prints progress.
     command: the command line, for the reports of the runs.
 
   Returns:
-    Exit code: 1 if a cell of the table ended by an error, else 0.
+    The exit code: 1 if a cell of the table ended with an error, else 0.
 
   Raises:
-    ValueError: a config that cannot work, or a folder of another one.
+    ValueError: the config is invalid, or a folder holds a run of another one.
     core.DataError: the data cannot be read.
   """
   cells.check(config)
@@ -62,7 +62,7 @@ def run(
     for number, cell in enumerate(group, done + 1):
       console.note(f"[{number}/{len(pending)}] {cell}: {cell.folder}")
     if not _run_cells(config, workdir, group, console, command, dataset):
-      console.note("stopped: the same command goes on from here")
+      console.note("stopped: run the same command again to resume")
       break
     _forget()
     done += len(group)
@@ -70,7 +70,7 @@ def run(
 
 
 def write(config: Config, workdir: Path) -> summary.Summary:
-  """Writes the table's files with all cells that are done by now.
+  """Writes the table's files with all cells that are done.
 
   Raises:
     ValueError: a cell's folder holds a run of another config.
@@ -94,10 +94,11 @@ def _finish(config: Config, workdir: Path, console: Console) -> int:
 
 
 def _share(config: Config, workdir: Path) -> Iterator[Cell]:
-  """This process's cells: row by row, trials before seeds.
+  """The cells of this process: row by row, trials before seeds.
 
-  Every n-th row; or every n-th cell, where there are fewer rows than processes
-  and no row is tuned: its seeds wait for its trials.
+  With n processes these are the cells of every n-th row. If there are fewer
+  rows than processes and nothing is tuned, they are every n-th cell instead;
+  with tuning, the seeds of a row must wait for its trials.
   """
   shard, shards, rows = config.shard, config.shards, config.table.rows
   tuned = config.table.trials > 1
@@ -111,7 +112,7 @@ def _share(config: Config, workdir: Path) -> Iterator[Cell]:
 
 
 def _pending(config: Config, workdir: Path, cell: Cell) -> bool:
-  """Whether there is something to run; a row in tuning counts as that."""
+  """Whether a cell still has to be run, or waits for the tuning of its row."""
   chosen = _trial(config, workdir, cell)
   if chosen is None:
     return True
@@ -121,12 +122,12 @@ def _pending(config: Config, workdir: Path, cell: Cell) -> bool:
   failed = cells.failure(cell)
   if failed is None or failed["status"] in ("diverged", "unsuitable"):
     return failed is None
-  # A trial that now succeeded could change what the seeds have begun with.
+  # A trial that succeeds now could change the values that the seeds began with.
   return cell.trial is None or not list((workdir / cell.row).glob("seed_*"))
 
 
 def _trial(config: Config, workdir: Path, cell: Cell) -> int | None:
-  """The trial whose values a cell has; ``None`` if not chosen yet."""
+  """The trial whose values a cell uses; ``None`` if not chosen yet."""
   if cell.trial is not None:
     return cell.trial
   choice = tuning.choose(config, workdir, cell.row)
@@ -134,7 +135,7 @@ def _trial(config: Config, workdir: Path, cell: Cell) -> int | None:
 
 
 def _data(config: Config, cell: Cell) -> core.Dataset:
-  """What all cells train on; errors that each would end by come here."""
+  """The data of all cells, loaded once so that errors end the command here."""
   one = cells.run_config(config, cell)
   method = registry.make_method(**one.method.to_dict())
   dataset = experiment.load(
@@ -145,10 +146,10 @@ def _data(config: Config, cell: Cell) -> core.Dataset:
 
 
 def _run_cells(config, workdir, group, console, command, dataset) -> bool:
-  """Whether to go on: a signal ends the table, a failure does not.
+  """Runs cells that differ in their seeds; returns whether to go on.
 
-  The cells of ``group`` differ in their seeds. Where they fail together, each
-  is tried alone, unless the method is not for such data.
+  A signal ends the table, a failed cell does not. If the cells fail together,
+  each is tried alone, unless the method does not suit the data.
   """
   jobs = [_job(config, workdir, cell) for cell in group]
   left, written = list(group), time.monotonic()
@@ -177,7 +178,7 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
     unsuitable = isinstance(error, UnsuitableError)
     status = "unsuitable" if unsuitable else "error"
     if len(group) > 1 and not unsuitable:
-      console.note(f"{error}: the seeds that are left are tried one by one")
+      console.note(f"{error}: trying the remaining seeds one by one")
       return all(
         _run_cells(config, workdir, [c], console, command, dataset)
         for c in list(left)
@@ -193,12 +194,13 @@ def _job(config: Config, workdir: Path, cell: Cell) -> Job:
   trial = _trial(config, workdir, cell)
   assert trial is not None, f"{cell} comes before its trials"
   job = Job(cells.run_config(config, cell, trial), cell.folder)
-  runner.finished(*job)  # A folder of another config is no failure.
+  # Raises for a folder of another config, which does not count as a failure.
+  runner.finished(*job)
   return job
 
 
 def _forget() -> None:
-  """Frees the programs that a run has compiled; none is of use to the next."""
+  """Frees compiled programs, which the next run cannot use."""
   jax.clear_caches()
   gc.collect()
 

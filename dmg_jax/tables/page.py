@@ -1,7 +1,7 @@
-"""``table.html``: the table as one page, with pictures and links to its runs.
+"""``table.html``: the table as one page, with plots and links to its runs.
 
-Links are relative, so the folder can be moved or zipped; the page itself needs
-nothing beside it.
+Links are relative, so the folder can be moved or zipped. The page itself needs
+no other file.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from dmg_jax.training import run_folder
 
 FILE = "table.html"
 _CAPTIONS = {
-  "fused": "Small points are seeds, the large one and its bar their mean ± "
-  "standard deviation; bold: the best mean.",
-  "modalities": "What each modality reaches alone, means over seeds; a grey "
-  "bar is the gap between them. Rows of different read-outs cannot be "
+  "fused": "Small points are seeds; the large point and its bar are their mean "
+  "± standard deviation. Bold: the best mean.",
+  "modalities": "Scores of each modality alone, as means over seeds; a grey "
+  "bar is the gap between modalities. Rows with different read-outs cannot be "
   "compared.",
 }
 _ALT = {
-  "fused": "Fused figure of each row, with its seeds",
-  "modalities": "Figures of single modalities of each row",
+  "fused": "Fused score of each row, with its seeds",
+  "modalities": "Scores of single modalities for each row",
 }
 
 
 def write(found: Summary, workdir: Path) -> None:
-  """Writes ``table.html``, and its pictures into ``report/`` beside it."""
+  """Writes ``table.html``, and its plots into ``report/`` next to it."""
   folder = workdir / "report"
   folder.mkdir(parents=True, exist_ok=True)
   drawn = pictures.draw_all(found, folder)
@@ -44,7 +44,7 @@ def write(found: Summary, workdir: Path) -> None:
 
 
 def page(found: Summary, drawn: Mapping[str, Path], workdir: Path) -> str:
-  """The page as HTML5; every value escaped."""
+  """The page as HTML5, with every value escaped."""
   below = dict(notes.sections(found))
   table = f"{_table(found, workdir)}\n{skeleton.bullets(below.pop('', []))}"
   sections = [
@@ -61,7 +61,7 @@ def page(found: Summary, drawn: Mapping[str, Path], workdir: Path) -> str:
 
 
 def _readouts(found: Summary) -> list[Section]:
-  """The section of read-outs, where some were read."""
+  """The section of read-outs; empty if no run has any."""
   head, body = readouts.grid(found)
   if not body:
     return []
@@ -75,7 +75,7 @@ def _statistics_first(section: tuple[str, list[str]]) -> bool:
 
 
 def claim(found: Summary) -> str:
-  """What the table says in one to three sentences."""
+  """The result of the table in one to three sentences."""
   column = found.columns[0]
   marks = found.marks(column)
   best = [r for r in found.rows if marks.get(r.name) == "best"]
@@ -83,7 +83,7 @@ def claim(found: Summary) -> str:
   total = sum(len(r.cells) for r in found.rows)
   so_far = f"{done} of {total} runs are done"
   if not best:
-    return f"{so_far}: there is nothing to compare yet."
+    return f"{so_far}; there is nothing to compare yet."
   values = writers.percent(list(best[0].values(column).values()))
   name = f"fused {column.name}" if column.head == FUSED else column.name
   names = " and ".join(r.label for r in best)
@@ -94,7 +94,7 @@ def claim(found: Summary) -> str:
 
 
 def _paired(found: Summary, best: list[Row]) -> list[str]:
-  """Ours against the reference and the best other row; else the best row."""
+  """Sentences that compare our row, or else the best row, with others."""
   against = found.row(found.reference)
   compared = notes.comparisons(found)
   ours = found.row(notes.OURS)
@@ -114,7 +114,7 @@ def _table(found: Summary, workdir: Path) -> Html:
   ]
   caption = "Bold: the best mean; underlined: the second."
   if any(found.has_figures(c) for c in found.columns):
-    caption += " paper: what the paper reports, on its own data and encoders."
+    caption += " Paper: as reported there, with its own data and encoders."
   return skeleton.table([*head, "reports"], rows, caption)
 
 
@@ -139,7 +139,7 @@ def _links(row: Row, workdir: Path) -> Html:
 def _pictures(found: Summary, drawn: Mapping[str, Path]) -> Html:
   captions = dict(_CAPTIONS)
   if found.has_figures(found.columns[0]):
-    captions["fused"] += " Diamonds: the paper's figures."
+    captions["fused"] += " Diamonds: the numbers of the paper."
   return skeleton.gallery(
     [skeleton.figure(p, _ALT[k], captions[k]) for k, p in drawn.items()]
   )
@@ -154,15 +154,15 @@ def _reproduce(found: Summary, workdir: Path) -> Html:
   versions = stored.get("versions") or {}
   listed = ", ".join(f"{k} {v}" for k, v in versions.items()) or "unknown"
   said = (
-    f"Git revision {stored.get('git') or 'unknown'}. Versions: {listed}. They "
-    "are those of the first run that is done; each run's report has its own "
-    "configuration. The same command goes on with what is missing."
+    f"Git revision {stored.get('git') or 'unknown'}. Versions: {listed}. Both "
+    "are those of the first finished run; the report of each run has its own "
+    "configuration. Running the same command again completes what is missing."
   )
   return Html(f"{skeleton.code(str(command))}\n{skeleton.note(said)}")
 
 
 def _stored(found: Summary, workdir: Path) -> dict[str, Any]:
-  """``config.json`` of the first run that is done."""
+  """The contents of ``config.json`` of the first finished run."""
   for cell in (c for r in found.rows for c in r.cells if c.status == DONE):
     path = workdir / cell.folder / run_folder.FILE
     if path.exists():

@@ -1,10 +1,10 @@
-"""The paper's figures, in %, as printed; its slips are kept and named here.
+"""The numbers of the paper's tables, in %, as printed.
 
-Rows are called as in ``configs/tables.py``; a ``.`` is a figure that the paper
-does not give. Columns are ``<data set>/<head>/<metric>``, a head is ``fused``,
-a modality, or ``gap``.
+Rows have the names of ``configs/tables.py``; a ``.`` stands for a number that
+the paper does not give. Columns are ``<data set>/<head>/<metric>``, where a
+head is ``fused``, a modality, or ``gap``.
 
-What does not agree within the paper:
+Inconsistencies of the paper are kept:
 
 1. Ours-LB on Twitter2015: 75.01 (Table 1), 75.02 (Table A1).
 2. Ours-LB on Kinetics-Sounds, mAP: 78.38 (Table 1), 78.97 (Table 3); accuracy
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 
 class Figure(NamedTuple):
-  """A figure of the paper, in %, and its standard deviation if it has one."""
+  """A number of the paper, in %, with its standard deviation if given."""
 
   mean: float
   std: float | None
@@ -46,7 +46,7 @@ _STRATEGIES = (
   "stepwise_0", "stepwise_100", "stepwise_5", "stepwise_95", "h", "lb",
 )  # fmt: skip
 
-# Table -> (columns, one line a row).
+# {table: (columns, one line per row)}
 _BY_ROW = {
   "table1": (
     _MAIN,
@@ -128,7 +128,7 @@ _BY_ROW = {
   ),
 }
 
-# Table -> (rows, one line a column).
+# {table: (rows, one line per column)}
 _BY_COLUMN = {
   "table4": (
     _STRATEGIES,
@@ -156,7 +156,7 @@ _BY_COLUMN = {
 
 
 def _blocks(text: str, width: int) -> dict[str, list[str]]:
-  """A name and ``width`` figures after it, as often as they come."""
+  """{name: the ``width`` numbers that follow it} for each name in ``text``."""
   words = text.split()
   starts = range(0, len(words), width + 1)
   blocks = {words[i]: words[i + 1 : i + 1 + width] for i in starts}
@@ -166,7 +166,7 @@ def _blocks(text: str, width: int) -> dict[str, list[str]]:
 
 
 def _parse() -> dict[tuple[str, str, str], Figure]:
-  """All figures by table, row and column."""
+  """{(table, row, column): number} of all tables."""
   found = {}
   for table, (columns, text) in _BY_ROW.items():
     for row, figures in _blocks(text, len(columns)).items():
@@ -190,11 +190,11 @@ _FIGURES = _parse()
 def figure(
   table: str, row: str, dataset: str, head: str, metric: str
 ) -> Figure | None:
-  """The paper's figure for a cell, ``None`` where it has none."""
+  """The paper's number for a cell, ``None`` if it gives none."""
   return _FIGURES.get((table, row, f"{dataset}/{head}/{metric}"))
 
 
 def datasets(table: str) -> tuple[str, ...]:
-  """The data sets of a table of the paper, in its order."""
+  """The data sets of a table of the paper, in the paper's order."""
   found = [k[2].partition("/")[0] for k in _FIGURES if k[0] == table]
   return tuple(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""A table's pictures: rows below each other, every seed a point."""
+"""Plots of a table: one line per row, one point per seed."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _LETTERS = 26
 
 
 def draw_all(found: Summary, folder: Path) -> dict[str, Path]:
-  """Draws what there are figures for, as PNG and PDF.
+  """Draws the plots for which there are results, as PNG and PDF.
 
   Returns:
-    {"fused" | "modalities": path of its PNG}.
+    {"fused" | "modalities": path of the PNG}.
   """
   makers = {"fused": fused, "modalities": modalities}
   return save_all(
@@ -43,7 +43,7 @@ def draw_all(found: Summary, folder: Path) -> dict[str, Path]:
 
 
 def fused(found: Summary) -> Figure | None:
-  """The first column: seeds, mean ± standard deviation, the paper's figure."""
+  """The first column: seeds, mean ± standard deviation, the paper's number."""
   column = found.columns[0]
   rows = [r for r in found.rows if r.values(column)]
   if not rows:
@@ -67,7 +67,7 @@ def fused(found: Summary) -> Figure | None:
 
 
 def modalities(found: Summary) -> Figure | None:
-  """Means of each modality's own figure; grey: the gap between them."""
+  """Mean score of each modality; a grey bar is the gap between modalities."""
   columns = [c for c in found.columns if c.head not in (FUSED, GAP)]
   rows = [r for r in found.rows if all(r.values(c) for c in columns)]
   if len(columns) < 2 or not rows:
@@ -92,7 +92,7 @@ def modalities(found: Summary) -> Figure | None:
 
 
 def _rows(rows: list[Row], marks: dict[str, str]) -> tuple[Figure, Axes]:
-  """Axes with the rows' labels; bold that of the best."""
+  """Axes with the labels of the rows; that of the best row is bold."""
   figure = new_figure(0.23 * len(rows) + 0.85)
   axes = figure.add_subplot()
   labels = [
@@ -112,7 +112,7 @@ def _rows(rows: list[Row], marks: dict[str, str]) -> tuple[Figure, Axes]:
 
 
 def _places(rows: list[Row]) -> np.ndarray:
-  """The first row is at the top."""
+  """Vertical positions of the rows; the first row is at the top."""
   return np.arange(len(rows), dtype=float)[::-1]
 
 

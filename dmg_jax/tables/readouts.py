@@ -1,9 +1,8 @@
-"""Read-outs and linear probes of a table's rows, side by side.
+"""Read-outs and linear probes of the rows of a table.
 
-``--mode=readouts`` of a table reads them for each run that is done; the same
-command goes on with what is missing. ``table.md``, ``.html`` and ``.json`` have
-them then, and ``readouts.csv``; ``evaluation/readouts.py`` says what they
-are.
+``--mode=readouts`` of a table computes them for each finished run; running it
+again completes what is missing. They are written to ``readouts.csv``,
+``table.md``, ``.html`` and ``.json``. ``evaluation/readouts.py`` defines them.
 """
 
 from __future__ import annotations
@@ -32,14 +31,20 @@ CAPTION = "Accuracy on test, %"
 
 
 class Line(NamedTuple):
-  """What all read-outs say of one modality, or of all, in one row."""
+  """All read-outs of one head in one row of the table.
+
+  Attributes:
+    row: the row of the table.
+    head: a modality or ``fused``.
+    found: contents of ``readouts.json`` of each seed that has them.
+  """
 
   row: Row
   head: str
-  found: Sequence[Mapping[str, Any]]  # One a seed that has them.
+  found: Sequence[Mapping[str, Any]]
 
   def values(self, name: str, score: str = "accuracy") -> list[float]:
-    """Of a read-out, by seed; those of ``absent`` are left out."""
+    """The scores of a read-out, one per seed that has it."""
     own = [one["scores"].get(self.head, {}).get(name) for one in self.found]
     return [float(x[score]) for x in own if x is not None]
 
@@ -47,16 +52,16 @@ class Line(NamedTuple):
 def read(
   config: Config, workdir: Path, changes: Mapping[str, Any], console: Console
 ) -> None:
-  """Reads test once more in each run that is done and has no read-outs yet.
+  """Computes the read-outs of all finished runs that have none yet.
 
   Args:
-    config: of the table; the runs are divided among its shards.
-    workdir: of the table.
-    changes: as in ``serve.restore.restore``.
-    console: where to say what happens.
+    config: config of the table; its shards divide the runs.
+    workdir: folder of the table.
+    changes: as in ``training.restore.restore``.
+    console: prints progress.
 
   Raises:
-    ValueError: no run is done; or a folder holds a run of another config.
+    ValueError: no run is finished, or a folder holds a run of another config.
   """
   rows = [
     [c.folder for c in row.cells if c.status == summary.DONE]
@@ -64,8 +69,8 @@ def read(
   ]
   if not any(rows):
     raise InputError(
-      f"no run of the table in {workdir} is done: train it first, by the same "
-      "command without --mode=readouts"
+      f"no run of the table in {workdir} is finished: train it first with the "
+      "same command without --mode=readouts"
     )
   for folders in _share(rows, config.shard, config.shards):
     missing = [workdir / f for f in folders]
@@ -75,7 +80,7 @@ def read(
 
 
 def _share(rows: list[list[str]], shard: int, shards: int) -> list[list[str]]:
-  """Whole rows, whose runs share a model; of few rows, some runs of each."""
+  """This shard's runs: whole rows, or parts of each if there are few rows."""
   if len(rows) >= shards:
     return rows[shard::shards]
   return [row[shard::shards] for row in rows]
@@ -84,7 +89,7 @@ def _share(rows: list[list[str]], shard: int, shards: int) -> list[list[str]]:
 def _read_row(
   folders: list[Path], changes: Mapping[str, Any], console: Console
 ) -> None:
-  """Of runs that differ in their seeds."""
+  """Computes the read-outs of runs that differ in their seeds."""
   console.note(f"read-outs of {len(folders)} runs in {folders[0].parent}")
   for folder, _ in zip(
     folders, readouts.of_runs(folders, changes), strict=True
@@ -96,7 +101,7 @@ def _read_row(
 
 
 def lines(found: Summary) -> Iterator[Line]:
-  """Row by row: a line for each modality, then one for all of them."""
+  """For each row, one line per modality and one for the fused prediction."""
   for row in found.rows:
     own = [c.readouts for c in row.cells if c.readouts]
     heads = [h for h in (own[0]["scores"] if own else {}) if h != FUSED]
@@ -104,7 +109,7 @@ def lines(found: Summary) -> Iterator[Line]:
 
 
 def grid(found: Summary) -> tuple[list[str], list[list[str]]]:
-  """Head and body, mean ± standard deviation; no body if nothing is read."""
+  """Head and body with mean ± standard deviation; no body without read-outs."""
   head = ["method", "features of", "own head", *list(shown.NAMES.values())[1:]]
   body = []
   for line in lines(found):
@@ -114,7 +119,7 @@ def grid(found: Summary) -> tuple[list[str], list[list[str]]]:
 
 
 def _text(line: Line, name: str) -> str:
-  """With the kind of the own head, and how many seeds, if not all."""
+  """Mean ± std, with the kind of the own head and the number of seeds."""
   values = line.values(name)
   if not values:
     return "–"
@@ -126,21 +131,21 @@ def _text(line: Line, name: str) -> str:
 
 
 def notes(found: Summary) -> list[str]:
-  """What is to be known of the figures; nothing if there are none."""
+  """Notes on the numbers; empty without read-outs."""
   own = [one for line in lines(found) for one in line.found]
   if not own:
     return []
   chance = mean_std([own[0]["chance"]["accuracy"]])
   first = (
-    f"{CAPTION}, mean ± standard deviation over seeds; the most frequent class "
-    f"has {chance}. All (fused): the fused prediction, and a probe on all "
-    "features side by side."
+    f"{CAPTION}, mean ± standard deviation over seeds; always predicting the "
+    f"most frequent class gives {chance}. All (fused): the fused prediction, "
+    "and a probe on the concatenated features."
   )
   return [first, *shown.MEANINGS, *shown.remarks(own)]
 
 
 def as_csv(found: Summary) -> str:
-  """One line a row, head and read-out; figures in %."""
+  """CSV with one line per row, head and read-out, in %."""
   file = io.StringIO()
   rows = csv.writer(file, lineterminator="\n")
   kinds = [

@@ -1,4 +1,4 @@
-"""What a table shows: its cells as far as they are done, columns and marks."""
+"""Contents of a table: the results of finished cells, columns and marks."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ DONE, WAITING = "done", "waiting"
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """One run that counts.
+  """One final run.
 
   Attributes:
-    seed: of the run.
-    folder: of the run, relative to the table's.
-    status: ``done``, ``diverged``, ``unsuitable`` (the method is not for such
+    seed: seed of the run.
+    folder: folder of the run, relative to that of the table.
+    status: ``done``, ``diverged``, ``unsuitable`` (the method does not suit the
       data), ``error`` or ``waiting``.
-    reason: of a failure.
+    reason: reason of a failure.
     test: metrics on test, ``{}`` unless done.
-    readout: how the unimodal figures were read out.
-    readouts: all read-outs and linear probes, ``{}`` unless they were read.
+    readout: read-out of the unimodal metrics.
+    readouts: all read-outs and linear probes, ``{}`` if not computed.
   """
 
   seed: int
@@ -47,13 +47,14 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-  """A figure of each row.
+  """A score that is shown for each row.
 
   Attributes:
     head: ``fused``, a modality or ``gap``.
     score: ``accuracy``, ``map`` or ``macro_f1``.
-    better: 1 where more is better, -1 where less is, 0 where neither is marked:
-      a model at chance has no gap. Only the tables of the ablation mark gaps.
+    better: 1 if higher is better, -1 if lower is better, 0 if the best row is
+      not marked. Gaps are marked only in the ablation tables, because a model
+      at chance has no gap, either.
   """
 
   head: str
@@ -62,12 +63,12 @@ class Column:
 
   @property
   def name(self) -> str:
-    """As in the table's head."""
+    """Name in the head of the table."""
     what = NAMES[self.score]
     return what if self.head == FUSED else f"{self.head} {what}"
 
   def of(self, test: dict[str, Any]) -> float | None:
-    """The figure in the metrics of a run, as a share; ``None`` if absent."""
+    """The score in the metrics of a run, in [0, 1]; ``None`` if absent."""
     if self.head != GAP:
       value = test.get(self.head, {}).get(self.score)
       return None if value is None else float(value)
@@ -80,9 +81,9 @@ class Row:
   """All seeds of one row.
 
   Attributes:
-    name, label, recipe: the last with its keys.
-    cells: one a seed.
-    choice: of tuning; ``None`` without tuning or while it lasts.
+    name, label, recipe: the recipe includes its keys.
+    cells: one per seed.
+    choice: result of tuning; ``None`` without tuning or before its end.
     root: folder of the table.
   """
 
@@ -94,12 +95,15 @@ class Row:
   root: Path
 
   def values(self, column: Column) -> dict[int, float]:
-    """{seed: figure} of the seeds that are done."""
+    """{seed: score} of the finished seeds."""
     found = {c.seed: column.of(c.test) for c in self.cells if c.test}
     return {k: v for k, v in found.items() if v is not None}
 
   def right(self, column: Column) -> dict[int, np.ndarray]:
-    """{seed: [n], whether each test sample was} of an accuracy."""
+    """{seed: [n], whether each test sample is classified correctly}.
+
+    Empty unless the column is an accuracy.
+    """
     if column.score != "accuracy" or column.head == GAP:
       return {}
     paths = {
@@ -115,7 +119,7 @@ class Row:
 
   @property
   def readout(self) -> str:
-    """The short name of how unimodal figures were read out, e.g. ``R1``."""
+    """Short name of the read-out of the unimodal metrics, e.g. ``R1``."""
     found = [c.readout for c in self.cells if c.readout]
     return found[0].split()[0] if found else ""
 
@@ -125,13 +129,14 @@ class Summary:
   """A table, finished or not.
 
   Attributes:
-    name, title, dataset: of the table; the data set as its config calls it.
-    shown: the data set as the table calls it: a manifest by its file.
-    rows: in order.
-    columns: in order; those of modalities once a run has named them.
-    trials: a row.
+    name, title: name and title of the table.
+    dataset: name of the data set in its config.
+    shown: name of the data set in the table; that of the file for a manifest.
+    rows: the rows, in order.
+    columns: the columns, in order; those of modalities need a finished run.
+    trials: number of trials per row.
     reference: name of the row that others are compared with.
-    notes: of the table itself.
+    notes: notes on the table itself.
   """
 
   name: str
@@ -146,7 +151,7 @@ class Summary:
 
   @property
   def progress(self) -> tuple:
-    """The state of every cell; equal if nothing has happened."""
+    """The state of every cell; changes whenever a cell does."""
     return tuple(
       (r.choice is None, c.status, bool(c.readouts))
       for r in self.rows
@@ -155,7 +160,7 @@ class Summary:
 
   @property
   def seeds(self) -> int:
-    """A row."""
+    """Number of seeds per row."""
     return len(self.rows[0].cells)
 
   def row(self, name: str) -> Row | None:
@@ -163,19 +168,19 @@ class Summary:
     return next((r for r in self.rows if r.name == name), None)
 
   def figure(self, row: Row, column: Column) -> Figure | None:
-    """The paper's figure beside ours."""
+    """The paper's number for a cell, ``None`` if it gives none."""
     place = self.dataset, column.head, column.score
     return paper.figure(self.name, row.name, *place)
 
   def has_figures(self, column: Column) -> bool:
-    """Whether the paper has a figure for any row."""
+    """Whether the paper gives a number for any row."""
     return any(self.figure(row, column) for row in self.rows)
 
   def marks(self, column: Column) -> dict[str, str]:
-    """{row: "best" or "second"} by our means, equal ones alike.
+    """{row: "best" or "second"} by our means; ties get the same mark.
 
-    Rows that lack a seed which another row has are left out: the means would
-    not be of the same seeds.
+    Rows with fewer finished seeds than another row are left out, because the
+    means would be over different seeds.
     """
     if not column.better:
       return {}
@@ -195,8 +200,8 @@ class Summary:
 
 @functools.lru_cache(maxsize=4096)
 def _right(path: Path, changed: int, head: str) -> np.ndarray:
-  """By a run's file, in the order of the split."""
-  del changed  # Another file of the same name is read again.
+  """[n], whether each test sample is classified correctly, in split order."""
+  del changed  # In the signature so that a changed file is read again.
   stored = predictions.load_predictions(path.parent)
   assert stored is not None
   found = predictions.predicted(predictions.by_head(stored)[head])
@@ -204,22 +209,22 @@ def _right(path: Path, changed: int, head: str) -> np.ndarray:
 
 
 def mean(values: list[float]) -> float:
-  """The mean; NaN of nothing."""
+  """The mean; NaN for an empty list."""
   return float(np.mean(values)) if values else math.nan
 
 
 def std(values: list[float]) -> float | None:
-  """The standard deviation, n - 1 below; ``None`` of less than two."""
+  """The standard deviation with divisor n - 1; ``None`` below two values."""
   return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def modalities(test: dict[str, Any]) -> list[str]:
-  """Of the metrics of a run."""
+  """Names of the modalities in the metrics of a run."""
   return [head for head in test if head not in (FUSED, GAP)]
 
 
 def collect(config: Config, workdir: Path) -> Summary:
-  """Reads all that is done.
+  """Summarises all finished runs of a table.
 
   Raises:
     ValueError: a folder holds a run of another config.
@@ -245,7 +250,7 @@ def collect(config: Config, workdir: Path) -> Summary:
 
 
 def shown(config: Config) -> str:
-  """The data set's name; a manifest's is that of its folder and file."""
+  """The name of the data set; that of folder and file for a manifest."""
   manifest = config.data.get("manifest", "")
   if not manifest:
     return config.data.name

@@ -1,4 +1,4 @@
-"""Which of a row's trials won, by val alone."""
+"""Chooses the best trial of a row on val."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from dmg_jax.training.experiment import Config
 
 
 class Choice(NamedTuple):
-  """A row's trials once all have ended.
+  """The result of tuning a row.
 
   Attributes:
-    trial: number of the best one; 0 if there was nothing to choose or all
-      failed.
-    values: what it sets, ``{}`` for the defaults.
-    tried: {"values", "accuracy", "loss"} on val of each trial, or {"values",
-      "status", "reason"} of one that failed.
+    trial: number of the best trial; 0 without tuning or if all failed.
+    values: the fields it sets, ``{}`` for the defaults.
+    tried: for each trial {"values", "accuracy", "loss"} on val, or {"values",
+      "status", "reason"} if it failed.
   """
 
   trial: int
@@ -27,10 +26,10 @@ class Choice(NamedTuple):
 
 
 def choose(config: Config, workdir: Path, row: str) -> Choice | None:
-  """The choice for a row, ``None`` while trials are missing.
+  """The choice for a row; ``None`` while trials are missing.
 
-  The trial of the highest fused accuracy on val wins; of equals that of the
-  lowest loss, then the first. No trial has read test.
+  The trial with the highest fused accuracy on val wins; ties go to the lowest
+  loss on val, then to the first trial. No trial uses test.
   """
   tried = []
   for cell in cells.trials(config, workdir, row):
@@ -52,7 +51,7 @@ def choose(config: Config, workdir: Path, row: str) -> Choice | None:
 
 
 def _rank(entry: dict[str, Any]) -> tuple[float, float]:
-  """Smaller is better; what is NaN is last."""
+  """Sort key of a trial: smaller is better, NaN comes last."""
   key = (-entry["accuracy"], entry["loss"])
   a, b = (math.inf if math.isnan(x) else x for x in key)
   return a, b

@@ -1,4 +1,4 @@
-"""A summary as Markdown, LaTeX, CSV and JSON; each file is replaced at once."""
+"""Writes a summary as Markdown, LaTeX, CSV and JSON, each file atomically."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LATEX = {
 
 
 class Entry(NamedTuple):
-  """A cell's text and its mark: ``best``, ``second`` or none."""
+  """Text and mark of a cell; the mark is ``best``, ``second`` or empty."""
 
   text: str
   mark: str = ""
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 def write(found: Summary, workdir: Path) -> None:
   """Writes ``table.md``, ``.tex``, ``.csv`` and ``.json`` into ``workdir``.
 
-  And ``readouts.csv``, where a run has them.
+  ``readouts.csv`` is written, too, if a run has read-outs.
   """
   workdir.mkdir(parents=True, exist_ok=True)
   content = json.dumps(to_json(as_json(found)), indent=2, allow_nan=False)
@@ -52,7 +52,7 @@ def write(found: Summary, workdir: Path) -> None:
 
 
 def grid(found: Summary) -> tuple[list[str], list[list[Entry]]]:
-  """Head and body as they are shown, before any markup."""
+  """Head and body of the table, before any markup."""
   head, marks = ["method"], [found.marks(c) for c in found.columns]
   beside = [found.has_figures(c) for c in found.columns]
   for column, paper in zip(found.columns, beside, strict=True):
@@ -72,7 +72,7 @@ def grid(found: Summary) -> tuple[list[str], list[list[Entry]]]:
 
 
 def _entry(row: Row, column: Column, first: bool, mark: str) -> Entry:
-  """``61.9 ± 3.0``; with how many seeds, if not all; or why there is none."""
+  """``61.9 ± 3.0`` with the number of seeds if not all, or a status."""
   values = list(row.values(column).values())
   failed = [c.status for c in row.cells if c.status not in (DONE, WAITING)]
   lost = ", ".join(f"{failed.count(s)} {s}" for s in sorted(set(failed)))
@@ -88,27 +88,27 @@ def _entry(row: Row, column: Column, first: bool, mark: str) -> Entry:
 
 
 def percent(values: list[float]) -> str:
-  """Mean ± standard deviation of shares, in %, with one decimal."""
+  """Mean ± standard deviation of values in [0, 1], in % with one decimal."""
   found, spread = summary.mean(values), summary.std(values)
   text = f"{100 * found:.1f}"
   return text if spread is None else f"{text} ± {100 * spread:.1f}"
 
 
 def title(found: Summary) -> str:
-  """Of the table, plain text."""
+  """The title of the table, as plain text."""
   of_paper = found.name.startswith("table")
   name = f"Table {found.name.removeprefix('table')}. " if of_paper else ""
   return f"{name}{found.title}: {found.shown}"
 
 
 def plain(found: Summary) -> str:
-  """For a terminal: aligned, ``*`` at the best, ``'`` at the second."""
+  """The table for a terminal; ``*`` marks the best, ``'`` the second."""
   marks = {"best": "{}*", "second": "{}'", "": "{}"}
   return _aligned(found, str, marks, title(found), "", "- ")
 
 
 def markdown(found: Summary) -> str:
-  """GitHub's Markdown, everything escaped."""
+  """The table in GitHub's Markdown, with every value escaped."""
   marks = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
   head = f"# {_markdown(title(found))}"
   text = _aligned(found, _markdown, marks, head, "## ", "- ") + "\n"
@@ -116,7 +116,7 @@ def markdown(found: Summary) -> str:
 
 
 def _readouts(found: Summary) -> str:
-  """The section of read-outs, empty where none was read."""
+  """The section of read-outs; empty if no run has any."""
   names, body = readouts.grid(found)
   if not body:
     return ""
@@ -145,7 +145,7 @@ def _aligned(
   heading: str,
   bullet: str,
 ) -> str:
-  """A table of bars and its notes as lists."""
+  """Head, Markdown table and notes as lists."""
   names, body = grid(found)
   lines = [[escape(x) for x in names]]
   lines += [[marks[x.mark].format(escape(x.text)) for x in r] for r in body]
@@ -157,7 +157,7 @@ def _aligned(
 
 
 def _bars(lines: list[list[str]], words: int = 1) -> list[str]:
-  """A table of bars: so many columns to the left, figures to the right."""
+  """Aligned Markdown rows; the first ``words`` columns are left-aligned."""
   widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
   rule = [
     "-" * w if i < words else f"{'-' * (w - 1)}:" for i, w in enumerate(widths)
@@ -173,7 +173,7 @@ def _bars(lines: list[list[str]], words: int = 1) -> list[str]:
 
 
 def latex(found: Summary) -> str:
-  """A float for ``booktabs``; the statistics are comments below it."""
+  """A LaTeX float for ``booktabs``; the statistics follow as comments."""
   names, body = grid(found)
   marks = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
   rows = [[marks[x.mark] % _latex(x.text) for x in r] for r in body]
@@ -217,7 +217,7 @@ def _latex(text: str) -> str:
 
 
 def as_csv(found: Summary) -> str:
-  """One line a row, figures in %; empty where there is none."""
+  """CSV with one line per row, in %; missing values are empty."""
   file = io.StringIO()
   rows = csv.writer(file, lineterminator="\n")
   names = [f"{c.head} {c.score}" for c in found.columns]
@@ -244,7 +244,7 @@ def _figures(found: Summary, row: Row, column: Column) -> list[str]:
 
 
 def as_json(found: Summary) -> dict[str, Any]:
-  """All there is; our figures are shares, the paper's in %."""
+  """All contents; our scores are in [0, 1], those of the paper in %."""
   compared = notes.comparisons(found)
   return {
     "table": found.name,

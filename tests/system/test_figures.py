@@ -73,7 +73,7 @@ def test_report_of_nothing(command, tmp_path, data_dir):
     f"--workdir={tmp_path}/work",
     f"--config.data.dir={data_dir}",
   )
-  assert code == 0 and "nothing to draw yet" in out
+  assert code == 0 and "nothing to draw" in out
   assert not (tmp_path / "work").exists()
 
 

@@ -63,7 +63,7 @@ def test_figures_of_the_paper_stand_beside(tmp_path, undrawn):
   found = made(tmp_path, dataset="crema_d")
   page.write(found, tmp_path)
   got = read(tmp_path)
-  assert "83.62" in got.text and "what the paper reports" in got.text
+  assert "83.62" in got.text and "as reported there" in got.text
 
 
 def test_nothing_done_and_one_row(tmp_path):

@@ -131,6 +131,8 @@ def test_the_mode_reads_what_is_missing(table, tmp_path, monkeypatch):
 
 
 def test_no_run_is_done(tmp_path):
-  with pytest.raises(ValueError, match=r"no run .* is done: train it first"):
+  with pytest.raises(
+    ValueError, match=r"no run .* is finished: train it first"
+  ):
     modes.run("readouts", tables.get_config(KEYS), tmp_path, quiet=True)
   assert not (tmp_path / "table.md").exists()
