@@ -69,7 +69,7 @@ def trials(config: Config, workdir: Path, row: str) -> list[Cell]:
 
 
 def values(config: Config, row: str, trial: int) -> dict[str, Any]:
-  """Fields set by a trial: ``{"optimiser.learning_rate": .., "method.x": ..}``."""
+  """{field: value} that a trial sets, e.g. ``optimiser.learning_rate``."""
   if trial == 0:
     return {}
   drawn = config.rows[row].trials[f"trial_{trial}"]
@@ -133,7 +133,10 @@ def results(config: Config, cell: Cell, trial: int = 0) -> dict | None:
 
 
 def failure(cell: Cell) -> dict[str, str] | None:
-  """``{"status": "diverged", "unsuitable" or "error", "reason": ..}`` if failed."""
+  """``{"status": .., "reason": ..}`` of a failed cell, else ``None``.
+
+  The status is ``diverged``, ``unsuitable`` or ``error``.
+  """
   if not cell.failure.exists():
     return None
   return json.loads(cell.failure.read_text(encoding="utf-8"))
