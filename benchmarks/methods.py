@@ -7,7 +7,6 @@ compiles a training step of every recipe on OpenMoji's model and writes both.
 
 from __future__ import annotations
 
-import importlib
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -30,33 +29,26 @@ class Row(NamedTuple):
   names: tuple[str, ...]
   card: tuple[str, str, str, str]
   fusion: str
+  readout: str
   method: str
   defaults: str
 
 
 def rows() -> list[Row]:
   """One for each different recipe, in their order."""
-  from dmg_jax.config.recipes import RECIPES
+  import dmg_jax  # Late: a script sets the path first.
 
-  found: dict[str, Row] = {}
-  for name, recipe in RECIPES.items():
-    key = repr((recipe.fusion, recipe.method, recipe.options, recipe[4]))
-    if key in found:
-      found[key] = found[key]._replace(names=(*found[key].names, name))
-      continue
-    fusion = _module("fusion", recipe.fusion).CARD
-    method = _module("methods", recipe.method).CARD
-    # Joint training on a fusion is known by the fusion.
-    plain = recipe.method == "joint" and recipe.fusion != BASE
-    card = tuple(fusion if plain else method)
-    found[key] = Row((name,), card, recipe.fusion, recipe.method, recipe.source)
-  return list(found.values())
-
-
-def _module(package: str, name: str):
-  from dmg_jax.model import registry
-
-  return importlib.import_module(f"{registry.PACKAGES[package]}.{name}")
+  return [
+    Row(
+      (r.name, *r.aliases),
+      (r.category, r.equation, r.source, r.modalities),
+      r.fusion,
+      r.readout,
+      r.method,
+      r.defaults,
+    )
+    for r in dmg_jax.recipes()
+  ]
 
 
 def measure(names: Iterable[str], say: Callable = lambda text: None) -> Flops:
@@ -139,9 +131,8 @@ def _details() -> Iterable[str]:
   yield "| recipe | fusion (read-out) | method | defaults after |"
   yield "|---|---|---|---|"
   for row in rows():
-    readout = _module("fusion", row.fusion).READOUT
     names = ", ".join(f"`{n}`" for n in row.names)
-    fusion = f"`{row.fusion}` ({readout})"
+    fusion = f"`{row.fusion}` ({row.readout})"
     yield f"| {names} | {fusion} | `{row.method}` | {row.defaults} |"
 
 

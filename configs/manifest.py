@@ -2,28 +2,15 @@
 
 python launch.py --config=configs/manifest.py:lb --config.data.manifest=a.csv
 
-See data_pipelines/manifest.py for the table. An encoder is looked up by the
-modality's name, then by its kind; pictures and spectrograms are small enough
-for a laptop's CPU.
+See data_pipelines/manifest for the table and dmg_jax/config/own_data.py for the
+defaults. Change them here.
 """
 
-from data_pipelines import manifest
-from dmg_jax.config import compose
+from dmg_jax.config import compose, own_data
 
 
 def get_config(arg=None):
   """The config of ``<recipe>[,key=value...]``."""
-  config = compose.base(arg)
-  config.data.update(compose.options(manifest.load), name="manifest")
-  config.data.update(nperseg=256, noverlap=0)
-  conv = {"widths": (16, 32, 64)}
-  config.encoders = {
-    "image": compose.encoder("small.ConvNet", **conv),
-    "audio": compose.encoder("small.ConvNet", **conv),
-    "video": compose.encoder("small.ConvNet", **conv),
-    "text": compose.encoder("small.WordBag", dropout=0.2),
-    "array": compose.encoder("small.MLP"),
-  }
-  config.optimiser.schedule = "cosine"
-  config.train.batch_size = 16
+  config = own_data.base(arg)
+  # For example: config.train.batch_size = 32
   return compose.with_recipe(config, arg)

@@ -1,23 +1,79 @@
-"""Multimodal classification under modality imbalance, in JAX and Flax."""
+"""Multimodal classification under modality imbalance, in JAX and Flax.
+
+The public names are those of ``__all__``; everything else may change. They are
+loaded when they are first used, so importing the package costs nothing.
+
+Example:
+
+  >>> import dmg_jax, numpy as np
+  >>> x = np.random.default_rng(0).normal(size=(24, 3))
+  >>> y = np.where(x[:, 0] > 0, "up", "down")
+  >>> run = dmg_jax.fit({"sensor": x}, y, recipe="joint", epochs=1)
+  >>> len(run.predict({"sensor": x}).labels)
+  24
+"""
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from dmg_jax.serving.predictor import Predictor
+  from dmg_jax import bilevel
+  from dmg_jax.api.fitting import fit
+  from dmg_jax.api.inputs import Modalities
+  from dmg_jax.api.recipes import recipes
+  from dmg_jax.api.run import Run, load
+  from dmg_jax.errors import UserError
+  from dmg_jax.serving.predictor import Prediction, Predictor
+  from dmg_jax.types import Batch, Method, Outputs, Problem, TrainState
 
 __version__ = "0.1.0"
 
+# Name -> the module that defines it.
+_PUBLIC = {
+  "Batch": "dmg_jax.types",
+  "Method": "dmg_jax.types",
+  "Modalities": "dmg_jax.api.inputs",
+  "Outputs": "dmg_jax.types",
+  "Prediction": "dmg_jax.serving.predictor",
+  "Predictor": "dmg_jax.serving.predictor",
+  "Problem": "dmg_jax.types",
+  "Run": "dmg_jax.api.run",
+  "TrainState": "dmg_jax.types",
+  "UserError": "dmg_jax.errors",
+  "fit": "dmg_jax.api.fitting",
+  "load": "dmg_jax.api.run",
+  "recipes": "dmg_jax.api.recipes",
+}
 
-def load(
-  folder: str | os.PathLike[str],
-  data_dir: str | os.PathLike[str] | None = None,
-  batch_size: int = 256,
-) -> Predictor:
-  """A trained run as an object that predicts; see ``serve.predictor.load``."""
-  from dmg_jax.serving import predictor  # Late: importing the package is cheap.
+__all__ = [
+  "Batch",
+  "Method",
+  "Modalities",
+  "Outputs",
+  "Prediction",
+  "Predictor",
+  "Problem",
+  "Run",
+  "TrainState",
+  "UserError",
+  "bilevel",
+  "fit",
+  "load",
+  "recipes",
+]
 
-  data_dir = None if data_dir is None else os.fspath(data_dir)
-  return predictor.load(os.fspath(folder), data_dir, batch_size)
+
+def __getattr__(name: str) -> Any:
+  if name == "bilevel":
+    return importlib.import_module("dmg_jax.bilevel")
+  if name in _PUBLIC:
+    found = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = found
+    return found
+  raise AttributeError(f"module 'dmg_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

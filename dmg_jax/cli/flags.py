@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict
 
-from dmg_jax.config import files as config_files
+from dmg_jax.config import fields, files
 from dmg_jax.config.compose import ENCODER, SHORT, Config
 from dmg_jax.config.figure_rows import FIGURES
 from dmg_jax.config.recipes import RECIPES
 from dmg_jax.config.table_rows import TABLES
-from dmg_jax.errors import close_to, nearest
+from dmg_jax.errors import InputError, close_to, nearest
 
 FLAGS = ["config", "mode", "quiet", "traceback", "workdir"]
-_OF_TABLE = re.compile(
-  r"figure\.(name|title)$|(sets\.[^.]+\.)?(table\.|variant$"
-  r"|rows\.[^.]+\.(recipe|label|variant|method\.name|fusion\.name)$)"
-)
-_OF_RECIPE = ("recipe", "variant", "method.name", "fusion.name")
-_ENCODER = re.compile(r"(?:sets\.[^.]+\.)?encoders\.([^.]+)\.name$")
-_MANY = ("rows.", "sets.")
 _OVERRIDE = re.compile(r"^--?(?:no)?config\.([^=]+)")
 
 
@@ -77,74 +68,22 @@ def _config_argument(argv: list[str]) -> str | None:
   return found
 
 
-def _config_files() -> list[str]:
-  return [p.as_posix() for p in config_files.config_files(Path("configs"))]
-
-
 def _load(given: str) -> Config:
   """The config, loaded ahead of the flag so that its errors are readable."""
   file, _, arg = given.partition(":")
-  path = Path(file)
-  if not path.is_file():
-    raise UsageError(f"no config file {file!r}{nearest(file, _config_files())}")
   try:
-    module = config_files.load(path)
-  except ValueError as error:
-    raise UsageError(str(error)) from error
-  if not hasattr(module, "get_config"):
-    raise UsageError(f"config file {file!r} has no get_config(arg)")
-  try:
-    return module.get_config(arg or None)
+    return files.get_config(file, arg or None)
   except (ValueError, TypeError, KeyError) as error:
     raise UsageError(_first_line(error)) from error
 
 
 def _check_fields(argv: list[str], config: Config) -> None:
-  fields = sorted(_fields(config))
   for word in argv[1:]:
-    match = _OVERRIDE.match(word)
-    if match and match[1] not in fields:
-      # A table repeats fields for each row: list them only for such a field.
-      rows = match[1].startswith(_MANY)
-      shown = [f for f in fields if f.startswith(_MANY) == rows]
-      near = nearest(match[1], shown)
-      raise UsageError(f"unknown field config.{match[1]}{near}")
-    grid = "table" in config or "figure" in config
-    if match and grid and _OF_TABLE.match(match[1]):
-      keys = "FIGURE" if "figure" in config else "TABLE"
-      raise UsageError(
-        f"config.{match[1]} cannot be set directly: it follows from the text "
-        f"after the config file's colon, as in {keys},dataset=NAME,rows=A+B"
-      )
-    if match and match[1] in _OF_RECIPE:
-      value = word.partition("=")[2]
-      from dmg_jax.model import registry  # Late: it loads jax.
-
-      fusion = match[1] == "fusion.name"
-      near = nearest(value, registry.known("fusion") if fusion else RECIPES)
-      how = f"{config.recipe},fusion=" if fusion else ":"
-      raise _brings_options(match[1], f"{how}NAME; {value!r} was given{near}")
-    if match and (slot := _ENCODER.match(match[1])):
-      first = config.variant.partition(",")[0]
-      value = word.partition("=")[2] or "NAME"
-      how = f"{first},{ENCODER}{slot[1]}={value}"
-      raise _brings_options(match[1], how)
-
-
-def _brings_options(field: str, how: str) -> UsageError:
-  return UsageError(
-    f"config.{field} has options of its own and is set after the config file's "
-    f"colon, as in {how}"
-  )
-
-
-def _fields(config: Config, path: str = "") -> Iterable[str]:
-  for key in config:
-    value = config.get_oneway_ref(key).get()
-    if isinstance(value, ConfigDict):
-      yield from _fields(value, f"{path}{key}.")
-    else:
-      yield f"{path}{key}"
+    if match := _OVERRIDE.match(word):
+      try:
+        fields.check(config, match[1], word.partition("=")[2])
+      except InputError as error:
+        raise UsageError(str(error)) from error
 
 
 def _near_choice(error: Exception) -> str:
@@ -164,10 +103,10 @@ def _help() -> str:
   )
   tables = "\n".join(f"  {name:<14}{t.title}" for name, t in TABLES.items())
   figures = "\n".join(f"  {name:<14}{f.title}" for name, f in FIGURES.items())
-  files = ", ".join(_config_files())
+  configs = [p.as_posix() for p in files.config_files(Path("configs"))]
   return (
     f"{entrance.__doc__}\nFlags:\n{flags.FLAGS.module_help(entrance)}\n"
-    f"Configs: {files}\n\nRecipes:\n{recipes}\n\n"
+    f"Configs: {', '.join(configs)}\n\nRecipes:\n{recipes}\n\n"
     f"Keys after a recipe: the options of its method, {', '.join(SHORT)}; "
     "quick=true, where a config has a small setting for laptops; "
     f"{ENCODER}image=resnet.ResNet, an encoder for a modality or a kind.\n\n"

@@ -13,14 +13,15 @@ from pathlib import Path
 from data_pipelines.core import catalog
 from data_pipelines.core.report import quietly
 from dmg_jax import figures, report
+from dmg_jax.api import fitting
+from dmg_jax.api.run import Run
 from dmg_jax.errors import InputError
-from dmg_jax.evaluation import readouts
 from dmg_jax.report import readouts as shown
-from dmg_jax.serving import export, new_samples, prediction_table, predictor
+from dmg_jax.serving import prediction_table
 from dmg_jax.tables import cells, grid, summary
 from dmg_jax.tables import readouts as of_rows
 from dmg_jax.tracking.logging import Console, write_json
-from dmg_jax.training import restore, runner, validation
+from dmg_jax.training import restore, validation
 from dmg_jax.training.experiment import Config
 
 
@@ -121,7 +122,7 @@ def _folder(workdir: str | Path | None, *names: str) -> Path:
 
 
 def _train(config, workdir, console) -> int:
-  runner.run(config, workdir, console, _command())
+  fitting.train(config, workdir, console, _command())
   return 0
 
 
@@ -132,6 +133,11 @@ def _prepare(config, workdir, console) -> int:
   name, folder = options.pop("name"), options.pop("dir")
   console.note(catalog.prepare(name, folder, options).summary())
   return 0
+
+
+def _runs(config, workdir: Path, **changes) -> list[Run]:
+  """The runs of each seed, read as the config says."""
+  return Run(workdir, {**restore.changes(config), **changes}, quiet=False).runs
 
 
 def _report(config, workdir, console) -> int:
@@ -148,37 +154,26 @@ def _evaluate(config, workdir, console) -> int:
       "into a split of the data and name it with --config.eval.split"
     )
   split = config.eval.split
-  for folder in restore.runs(workdir):
-    _, result = restore.inference(folder, restore.changes(config))
-    path = folder / f"evaluation_{split}.json"
-    write_json(path, {"split": split, **result.metrics})
-    console.evaluation(split, result.metrics)
+  for run in _runs(config, workdir):
+    found = run.evaluate(split)
+    path = run.folder / f"evaluation_{split}.json"
+    write_json(path, {"split": split, **found})
+    console.evaluation(split, found)
     console.note(f"written: {path}")
   return 0
 
 
 def _predict(config, workdir, console) -> int:
   """Probabilities of a manifest's samples, or of ``eval.split``, to a table."""
-  folders = restore.runs(workdir)
-  for folder in folders:
-    path = _output(config, folder, len(folders) > 1)
-    if config.eval.manifest:
-      changes = {**restore.changes(config), "loader": {"resident": "off"}}
-      one = predictor.of_run(*restore.restore(folder, changes))
-      new_samples.predict(one, config.eval.manifest, path)
-    else:
-      _predict_split(config, folder, path)
+  manifest, split = config.eval.manifest, config.eval.split
+  changes = {"loader": {"resident": "off"}} if manifest else {}
+  runs = _runs(config, workdir, **changes)
+  for run in runs:
+    path = _output(config, run.folder, len(runs) > 1)
+    made = run.predict(manifest) if manifest else run.predict(split=split)
+    made.write(path)
     console.note(f"written: {path}")
   return 0
-
-
-def _predict_split(config, folder, path) -> None:
-  split = config.eval.split
-  setup, result = restore.inference(folder, restore.changes(config))
-  source, classes = setup.dataset.sources[split], setup.dataset.spec.classes
-  ids = [source[int(i)]["id"] for i in result.index]
-  labels = [classes[int(i)] for i in result.labels]
-  prediction_table.write(path, ids, labels, result.probabilities, classes)
 
 
 def _output(config, folder: Path, several: bool) -> Path:
@@ -188,29 +183,25 @@ def _output(config, folder: Path, several: bool) -> Path:
     prediction_table.check(path)
     return path.with_stem(f"{path.stem}_{folder.name}") if several else path
   if config.eval.manifest:
-    return new_samples.default(folder, config.eval.manifest)
+    return folder / f"predictions_of_{Path(config.eval.manifest).stem}.csv"
   return folder / f"predictions_{config.eval.split}.csv"
 
 
 def _readouts(config, workdir, console) -> int:
   """Every unimodal read-out and linear probes on test, to JSON and the page."""
-  folders = restore.runs(workdir)
-  found = list(readouts.of_runs(folders, restore.changes(config)))
+  runs = _runs(config, workdir)
+  found = [run.readouts() for run in runs]
   console.note(shown.table(found))
   for line in shown.remarks(found):
     console.note(line)
-  for folder in folders:
-    console.note(f"written: {folder / shown.FILE}")
+  for run in runs:
+    console.note(f"written: {run.folder / shown.FILE}")
   return _report(config, workdir, console)
 
 
 def _export(config, workdir, console) -> int:
   """Encoders of the selected checkpoint, and the whole as a program."""
-  for folder in restore.runs(workdir):
-    setup, state = restore.restore(folder, restore.changes(config))
-    to = folder / "export"
-    for line in export.encoders(to, setup, state):
-      console.note(line)
-    for line in export.predictor(to, setup, state):
+  for run in _runs(config, workdir):
+    for line in run.export():
       console.note(line)
   return 0

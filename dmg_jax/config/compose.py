@@ -1,14 +1,16 @@
-"""Defaults common to all data sets, and the string after the colon.
+"""A config from defaults, a recipe and its keys.
 
 ``configs/<data set>.py:<recipe>[,key=value...]``: the first word is a recipe,
 the keys are options of its method or one of ``SHORT``. A small ``batch_size``
-lowers those of the outer level and of evaluation, too. Some data sets have a
-form for a laptop, ``quick=true``. ``encoder.image=resnet.ResNet`` is another
-encoder for a modality or a kind, whose options are fields then:
+also lowers the batches of the outer level and of evaluation. Some data sets
+have a version for a laptop, ``quick=true``. ``encoder.image=resnet.ResNet``
+chooses the encoder of a modality or a kind; its options are fields then:
 ``--config.encoders.image.depth=50``.
 
-The registry of models is imported late: a misspelt recipe is told before jax is
-loaded.
+From Python, ``choice`` makes the same string from a recipe and values.
+
+The registry of models is imported late, so that a misspelt recipe is reported
+before jax is loaded.
 """
 
 from __future__ import annotations
@@ -44,6 +46,39 @@ SHORT = {
 }
 # Before a modality or kind: the key of its encoder.
 ENCODER = "encoder."
+
+
+class Choice(str):
+  """A recipe with its keys, as ``get_config`` of a config file takes them.
+
+  It is the string that stands behind the colon on the command line, and keeps
+  the values that it was made of: they may hold commas.
+
+  Attributes:
+    recipe: its name.
+    given: {key: value}.
+  """
+
+  recipe: str
+  given: dict[str, Any]
+
+  def __new__(cls, recipe: str, given: Mapping[str, Any]):
+    """The string is made from both."""
+    given = {k: _plain(v) for k, v in given.items()}
+    pairs = [f"{k}={_text(v)}" for k, v in given.items()]
+    made = super().__new__(cls, ",".join([recipe, *pairs]))
+    made.recipe, made.given = recipe, given
+    return made
+
+
+def _plain(value: Any) -> Any:
+  """A number of NumPy, which a search over parameters yields, as Python's."""
+  return value.item() if hasattr(value, "item") else value
+
+
+def _text(value: Any) -> str:
+  """As it is written behind a recipe; ``value`` reads it."""
+  return str(value).lower() if value in (True, False, None) else str(value)
 
 
 def base(arg: str | None = "") -> Config:
@@ -101,6 +136,10 @@ def parse(arg: str | None) -> tuple[str, dict[str, Any]]:
   Raises:
     ValueError: no or an unknown recipe, or a part that is not ``key=value``.
   """
+  if isinstance(arg, Choice):
+    if arg.recipe not in RECIPES:
+      raise unknown("recipe", arg.recipe, RECIPES)
+    return arg.recipe, dict(arg.given)
   recipe, *pairs = (arg or "").split(",")
   if not recipe:
     raise InputError(
@@ -151,7 +190,7 @@ def with_recipe(
   _choose_encoders(config, given)
   recipe = RECIPES[name]
   factory = registry.method_factory(recipe.method)
-  config.recipe, config.variant = name, arg or ""
+  config.recipe, config.variant = name, str(arg or "")
   config.fusion = _fusion(recipe, given.pop("fusion", recipe.fusion))
   config.method = {"name": recipe.method, **options(factory)}
   required = set(inspect.signature(factory).parameters) - set(config.method)
@@ -178,7 +217,7 @@ def _set_keys(
       known += [ENCODER + slot for slot in config.encoders]
       raise unknown(f"key of recipe {config.recipe!r}", key, known)
     path = f"method.{key}" if key in own else SHORT[key]
-    _assign(config, path, value)
+    assign(config, path, value)
 
 
 def _choose_encoders(config: Config, given: dict[str, Any]) -> None:
@@ -220,7 +259,7 @@ def _quicken(config: Config, wanted: Any, quick: Mapping[str, Any]) -> None:
     if isinstance(value, Mapping):
       config[parent][name] = ConfigDict(dict(value))
     else:
-      _assign(config, path, value)
+      assign(config, path, value)
 
 
 def _fusion(recipe: Recipe, name: str) -> Config:
@@ -234,7 +273,12 @@ def _fusion(recipe: Recipe, name: str) -> Config:
   return ConfigDict(chosen)
 
 
-def _assign(config: Config, path: str, value: Any) -> None:
+def assign(config: Config, path: str, value: Any) -> None:
+  """Sets the field ``a.b.c``.
+
+  Raises:
+    ValueError: a value of another type.
+  """
   *parents, name = path.split(".")
   node = config
   for part in parents:

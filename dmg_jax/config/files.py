@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from dmg_jax.errors import InputError
+from dmg_jax.errors import InputError, nearest
 
 _GRIDS = ("tables", "figures")  # Configs that belong to no single data set.
 
@@ -23,6 +24,22 @@ def load(path: Path) -> ModuleType:
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
+
+
+def get_config(file: str, arg: str | None) -> Any:
+  """The config that a config file makes of ``<recipe>[,key=value...]``.
+
+  Raises:
+    ValueError: no such file, or no config file; or as its ``get_config``.
+  """
+  path = Path(file)
+  if not path.is_file():
+    there = [p.as_posix() for p in config_files(Path("configs"))]
+    raise InputError(f"no config file {file!r}{nearest(file, there)}")
+  module = load(path)
+  if not hasattr(module, "get_config"):
+    raise InputError(f"config file {file!r} has no get_config(arg)")
+  return module.get_config(arg)
 
 
 def config_files(folder: Path) -> list[Path]:

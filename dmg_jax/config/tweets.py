@@ -65,7 +65,7 @@ def get_config(
     arg: the string after the colon.
     epochs: number of epochs; the paper gives none.
   """
-  _, given = compose.parse(arg)
+  recipe, given = compose.parse(arg)
   encoders = str(given.get("encoders", "resnet_bert"))
   if encoders not in ENCODERS:
     raise unknown("encoders", encoders, ENCODERS)
@@ -76,8 +76,7 @@ def get_config(
   config.optimiser.update(learning_rate=1e-4, schedule="plateau")
   config.train.update(epochs=epochs, batch_size=128, inner_batch_size=32)
   ENCODERS[encoders](config)
-  parts = (arg or "").split(",")
-  rest = ",".join(p for p in parts if not p.startswith("encoders="))
-  config = compose.with_recipe(config, rest, QUICK)
-  config.variant = arg or ""
+  rest = {k: v for k, v in given.items() if k != "encoders"}
+  config = compose.with_recipe(config, compose.Choice(recipe, rest), QUICK)
+  config.variant = str(arg or "")
   return config

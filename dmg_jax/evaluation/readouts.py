@@ -84,18 +84,30 @@ def of_runs(
       data.
   """
   for folder in folders:
-    _check_finished(folder)
+    check_finished(folder)
   shared = restore.configured(folders[0], changes)
   step = make_step(shared.problem, shared.method)
   for folder in folders:
     run_folder.check_data(shared.dataset.fingerprint, folder)
     setup = shared.with_seed(restore.stored(folder)["config"]["seed"])
-    made = read(setup, restore.chosen(folder, setup), step)
-    write_json(folder / FILE, made)
-    yield made
+    yield of_run(folder, setup, restore.chosen(folder, setup), step)
 
 
-def _check_finished(folder: Path) -> None:
+def of_run(
+  folder: Path, setup: Setup, state: TrainState, step: Callable[..., Arrays]
+) -> dict[str, Any]:
+  """The read-outs of one run, also written; arguments as ``read``."""
+  made = read(setup, state, step)
+  write_json(folder / FILE, made)
+  return made
+
+
+def check_finished(folder: Path) -> None:
+  """Refuses a run that has no results on test.
+
+  Raises:
+    ValueError: it is not finished, or has ended on val.
+  """
   path = folder / "results.json"
   if not path.exists():
     raise InputError(

@@ -15,14 +15,15 @@ from data_pipelines.transforms.intake import Intake, of
 from dmg_jax.errors import InputError, ListedDataError
 from dmg_jax.evaluation import metrics
 from dmg_jax.evaluation.metrics import FUSED
-from dmg_jax.serving import program
-from dmg_jax.training import experiment, restore
+from dmg_jax.serving import prediction_table, program
+from dmg_jax.training import experiment
 from dmg_jax.types import TrainState
 
 Arrays = Mapping[str, np.ndarray]
 # {modality: [b ...]} -> {"fused" or modality: [b k]}
 Function = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 _SHOWN = 20
+_BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +33,35 @@ class Prediction:
   Attributes:
     classes: names, in order of the probabilities.
     probabilities: {"fused" or modality: float [n k]}, rows sum to 1.
+    ids: of the samples, if they have any.
+    targets: names of the right classes, if they were given.
   """
 
   classes: tuple[str, ...]
   probabilities: dict[str, np.ndarray]
+  ids: Sequence[str] | None = None
+  targets: Sequence[str] | None = None
 
   @property
   def labels(self) -> list[str]:
     """Name of the class with the largest fused probability, [n]."""
     best = self.probabilities[FUSED].argmax(axis=-1)
     return [self.classes[int(i)] for i in best]
+
+  def write(self, path: str | Path) -> None:
+    """Writes a table, CSV or Parquet by the ending: a row a sample.
+
+    Raises:
+      ValueError: another ending.
+      ModuleNotFoundError: Parquet without pyarrow.
+    """
+    path = Path(path).expanduser()
+    prediction_table.check(path)
+    count = len(self.probabilities[FUSED])
+    ids = self.ids or [str(i + 1) for i in range(count)]
+    prediction_table.write(
+      path, ids, self.targets, self.probabilities, self.classes
+    )
 
 
 class Predictor:
@@ -171,36 +191,19 @@ def model(
   return jax.device_get((state.params, state.stats, state.method)), function
 
 
-def load(
-  folder: str | Path, data_dir: str | Path | None = None, batch_size: int = 256
-) -> Predictor:
-  """The predictor of a run's folder, or of its ``export`` folder.
-
-  A run needs the prepared data that it was trained on (for their vocabulary
-  and settings), an export nothing besides itself.
+def load(folder: Path, batch_size: int | None = None) -> Predictor:
+  """The predictor that ``export`` wrote into a folder.
 
   Args:
-    folder: a work directory; or ``<work directory>/export``.
-    data_dir: folder of prepared data, if that is not where the run had it.
-    batch_size: samples that go through the model at once, at most.
+    folder: with ``program.FACTS`` in it.
+    batch_size: samples that go through the model at once, at most; one that
+      the program fixes comes first.
 
   Raises:
-    ValueError: no run, several seeds, or no checkpoint.
-    core.DataError: the run's data are not there.
+    ValueError: the files are damaged.
   """
-  folder = Path(folder).expanduser()
-  if (folder / program.FACTS).exists():
-    facts, function = program.read(folder)
-    fixed = facts["batch"] if isinstance(facts["batch"], int) else 0
-    intakes = {m: Intake.from_json(s) for m, s in facts["modalities"].items()}
-    size = fixed or batch_size
-    return Predictor(facts["classes"], intakes, function, size, bool(fixed))
-  runs = restore.runs(folder)
-  if len(runs) > 1:
-    raise InputError(
-      f"{folder} holds {len(runs)} runs: load one of them, as {runs[0]}"
-    )
-  changes = {"eval": {"batch_size": batch_size}, "loader": {"resident": "off"}}
-  if data_dir is not None:
-    changes["data"] = {"dir": str(data_dir)}
-  return of_run(*restore.restore(runs[0], changes))
+  facts, function = program.read(folder)
+  fixed = facts["batch"] if isinstance(facts["batch"], int) else 0
+  intakes = {m: Intake.from_json(s) for m, s in facts["modalities"].items()}
+  size = fixed or batch_size or _BATCH
+  return Predictor(facts["classes"], intakes, function, size, bool(fixed))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,14 +33,19 @@ Values = list[dict[str, float]]  # Of each run.
 
 
 class Stop:
-  """Set by SIGTERM or Ctrl-C; the loop then saves and returns."""
+  """Set by SIGTERM or Ctrl-C; the loop then saves and returns.
+
+  Only the main thread gets signals; in another one it is never set.
+  """
 
   def __init__(self):
     self.signal: int | None = None
 
   def __enter__(self):
+    main = threading.current_thread() is threading.main_thread()
     self._old = {
-      s: signal.signal(s, self._set) for s in (signal.SIGTERM, signal.SIGINT)
+      s: signal.signal(s, self._set)
+      for s in ((signal.SIGTERM, signal.SIGINT) if main else ())
     }
     return self
 

@@ -31,6 +31,7 @@ def run(
   workdir: str | Path,
   console: Console | None = None,
   command: str | None = None,
+  page: bool = True,
 ) -> dict[str, Any] | None:
   """Trains every seed of ``config`` and reports.
 
@@ -42,6 +43,7 @@ def run(
     workdir: folder of the run; made once everything else is in order.
     console: where to say what happens; standard output by default.
     command: the command line, to be shown in the report.
+    page: draw the report at the end.
 
   Returns:
     The contents of ``results.json``, or ``None`` if a signal stopped the run.
@@ -64,8 +66,8 @@ def run(
     results = _run_seeds(config, workdir, console, command)
   if results is not None:
     console.results(results)
-    page = report.write_report(workdir)
-    console.note(f"report: {page}")
+    if page:
+      console.note(f"report: {report.write_report(workdir)}")
   return results
 
 

@@ -1,0 +1,159 @@
+"""``fit``: from data of any form to a trained run, as the command makes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.core.report import quietly
+from dmg_jax.api.run import DATA, Run
+from dmg_jax.api.temporary import Temporary
+from dmg_jax.config import fields, files, own_data
+from dmg_jax.config.compose import ENCODER, Choice
+from dmg_jax.config.defaults import DEFAULTS
+from dmg_jax.errors import InputError
+from dmg_jax.tracking.logging import Console
+from dmg_jax.training import runner
+from dmg_jax.training.experiment import Config
+
+
+def fit(
+  data: Any,
+  y: Any = None,
+  *,
+  recipe: str = "lb",
+  workdir: str | os.PathLike[str] | None = None,
+  encoders: Mapping[str, Any] | None = None,
+  config: Mapping[str, Any] | None = None,
+  verbose: bool = False,
+  **keys: Any,
+) -> Run:
+  """Trains a recipe and returns the run.
+
+  The same recipe, keys and fields give the same weights and metrics as the
+  command ``python launch.py``, to the bit.
+
+  Args:
+    data: one of
+
+      - the path of a manifest (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``);
+      - the path of a config file (``configs/openmoji.py``);
+      - a pandas DataFrame with the columns of a manifest: ``label``, one
+        ``name:kind`` for each modality, and perhaps ``split`` and ``id``;
+      - ``{modality or "name:kind": one entry a sample}``: arrays, texts, paths
+        of files or PIL pictures. Without a kind it follows from the entries:
+        ``uint8`` pictures and frames are image and video, other numbers array,
+        strings text unless all of them are files.
+    y: the labels, if the data have none: texts or whole numbers, [n].
+    recipe: its name; ``dmg_jax.recipes()`` lists them.
+    workdir: folder of the run. A run that was interrupted goes on there when
+      ``fit`` is called again with the same arguments. Without it all files,
+      prepared data included, are temporary: they go with the returned object.
+      Data in memory are stored in ``<workdir>/data``; those of a path where the
+      config says, ``data`` by default.
+    encoders: {modality or kind: encoder}: the name of one, as
+      ``resnet.ResNet``, or a Flax module of your own.
+    config: {field: value} for any field of the config, as
+      ``{"optimiser.learning_rate": 3e-4, "encoders.image.width": 16}``.
+    verbose: print what the command prints.
+    **keys: what may stand behind the recipe on the command line: ``epochs``,
+      ``seed``, ``seeds``, ``batch_size``, ``learning_rate``, ``weight_decay``,
+      ``schedule``, ``fusion``, and the options of the recipe's method.
+
+  Returns:
+    The finished run. Data in memory without rows of ``split`` test end on val:
+    ``results`` has no ``test`` then.
+
+  Raises:
+    ValueError: an unknown recipe, key or field; a value of the wrong type or
+      out of range; labels that are missing or of the wrong number; a column
+      whose kind is not clear; a work directory of another run.
+    core.DataError: what is wrong with the data, all of it.
+    KeyboardInterrupt: Ctrl-C; with ``workdir`` the state is saved first.
+
+  Example:
+
+    >>> import dmg_jax, numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(24, 3))
+    >>> y = np.where(x[:, 0] > 0, "up", "down")
+    >>> words = ["rising" if label == "up" else "falling" for label in y]
+    >>> run = dmg_jax.fit(
+    ...   {"sensor": x, "note": words}, y, recipe="h", epochs=2, seed=1
+    ... )
+    >>> run.modalities
+    {'note': 'text', 'sensor': 'array'}
+    >>> sorted(run.results["val"])
+    ['fused', 'gap', 'note', 'sensor']
+    >>> run.predict({"sensor": x[:1], "note": ["rising"]}).labels[0] in y
+    True
+  """
+  names = {k: v for k, v in (encoders or {}).items() if isinstance(v, str)}
+  slots = {ENCODER + m: name for m, name in names.items()}
+  chosen = Choice(recipe, {**keys, **slots})
+  owner = Temporary() if workdir is None else None
+  folder = Path(owner.path / "run" if owner else workdir or "").expanduser()
+  try:
+    with quietly(not verbose):
+      made = _config(data, y, chosen, dict(config or {}), folder, owner)
+      console = Console(quiet=not verbose)
+      if train(made, folder, console, page=False) is None:
+        raise KeyboardInterrupt
+    return Run(folder, owner=owner)
+  except BaseException:
+    if owner is not None:
+      owner.close()
+    raise
+
+
+def train(
+  config: Config,
+  workdir: Path,
+  console: Console,
+  command: str | None = None,
+  page: bool = True,
+) -> dict[str, Any] | None:
+  """Trains what a config names; arguments and result as ``runner.run``."""
+  return runner.run(config, workdir, console, command, page)
+
+
+def _config(
+  data: Any,
+  y: Any,
+  chosen: Choice,
+  changes: dict[str, Any],
+  folder: Path,
+  owner: Temporary | None,
+) -> Config:
+  """The run's config, its data where they are to lie."""
+  if not isinstance(data, str | os.PathLike):
+    raise InputError("not yet")
+  if y is not None:
+    raise InputError("labels y are for data in memory: a file has its own")
+  path = os.fspath(data)
+  if Path(path).suffix == ".py" or ".py:" in path:
+    config = _of_file(path, chosen)
+  else:
+    config = own_data.get_config(chosen)
+    config.data.manifest = path
+  fields.set_all(config, changes)
+  if owner is not None and config.data.dir == DEFAULTS["data"]["dir"]:
+    config.data.dir = str(owner.path / DATA)
+  return config
+
+
+def _of_file(path: str, chosen: Choice) -> Config:
+  file, colon, _ = path.partition(":")
+  if colon:
+    raise InputError(
+      f"{path!r}: give the recipe and its keys as arguments, "
+      f"fit({file!r}, recipe=..., epochs=...)"
+    )
+  config = files.get_config(file, chosen)
+  if "table" in config or "figure" in config:
+    raise InputError(
+      f"{path} is of many runs and fit makes one: use the command, "
+      f"python launch.py --config={path}:..."
+    )
+  return config

@@ -1,0 +1,87 @@
+"""Fields of a config by their path, ``optimiser.learning_rate``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dmg_jax.config.compose import ENCODER, Config, assign
+from dmg_jax.config.recipes import RECIPES
+from dmg_jax.errors import InputError, nearest
+
+_OF_TABLE = re.compile(
+  r"figure\.(name|title)$|(sets\.[^.]+\.)?(table\.|variant$"
+  r"|rows\.[^.]+\.(recipe|label|variant|method\.name|fusion\.name)$)"
+)
+_OF_RECIPE = ("recipe", "variant", "method.name", "fusion.name")
+_ENCODER = re.compile(r"(?:sets\.[^.]+\.)?encoders\.([^.]+)\.name$")
+_MANY = ("rows.", "sets.")
+
+
+def paths(config: Config, parent: str = "") -> Iterable[str]:
+  """The paths of all fields."""
+  for key in config:
+    value = config.get_oneway_ref(key).get()
+    if isinstance(value, ConfigDict):
+      yield from paths(value, f"{parent}{key}.")
+    else:
+      yield f"{parent}{key}"
+
+
+def check(config: Config, path: str, value: Any = "") -> None:
+  """Whether a field may be set by itself.
+
+  Args:
+    config: with a recipe.
+    path: of the field.
+    value: that it is to have, for the message.
+
+  Raises:
+    ValueError: there is no such field, with the nearest; or it follows from
+      the recipe or a key, with the key.
+  """
+  fields = sorted(paths(config))
+  if path not in fields:
+    # A table repeats fields for each row: list them only for such a field.
+    rows = path.startswith(_MANY)
+    shown = [f for f in fields if f.startswith(_MANY) == rows]
+    raise InputError(f"unknown field config.{path}{nearest(path, shown)}")
+  grid = "table" in config or "figure" in config
+  if grid and _OF_TABLE.match(path):
+    keys = "FIGURE" if "figure" in config else "TABLE"
+    raise InputError(
+      f"config.{path} cannot be set directly: it follows from the text "
+      f"after the config file's colon, as in {keys},dataset=NAME,rows=A+B"
+    )
+  if path in _OF_RECIPE:
+    from dmg_jax.model import registry  # Late: it loads jax.
+
+    fusion = path == "fusion.name"
+    near = nearest(value, registry.known("fusion") if fusion else RECIPES)
+    how = f"{config.recipe},fusion=" if fusion else ":"
+    raise _brings_options(path, f"{how}NAME; {value!r} was given{near}")
+  if slot := _ENCODER.match(path):
+    first = config.variant.partition(",")[0]
+    how = f"{first},{ENCODER}{slot[1]}={value or 'NAME'}"
+    raise _brings_options(path, how)
+
+
+def set_all(config: Config, changes: Mapping[str, Any]) -> None:
+  """Sets fields of a config, ``{path: value}``, in that order.
+
+  Raises:
+    ValueError: as ``check``; or a value of another type.
+  """
+  for path, value in changes.items():
+    check(config, path, value)
+    assign(config, path, value)
+
+
+def _brings_options(field: str, how: str) -> InputError:
+  return InputError(
+    f"config.{field} has options of its own and is set after the config file's "
+    f"colon, as in {how}"
+  )

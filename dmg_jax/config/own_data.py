@@ -1,0 +1,37 @@
+"""Defaults for a user's own data: any table, any modalities.
+
+An encoder is looked up by the modality's name, then by its kind. Pictures and
+spectrograms are small enough for a laptop's CPU.
+"""
+
+from __future__ import annotations
+
+from data_pipelines import manifest
+from dmg_jax.config import compose
+
+
+def base(arg: str | None = None) -> compose.Config:
+  """The config without a recipe; arguments as ``compose.base``."""
+  config = compose.base(arg)
+  config.data.update(compose.options(manifest.load), name="manifest")
+  config.data.update(nperseg=256, noverlap=0)
+  conv = {"widths": (16, 32, 64)}
+  config.encoders = {
+    "image": compose.encoder("small.ConvNet", **conv),
+    "audio": compose.encoder("small.ConvNet", **conv),
+    "video": compose.encoder("small.ConvNet", **conv),
+    "text": compose.encoder("small.WordBag", dropout=0.2),
+    "array": compose.encoder("small.MLP"),
+  }
+  config.optimiser.schedule = "cosine"
+  config.train.batch_size = 16
+  return config
+
+
+def get_config(arg: str | None = None) -> compose.Config:
+  """The config of ``<recipe>[,key=value...]``.
+
+  Raises:
+    ValueError: as ``compose.with_recipe``.
+  """
+  return compose.with_recipe(base(arg), arg)
