@@ -115,7 +115,7 @@ def train(
   page: bool = True,
 ) -> dict[str, Any] | None:
   """Trains what a config names; arguments and result as ``runner.run``."""
-  return runner.run(config, workdir, console, command, page)
+  return runner.run(config, workdir, console, command, page=page)
 
 
 def _config(
@@ -128,7 +128,9 @@ def _config(
 ) -> Config:
   """The run's config, its data where they are to lie."""
   if not isinstance(data, str | os.PathLike):
-    raise InputError("not yet")
+    raise InputError(
+      f"data must be the path of a manifest or of a config file, got {data!r}"
+    )
   if y is not None:
     raise InputError("labels y are for data in memory: a file has its own")
   path = os.fspath(data)

@@ -40,8 +40,10 @@ def predict(command, pairs):
 @pytest.fixture
 def at_once(loaded, restored, monkeypatch):
   """Nothing is restored and compiled again."""
-  monkeypatch.setattr(restore, "restore", lambda *_: restored)
-  monkeypatch.setattr(predictor, "of_run", lambda *_: loaded)
+  setup, state = restored
+  monkeypatch.setattr(restore, "configured", lambda *_: setup)
+  monkeypatch.setattr(restore, "chosen", lambda *_: state)
+  monkeypatch.setattr(predictor, "of_run", lambda *_: loaded.predictor)
 
 
 def read_heads(rows, classes):
@@ -113,8 +115,10 @@ def test_a_file_for_each_seed(predict, work, new, at_once, tmp_path):
   for name in ("seed_0", "seed_1"):
     shutil.copytree(work, tmp_path / "runs" / name)
   shutil.copy(work / "config.json", tmp_path / "runs")
-  with pytest.raises(ValueError, match=r"2 runs.*seed_0"):
-    dmg_jax.load(tmp_path / "runs")
+  several = dmg_jax.load(tmp_path / "runs")
+  assert [run.folder.name for run in several.runs] == ["seed_0", "seed_1"]
+  with pytest.raises(ValueError, match=r"2 runs.*seed_0.*runs\[0\]\.predict"):
+    several.predict(path)
   output = tmp_path / "out.csv"
   assert predict(tmp_path / "runs", manifest=path, output=output)[0] == 0
   assert {p.name for p in tmp_path.glob("out*")} == {
