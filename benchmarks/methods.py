@@ -1,8 +1,9 @@
-"""The table of all methods, made from the code: ``docs/methods.md``, README.
+"""The table of all methods, made from the code: ``docs/methods.md``.
 
 python benchmarks/methods.py
 
-compiles a training step of every recipe on OpenMoji's model and writes both.
+compiles a training step of every recipe on OpenMoji's model and writes the
+page. The site adds a section for each recipe below the tables.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-_ROOT = Path(__file__).resolve().parent.parent
-DOCS, README = _ROOT / "docs" / "methods.md", _ROOT / "README.md"
-BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs" / "methods.md"
+SECTIONS = "<!-- methods: sections -->"  # Where the site puts them.
 BASE, CASE, BATCH = "concat", "openmoji", 64
-_HEADER = ("recipe", "category", "in one line", "FLOPs", "M", "source")
+_HEADER = (
+  "recipe", "category", "in one line", "step", "update of α", "M", "source",
+)  # fmt: skip
 
 # Recipe -> FLOPs of a step, and of an update of α, in steps of concat.
 Flops = dict[str, tuple[float, float | None]]
@@ -27,7 +30,7 @@ class Row(NamedTuple):
   """A recipe and its aliases with the card that speaks for them."""
 
   names: tuple[str, ...]
-  card: tuple[str, str, str, str]
+  card: tuple[str, ...]
   fusion: str
   readout: str
   method: str
@@ -49,6 +52,18 @@ def rows() -> list[Row]:
     )
     for r in dmg_jax.recipes()
   ]
+
+
+def by_fusion(row: Row) -> bool:
+  """Whether it is joint training, so that the fusion is what is new."""
+  return row.method == "joint" and row.fusion != BASE
+
+
+def set_options(row: Row) -> dict[str, Any]:
+  """The options of the method that the recipe sets itself."""
+  from dmg_jax.config.recipes import RECIPES
+
+  return dict(RECIPES[row.names[0]].options)
 
 
 def measure(names: Iterable[str], say: Callable = lambda text: None) -> Flops:
@@ -90,39 +105,65 @@ def _update(name: str) -> float | None:
   return tools.cost(program)["flops"]
 
 
-def cost(flops: tuple[float, float | None]) -> str:
-  """``1.02``, or ``1.00 + 4.30 an update``."""
+def cost(flops: tuple[float, float | None]) -> tuple[str, str]:
+  """``("1.02", "")``, or ``("1.00", "10.7")`` where α is learned."""
   step, update = flops
-  return f"{step:.2f}" + ("" if update is None else f" + {update:.1f}/α")
+  return f"{step:.2f}", "" if update is None else f"{update:.1f}"
 
 
 def table(flops: Flops) -> str:
-  """The table of README, Markdown."""
+  """All recipes with equation and cost, as Markdown."""
   lines = ["| " + " | ".join(_HEADER) + " |", "|---" * len(_HEADER) + "|"]
   for row in rows():
     category, equation, source, modalities = row.card
-    names = ", ".join(f"`{n}`" for n in row.names)
+    first = row.names[0]
+    names = ", ".join(
+      [f"[`{first}`](#{first})", *(f"`{n}`" for n in row.names[1:])]
+    )
     cells = (
-      names, category, equation.replace("|", "\\|"),
-      cost(flops[row.names[0]]), modalities, source,
+      names, category, equation.replace("|", "\\|"), *cost(flops[first]),
+      modalities, source,
     )  # fmt: skip
     lines.append("| " + " | ".join(cells) + " |")
   return "\n".join(lines)
+
+
+_INTRODUCTION = f"""\
+A *recipe* is a name for a fusion, a training method and its options: a row of a
+table. Choose one with `dmg_jax.fit(..., recipe="lb")` or
+`--config=configs/openmoji.py:lb`; `dmg_jax.recipes()` returns this table as
+data. A method works with any fusion that provides what it needs
+(`lb,fusion=own_heads`) and refuses the others by name.
+
+The columns *step* and *update of α* are costs: FLOPs of the compiled program
+on OpenMoji's model at batch {BATCH}, divided by those of a training step of
+`{BASE}`. α is updated once an epoch by default, so an update that costs 10.7
+steps adds little to an epoch. It uses `train.inner_batch_size` samples of the
+training batch (64) and `train.outer_batch_size` held-out samples (256, or all
+if there are fewer). Passes over the data between epochs, teachers and probes
+are not counted. M is the number of modalities.
+
+`lb`, `lb_forward` and `h_heads` train a head for each modality, predict by the
+mean of the heads, and set w = 1. The other recipes for α follow the paper's
+objective: w = 0 on `concat` (`lb_concat`, `h`). `faithful=true` is the official
+code where a method differs from it.
+
+Made by `python benchmarks/methods.py` from the code; do not edit."""
 
 
 def page(flops: Flops) -> str:
   """All of ``docs/methods.md``."""
   parts = [
     "# Methods",
-    "Made by `python benchmarks/methods.py` from the code; do not edit.",
-    f"FLOPs are those of a compiled training step on OpenMoji's model at batch "
-    f"{BATCH}, in steps of `{BASE}` (CPU; what a compiler makes of programs "
-    "without loops is the same on every machine); `+ x/α` is an update of α, "
-    "made once an epoch by default. Passes over the data between epochs, "
-    "teachers and probes come on top. M is the number of modalities.",
+    _INTRODUCTION,
     table(flops),
     "## Fusion, method and defaults of each recipe",
     "\n".join(_details()),
+    "## Each recipe",
+    "The site shows here, for each recipe, the equation, the options with "
+    "their defaults and the numbered deviations from the source, as they stand "
+    "in the docstrings of `dmg_jax/methods/` and `dmg_jax/model/fusion/`.",
+    SECTIONS,
   ]
   return "\n\n".join(parts) + "\n"
 
@@ -141,30 +182,21 @@ def recorded(text: str) -> Flops:
   found: Flops = {}
   for line in text.splitlines():
     cells = [c.strip() for c in re.split(r"(?<!\\)\|", line)]
-    name = re.match(r"`(\w+)`", cells[1]) if len(cells) == 8 else None
+    name = re.match(r"\[`(\w+)`\]", cells[1]) if len(cells) == 9 else None
     if name:
-      step, _, update = cells[4].removesuffix("/α").partition(" + ")
-      found[name[1]] = float(step), float(update) if update else None
+      update = float(cells[5]) if cells[5] else None
+      found[name[1]] = float(cells[4]), update
   return found
 
 
-def with_table(readme: str, flops: Flops) -> str:
-  """README's text with the table between its marks."""
-  before, rest = readme.split(BEGIN)
-  after = rest.split(END)[1]
-  return f"{before}{BEGIN}\n{table(flops)}\n{END}{after}"
-
-
 def main() -> int:
-  """Measures everything and writes both files."""
+  """Measures everything and writes the page."""
   names = [row.names[0] for row in rows()]
   flops = measure(names, lambda text: sys.stderr.write(f"{text} ...\n"))
   DOCS.write_text(page(flops), encoding="utf-8")
-  readme = README.read_text(encoding="utf-8")
-  README.write_text(with_table(readme, flops), encoding="utf-8")
   return 0
 
 
 if __name__ == "__main__":
-  sys.path.insert(0, str(_ROOT))
+  sys.path.insert(0, str(ROOT))
   sys.exit(main())

@@ -103,7 +103,7 @@ def fitting_rate(updates: int) -> Float[Array, ""]:
   """η for so many updates: .6 over their number, within [.02, .1].
 
   Normalised steps of .02 leave α near its start in a run that makes few. Chosen
-  on val, docs/results.md.
+  on val, docs/results/lb_defaults.md.
   """
   rate = min(max(REACH / max(updates, 1), RATE), LARGEST_RATE)
   return jnp.asarray(rate, jnp.float32)
