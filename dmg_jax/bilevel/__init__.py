@@ -15,18 +15,18 @@ Ridge regression with its closed form, ``θ* = (XᵀX + hI)⁻¹ Xᵀy``:
 >>> bool(jnp.allclose(value, jax.grad(lambda h: outer(fit(h), h))(h), 1e-4))
 True
 
-=================== ========================== ==============================
-solver              cost, memory               when
-=================== ========================== ==============================
-``Identity``        no product                 every step, cheap and biased
-``Neumann``         ``terms`` products         default; fresh batches; robust
-``ConjugateGradient`` products until ``rtol``  positive definite H, accuracy
-``GMRES``           m products, m + 1 vectors  indefinite or nearly singular H
-``Nystrom``         rank products, 2 rank      one sketch, strong damping
-``Dense``           n products, n²             tests
-``reverse_unroll``  T steps, memory T          many hyper-parameters, T small
-``forward_unroll``  T tangent steps, memory 1  few hyper-parameters, any T
-=================== ========================== ==============================
+=====================  =========================  =============================
+solver                 cost, memory               when
+=====================  =========================  =============================
+``Identity``           no product                 every step, cheap and biased
+``Neumann``            ``terms`` products         default; fresh batches; robust
+``ConjugateGradient``  products until ``rtol``    positive definite H, accuracy
+``GMRES``              m products, m + 1 vectors  indefinite, nearly singular H
+``Nystrom``            rank products, 2 rank      one sketch, strong damping
+``Dense``              n products, n²             tests
+``reverse_unroll``     T steps, memory T          many hyper-parameters, T small
+``forward_unroll``     T tangent steps, memory 1  few hyper-parameters, any T
+=====================  =========================  =============================
 
 ``info`` says how far to trust the answer: read ``info.status``.
 """

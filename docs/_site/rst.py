@@ -17,11 +17,15 @@ _ROLE = re.compile(r":(?:func|class|mod|meth|data):`~?([^`]+)`")
 _RULE = re.compile(r"=+( +=+)+ *$")
 _DISPLAY = re.compile(r"(?ms)^\$\$\n(.+?)\n\$\$$")
 _INLINE = re.compile(r"(?<![\\$\w])\$(?! )([^$]+?)(?<! )\$(?![\w$])")
+_LABEL = re.compile(r"( *)(References?|Deviations?(?: \d+)?|Official): *(.*)$")
 _ITEM = re.compile(r" *([-*]|\d+\.) ")
 
 
 def mathml(latex: str, display: bool = True) -> str:
   """An equation as MathML, on one line."""
+  # Commands that the converter does not know.
+  latex = re.sub(r"\\arg(?![a-z])", r"\\operatorname{arg}", latex)
+  latex = latex.replace(r"\langle", "⟨").replace(r"\rangle", "⟩")
   text = convert(" ".join(latex.split()))
   text = re.sub(r"\s+", " ", text).strip()
   if not display:
@@ -45,10 +49,13 @@ def in_page(markdown: str) -> str:
 
 def to_markdown(docstring: str) -> str:
   """The text of a docstring, its common indentation already removed."""
-  lines = docstring.expandtabs().splitlines()
+  text = docstring.expandtabs()
+  # Code that goes on in the next line.
+  text = re.sub(r"``[^`]+``", lambda m: re.sub(r"\s*\n\s*", " ", m[0]), text)
+  lines = text.splitlines()
   found: list[str] = []
   while lines:
-    for part in (_equation, _table, _example, _literal):
+    for part in (_equation, _table, _example, _labelled, _literal):
       taken, made = part(lines, found)
       if taken:
         found += made
@@ -172,6 +179,22 @@ def _example(lines, before):
   return end, ["", f"{pad}```pycon", *lines[:end], f"{pad}```", ""]
 
 
+def _labelled(lines, before):
+  """``Reference: ...`` and the like: a paragraph, and no box of its own."""
+  del before
+  found = _LABEL.match(lines[0])
+  if not found:
+    return 0, []
+  pad, label, text = found.groups()
+  end = 1
+  while end < len(lines) and lines[end].strip():
+    if _ITEM.match(lines[end]) or _LABEL.match(lines[end]):
+      break
+    end += 1
+  rest = " ".join(x.strip() for x in [text, *lines[1:end]])
+  return end, ["", f"{pad}**{label}:** {_inline(rest).strip()}", ""]
+
+
 def _literal(lines, before):
   """An indented block after a paragraph, as code."""
   head = lines[0]
@@ -180,8 +203,6 @@ def _literal(lines, before):
   above = next((x for x in reversed(before) if x.strip()), "")
   if _ITEM.match(above) or _indent(head) <= _indent(above):
     return 0, []
-  if above.rstrip().endswith(":") and not above.rstrip().endswith("::"):
-    return 0, []  # A section of the docstring, such as ``Args:``.
   if _ITEM.match(head):
     return 0, []
   end = _block(lines, _indent(above))

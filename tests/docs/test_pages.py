@@ -165,7 +165,7 @@ def test_docstrings_become_markdown():
   assert "`code` and *emphasis*, θ\\* and a &lt;tag>" in text
   assert text.count("<math") == 1 and "mfrac" in text and ".. math" not in text
   assert "| `b` | samples |" in text and "| `d` | features of one |" in text
-  assert "Deviations:\n\n1. First.\n2. Second." in text
+  assert "**Deviations:**\n\n1. First.\n2. Second." in text
   assert "```pycon\n>>> 1 + 1\n2\n```" in text
 
 
