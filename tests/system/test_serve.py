@@ -1,6 +1,5 @@
 """A run's predictions on new samples, from Python, and as a program."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -146,27 +145,6 @@ def test_wrong_inputs(loaded, tmp_path):
 def test_importing_is_cheap():
   code = "import sys, dmg_jax; assert not {'jax', 'numpy'} & set(sys.modules)"
   subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-
-
-def test_readme(quick, tiny, tmp_path, monkeypatch):
-  """The lines of the section run as they stand."""
-  del quick
-  text = (ROOT / "README.md").read_text(encoding="utf-8")
-  section = re.search(r"\n## Predict and serve\n(.*?)\n## ", text, re.S)[1]
-  code = re.search(r"```python\n(.*?)```", section, re.S)[1]
-  assert len([x for x in code.splitlines() if x.strip()]) == 5
-  helpers.write_run(tiny("lb"), tmp_path / "runs" / "openmoji-lb")
-  from PIL import Image
-
-  Image.new("RGB", (20, 10), "red").save(tmp_path / "party.png")
-  monkeypatch.chdir(tmp_path)
-  names = {}
-  exec(code, names)
-  (label,), p = names["found"].labels, names["found"].probabilities
-  assert label in names["predictor"].classes and set(p) == {
-    "fused", "image", "text"
-  }  # fmt: skip
-  np.testing.assert_allclose(p["fused"].sum(axis=-1), 1, atol=1e-6)
 
 
 def test_softmax_is_of_float32_at_least():
