@@ -192,7 +192,7 @@ def _labelled(lines, before):
       break
     end += 1
   rest = " ".join(x.strip() for x in [text, *lines[1:end]])
-  return end, ["", f"{pad}**{label}:** {_inline(rest).strip()}", ""]
+  return end, ["", f"{pad}**{label}:** {_inline(rest).strip()}".rstrip(), ""]
 
 
 def _literal(lines, before):

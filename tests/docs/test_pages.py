@@ -1,7 +1,6 @@
 """The pages: links, words, pictures, equations, and what README leaves out."""
 
 import ast
-import json
 import re
 import sys
 from pathlib import Path
