@@ -1,1 +1,1 @@
-"""Costs of training, hypergradients, input and start-up, as ratios."""
+"""Benchmarks of training, hypergradients, data loading and start-up."""

@@ -1,4 +1,4 @@
-"""Pictures and sounds that decode at the cost of real ones, as files."""
+"""Writes synthetic pictures and sounds that cost as much to decode as real."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from PIL import Image
 from scipy import ndimage
 
 SIDE, SECONDS, RATE = 256, 3.0, 16000
-CLASSES = ("bowling", "singing")  # two of Kinetics-Sounds
+CLASSES = ("bowling", "singing")  # Two classes of Kinetics-Sounds.
 _SPLITS = ("train",) * 8 + ("val", "test")
 
 
 def write(folder: Path, count: int) -> dict[str, list[tuple[Path, Path]]]:
-  """A JPEG of 256 pixels and a WAV of 3 s each, and the lists of splits.
+  """Writes a 256-pixel JPEG and a 3-second WAV per sample, and split lists.
 
   Args:
-    folder: new; what ``kinetics_sounds`` takes as ``raw`` and ``annotations``.
-    count: of samples.
+    folder: new folder, to be used as ``raw`` and ``annotations`` of
+      ``kinetics_sounds``.
+    count: number of samples.
 
   Returns:
-    {split: (picture, sound)}.
+    {split: [(picture, sound)]}.
   """
   rng = np.random.default_rng(0)
   made: dict[str, list[tuple[Path, Path]]] = {s: [] for s in _SPLITS}
@@ -43,7 +44,7 @@ def write(folder: Path, count: int) -> dict[str, list[tuple[Path, Path]]]:
 
 
 def _picture(rng: np.random.Generator) -> Image.Image:
-  """Noise with amplitudes that fall as 1 / frequency, as in photographs."""
+  """Noise whose amplitudes fall as 1 / frequency, as in photographs."""
   rows, columns = np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)
   frequency = np.maximum(np.hypot(rows, columns), 1 / SIDE)[..., None]
   noise = np.fft.rfft2(rng.normal(size=(SIDE, SIDE, 3)), axes=(0, 1))

@@ -1,8 +1,8 @@
-"""The clips through torch's ``DataLoader``, with the functions of ours.
+"""Reads the clips through torch's ``DataLoader`` with our own functions.
 
-Files are decoded by Pillow and soundfile, pictures cut and mirrored by
-``transforms.crop``, spectrograms made by ``transforms.audio``; batches
-are uint8 and float32 as ours.
+Pillow and soundfile decode the files, ``transforms.crop`` crops and flips
+pictures, and ``transforms.audio`` computes spectrograms. Batches are uint8 and
+float32, like ours.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data_pipelines.transforms import audio, crop
 
 
 class Clips(Dataset):
-  """(picture, sound) files, decoded and cut on access."""
+  """(picture, sound) files, decoded and cropped on access."""
 
   def __init__(self, files: list[tuple[Path, Path]], size: int, wave: tuple):
     self._files, self._wave = files, wave
@@ -35,7 +35,7 @@ class Clips(Dataset):
     rng = np.random.default_rng(int(torch.initial_seed()) + index)
     wave, _ = soundfile.read(sound, dtype="float32")
     spectrogram = audio.log_spectrogram(wave, *self._wave)
-    cut = np.array(self._cut(rng, pixels))  # torch wants it writable
+    cut = np.array(self._cut(rng, pixels))  # torch needs a writable array.
     return torch.from_numpy(cut), torch.from_numpy(spectrogram), 0
 
 
@@ -47,15 +47,15 @@ def stream(
   batches: int,
   workers: int,
 ):
-  """``batches`` batches in a random order, prefetched as is torch's default.
+  """Iterator over ``batches`` random batches, with torch's default prefetching.
 
   Args:
-    files: (picture, sound).
+    files: list of (picture, sound).
     size: side of crops.
-    wave: arguments of ``audio.log_spectrogram`` but for the wave.
-    batch_size: samples of a batch.
-    batches: number of them.
-    workers: processes, started anew; 0 is the caller's thread.
+    wave: arguments of ``audio.log_spectrogram`` after the wave.
+    batch_size: number of samples per batch.
+    batches: number of batches.
+    workers: number of spawned processes; 0 means the caller's thread.
   """
   order = torch.randint(len(files), (batches * batch_size,))
   loader = DataLoader(
@@ -63,7 +63,7 @@ def stream(
     batch_size,
     sampler=order.tolist(),
     num_workers=workers,
-    # A fork would copy locks that threads of JAX hold.
+    # A fork would copy locks that JAX's threads may hold.
     multiprocessing_context="spawn" if workers else None,
   )
   return iter(loader)

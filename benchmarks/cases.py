@@ -1,9 +1,9 @@
-"""The models that costs are measured on, with made-up inputs.
+"""Models for the benchmarks, with synthetic inputs.
 
 ``openmoji`` is the model of ``configs/openmoji.py``. ``resnet`` has two
-residual networks with BatchNorm, picture and spectrogram, as CREMA-D and
-Kinetics-Sounds use; ``resnet-18`` is the real size. ``resnet-tiny`` compiles
-fast: its sound is a vector, with one hidden layer.
+residual networks with BatchNorm, for pictures and spectrograms, as in CREMA-D
+and Kinetics-Sounds; ``resnet-18`` has their real size. ``resnet-tiny`` compiles
+fast: its sound is a vector, encoded by one hidden layer.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from dmg_jax.model.encoders.small import MLP
 from dmg_jax.training import optim, steps
 from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
 
-# About as many words as the names of the training pictures have.
+# About the vocabulary size of the names in OpenMoji's training split.
 _WORDS = 1000
-_CLASSES = 6  # of the residual networks
-# Name -> (widths, blocks a stage, side of the first kernel, picture,
-# spectrogram, batch). In all of them the first convolution has the 6 % of the
-# FLOPs that it has in ResNet-18: it decides what a gradient costs.
+_CLASSES = 6  # Of the cases with residual networks.
+# {name: (widths, blocks per stage, side of the first kernel, picture shape,
+# spectrogram shape, batch size)}. As in ResNet-18, the first convolution takes
+# 6 % of the FLOPs in all of them, which affects the cost of a gradient.
 _RESNETS = {
   "resnet-tiny": ((48, 96), 1, 3, (32, 32, 3), (40,), 64),
   "resnet": ((32, 64, 128), 1, 3, (64, 64, 3), (64, 80, 1), 32),
@@ -63,11 +63,12 @@ class _Block(nn.Module):
 
 
 class ResNet(nn.Module):
-  """A residual network of basic blocks, features averaged over the picture.
+  """A residual network of basic blocks, with features averaged over space.
 
   Attributes:
-    widths: channels of each stage; a stage after the first halves the sides.
-    blocks: of each stage; four stages of two are ResNet-18.
+    widths: channels of each stage; every stage after the first halves height
+      and width.
+    blocks: blocks per stage; four stages of two blocks are ResNet-18.
     first: side of the first kernel.
   """
 
@@ -103,24 +104,24 @@ class Case:
   batch: Callable[[int], Batch]
 
   def state(self) -> TrainState:
-    """A fresh state that shares no buffer with any other."""
+    """A fresh state that shares no buffers with other states."""
     own, stats = jax.tree.map(jnp.copy, (self.params, self.stats))
     return steps.init_state(
       self.problem, self.method, own, stats, self.init_opt, seed=0
     )
 
   def train_step(self):
-    """The compiled step of the loop, ``(state, batch)``."""
+    """The jitted training step, ``(state, batch)``."""
     step = steps.make_train_step(self.problem, self.method, self.apply)
     return jax.jit(functools.partial(step, seed=0), donate_argnums=0)
 
   def outer_step(self):
-    """The compiled outer step, ``(state, inner batch, outer batch)``."""
+    """The jitted outer step, ``(state, inner batch, outer batch)``."""
     step = steps.make_outer_step(self.problem, self.method)
     return jax.jit(functools.partial(step, seed=0), donate_argnums=0)
 
   def objectives(self, size: int) -> tuple[Callable, Callable]:
-    """``lb``'s inner and outer loss of (params, α) at equal batches."""
+    """Inner and outer loss of ``lb`` as functions of (params, α)."""
     batch, key = self.batch(size), jax.random.key(0)
     total = make_total(Matching(scaled=True))
 
@@ -138,10 +139,10 @@ class Case:
 
 
 def make(name: str, recipe: str = "constant") -> Case:
-  """One of ``CASES`` with a recipe of ``dmg_jax/config/recipes.py``.
+  """A case of ``CASES`` with a recipe of ``dmg_jax/config/recipes.py``.
 
   Raises:
-    ValueError: an unknown case or recipe.
+    ValueError: the case or the recipe is unknown.
   """
   if name not in CASES:
     raise registry.unknown("case", name, CASES)
@@ -187,7 +188,7 @@ def _model(name: str, config: Any):
 
 
 def _batch(shapes, classes: int, size: int) -> Batch:
-  """Noise, texts of random words, random labels."""
+  """A batch of noise, random words and random labels."""
   rng = np.random.default_rng(0)
   inputs = {}
   for m, (shape, dtype) in shapes.items():

@@ -14,16 +14,16 @@ _MODELS = (*_SMALL, *_LARGE)
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-  """A ratio of an entry that should not exceed a bound.
+  """An upper bound for a ratio of an entry.
 
   Attributes:
-    number: of the goal.
-    benchmark: of the entry.
-    name: of the entry.
-    of: which ratio: ``seconds`` (the median), ``flops`` or ``temp_bytes``.
-    cpu: largest ratio on a CPU; ``None``: no goal there.
-    gpu: largest ratio on a GPU.
-    cases: the cases that it holds for; none means all.
+    number: number of the goal.
+    benchmark: benchmark of the entry.
+    name: name of the entry.
+    of: the ratio: ``seconds`` (its median), ``flops`` or ``temp_bytes``.
+    cpu: bound on a CPU; ``None`` means no goal.
+    gpu: bound on a GPU; ``None`` means no goal.
+    cases: cases that the goal applies to; empty means all.
   """
 
   number: int
@@ -57,7 +57,7 @@ GOALS = (
 
 
 def judge(entries: Iterable[Entry], platform: str) -> list[dict[str, Any]]:
-  """Each goal that an entry tells of, its value, and whether it is met."""
+  """Value and bound of each goal that has an entry, and whether it is met."""
   found = []
   for entry in entries:
     for goal in GOALS:

@@ -1,4 +1,4 @@
-"""What a Hessian-vector product and a hypergradient cost, in gradients."""
+"""Cost of Hessian-vector products and hypergradients, in gradients."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dmg_jax.bilevel.solvers import Solver
 NAME = "hypergradient"
 BASE = "gradient"
 TERM = "one more term"
-_STEP = 0.05  # Any: what a term costs does not depend on it.
+_STEP = 0.05  # Arbitrary: the cost of a term does not depend on it.
 _LOOPS = {True: "unrolled", False: "loop"}
 
 
 class Variant(NamedTuple):
-  """A solver, how it multiplies, and whether its loop is unrolled."""
+  """A solver, its kind of matrix product, and whether its loop is unrolled."""
 
   solver: Solver
   matvec: str = "linearize"
@@ -29,7 +29,7 @@ class Variant(NamedTuple):
 
   @property
   def name(self) -> str:
-    """As in the results; what has its default is left out."""
+    """Name in the results; default options are left out."""
     if isinstance(self.solver, Neumann):
       words = [f"neumann K={self.solver.terms}"]
       words += ["step given"] if self.solver.step_size == _STEP else []
@@ -48,13 +48,13 @@ class Variant(NamedTuple):
 
 
 def variants(quick: bool) -> list[Variant]:
-  """What is measured."""
+  """The variants that are measured."""
   if quick:
     return [Variant(Neumann(1)), Variant(Neumann(2))]
   series = [
     Variant(Neumann(k, step)) for step in ("auto", _STEP) for k in (1, 3, 5, 10)
   ]
-  other = loops.unrolled(5, None)  # On CPU the other is a loop.
+  other = loops.unrolled(5, None)  # True on a CPU, where the other is a loop.
   return [
     *series,
     Variant(Neumann(5), unroll=not other),
@@ -67,7 +67,7 @@ def variants(quick: bool) -> list[Variant]:
 def programs(
   case: cases.Case, size: int, wanted: list[Variant]
 ) -> dict[str, Callable]:
-  """{name: function of (params, α, direction)}, all at one batch size."""
+  """{name: function of (params, α, direction)} for one batch size."""
   inner, outer = case.objectives(size)
 
   def gradient(params, alpha, _):
@@ -83,7 +83,7 @@ def programs(
     value, info = hypergradient(
       inner, outer, params, alpha, **variant._asdict()
     )
-    return value, info.replace(q=())  # Not asked for, so not kept.
+    return value, info.replace(q=())  # Not needed, so its memory is freed.
 
   made = {BASE: gradient, "hvp": product}
   return made | {v.name: functools.partial(learned, v) for v in wanted}
@@ -108,7 +108,7 @@ def measure_case(name: str, quick: bool, rounds: int) -> list[measure.Entry]:
 
 
 def _slope(name, wanted, samples, costs) -> measure.Entry:
-  """What one more term costs: between the shortest and the longest series."""
+  """Cost of one more term, from the shortest and the longest series."""
   series = [
     v
     for v in wanted
@@ -137,6 +137,6 @@ def _slope(name, wanted, samples, costs) -> measure.Entry:
 
 
 def run(quick: bool, models: list[str]) -> list[measure.Entry]:
-  """All entries of this file."""
+  """Runs this benchmark and returns its entries."""
   rounds = 3 if quick else 15
   return [e for m in models for e in measure_case(m, quick, rounds)]

@@ -1,4 +1,4 @@
-"""How fast samples come, and how much of a training step that is."""
+"""Speed of data loading, and its share of a training step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RESIDENT = "steps, batch on the device"
 
 
 def uncached(setup: Setup) -> core.Dataset:
-  """The data with every sample read and decoded at each access."""
+  """The data set with every sample read and decoded on each access."""
   config, spec = setup.config.data, setup.dataset.spec
   folder = storage.folder_of(config.dir, DATA, VERSION)
   records: Any = storage.read(folder, "train", ("image",))
@@ -48,7 +48,7 @@ def uncached(setup: Setup) -> core.Dataset:
 
 
 def run(quick: bool, models: list[str], data: Path) -> list[measure.Entry]:
-  """All entries of this file; ``data`` is the folder of prepared data."""
+  """Runs this benchmark; ``data`` is the folder of prepared data."""
   del models
   config = openmoji.get_config("joint")
   config.data.dir = str(data)
@@ -80,12 +80,12 @@ def run(quick: bool, models: list[str], data: Path) -> list[measure.Entry]:
 
 
 def _batches(loader: Loader, count: int) -> measure.Call:
-  """Batches made one after the other by the caller's thread."""
+  """Batches made one by one in the caller's thread."""
   return lambda: [loader.batch(i) for i in range(count)][-1]
 
 
 def _stream(loader: Loader, count: int) -> measure.Call:
-  """The same from a stream, opened and closed, so that none are ready."""
+  """Batches from a stream that is opened anew, so that none are prefetched."""
   return lambda: list(_taken(loader, count))[-1]
 
 
@@ -95,7 +95,7 @@ def _taken(loader: Loader, count: int) -> Iterator[Batch]:
 
 
 def _steps(setup: Setup, loader: Loader, count: int) -> dict[str, Any]:
-  """Steps that wait for their batches, against some that have them."""
+  """Training steps fed by a stream, and steps on a batch on the device."""
   program = steps.make_train_step(setup.problem, setup.method, setup.apply)
   step = functools.partial(program, seed=0)
   batch, held = setup.place(loader.batch(0)), [setup.fresh(), setup.fresh()]

@@ -1,4 +1,4 @@
-"""How things are measured: interleaved times, compiled cost and memory."""
+"""Measurements: interleaved timings, and FLOPs and memory of programs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import jax
 
 Call = Callable[[], Any]
 
-# Saves most of the compile time on CPU; the optimised program, and with it its
-# cost and memory analysis, stays the same: only machine code gets slower.
+# Saves most of the compile time on a CPU. The optimised program and its cost
+# and memory analysis stay the same; only the machine code is slower.
 _ANALYSIS_ONLY = {
   "xla_backend_optimization_level": 0,
   "xla_llvm_disable_expensive_passes": True,
 }
-# A sample of the clock takes at least so long, by repeated calls.
+# Minimum duration of a timing sample, reached by repeated calls.
 _LEAST_SECONDS = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-  """Median, least and largest of several numbers."""
+  """Median, minimum and maximum of several numbers."""
 
   median: float
   min: float
@@ -38,15 +38,15 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """One line of the result.
+  """One line of the results.
 
   Attributes:
-    benchmark: the file that measured it.
-    case: the model, or the data set.
+    benchmark: file of the benchmark.
+    case: the model or data set.
     name: what was measured.
     base: name of the entry that the ratios refer to.
-    values: raw numbers; the unit is the end of the name (``seconds``, ...).
-    ratios: the same divided by the base's, within this run.
+    values: raw numbers; names end with the unit (``seconds``, ...).
+    ratios: values divided by those of the base, within the same run.
   """
 
   benchmark: str
@@ -57,16 +57,16 @@ class Entry:
   ratios: dict[str, Any]
 
   def json(self) -> dict[str, Any]:
-    """As it is written to the file."""
+    """The entry as a dictionary for the JSON file."""
     return dataclasses.asdict(self)
 
 
 def interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, list]:
-  """Seconds a call, ``rounds`` samples of each, taken in turns.
+  """Seconds per call: ``rounds`` samples of each, taken in turns.
 
-  Whatever else the machine does then slows all of them, and the ratio of two
-  samples of the same round is fair. Every second round goes backwards. Results
-  are waited for; the first two calls of each are not counted.
+  Other load on the machine then slows all of them, so that ratios of samples
+  from the same round are fair. Every second round runs in reverse order. Timing
+  waits for the results; the first two calls of each are not counted.
   """
   counts = {name: _warm(call) for name, call in calls.items()}
   samples: dict[str, list[float]] = {name: [] for name in calls}
@@ -78,7 +78,7 @@ def interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, list]:
 
 
 def _warm(call: Call) -> int:
-  """Calls until warm; returns how many calls make a sample."""
+  """Warms up and returns the number of calls per sample."""
   _seconds(call, 1)
   return max(1, round(_LEAST_SECONDS / max(_seconds(call, 1), 1e-9)))
 
@@ -92,7 +92,7 @@ def _seconds(call: Call, count: int) -> float:
 
 
 def ratio(top: Sequence[float], bottom: Sequence[float]) -> Spread:
-  """Spread of the ratios of samples of the same round."""
+  """Spread of the ratios of samples from the same round."""
   return Spread.of([t / b for t, b in zip(top, bottom, strict=True)])
 
 
@@ -100,9 +100,9 @@ def compiled(function: Callable, *args: Any, analysis_only: bool = False):
   """``function`` compiled for these arguments.
 
   Args:
-    function: jitted already, or to be jitted.
-    *args: arrays, or ``jax.ShapeDtypeStruct``.
-    analysis_only: compile fast a program that is not meant to be run.
+    function: a function, jitted or not.
+    *args: arrays or ``jax.ShapeDtypeStruct``.
+    analysis_only: compile quickly, for a program that will not be run.
   """
   if not hasattr(function, "lower"):
     function = jax.jit(function)
@@ -113,13 +113,13 @@ def compiled(function: Callable, *args: Any, analysis_only: bool = False):
 def cost(program: Any, loops: bool = False) -> dict[str, float]:
   """FLOPs and bytes of temporary memory of a compiled program.
 
-  FLOPs are told on CPU only: elsewhere convolutions are calls of a library, in
-  which XLA sees none.
+  FLOPs are given on a CPU only: elsewhere convolutions are library calls, whose
+  FLOPs XLA does not count.
 
   Args:
-    program: from ``compiled``.
-    loops: whether the program has loops that matter: XLA counts a body once,
-      so that FLOPs are left out.
+    program: result of ``compiled``.
+    loops: whether the program has relevant loops. XLA counts the body of a loop
+      once, so FLOPs are left out then.
   """
   found: dict[str, float] = {}
   if jax.default_backend() == "cpu" and not loops:
@@ -141,11 +141,11 @@ def entries(
   """An entry for each of ``samples`` and ``costs``, with ratios to the base.
 
   Args:
-    benchmark: its name.
+    benchmark: name of the benchmark.
     case: the model or data set.
-    base: what the others are divided by.
+    base: name of the entry that others are divided by.
     samples: {name: seconds}, as ``interleaved`` returns.
-    costs: {name: numbers}, each divided by the base's number of that name.
+    costs: {name: numbers}, which are divided by those of the base.
     bases: {name: another base}.
   """
   costs = costs or {}

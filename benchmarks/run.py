@@ -1,4 +1,4 @@
-"""Measures costs; a table on the terminal, JSON in a file.
+"""Runs the benchmarks; prints tables and writes JSON.
 
 python benchmarks/run.py [--only=NAME,...] [--models=NAME,...] [--quick]
   [--out=FILE.json] [--data=DIR]
@@ -23,7 +23,7 @@ _PACKAGES = ("dmg_jax", "jax", "jaxlib", "flax", "optax", "grain", "numpy")
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs what the command line asks for."""
+  """Runs the benchmarks that the command line selects."""
   sys.path.insert(0, str(_ROOT))
   options = parse(argv)
   begin, before = time.monotonic(), _load()
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-  """The command line; an unknown name lists the choices and ends."""
+  """Parses the command line; exits with the choices after an unknown name."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   split = lambda text: text.split(",")  # noqa: E731
   parser.add_argument("--only", type=split, default=list(NAMES))
@@ -91,7 +91,7 @@ def _load() -> list[float] | None:
 
 
 def environment() -> dict[str, Any]:
-  """Device, versions and revision that the numbers belong to."""
+  """Device, versions and revision of this run."""
   import jax
 
   from dmg_jax.training import run_folder
@@ -111,7 +111,7 @@ def environment() -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
-  """The tables."""
+  """Prints the results as tables."""
   from rich.console import Console
   from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""Time to the first step with and without a compilation cache; saving."""
+"""Time to the first step, with and without a compilation cache; saving."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _CACHE = {
 
 
 def run(quick: bool, models: list[str], data: Path) -> list[measure.Entry]:
-  """All entries of this file: fresh processes, one after the other."""
+  """Runs this benchmark in fresh processes, one after the other."""
   del models
   rounds, recipe = (1, "joint") if quick else (3, "lb")
   runs: dict[str, list[dict[str, float]]] = {}
   with tempfile.TemporaryDirectory() as folder:
-    _start(recipe, data, None)  # Prepares the data; files are now in memory.
+    _start(recipe, data, None)  # Prepares the data and fills the file cache.
     for turn in range(rounds):
       cache = Path(folder) / f"cache{turn}"
       for name, where in ((BASE, None), ("cold", cache), ("warm", cache)):
@@ -49,7 +49,7 @@ def run(quick: bool, models: list[str], data: Path) -> list[measure.Entry]:
 
 
 def _start(recipe: str, data: Path, cache: Path | None) -> dict[str, float]:
-  """Seconds of the phases of a start in a process of its own."""
+  """Seconds of each phase of a start in a new process."""
   environment = {
     k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"
   }
@@ -64,12 +64,12 @@ def _start(recipe: str, data: Path, cache: Path | None) -> dict[str, float]:
     text=True,
   )
   if done.returncode:
-    raise RuntimeError(f"a start failed: {done.stderr[-2000:]}")
+    raise RuntimeError(f"the process failed: {done.stderr[-2000:]}")
   return json.loads(done.stdout.splitlines()[-1])
 
 
 def _phases(recipe: str, data: str, begin: float) -> dict[str, float]:
-  """What a run does until its first steps are done; clock from ``begin``."""
+  """Seconds of each phase of a run up to its first steps, from ``begin``."""
   marks = [begin]
 
   def lap() -> float:
@@ -103,7 +103,7 @@ def _phases(recipe: str, data: str, begin: float) -> dict[str, float]:
 
 
 def _save(step: Any, state: Any, batch: Any, count: int) -> dict[str, float]:
-  """An epoch of steps, and what a checkpoint costs the loop."""
+  """Seconds of an epoch of steps and of saving a checkpoint."""
   import jax
 
   from dmg_jax.training.checkpoint import Checkpoints
@@ -115,7 +115,7 @@ def _save(step: Any, state: Any, batch: Any, count: int) -> dict[str, float]:
   took = {EPOCH: time.perf_counter() - begin}
   with tempfile.TemporaryDirectory() as folder:
     checkpoints = Checkpoints(Path(folder))
-    checkpoints.save(state, None)  # The first one makes folders and threads.
+    checkpoints.save(state, None)  # The first save creates folders and threads.
     checkpoints.close()
     checkpoints = Checkpoints(Path(folder))
     state, _ = jax.block_until_ready(step(state, batch))

@@ -1,8 +1,8 @@
-"""Samples a second of a picture (JPEG) and a sound, by several ways.
+"""Samples per second, each a picture (JPEG) and a sound, by several loaders.
 
-Where torch is installed, its ``DataLoader`` reads the same files with the same
-functions. Streams are opened for each sample of the clock, what they have ready
-then is not counted, and they are closed, so that none works beside another.
+If torch is installed, its ``DataLoader`` reads the same files with the same
+functions. For each timing sample a stream is opened and closed again, so that
+no two run at once; batches that it prefetched are not counted.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from dmg_jax.training import resident, sharding
 
 NAME = "throughput"
 BASE = "decoded in turn"
-SIZE = 224  # of crops
-_READY = 12  # batches that a worker, and what reads it, may have ready
+SIZE = 224  # Side of crops.
+_READY = 12  # Batches that a worker and its reader may have prefetched.
 Open = Callable[[], Iterator[Any]]
 
 
 def run(quick: bool, models: list[str], data: Path) -> list[measure.Entry]:
-  """All entries of this file; data are made in a temporary folder."""
+  """Runs this benchmark on data that are made in a temporary folder."""
   del models, data
   rounds, count, clips, batch = (1, 2, 40, 8) if quick else (5, 24, 500, 16)
   with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +54,7 @@ def run(quick: bool, models: list[str], data: Path) -> list[measure.Entry]:
 
 
 def _datasets(folder: Path) -> tuple[core.Dataset, core.Dataset]:
-  """The clips decoded at each access, and in memory."""
+  """The data set decoded on each access, and the data set in memory."""
   load = functools.partial(
     kinetics_sounds.load,
     folder / "data",
@@ -70,7 +70,7 @@ def _datasets(folder: Path) -> tuple[core.Dataset, core.Dataset]:
 
 
 def _seconds(open_: Open, ready: int, count: int) -> float:
-  """Of ``count`` batches, after those that were ready."""
+  """Seconds for ``count`` batches after those that were prefetched."""
   stream = open_()
   try:
     for _ in range(ready + 1):
@@ -89,7 +89,7 @@ def _seconds(open_: Open, ready: int, count: int) -> float:
 def _ours(
   fresh: core.Dataset, cached: core.Dataset, batch: int
 ) -> dict[str, tuple[Open, int]]:
-  """{name: how to open a stream, batches it may have ready}."""
+  """{name: (function that opens a stream, batches it may prefetch)}."""
 
   def loader(dataset: core.Dataset, workers: int = 0) -> Loader:
     return Loader(dataset, "train", batch, seed=0, workers=workers)
@@ -116,7 +116,7 @@ def _ours(
 
 
 def _torch(files, batch: int, count: int) -> dict[str, tuple[Open, int]]:
-  """The same for torch's loader; nothing where there is no torch."""
+  """The same for torch's loader; empty without torch."""
   if importlib.util.find_spec("torch") is None:
     sys.stderr.write("torch is not installed: its DataLoader is left out\n")
     return {}
@@ -126,7 +126,7 @@ def _torch(files, batch: int, count: int) -> dict[str, tuple[Open, int]]:
   wave = (length, _clips.RATE, av_load.NPERSEG, av_load.NOVERLAP)
   ways: dict[str, tuple[Open, int]] = {}
   for workers in (0, os.cpu_count() or 1):
-    ready = 2 * workers  # torch's default
+    ready = 2 * workers  # The default of torch.
     total = 2 * ready + 1 + count
     opened = functools.partial(
       _torch_loading.stream, files, SIZE, wave, batch, total, workers

@@ -1,4 +1,4 @@
-"""What a training step and an epoch cost, recipe by recipe."""
+"""Cost of a training step and of an epoch for several recipes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ RECIPES = (
   "lb",
   "lb_forward",
 )
-# CREMA-D: 27 steps an epoch, one outer step on a quarter of the batch.
+# As on CREMA-D: 27 steps per epoch, one outer step on a quarter of the batch.
 STEPS, SHARE = 27, 4
-# Epoch -> the recipe of its steps, its outer step.
+# {epoch: (recipe of its steps, its outer step)}
 EPOCHS = {
   EPOCH: ("constant", None),
   "lb, epoch": ("lb", "lb, outer step on B/4"),
@@ -32,7 +32,7 @@ EPOCHS = {
 
 
 def stepper(step: Callable, state: Any, *batches: Any) -> measure.Call:
-  """The compiled step as a call that goes on from where the last one ended."""
+  """A call of the compiled step that continues from the previous state."""
   held = [state]
 
   def call():
@@ -43,7 +43,7 @@ def stepper(step: Callable, state: Any, *batches: Any) -> measure.Call:
 
 
 class _Table:
-  """Calls and costs by name, as they are collected."""
+  """Collects calls and costs by name."""
 
   def __init__(self):
     self.calls: dict[str, measure.Call] = {}
@@ -56,7 +56,7 @@ class _Table:
 
 
 def measure_case(name: str, quick: bool, rounds: int) -> list[measure.Entry]:
-  """Steps of all recipes on one model, and epochs made of them."""
+  """Entries for steps of all recipes on one model, and for epochs."""
   table = _Table()
   size = 16 if quick else cases.make(name).batch_size
   for recipe in RECIPES[:2] if quick else RECIPES:
@@ -75,21 +75,21 @@ def measure_case(name: str, quick: bool, rounds: int) -> list[measure.Entry]:
 
 
 def _add_outer(table: _Table, recipe: str, case: cases.Case, size: int) -> None:
-  """The outer steps of a recipe that has any."""
+  """Adds the outer steps of a recipe, if it has any."""
   small, whole = case.batch(max(size // SHARE, 2)), case.batch(size)
   inner_batches = {
     "lb": {"lb, outer step on B/4": small, "lb, outer step on B": whole},
     "lb_forward": {"lb_forward, outer step": small},
   }
   for label, inner in inner_batches.get(recipe, {}).items():
-    # Neumann's terms are a loop but on CPU.
+    # The terms of the Neumann series are a loop, except on a CPU.
     loops = recipe == "lb" and jax.default_backend() != "cpu"
     step, state = case.outer_step(), case.state()
     table.add(label, step, state, inner, small, loops=loops)
 
 
 def _epochs(name, samples, costs) -> list[measure.Entry]:
-  """Epochs, put together from their steps; α fixed is the base."""
+  """Entries for epochs, computed from steps; the base has a constant α."""
   made_samples, made_costs = {}, {}
   for epoch, (step, outer) in EPOCHS.items():
     if step not in samples or (outer and outer not in samples):
@@ -107,6 +107,6 @@ def _epochs(name, samples, costs) -> list[measure.Entry]:
 
 
 def run(quick: bool, models: list[str]) -> list[measure.Entry]:
-  """All entries of this file."""
+  """Runs this benchmark and returns its entries."""
   rounds = 3 if quick else 15
   return [e for m in models for e in measure_case(m, quick, rounds)]

@@ -1,6 +1,6 @@
-"""A run's page: pictures and a self-contained ``report.html``.
+"""Report of a run: plots and a self-contained ``report.html``.
 
-Needs the files of a work directory only: no model, no data.
+It is made from the files of a work directory alone, without model or data.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ __all__ = ["save_features", "save_predictions", "write_report"]
 
 
 def write_report(workdir: str | Path) -> Path:
-  """Draws what the run has logged so far; finished or not.
+  """Writes the report of a run, finished or not, and returns its path.
 
-  Writes ``<workdir>/report/*.png`` and ``*.pdf`` and ``report.html`` there.
+  It writes ``<workdir>/report/report.html`` and the plots next to it, as
+  ``*.png`` and ``*.pdf``.
 
   Args:
-    workdir: of one run, or of several seeds in ``seed_<i>`` below it.
+    workdir: folder of one run, or of several seeds in ``seed_<i>``.
 
   Returns:
     The path of ``report.html``.
 
   Raises:
-    FileNotFoundError: no work directory, or no ``config.json`` in it.
+    FileNotFoundError: there is no work directory, or it has no ``config.json``.
     ValueError: a file in it is damaged.
   """
   found = reading.read(workdir)

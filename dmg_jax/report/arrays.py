@@ -1,4 +1,4 @@
-"""Named arrays in a file, whole or not there; no pickles."""
+"""Reads and writes named arrays in one file, atomically and without pickles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dmg_jax.errors import InputError
 
 
 def save(path: Path, content: Mapping[str, Any]) -> Path:
-  """Writes ``{name: array}``; a reader sees the old file or the new one."""
+  """Writes ``{name: array}`` atomically and returns ``path``."""
   part = path.with_name(f"{path.name}.{os.getpid()}.part")
   with part.open("wb") as file:
     np.savez_compressed(file, **content)
@@ -22,7 +22,7 @@ def save(path: Path, content: Mapping[str, Any]) -> Path:
 
 
 def load(path: Path) -> dict[str, np.ndarray] | None:
-  """What ``save`` wrote; ``None`` without a file.
+  """``{name: array}`` as ``save`` wrote it; ``None`` if there is no file.
 
   Raises:
     ValueError: the file is damaged.
@@ -32,5 +32,5 @@ def load(path: Path) -> dict[str, np.ndarray] | None:
   try:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
       return {name: found[name] for name in found.files}
-  except Exception as error:  # zipfile, zlib and numpy each have their own.
+  except Exception as error:  # zipfile, zlib and numpy raise different ones.
     raise InputError(f"{path} is damaged: delete it") from error

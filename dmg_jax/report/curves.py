@@ -1,4 +1,4 @@
-"""What pictures share: their look, and lines named at their right ends."""
+"""Shared style of plots, and curves that are labelled at their right ends."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ STYLE: dict[Any, Any] = {
   "ytick.major.width": 0.6,
   "legend.fontsize": FONT,
   "lines.solid_capstyle": "round",
-  "pdf.fonttype": 42,  # Text stays text.
-  "text.parse_math": False,  # Names are data: a $ is a $.
+  "pdf.fonttype": 42,  # Text stays selectable.
+  "text.parse_math": False,  # Names are data, so a $ is just a $.
 }
 
 
 @contextlib.contextmanager
 def look() -> Iterator[None]:
-  """The look of all pictures; Matplotlib's global state stays as it is."""
+  """Applies the style of all plots without changing Matplotlib's defaults."""
   style = {**STYLE, "font.family": fonts.families()}
   with fonts.one_warning(), matplotlib.rc_context(style):
     yield
 
 
 class Curve(NamedTuple):
-  """One quantity, a line for each run."""
+  """One quantity, with one line per run."""
 
   label: str
   colour: str
@@ -56,26 +56,26 @@ class Curve(NamedTuple):
 
 
 def with_data(curves: Sequence[Curve]) -> list[Curve]:
-  """The curves without runs that have no points; none without any run."""
+  """``curves`` without empty runs, and without curves that have no run left."""
   kept = [c._replace(runs=[p for p in c.runs if p[0].size]) for c in curves]
   return [c for c in kept if c.runs]
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-  """An empty figure of this size in inches, outside of pyplot."""
+  """An empty figure of this size in inches, independent of pyplot."""
   figure = Figure(figsize=(width, height), layout="constrained")
   FigureCanvasAgg(figure)
   return figure
 
 
 def save(figure: Figure, path: Path) -> None:
-  """Writes ``path``, a PNG of 300 dpi, and a PDF beside it."""
+  """Writes ``path`` as a PNG of 300 dpi, and a PDF with the same name."""
   figure.savefig(path, dpi=300)
   figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
 
 
 def new_axes(ylabel: str) -> tuple[Figure, Axes]:
-  """A figure as wide as a column, and its axes with epochs below."""
+  """A figure of column width, and its axes with epochs on the x-axis."""
   figure = new_figure(HEIGHT)
   axes = figure.add_subplot()
   axes.set_xlabel("epoch")
@@ -89,7 +89,7 @@ def new_axes(ylabel: str) -> tuple[Figure, Axes]:
 
 
 def plot(axes: Axes, curves: Sequence[Curve]) -> None:
-  """A line a run, thin beside their mean if there are several."""
+  """Draws one line per curve: the mean over runs, with single runs thin."""
   for c in curves:
     main = mean(c.runs)
     for x, y in c.runs if len(c.runs) > 1 else ():
@@ -99,13 +99,13 @@ def plot(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def mean(runs: Sequence[Points]) -> Points:
-  """Mean over runs, as far as all of them have come."""
+  """The mean over runs, up to the length of the shortest."""
   size = min(x.size for x, _ in runs)
   return runs[0][0][:size], np.mean([y[:size] for _, y in runs], axis=0)
 
 
 def label_ends(figure: Figure, axes: Axes, curves: Sequence[Curve]) -> None:
-  """Names right of the axes, at the lines' ends, moved apart if need be."""
+  """Labels the right ends of the curves, without overlap."""
   axes.margins(x=0.02)
   figure.draw_without_rendering()
   height = axes.get_window_extent().height / figure.dpi * 72
@@ -131,7 +131,7 @@ def label_ends(figure: Figure, axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _spread(heights: Sequence[float], room: float) -> list[float]:
-  """Ascending ``heights``, moved as little as keeps them ``room`` apart."""
+  """Ascending ``heights``, moved just enough to be ``room`` apart."""
   groups: list[list[float]] = []
   for height in heights:
     groups.append([height])

@@ -1,4 +1,4 @@
-"""Pictures of what a model says on test: reliability, confusion, classes."""
+"""Plots of test predictions: reliability, confusion, accuracy per class."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dmg_jax.report.predictions import FUSED, by_head
 from dmg_jax.report.reading import Workdir
 from dmg_jax.report.style import BLACK, GREY, modality_colours, modality_markers
 
-WIDE = 6.9  # Inches, both columns of a paper.
-FEW, MOST = 12, 30  # Classes: of a narrow matrix, and of any matrix.
+WIDE = 6.9  # Inches: both columns of a two-column page.
+FEW, MOST = 12, 30  # Most classes of a narrow matrix, and of any matrix.
 _LETTERS = 20
 
 
 def reliability(found: Workdir) -> Figure | None:
-  """Accuracy over confidence in 15 bins; areas of marks are shares of samples.
+  """Accuracy against confidence in 15 bins; marks scale with sample counts.
 
-  Samples of several seeds are put together; the ECE is the mean of the seeds.
+  Samples of several seeds are pooled; the ECE is the mean over seeds.
   """
   runs = _predictions(found)
   if not runs:
@@ -69,7 +69,7 @@ def errors(found: Workdir) -> dict[str, list[float]]:
 
 
 def confusion(found: Workdir) -> Figure | None:
-  """Shares of each true class, in %; none for more than 30 classes."""
+  """Confusion matrix in % of each true class; ``None`` above 30 classes."""
   counts = matrix(found)
   if counts is None or len(counts) > MOST:
     return None
@@ -97,7 +97,7 @@ def confusion(found: Workdir) -> Figure | None:
 
 
 def classes(found: Workdir) -> Figure | None:
-  """Accuracy of each modality on each class, joined by the gap; sorted."""
+  """Accuracy of each modality on each class, with the gap as a bar."""
   made = by_class(found)
   if made is None:
     return None
@@ -144,12 +144,13 @@ ByClass = tuple[list[int], dict[str, np.ndarray], np.ndarray]
 
 
 def by_class(found: Workdir) -> ByClass | None:
-  """Classes in order, {modality: accuracy [k]}, fused accuracy [k].
+  """Order of the classes, {modality: accuracy [k]}, fused accuracy [k].
 
-  Means over seeds. Two modalities: from where the first one leads to where the
-  second does; more: the widest gap first. Of more than 30 classes, those with
-  the widest gaps. Classes without test samples are left out. ``None`` where
-  there is nothing to compare.
+  Accuracies are means over seeds. With two modalities, classes are sorted from
+  the largest lead of the first to the largest lead of the second; with more, by
+  decreasing gap. At most 30 classes are kept, those with the widest gaps;
+  classes without test samples are left out. ``None`` if there is nothing to
+  compare.
   """
   runs = _predictions(found)
   if not runs or len(found.modalities) < 2:
@@ -169,7 +170,7 @@ def by_class(found: Workdir) -> ByClass | None:
 
 
 def class_names(found: Workdir) -> list[str]:
-  """As the predictions name them."""
+  """Names of the classes in the stored predictions."""
   return [str(c) for c in _predictions(found)[0]["classes"]]
 
 
@@ -178,7 +179,7 @@ def _predictions(found: Workdir) -> list[dict[str, np.ndarray]]:
 
 
 def _looks(found: Workdir) -> Mapping[str, tuple[str, str]]:
-  """{"fused" or modality: its colour and marker}, as in other pictures."""
+  """{"fused" or modality: (colour, marker)}, as in other plots."""
   known = [h for r in _predictions(found) for h in by_head(r) if h != FUSED]
   modalities = list(dict.fromkeys([*found.modalities, *known]))
   colours, markers = modality_colours(modalities), modality_markers(modalities)
@@ -186,7 +187,7 @@ def _looks(found: Workdir) -> Mapping[str, tuple[str, str]]:
 
 
 def _short(names: Sequence[str]) -> list[str]:
-  """Long names without their middles: they often begin alike."""
+  """Names shortened in the middle, because long names often start alike."""
   half = _LETTERS // 2
   return [
     n if len(n) <= _LETTERS else f"{n[:half]}…{n[1 - half :]}" for n in names

@@ -1,7 +1,7 @@
-"""``test_examples.npz``: samples worth a look, and what each modality said.
+"""``test_examples.npz``: example samples with the prediction of each modality.
 
-Chosen by rule from the probabilities on test (``RULES``), so that nobody picks
-them by hand; a sample is shown once, under the first rule that takes it.
+Examples are chosen by rules from the probabilities on test (``RULES``), not by
+hand. Each sample is shown once, under the first rule that selects it.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from dmg_jax.report.skeleton import Html, note, shown, source
 FILE = "test_examples.npz"
 RULES = {
   "sure and wrong": (
-    "Sure of it, and wrong",
-    "The largest probabilities of a wrong fused class.",
+    "Confident and wrong",
+    "The wrong fused predictions with the largest probabilities.",
   ),
   "disagreement": (
-    "Modalities contradict each other",
-    "Those whose least sure modality is surest.",
+    "Modalities disagree",
+    "Samples whose least confident modality is most confident.",
   ),
   "right, barely": (
-    "Right by a hair",
-    "The smallest probabilities of a right fused class.",
+    "Barely right",
+    "The correct fused predictions with the smallest probabilities.",
   ),
   "sure and right": (
-    "Sure of it, and right",
-    "The largest probabilities of a right fused class.",
+    "Confident and right",
+    "The correct fused predictions with the largest probabilities.",
   ),
 }
-EACH = 4  # Samples of a rule, at most.
-_SMALL = 72  # Pixels: pictures below are enlarged without smoothing.
+EACH = 4  # The largest number of samples per rule.
+_SMALL = 72  # Pixels: smaller pictures are enlarged without smoothing.
 
 
 def choose(
   probabilities: Mapping[str, np.ndarray], labels: np.ndarray
 ) -> list[tuple[int, str]]:
-  """``[(row, rule)]`` in order of the rules, none twice.
+  """``[(row, rule)]`` of the chosen samples, in order of the rules.
 
   Args:
     probabilities: {"fused" or modality: [n k]}.
@@ -73,12 +73,12 @@ def choose(
 
 
 def _confidence(p: np.ndarray) -> np.ndarray:
-  """The largest probability of each row, 0 where one is NaN."""
+  """The largest probability of each row; 0 if the row has a NaN."""
   return np.nan_to_num(p.max(axis=-1), nan=0.0)
 
 
 def load_examples(workdir: str | Path) -> dict[str, np.ndarray] | None:
-  """What ``evaluation.examples.save_test`` saved; ``None`` without a file.
+  """The arrays of ``evaluation.examples.save_test``; ``None`` without a file.
 
   Raises:
     ValueError: the file is damaged.
@@ -121,13 +121,13 @@ def _card(stored, place: int, predictions, row: int) -> str:
   return (
     f'<article class="card {"right" if right else "wrong"}">\n'
     f'<div class="media">\n{inside}\n</div>\n'
-    f"<p>It is <strong>{shown(classes[label])}</strong>.</p>\n"
+    f"<p>Label: <strong>{shown(classes[label])}</strong></p>\n"
     f'<dl class="said">\n{"".join(lines)}</dl>\n</article>'
   )
 
 
 def _medium(value: Any, name: str, kind: str) -> str:
-  """A picture, or a quotation."""
+  """HTML of a picture or of a text."""
   if kind == "text":
     return f"<q>{shown(str(value))}</q>"
   small = ' class="small"' if min(value.shape[:2]) < _SMALL else ""
@@ -138,7 +138,7 @@ def _medium(value: Any, name: str, kind: str) -> str:
 
 
 def _png(value: np.ndarray) -> bytes:
-  """A picture [h w 3]; of one channel [h w], in colours of even lightness."""
+  """PNG of a picture [h w 3], or [h w] in a perceptually uniform colour map."""
   if value.ndim == 2:
     value = matplotlib.colormaps["cividis"](value, bytes=True)[..., :3]
   file = io.BytesIO()
@@ -147,7 +147,7 @@ def _png(value: np.ndarray) -> bytes:
 
 
 def _said(head: str, p: np.ndarray, label: int, classes: list[str]) -> str:
-  """What a read-out says: class, probability as a bar, right or wrong."""
+  """HTML of one prediction: class, right or wrong, probability as a bar."""
   best = int(predicted(p))
   name = classes[best] if best >= 0 else "nothing (NaN)"
   share = 100 * float(p[best]) if best >= 0 else 0.0

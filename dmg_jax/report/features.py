@@ -1,4 +1,4 @@
-"""``test_features.npz``: the features of a split in two dimensions."""
+"""``test_features.npz``: test features projected to two dimensions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = "test_features.npz"
 
 @runtime_checkable
 class HasFeatures(Protocol):
-  """What is read of an ``evaluate.Evaluation``."""
+  """The fields of ``evaluation.metrics.Evaluation`` that are used here."""
 
   @property
   def features(self) -> Mapping[str, np.ndarray]: ...
@@ -30,18 +30,21 @@ class HasFeatures(Protocol):
 def save_features(
   workdir: str | Path, evaluation: HasFeatures, classes: Sequence[str] = ()
 ) -> Path:
-  """Projects unit features by one PCA of all modalities together, and saves.
+  """Saves unit features, projected by one PCA of all modalities together.
 
   The file holds ``modalities`` [m], ``points`` [m n 2], ``centroids`` [m 2],
-  ``distances`` [m m] (between the centroids, before the projection),
-  ``explained`` [2] (shares of the variance), ``labels`` [n], ``index`` [n],
-  ``classes`` and ``left_out``: modalities whose features have another size
-  than most, which no common projection takes.
+  ``distances`` [m m] (between centroids, before the projection), ``explained``
+  [2] (fractions of the variance), ``labels`` [n], ``index`` [n], ``classes``
+  and ``left_out``: the modalities whose feature size differs from the most
+  common one, so that they cannot share the projection.
 
   Args:
-    workdir: where the file goes.
-    evaluation: of n samples; unit features {modality: [n d]}.
-    classes: their names, if known.
+    workdir: folder of the file.
+    evaluation: results on n samples, with unit features {modality: [n d]}.
+    classes: names of the classes, if known.
+
+  Returns:
+    The path of the file.
   """
   features = evaluation.features
   sizes = Counter(z.shape[1] for z in features.values())
@@ -65,7 +68,7 @@ def save_features(
 
 
 def load_features(workdir: str | Path) -> dict[str, np.ndarray] | None:
-  """What ``save_features`` saved; ``None`` without a file.
+  """The arrays that ``save_features`` saved; ``None`` without a file.
 
   Raises:
     ValueError: the file is damaged.
@@ -74,7 +77,7 @@ def load_features(workdir: str | Path) -> dict[str, np.ndarray] | None:
 
 
 def pairs(features: Mapping[str, np.ndarray]) -> dict[tuple[str, str], float]:
-  """Distance of the centroids of each two modalities."""
+  """{(a, b): distance between the centroids} for all pairs of modalities."""
   names = [str(m) for m in features["modalities"]]
   return {
     (names[i], names[j]): float(features["distances"][i, j])
@@ -83,9 +86,9 @@ def pairs(features: Mapping[str, np.ndarray]) -> dict[tuple[str, str], float]:
 
 
 def _project(stacked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """First two principal components of [m n d], and their share of variance.
+  """First two principal components of [m n d], and their explained variance.
 
-  The sign of a component is arbitrary: its largest entry is made positive.
+  The sign of a component is arbitrary; its largest entry is made positive.
   """
   m, n, d = stacked.shape
   rows = stacked.reshape(m * n, d)

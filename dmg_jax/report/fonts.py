@@ -1,4 +1,4 @@
-"""Fonts of pictures: names of classes are data, in any script."""
+"""Fonts for plots: class names are data and may use any script."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import matplotlib
 from matplotlib import font_manager
 
-FIRST = "DejaVu Sans"  # Matplotlib brings it: Latin, Greek, Cyrillic, Arabic.
-# What else Linux, macOS and Windows may have, and pip or a user add.
+FIRST = "DejaVu Sans"  # Part of Matplotlib: Latin, Greek, Cyrillic, Arabic.
+# Fonts that Linux, macOS or Windows may have, or that a user installs.
 OTHERS = (
   *(f"Noto Sans CJK {region}" for region in ("SC", "TC", "HK", "JP", "KR")),
   *(f"Noto Sans {region}" for region in ("SC", "TC", "HK", "JP", "KR")),
@@ -47,7 +47,7 @@ def families() -> list[str]:
 
 @contextlib.contextmanager
 def one_warning() -> Iterator[None]:
-  """Characters that no family has are told together, after the drawing."""
+  """Collects warnings of missing characters into one, after drawing."""
   with warnings.catch_warnings(record=True) as caught:
     warnings.filterwarnings("always", _MISSING)
     yield
@@ -57,14 +57,14 @@ def one_warning() -> Iterator[None]:
       warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
   if characters := "".join(missing):
     warnings.warn(
-      f"no font that pictures use has {characters}: drawn as boxes. Install "
-      "one that has, e.g. Noto Sans CJK SC, remove fontlist-*.json in "
+      f"no installed font has {characters}: drawn as boxes. Install one that "
+      "does, e.g. Noto Sans CJK SC, remove fontlist-*.json in "
       f"{matplotlib.get_cachedir()}, and draw again with --mode=report",
       stacklevel=3,
     )
 
 
 def _character(warning: warnings.WarningMessage) -> str:
-  """What is missing; nothing if the warning says something else."""
+  """The missing character; empty for any other warning."""
   match = re.match(_MISSING, str(warning.message))
   return chr(int(match[1])) if match else ""

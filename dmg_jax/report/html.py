@@ -1,4 +1,4 @@
-"""``report.html``: one file, pictures inside, nothing from elsewhere."""
+"""``report.html``: one file that embeds its plots and loads nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLUMNS = {"accuracy": "accuracy", "map": "mAP", "macro_f1": "macro-F1"}
 
 
 def page(found: Workdir, pictures: Mapping[str, Path]) -> str:
-  """The whole page as HTML5; every value escaped."""
+  """The whole page as HTML5, with every value escaped."""
   sections = [
     Section("test", "Test", _table(found)),
     Section("readouts", "Read-outs", _readouts(found)),
@@ -45,12 +45,15 @@ def page(found: Workdir, pictures: Mapping[str, Path]) -> str:
 
 
 def headline(found: Workdir) -> str:
-  """The result in a sentence, or how far the run is."""
+  """The result in one to three sentences, or the progress of the run."""
   planned = f" of {found.epochs}" if found.epochs else ""
   if not found.tests:
     last = _last_validation(found)
     if found.results is not None:
-      return f"This run ended on val. Validation accuracy: {last}."
+      return (
+        "This run was not evaluated on test (eval.test=false). Validation "
+        f"accuracy: {last}."
+      )
     text = f"This run is unfinished: {found.epochs_done}{planned} epochs done."
     return f"{text} Validation accuracy so far: {last}." if last else text
   seeds = f", {len(found.tests)} seeds" if len(found.tests) > 1 else ""
@@ -70,7 +73,7 @@ def headline(found: Workdir) -> str:
 
 
 def _lead_over_best(found: Workdir) -> str:
-  """What fusion gains over the better modality, on average."""
+  """A sentence on the lead of fusion over the best modality, over seeds."""
   mean = {
     h: sum(float(t[h]["accuracy"]) for t in found.tests) / len(found.tests)
     for h in ("fused", *found.modalities)
@@ -79,9 +82,9 @@ def _lead_over_best(found: Workdir) -> str:
   best = max(mean, key=lambda m: mean[m])
   lead = 100 * (fused - mean[best])
   if not abs(lead) >= 0.05:
-    return f" Fused, they are as good as {best} alone."
+    return f" Fusion is as good as {best} alone."
   word = "better" if lead > 0 else "worse"
-  return f" Fused, they are {abs(lead):.1f} points {word} than {best} alone."
+  return f" Fusion is {abs(lead):.1f} points {word} than {best} alone."
 
 
 def _last_validation(found: Workdir) -> str:
@@ -102,7 +105,7 @@ def _over(found: Workdir, head: str, name: str) -> str:
 def _table(found: Workdir) -> Html:
   if not found.tests:
     return skeleton.note(
-      "No test results: the test split is read once, when training is done."
+      "No test results yet: the test split is used once, after training."
     )
   errors = diagrams.errors(found)
   heads = ("fused", *found.modalities)
@@ -125,7 +128,7 @@ def _table(found: Workdir) -> Html:
   if len(found.modalities) > 1:
     parts.append("Gap: best minus weakest modality.")
   if errors:
-    parts.append("ECE: expected calibration error, less is better.")
+    parts.append("ECE: expected calibration error; lower is better.")
   head = ["read-out", *_COLUMNS.values(), *(["ECE"] if errors else [])]
   return skeleton.table(head, body, " ".join(parts))
 
@@ -137,8 +140,8 @@ def _readouts(found: Workdir) -> Html:
   if not found.tests:
     return Html("")
   return skeleton.note(
-    "One read-out alone can underrate a modality. The same command with "
-    "--mode=readouts puts all of them and a linear probe side by side here."
+    "A single read-out can underrate a modality. Run the same command with "
+    "--mode=readouts to add all read-outs and a linear probe here."
   )
 
 
@@ -150,8 +153,8 @@ def _predictions(found: Workdir, pictures: Mapping[str, Path]) -> Html:
       [c.label, c.predicted, f"{c.count}", f"{100 * c.count / c.total:.0f}"]
       for c in measures.most_confused(counts, names)
     ]
-    head = ["true class", "taken for", "samples", "% of class"]
-    seeds = ", all seeds together" if len(found.runs) > 1 else ""
+    head = ["true class", "predicted", "samples", "% of class"]
+    seeds = ", over all seeds" if len(found.runs) > 1 else ""
     caption = f"The most frequent mistakes of the fused prediction{seeds}."
     tables = [skeleton.table(head, body, caption)] if body else []
   return captions.pictures(found, pictures, captions.PREDICTIONS, tables)
@@ -163,10 +166,10 @@ def _examples(found: Workdir) -> Html:
     return Html("")
   which = f" ({run.name})" if len(found.runs) > 1 else ""
   said = skeleton.note(
-    f"Test samples, chosen by rule{which}, and what each read-out says of "
-    "them: its class and that class's probability. ✓ and a plain bar: right; ✗ "
-    "and a hatched bar: wrong. A dashed edge: the fused prediction is wrong. A "
-    "? in a text: a word that is not in the vocabulary."
+    f"Test samples, chosen by rules{which}, with the prediction of each "
+    "read-out and its probability. ✓ and a plain bar: right; ✗ and a hatched "
+    "bar: wrong. Dashed edge: the fused prediction is wrong. A ? in a text "
+    "stands for a word that is not in the vocabulary."
   )
   return Html(f"{said}\n{examples.grid(run.examples, run.predictions)}")
 
@@ -177,12 +180,12 @@ def _reproduce(found: Workdir) -> Html:
   revision = found.stored.get("git") or "unknown"
   text = f"Git revision {revision}. Versions: {listed}."
   if not found.stored.get("command"):
-    text += " What flags have changed beside it is in the configuration below."
+    text += " Fields that flags have changed are in the configuration below."
   return Html(f"{skeleton.code(command(found))}\n{skeleton.note(text)}")
 
 
 def command(found: Workdir) -> str:
-  """The command line of the run; from the config if it was not stored."""
+  """The command line of the run, reconstructed if it was not stored."""
   stored = found.stored.get("command")
   if isinstance(stored, Sequence) and not isinstance(stored, str):
     return shlex.join(map(str, stored))

@@ -1,12 +1,12 @@
-r"""Calibration and confusion, from probabilities and labels alone.
+r"""Calibration and confusion, from probabilities and labels.
 
-Expected calibration error with bins :math:`B_i` of confidence
-:math:`(\tfrac{i-1}{15}, \tfrac{i}{15}]`:
+The expected calibration error, with bins :math:`B_i` of confidence
+:math:`(\tfrac{i-1}{15}, \tfrac{i}{15}]`, is
 
 .. math:: \mathrm{ECE} = \sum_i \frac{|B_i|}{n}
   \left|\mathrm{acc}(B_i) - \mathrm{conf}(B_i)\right|
 
-confidence being the largest probability of a sample.
+where the confidence of a sample is its largest probability.
 
 Reference: Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural
 Networks", ICML 2017, eqs. 2-5.
@@ -25,9 +25,9 @@ BINS = 15
 
 
 class Reliability(NamedTuple):
-  """Of each bin: samples, mean confidence and accuracy (NaN if empty).
+  """Samples, mean confidence and accuracy of each bin (NaN for empty bins).
 
-  ``ece`` is NaN where there is no sample.
+  ``ece`` is NaN without samples.
   """
 
   count: np.ndarray
@@ -37,7 +37,14 @@ class Reliability(NamedTuple):
 
 
 class Confused(NamedTuple):
-  """A class that is taken for another: how often, and of how many."""
+  """A class that is mistaken for another, with counts.
+
+  Attributes:
+    label: the true class.
+    predicted: the predicted class.
+    count: number of samples with this mistake.
+    total: number of samples of the true class.
+  """
 
   label: str
   predicted: str
@@ -48,7 +55,7 @@ class Confused(NamedTuple):
 def reliability(
   probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS
 ) -> Reliability:
-  """Of n samples, [n k] and [n]; rows that are not finite are left out."""
+  """Reliability of probabilities [n k] with labels [n]; skips NaN rows."""
   usable = np.isfinite(probabilities).all(axis=-1)
   p = np.asarray(probabilities[usable], np.float64)
   right = p.argmax(axis=-1) == labels[usable]
@@ -66,7 +73,7 @@ def reliability(
 
 
 def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """Counts [k k], true classes down, predictions across; NaN rows left out."""
+  """Counts [k k], row: true class, column: prediction; skips NaN rows."""
   k = probabilities.shape[-1]
   found = predicted(probabilities)
   pairs = labels[found >= 0] * k + found[found >= 0]
@@ -74,7 +81,7 @@ def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def by_class(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """Accuracy on each class [k]; NaN on one without samples."""
+  """Accuracy on each class [k]; NaN for classes without samples."""
   k = probabilities.shape[-1]
   right = predicted(probabilities) == labels
   with np.errstate(invalid="ignore"):
@@ -82,14 +89,14 @@ def by_class(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def gaps(accuracies: np.ndarray) -> np.ndarray:
-  """Best minus weakest modality on each class: [m k] to [k]."""
+  """Largest minus smallest accuracy [m k] over modalities, per class [k]."""
   return accuracies.max(axis=0) - accuracies.min(axis=0)
 
 
 def most_confused(
   matrix: np.ndarray, classes: Sequence[str], most: int = 10
 ) -> list[Confused]:
-  """The most frequent mistakes, of equals those of rarer classes first."""
+  """The most frequent mistakes; in a tie, those of rarer classes first."""
   wrong = matrix - np.diag(np.diag(matrix))
   totals = matrix.sum(axis=1)
   places = [(int(i), int(j)) for i, j in zip(*np.nonzero(wrong), strict=True)]

@@ -1,4 +1,4 @@
-"""``test_predictions.npz``: what each read-out said of every test sample."""
+"""``test_predictions.npz``: the probabilities of every test sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FUSED = "fused"
 
 @runtime_checkable
 class HasProbabilities(Protocol):
-  """What is read of an ``evaluate.Evaluation``."""
+  """The fields of ``evaluation.metrics.Evaluation`` that are used here."""
 
   @property
   def probabilities(self) -> Mapping[str, np.ndarray]: ...
@@ -29,7 +29,7 @@ class HasProbabilities(Protocol):
 def save_predictions(
   workdir: str | Path, evaluation: HasProbabilities, classes: Sequence[str]
 ) -> Path:
-  """Saves probabilities of n samples, fused and of each modality.
+  """Saves the probabilities of n samples, fused and of each modality.
 
   The file holds ``heads`` [h] (``fused`` and the modalities),
   ``probabilities`` [h n k], ``labels`` [n], ``index`` [n] (position in the
@@ -51,7 +51,7 @@ def save_predictions(
 
 
 def load_predictions(workdir: str | Path) -> dict[str, np.ndarray] | None:
-  """What ``save_predictions`` saved; ``None`` without a file.
+  """The arrays that ``save_predictions`` saved; ``None`` without a file.
 
   Raises:
     ValueError: the file is damaged.
@@ -66,6 +66,6 @@ def by_head(stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def predicted(probabilities: np.ndarray) -> np.ndarray:
-  """Class of the largest probability of each row; -1 where one is NaN."""
+  """Class of the largest probability of each row; -1 if the row has a NaN."""
   usable = ~np.isnan(probabilities).any(axis=-1)
   return np.where(usable, probabilities.argmax(axis=-1), -1)

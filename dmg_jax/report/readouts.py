@@ -1,7 +1,7 @@
-"""``readouts.json`` of one or several seeds as tables.
+"""Tables from ``readouts.json`` of one or several seeds.
 
-``--mode=readouts`` writes it; ``dmg_jax/evaluation/readouts.py`` says what the
-read-outs are.
+``--mode=readouts`` writes that file; ``dmg_jax/evaluation/readouts.py`` defines
+the read-outs.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from dmg_jax.tracking.logging import mean_std
 FILE = "readouts.json"
 FUSED = "fused"
 NAMES = {
-  "own": "",  # The fusion's name of it.
+  "own": "",  # Named by the fusion.
   "feature_ablation": "R3 feature ablation",
   "input_ablation": "R4 input ablation",
   "linear_probe": "linear probe",
 }
 MEANINGS = (
   "R1, R2 or R5: the fusion's own head for one modality. R3: the other "
-  "features at zero before the fusion, which leaves the head's bias. R4: the "
-  "other inputs at zero, whose encoders still add a constant.",
+  "features are zero before the fusion; the bias of the head remains. R4: the "
+  "other inputs are zero; their encoders still add a constant.",
   "Linear probe: a new linear classifier on frozen features, fitted on train, "
-  "its penalty chosen on val. It tells what the features hold, not what the "
-  "fused model makes of them.",
+  "with its penalty chosen on val. It shows what the features hold, not how "
+  "the fused model uses them.",
 )
 Found = Sequence[Mapping[str, Any]]
 
 
 def table(found: Found) -> Any:
-  """For a terminal: read-outs of a run, or mean ± std of several seeds."""
+  """Terminal table of the read-outs of a run, or mean ± std over seeds."""
   from rich.table import Column, Table
 
   first, several = found[0], len(found) > 1
@@ -53,13 +53,13 @@ def table(found: Found) -> Any:
 
 
 def cell(found: Found, head: str, name: str) -> str:
-  """Accuracy / macro-F1 over the seeds that have both; a dash for none."""
+  """Accuracy / macro-F1 over the seeds that have them; a dash if none do."""
   own = [one["scores"].get(head, {}).get(name) for one in found]
   return both([x for x in own if x is not None])
 
 
 def both(scores: Sequence[Mapping[str, Any]]) -> str:
-  """Accuracy / macro-F1 of several scores; a dash for none."""
+  """Accuracy / macro-F1 over several scores; a dash without scores."""
   if not scores:
     return "–"
   return " / ".join(
@@ -68,7 +68,7 @@ def both(scores: Sequence[Mapping[str, Any]]) -> str:
 
 
 def remarks(found: Found) -> list[str]:
-  """Why cells are empty, and what else is to be known."""
+  """Reasons for empty cells, and other notes."""
   said = [
     f"{head}, {one['names'][name]}: {why}"
     for one in found
@@ -81,7 +81,7 @@ def remarks(found: Found) -> list[str]:
 
 
 def table_html(found: Found) -> Html:
-  """The same for a page, with what is to be known below it."""
+  """HTML table of the read-outs, followed by notes."""
   first, several = found[0], len(found) > 1
   names = first["names"]
   body = [
@@ -94,8 +94,9 @@ def table_html(found: Found) -> Html:
   if several:
     caption += f" Mean ± standard deviation of {len(found)} seeds."
   caption += (
-    " A row: features of one modality, or of all: there, the fused prediction "
-    "and a probe on all features side by side. Chance: the most frequent class."
+    " Each row uses the features of one modality; the row of all features has "
+    "the fused prediction and a probe on the concatenated features. Chance: "
+    "the most frequent class."
   )
   head = ["features of", *(names[k] for k in NAMES)]
   said = [*MEANINGS, *remarks(found)]
@@ -109,5 +110,5 @@ def _heads(first: Mapping[str, Any]) -> list[str]:
 
 
 def row_name(head: str) -> str:
-  """Of the features that a line is about."""
+  """Label of a row for a head."""
   return "all (fused)" if head == FUSED else head

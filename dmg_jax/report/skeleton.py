@@ -1,6 +1,6 @@
-"""What all pages have in common: one HTML5 file, nothing from elsewhere.
+"""Building blocks of pages: one HTML5 file that loads nothing else.
 
-Texts are escaped here, by every function; what is HTML already is an ``Html``.
+Every function here escapes its texts; text that is HTML already is an ``Html``.
 Pages follow the reader's light or dark theme and need no script.
 """
 
@@ -17,16 +17,16 @@ from dmg_jax.report.theme import STYLE
 
 
 class Html(str):
-  """A text that is HTML: escaped where it has to be."""
+  """Text that is HTML already and must not be escaped again."""
 
 
 class Section(NamedTuple):
-  """A part of a page; one without ``html`` is left out.
+  """A section of a page; it is left out if ``html`` is empty.
 
   Attributes:
-    key: its anchor.
-    heading: plain text.
-    html: what it holds.
+    key: anchor of the section.
+    heading: heading, as plain text.
+    html: contents.
   """
 
   key: str
@@ -35,7 +35,7 @@ class Section(NamedTuple):
 
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
-  """The whole page as HTML5: the claim, then sections with links to them."""
+  """The whole page as HTML5: title, lead, links, and sections."""
   kept = [s for s in sections if s.html]
   links = "\n".join(f'<a href="#{s.key}">{escape(s.heading)}</a>' for s in kept)
   parts = [
@@ -65,30 +65,30 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
 
 
 def shown(text: str) -> Html:
-  """Escaped; a number and its % stay on one line."""
+  """``text`` escaped, with no line break between a number and its %."""
   if isinstance(text, Html):
     return text
   return Html(escape(text).replace(" %", "&nbsp;%"))
 
 
 def note(text: str) -> Html:
-  """A remark in small print."""
+  """A paragraph in small print."""
   return Html(f'<p class="note">{shown(text)}</p>')
 
 
 def bullets(texts: Sequence[str]) -> Html:
-  """A list; nothing of nothing."""
+  """A bullet list; empty for no texts."""
   items = "\n".join(f"<li>{shown(t)}</li>" for t in texts)
   return Html(f"<ul>\n{items}\n</ul>" if texts else "")
 
 
 def code(text: str) -> Html:
-  """As it is, in a fixed width."""
+  """Preformatted text in a fixed-width font."""
   return Html(f"<pre>{escape(text)}</pre>")
 
 
 def fields(summary: str, value: Any) -> Html:
-  """A value as JSON, folded away."""
+  """A value as JSON in a collapsed block."""
   text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
   return Html(
     f"<details>\n<summary>{escape(summary)}</summary>\n{code(text)}\n</details>"
@@ -98,7 +98,7 @@ def fields(summary: str, value: Any) -> Html:
 def table(
   head: Sequence[str], body: Sequence[Sequence[str]], caption: str
 ) -> Html:
-  """Figures to the right; the first column names the rows."""
+  """A table with right-aligned cells; the first column names the rows."""
   columns = "".join(f'<th scope="col">{shown(c)}</th>' for c in head)
   rows = []
   for name, *cells in body:
@@ -113,7 +113,7 @@ def table(
 
 
 def figure(picture: Path, alt: str, caption: str, wide: bool = False) -> Html:
-  """A picture inside the page, which turns dark with it."""
+  """An embedded plot with caption; it follows the dark theme."""
   kind = ' class="wide"' if wide else ""
   return Html(
     f'<figure{kind}>\n<img class="plot" alt="{escape(alt)}" '
@@ -123,11 +123,11 @@ def figure(picture: Path, alt: str, caption: str, wide: bool = False) -> Html:
 
 
 def source(png: bytes) -> str:
-  """The bytes of a PNG as the address of an image."""
+  """A PNG as a data URL."""
   return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def gallery(figures: Sequence[str]) -> Html:
-  """Figures beside each other where there is room."""
+  """Figures in a grid that adapts to the width of the page."""
   inside = "\n".join(figures)
   return Html(f'<div class="pictures">\n{inside}\n</div>' if figures else "")

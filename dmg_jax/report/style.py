@@ -1,7 +1,7 @@
-"""How all pictures look: as in a paper's column, in colours for all readers.
+"""Colours and markers of all plots, sized for the column of a paper.
 
-Colours are those of Okabe and Ito, which colour-blind readers tell apart; a
-modality has its own marker, too.
+The colours are those of Okabe and Ito, which colour-blind readers can
+distinguish; each modality has its own marker, too.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ MARKERS = "o^sDvP"
 def save_all(
   makers: Mapping[str, Callable[[], Figure | None]], folder: Path
 ) -> dict[str, Path]:
-  """Draws and saves ``<name>.png`` and ``.pdf``; without a figure, they go.
+  """Draws and saves ``<name>.png`` and ``.pdf`` for each maker.
+
+  If a maker returns ``None``, files from an earlier call are removed.
 
   Returns:
-    {name: path of the PNG} of those that were drawn.
+    {name: path of the PNG} of the plots that were drawn.
   """
   paths = {}
   with look():
@@ -36,7 +38,7 @@ def save_all(
         path.unlink(missing_ok=True)
         path.with_suffix(".pdf").unlink(missing_ok=True)
         continue
-      # A reader sees the old picture or the new one, whole.
+      # Written atomically: readers see the whole old or new file.
       part = folder / f"{name}.{os.getpid()}.part.png"
       save(figure, part)
       os.replace(part, path)
@@ -46,10 +48,10 @@ def save_all(
 
 
 def modality_colours(modalities: Sequence[str]) -> dict[str, str]:
-  """The same colour for a modality in every picture."""
+  """{modality: colour}, the same in every plot."""
   return {m: COLOURS[i % len(COLOURS)] for i, m in enumerate(modalities)}
 
 
 def modality_markers(modalities: Sequence[str]) -> dict[str, str]:
-  """The same marker."""
+  """{modality: marker}, the same in every plot."""
   return {m: MARKERS[i % len(MARKERS)] for i, m in enumerate(modalities)}

@@ -1,8 +1,8 @@
-"""The style sheet of all pages, light and dark, for phones and wide screens.
+"""Style sheet of all pages, light and dark, for phones and wide screens.
 
-Plots are drawn on white; in the dark their lightness is turned over and their
-hues are kept. Right and wrong are told apart by a mark, a border's pattern and
-a colour that colour-blind readers see.
+Plots are drawn on white; the dark theme inverts their lightness and keeps their
+hues. Right and wrong differ by a mark, by the pattern of the border, and by
+colours that colour-blind readers can distinguish.
 """
 
 STYLE = """

@@ -177,7 +177,7 @@ ERRORS = [
   ("figure3", {"figure.runs": "nowhere"}, "nowhere holds no run"),
   ("figure4,dataset=openmoji", {"figure.epochs": (1, 31)}, "[1, 30]"),
   ("figure4,dataset=openmoji", {"figure.target": "lable"}, "'label'"),
-  ("figure4,dataset=openmoji,rows=greedy", {}, "'channel' joins"),
+  ("figure4,dataset=openmoji,rows=greedy", {}, "'channel' exchanges"),
   ("figure1,dataset=openmoji", {"shard": 4}, "shard=4"),
   ("figure1,dataset=openmoji", {"train.keep": (0,)}, "train.keep"),
 ]

@@ -110,9 +110,9 @@ def test_stages_and_modalities_without_maps(setup):
   assert not gradcam.joined_inside("concat")
 
 
-def test_maps_of_few_places_are_told():
+def test_notes_on_maps_of_low_resolution():
   heat = {"a": np.zeros((2, 3, 1, 8)), "b": np.zeros((2, 3, 5, 3, 3))}
-  assert [note.partition(" hardly")[0] for note in figure4._coarse(heat)] == [
+  assert [note.partition(" have")[0] for note in figure4._coarse(heat)] == [
     "a: maps of 1 × 8"
   ]
 
@@ -126,7 +126,7 @@ def test_samples_are_drawn_by_seed_or_named():
   assert _samples.read(data, [7, 2]).ids == ["test-7", "test-2"]
   with pytest.raises(ValueError, match="unknown sample 'test-99'; did you"):
     _samples.choose(data, ["test-1", "test-99"], 3, 0)
-  with pytest.raises(ValueError, match=r"48 samples of test\)$") as error:
+  with pytest.raises(ValueError, match=r"48 test samples\)$") as error:
     _samples.choose(data, ["x"], 3, 0)
   assert len(str(error.value)) < 400
   with pytest.raises(ValueError, match=r"count must lie in \[1, 48\]"):

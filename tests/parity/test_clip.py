@@ -208,7 +208,7 @@ def test_errors(stored):
   text = clip.ClipText(**clip.ClipText.options_of(config))
   with pytest.raises(ValueError, match=r"11 tokens.*10 positions.*max_words"):
     text.init(jax.random.key(0), jnp.zeros((1, 11), np.int32), False)
-  with pytest.raises(ValueError, match="'siglip' is no CLIP"):
+  with pytest.raises(ValueError, match="'siglip' is not a CLIP"):
     clip.ClipVision.options_of({"model_type": "siglip"})
   with pytest.raises(ValueError, match="image_size must be one number"):
     clip.ClipVision.options_of(

@@ -51,7 +51,7 @@ def test_all_parts(tmp_path, unrendered):
   assert 12 <= samples <= 16 and len(page.images) == len(ALL) + samples
   ece = 100 * diagrams.errors(found)["fused"][0]
   assert f"{ece:.1f}" in page.text and "a text of" in page.text
-  assert page.text.count("It is class") == samples
+  assert page.text.count("Label: class") == samples
   marks = page.text.count("✓ right:") + page.text.count("✗ wrong:")
   assert marks == 3 * samples
   counts = diagrams.matrix(found)
@@ -110,7 +110,7 @@ def test_seeds_are_put_together(tmp_path, unrendered):
   assert names == ALL
   assert "45.0 ± 7.1 / 35.0 ± 7.1" in page.text
   assert "no <feature> is of one modality alone" in page.text
-  assert "A & B" in page.text and "chosen by rule (seed 0)" in page.text
+  assert "A & B" in page.text and "chosen by rules (seed 0)" in page.text
   found = reading.read(tmp_path)
   counts = diagrams.matrix(found)
   assert counts is not None and counts.sum() == 460
@@ -122,7 +122,7 @@ def test_seeds_are_put_together(tmp_path, unrendered):
 def test_many_classes_are_listed_not_drawn(tmp_path, unrendered):
   make(tmp_path, k=40)
   page, names = written(tmp_path)
-  assert names == ALL - {"confusion"} and "taken for" in page.text
+  assert names == ALL - {"confusion"} and "true class" in page.text
   made = diagrams.by_class(reading.read(tmp_path))
   assert made is not None and len(made[0]) == 30
   make(tmp_path, k=24)
@@ -134,7 +134,7 @@ def test_many_classes_are_listed_not_drawn(tmp_path, unrendered):
 def test_one_and_three_modalities(tmp_path, unrendered):
   make(tmp_path / "one", ("text",))
   page, names = written(tmp_path / "one")
-  assert names == ALL - {"classes"} and "contradict" not in page.text
+  assert names == ALL - {"classes"} and "Modalities disagree" not in page.text
   make(tmp_path / "three", ("image", "audio", "text"))
   page, names = written(tmp_path / "three")
   assert names == ALL and len(page.images) > 2 * 12
@@ -168,7 +168,7 @@ def test_the_headline_is_a_claim(tmp_path, unrendered):
   said = html.headline(reading.read(tmp_path))
   assert said == (
     "Test accuracy: fused 62.0 %, image 39.0 %, text 56.5 %. Gap between the "
-    "modalities: 17.5 points. Fused, they are 5.5 points better than text "
+    "modalities: 17.5 points. Fusion is 5.5 points better than text "
     "alone."
   )
 

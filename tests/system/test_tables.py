@@ -153,7 +153,10 @@ def test_report_of_a_run_that_ended_on_val(tmp_path):
   del results["test"]
   path.write_text(json.dumps(results))
   said = html.headline(reading.read(tmp_path / "run"))
-  assert said.startswith("This run ended on val. Validation accuracy: fused ")
+  assert said.startswith(
+    "This run was not evaluated on test (eval.test=false). Validation "
+    "accuracy: fused "
+  )
 
 
 def words(workdir, data_dir, *more):
