@@ -38,11 +38,11 @@ RECIPES = {
   "joint": Recipe("concat", "joint", {}, "paper Table 1, CONCAT"),
   "concat": Recipe("concat", "joint", {}, "paper Table 1, CONCAT"),
   "unimodal": Recipe("sum", "unimodal", {}, "paper Table 1, first rows"),
-  "multitask": Recipe("sum", "multitask", {}, "w = 1, as MMPareto", _MEAN),
+  "multitask": Recipe("sum", "multitask", {}, "w = 1 as in MMPareto", _MEAN),
   "sum": Recipe("sum", "joint", {}, "paper Table 1, Sum"),
   "affine": Recipe("affine", "joint", {}, "OGM-GE, fusion_modules"),
   "channel": Recipe("channel", "joint", {}, "MMTM, official code"),
-  "ml_lstm": Recipe("ml_lstm", "joint", {}, "interpretation: 2 layers of 256"),
+  "ml_lstm": Recipe("ml_lstm", "joint", {}, "our reading: 2 layers of 256"),
   "weight": Recipe("weight", "weight", {}, "CMML, official code"),
   "etmc": Recipe("etmc", "etmc", {}, "ETMC, official code"),
   "tmc": Recipe(
@@ -59,14 +59,14 @@ RECIPES = {
     "sum",
     "heuristic",
     {"unimodal_weight": 1.0, "scaled": True},
-    "Ours-H's α in the objective of lb",
+    "α of Ours-H, objective of lb",
     _MEAN,
   ),
   "lb": Recipe(
     "sum",
     "lb",
     {"unimodal_weight": 1.0},
-    "paper Table 1, Ours-LB; own heads ours",
+    "paper Table 1, Ours-LB; with own heads",
     _MEAN,
   ),
   "lb_concat": Recipe("concat", "lb", {}, "eq. 1; α on held-out data"),
@@ -81,7 +81,7 @@ RECIPES = {
     "concat",
     "lb",
     {"outer": "train", "normalise": "none", "scaled": False, "rate": 0.1},
-    "the letter of eqs. 1-3; it gives no rate",
+    "paper eqs. 1-3 verbatim; rate ours",
   ),
   "lfm_code": Recipe(
     "sum", "lfm_code", {}, "released code, learned", {"mean": True}
@@ -90,7 +90,7 @@ RECIPES = {
     "sum",
     "lfm_code",
     {"fitted": True},
-    "released code, script of its README",
+    "released code, as in its README",
     {"mean": True},
   ),
   # Rebalancing methods of the paper's tables.

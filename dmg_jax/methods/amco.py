@@ -37,7 +37,7 @@ from dmg_jax.types import Card, Leaf, Method
 
 CARD = Card(
   "forward",
-  "mask a share p of z_m where m dominates",
+  "mask a fraction p of z_m if m dominates",
   "Zhou et al., ICASSP 2023",
 )
 TARGETS = ("features", "logits")

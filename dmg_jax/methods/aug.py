@@ -39,7 +39,7 @@ from dmg_jax.types import SHARED, Card, Leaf, Method
 
 CARD = Card(
   "phases",
-  "in turn: CE(o_m) + CE(o'_m) + (1-σ p'_m) CE(f_new), f added if weak",
+  "per modality: CE(o_m) + CE(o'_m) + (1-σ p'_m) CE(f), f added if weak",
   "Jiang et al., NeurIPS 2025",
 )
 

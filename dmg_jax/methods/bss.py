@@ -44,7 +44,7 @@ from dmg_jax.types import Card, Method
 
 CARD = Card(
   "data",
-  "CE(o) + Σ CE(o_m), balanced samples first: order by d_i",
+  "CE(o) + Σ CE(o_m), samples ordered by d_i, balanced ones first",
   "Guan et al., IJCAI 2025",
 )
 SCHEDULERS = ("learning", "heuristic")

@@ -33,7 +33,7 @@ from dmg_jax.types import SHARED, Card, Leaf, Method
 
 CARD = Card(
   "gradient",
-  "Σ CE(o_m); fast branch's MMTM gates ← mean for Q steps",
+  "Σ CE(o_m); MMTM gates of the faster branch ← mean for Q steps",
   "Wu et al., ICML 2022",
   modalities="2",
 )

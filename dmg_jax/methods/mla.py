@@ -45,7 +45,7 @@ from dmg_jax.errors import InputError, unknown
 from dmg_jax.types import SHARED, Card, Leaf, Method
 
 CARD = Card(
-  "phases", "in turn: CE(head(z_m)), ∇W ← P ∇W", "Zhang et al., CVPR 2024"
+  "phases", "per modality: CE(head(z_m)), ∇W ← P ∇W", "Zhang et al., CVPR 2024"
 )
 
 PROJECTIONS = ("scalar", "outer", "off")

@@ -37,7 +37,7 @@ from dmg_jax.types import Card, Leaf, Method
 
 CARD = Card(
   "learning rate",
-  "CE(o) + Σ A_m CE(o_m), A_m = 0 once its val loss turns",
+  "CE(o) + Σ A_m CE(o_m), A_m = 0 once the val loss of m stops falling",
   "Fujimori et al., ACPR 2019",
 )
 

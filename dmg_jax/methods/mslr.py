@@ -33,7 +33,7 @@ from dmg_jax.types import Card, Leaf, Method
 
 CARD = Card(
   "learning rate",
-  "η_m = η c_m acc_m / mean of the 5 before",
+  "η_m = η c_m acc_m / mean acc_m of the 5 epochs before",
   "Yao & Mihalcea, Findings of ACL 2022",
 )
 STRATEGIES = ("dynamic", "keep")

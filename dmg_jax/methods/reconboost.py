@@ -36,7 +36,7 @@ from dmg_jax.types import SHARED, Card, Leaf, Method
 
 CARD = Card(
   "phases",
-  "in turn: (w_1 - w_2 softmax(F)[y]) CE(o_m); then CE(λ_b Σ o_j)",
+  "per modality: (w_1 - w_2 softmax(F)[y]) CE(o_m); then CE(λ_b Σ o_j)",
   "Hua et al., ICML 2024",
 )
 

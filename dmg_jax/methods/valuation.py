@@ -43,7 +43,7 @@ from dmg_jax.types import Card, Leaf, Method
 
 CARD = Card(
   "data",
-  "CE(o) + copies that keep z_m only, more where φ_m is low",
+  "CE(o) with extra copies that keep only z_m, more if φ_m is low",
   "Wei et al., CVPR 2024",
 )
 LEVELS = ("sample", "modality")
