@@ -1,4 +1,4 @@
-"""Which entry tells whether a goal is met; the goals are in README.md."""
+"""Goals: upper bounds for ratios of entries, and whether a run meets them."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""A config from defaults, a recipe and its keys.
+"""Builds a config from the defaults, a recipe and its keys.
 
 ``configs/<data set>.py:<recipe>[,key=value...]``: the first word is a recipe,
-the keys are options of its method or one of ``SHORT``. A small ``batch_size``
-also lowers the batches of the outer level and of evaluation. Some data sets
-have a version for a laptop, ``quick=true``. ``encoder.image=resnet.ResNet``
-chooses the encoder of a modality or a kind; its options are fields then:
-``--config.encoders.image.depth=50``.
+and keys are options of its method or names in ``SHORT``. A small ``batch_size``
+also lowers the batch sizes of the outer level and of evaluation. Some data sets
+have a small setting for laptops, ``quick=true``. The key
+``encoder.image=resnet.ResNet`` chooses the encoder of a modality or of a kind,
+whose options are then fields: ``--config.encoders.image.depth=50``.
 
-From Python, ``choice`` makes the same string from a recipe and values.
+From Python, ``Choice`` builds the same string from a recipe and values.
 
 The registry of models is imported late, so that a misspelt recipe is reported
-before jax is loaded.
+before JAX is loaded.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from dmg_jax.config.defaults import DEFAULTS
 from dmg_jax.config.recipes import RECIPES, Recipe
 from dmg_jax.errors import InputError, unknown
 
-# A ConfigDict; checkers cannot know its fields.
+# A ConfigDict; type checkers cannot know its fields.
 Config = Any
 
-# What a recipe string may set besides its method's options: name -> path.
+# {key: path} of fields that may follow a recipe, in addition to the options of
+# its method.
 SHORT = {
   "seed": "seed",
   "seeds": "seeds",
@@ -44,18 +45,18 @@ SHORT = {
   "schedule": "optimiser.schedule",
   "fusion": "fusion.name",
 }
-# Before a modality or kind: the key of its encoder.
+# The prefix of the key for the encoder of a modality or kind.
 ENCODER = "encoder."
 
 
 class Choice(str):
-  """A recipe with its keys, as ``get_config`` of a config file takes them.
+  """A recipe with its keys, as an argument of a config file's ``get_config``.
 
-  It is the string that stands behind the colon on the command line, and keeps
-  the values that it was made of: they may hold commas.
+  It is the string after the colon on the command line, and it keeps the values
+  that it was built from, because these may contain commas.
 
   Attributes:
-    recipe: its name.
+    recipe: name of the recipe.
     given: {key: value}.
   """
 
@@ -63,7 +64,7 @@ class Choice(str):
   given: dict[str, Any]
 
   def __new__(cls, recipe: str, given: Mapping[str, Any]):
-    """The string is made from both."""
+    """Builds the string from the recipe and its keys."""
     given = {k: _plain(v) for k, v in given.items()}
     pairs = [f"{k}={_text(v)}" for k, v in given.items()]
     made = super().__new__(cls, ",".join([recipe, *pairs]))
@@ -72,12 +73,12 @@ class Choice(str):
 
 
 def _plain(value: Any) -> Any:
-  """A number of NumPy, which a search over parameters yields, as Python's."""
+  """``value`` as a Python number if it is a NumPy number."""
   return value.item() if hasattr(value, "item") else value
 
 
 def _text(value: Any) -> str:
-  """As it is written behind a recipe; ``value`` reads it."""
+  """``value`` as written after a recipe; the function ``value`` reads it."""
   return str(value).lower() if value in (True, False, None) else str(value)
 
 
@@ -85,11 +86,12 @@ def base(arg: str | None = "") -> Config:
   """A config without data set and recipe.
 
   Args:
-    arg: the string after the colon, if it is to be checked at once: a recipe's
-      name that is misspelt is told before the libraries are loaded.
+    arg: the string after the colon, to be checked first: a misspelt recipe is
+      then reported before the libraries are loaded. Not checked if empty.
 
   Raises:
-    ValueError: no or an unknown recipe, or a part that is not ``key=value``.
+    ValueError: the recipe is missing or unknown, or a part is not
+      ``key=value``.
   """
   if arg != "":
     parse(arg)
@@ -97,9 +99,9 @@ def base(arg: str | None = "") -> Config:
 
 
 def options(factory: Callable[..., Any], skip: tuple[str, ...] = ()) -> dict:
-  """Keyword-only arguments of a function, or fields of a module, defaults.
+  """{name: default} of a function's keyword-only arguments or a class's fields.
 
-  An option whose default is ``None`` becomes a typed placeholder.
+  A default of ``None`` becomes a typed placeholder.
   """
   hints = typing.get_type_hints(factory)
   is_class = inspect.isclass(factory)
@@ -120,7 +122,7 @@ def options(factory: Callable[..., Any], skip: tuple[str, ...] = ()) -> dict:
 
 
 def value(text: str) -> Any:
-  """``3``, ``.5``, ``true``, ``none`` as Python values, else the string."""
+  """The Python value of ``3``, ``.5``, ``true`` or ``none``, else ``text``."""
   words = {"true": True, "false": False, "none": None}
   if text.lower() in words:
     return words[text.lower()]
@@ -131,10 +133,11 @@ def value(text: str) -> Any:
 
 
 def parse(arg: str | None) -> tuple[str, dict[str, Any]]:
-  """``"lb,seeds=3"`` to ``("lb", {"seeds": 3})``.
+  """Turns ``"lb,seeds=3"`` into ``("lb", {"seeds": 3})``.
 
   Raises:
-    ValueError: no or an unknown recipe, or a part that is not ``key=value``.
+    ValueError: the recipe is missing or unknown, or a part is not
+      ``key=value``.
   """
   if isinstance(arg, Choice):
     if arg.recipe not in RECIPES:
@@ -152,10 +155,11 @@ def parse(arg: str | None) -> tuple[str, dict[str, Any]]:
 
 
 def keys(pairs: Iterable[str], after: str) -> dict[str, str]:
-  """``["a=1", "b=x"]`` to ``{"a": "1", "b": "x"}``, in that order.
+  """Turns ``["a=1", "b=x"]`` into ``{"a": "1", "b": "x"}``, in that order.
 
   Raises:
-    ValueError: a part that is not ``key=value``; it names what it is after.
+    ValueError: a part is not ``key=value``; the message says that it was
+      expected after ``after``.
   """
   given = {}
   for pair in pairs:
@@ -169,18 +173,18 @@ def keys(pairs: Iterable[str], after: str) -> dict[str, str]:
 def with_recipe(
   config: Config, arg: str | None, quick: Mapping[str, Any] | None = None
 ) -> Config:
-  """The config with recipe and keys of ``arg`` set, locked.
+  """Sets the recipe and keys of ``arg`` in a config, locks and returns it.
 
   Args:
-    config: of the data set.
+    config: config of the data set.
     arg: the string after the colon.
-    quick: {path: value} of the form for a laptop, which the key ``quick=true``
-      asks for, e.g. ``{"train.epochs": 2}``; a dictionary replaces the whole
-      of its path. Other keys of ``arg`` are set after it.
+    quick: {path: value} that ``quick=true`` sets, e.g. ``{"train.epochs": 2}``;
+      a dictionary replaces the whole node at its path. Other keys of ``arg``
+      are set afterwards.
 
   Raises:
-    ValueError: unknown recipe or key, or a value of another type, each with
-      the choices.
+    ValueError: a recipe or key is unknown, or a value has another type; the
+      message lists the choices.
   """
   from dmg_jax.model import registry
 
@@ -196,7 +200,7 @@ def with_recipe(
   required = set(inspect.signature(factory).parameters) - set(config.method)
   for key in sorted(required):
     if key not in given:
-      raise InputError(f"recipe {name!r} needs {key}=..., as {name},{key}=...")
+      raise InputError(f"recipe {name!r} needs {key}: write {name},{key}=...")
     config.method[key] = given.pop(key)
   config.lock()
   config.method.update(recipe.options)
@@ -209,7 +213,10 @@ def with_recipe(
 def _set_keys(
   config: Config, given: Mapping[str, Any], others: tuple[str, ...]
 ) -> None:
-  """Options of the method and ``SHORT`` ones; ``others`` are keys, too."""
+  """Sets options of the method and keys of ``SHORT``.
+
+  ``others`` are further valid keys, for the error message.
+  """
   own = [k for k in config.method if k != "name"]
   for key, value in given.items():
     if key not in own and key not in SHORT:
@@ -221,16 +228,16 @@ def _set_keys(
 
 
 def _choose_encoders(config: Config, given: dict[str, Any]) -> None:
-  """Takes the encoders' keys out and sets what they name.
+  """Removes the keys of encoders from ``given`` and sets these encoders.
 
-  One that can be told the number of its features takes that of the config's
-  encoders, if it is the same for all: matching compares features. Those with
-  none or 0 have what their network ends with.
+  If all encoders of the config have the same number of features, a new encoder
+  with that option gets it, too, because matching needs equal sizes. Encoders
+  with no such option, or with 0, keep the size of their last layer.
   """
   sizes = {e.get("features") for e in config.encoders.values()} - {None, 0}
   for key in [k for k in given if k.startswith(ENCODER)]:
     slot = key.removeprefix(ENCODER)
-    # A manifest's modalities are known to the file alone.
+    # Only the manifest itself names its modalities.
     if slot not in config.encoders and config.data.name != "manifest":
       keys = [ENCODER + slot for slot in config.encoders]
       raise unknown("key", key, keys)
@@ -244,14 +251,14 @@ def _choose_encoders(config: Config, given: dict[str, Any]) -> None:
 
 
 def _lower_batches(config: Config) -> None:
-  """Batches that would take more memory than those of training."""
+  """Limits outer and evaluation batches to four times the training batch."""
   most, train = 4 * config.train.batch_size, config.train
   train.outer_batch_size = min(train.outer_batch_size, most)
   config.eval.batch_size = min(config.eval.batch_size, most)
 
 
 def _quicken(config: Config, wanted: Any, quick: Mapping[str, Any]) -> None:
-  """Sets what differs in the form for a laptop, if it is wanted."""
+  """Sets the fields of ``quick`` if ``wanted`` is true."""
   if not isinstance(wanted, bool):
     raise InputError(f"quick must be true or false, got {wanted!r}")
   for path, value in quick.items() if wanted else ():
@@ -263,7 +270,7 @@ def _quicken(config: Config, wanted: Any, quick: Mapping[str, Any]) -> None:
 
 
 def _fusion(recipe: Recipe, name: str) -> Config:
-  """The fusion's name and options; those of the recipe are for its own."""
+  """The fusion's name and options; recipe options need the recipe's fusion."""
   from dmg_jax.model import registry
 
   skip = ("parent", "name", "num_classes")
@@ -274,17 +281,17 @@ def _fusion(recipe: Recipe, name: str) -> Config:
 
 
 def assign(config: Config, path: str, value: Any) -> None:
-  """Sets the field ``a.b.c``.
+  """Sets the field at a path such as ``a.b.c``.
 
   Raises:
-    ValueError: a value of another type.
+    ValueError: the value has another type.
   """
   *parents, name = path.split(".")
   node = config
   for part in parents:
     node = node[part]
   kind, optional = node.get_type(name), node[name] is None
-  # To Python a truth value is a number, and to ml_collections nothing fits all.
+  # Python counts bools as numbers, and ml_collections accepts None everywhere.
   wrong = not optional if value is None else isinstance(value, bool)
   try:
     if wrong and kind is not bool:
@@ -297,7 +304,7 @@ def assign(config: Config, path: str, value: Any) -> None:
 
 
 def encoder(name: str, **changes: Any) -> dict[str, Any]:
-  """An encoder's config: its name and all options, defaults filled in."""
+  """The config of an encoder: its name and all options with defaults."""
   from dmg_jax.model import registry
 
   cls = registry.encoder_class(name)
