@@ -1,9 +1,9 @@
-"""Your own data: a table with one row a sample, any modalities.
+"""Your own data: a table with one row per sample, for any modalities.
 
 python launch.py --config=configs/manifest.py:lb --config.data.manifest=a.csv
 
-See data_pipelines/manifest for the table and dmg_jax/config/own_data.py for the
-defaults. Change them here.
+data_pipelines/manifest describes the table, and dmg_jax/config/own_data.py sets
+the defaults, which can be changed here.
 """
 
 from dmg_jax.config import compose, own_data

@@ -1,7 +1,7 @@
-"""What ``launch.py --mode`` can do; each mode returns an exit code.
+"""The modes of ``launch.py --mode``; each returns an exit code.
 
-A table and a figure have three of them: train, report, and prepare; a table has
-readouts, too.
+Tables and figures have the modes train, report and prepare; tables also have
+readouts.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from dmg_jax.training.experiment import Config
 def run(
   mode: str, config: Config, workdir: str | Path | None, quiet: bool = False
 ) -> int:
-  """Dispatches a mode; ``workdir`` defaults to ``runs/<data>-<variant>``.
+  """Runs a mode; ``workdir`` defaults to ``runs/<data>-<variant>``.
 
-  A manifest's data are named by its folder and itself, ``digits-pairs``. From
-  Python it does the same as from the command line.
+  The data of a manifest are named by its folder and file, ``digits-pairs``.
+  Calls from Python do the same as the command line.
   """
   console = Console(quiet=quiet)
   if "figure" in config:
@@ -62,13 +62,13 @@ _PROGRAMS = {
 
 
 def _command() -> str | None:
-  """The command line; ``None`` where Python or a notebook calls."""
+  """The command line; ``None`` if called from Python or a notebook."""
   program = _PROGRAMS.get(Path(sys.argv[0]).name)
   return program and f"{program} {shlex.join(sys.argv[1:])}".strip()
 
 
 def _table(mode: str, config: Config, workdir, console: Console) -> int:
-  """A table's cells, its files alone, or its data."""
+  """Runs a mode of a table."""
   table = config.table
   tuned = f"trials={table.trials}" if table.trials > 1 else ""
   names = (table.name, summary.shown(config), table.changed, tuned)
@@ -86,15 +86,15 @@ def _table(mode: str, config: Config, workdir, console: Console) -> int:
   if mode == "prepare":
     return _prepare(one, folder, console)
   raise InputError(
-    f"--mode={mode} is for one run, not for a table: give the config of a row "
+    f"--mode={mode} works on one run, not on a table: give a row's config "
     f"and --workdir={folder}/ROW/seed_{config.seed}"
   )
 
 
 def _figure(mode: str, config: Config, workdir, console: Console) -> int:
-  """A figure's runs, its drawing alone, or its data.
+  """Runs a mode of a figure.
 
-  Figure 3 may be of several data sets, and is not named after them.
+  Figure 3 may have several data sets, so its folder is not named after one.
   """
   name, table = config.figure.name, config.get("table", {})
   shown = "" if name == "figure3" else summary.shown(config)
@@ -111,13 +111,13 @@ def _figure(mode: str, config: Config, workdir, console: Console) -> int:
       _prepare(cells.run_config(grid.config, cell), folder, console)
     return 0
   raise InputError(
-    f"--mode={mode} is for one run, not for a figure: give the config of a row "
+    f"--mode={mode} works on one run, not on a figure: give a row's config "
     f"and --workdir={folder}/.../seed_{config.seed}"
   )
 
 
 def _folder(workdir: str | Path | None, *names: str) -> Path:
-  """The one that is given, else one of runs/ that is named by these."""
+  """``workdir``, or by default a folder of runs/ named by ``names``."""
   return Path(workdir or f"runs/{'-'.join(filter(None, names))}")
 
 
@@ -136,7 +136,7 @@ def _prepare(config, workdir, console) -> int:
 
 
 def _runs(config, workdir: Path, **changes) -> list[Run]:
-  """The runs of each seed, read as the config says."""
+  """The finished runs of all seeds, opened with the fields of the config."""
   return Run(workdir, {**restore.changes(config), **changes}, quiet=False).runs
 
 
@@ -147,11 +147,11 @@ def _report(config, workdir, console) -> int:
 
 
 def _evaluate(config, workdir, console) -> int:
-  """Metrics of ``eval.split`` by the selected checkpoint, to JSON."""
+  """Writes metrics of the selected checkpoint on ``eval.split`` as JSON."""
   if config.eval.manifest:
     raise InputError(
-      "eval.manifest is for --mode=predict; for metrics, put labelled samples "
-      "into a split of the data and name it with --config.eval.split"
+      "eval.manifest works with --mode=predict only; for metrics, add labelled "
+      "samples to a split of the data and name it with --config.eval.split"
     )
   split = config.eval.split
   for run in _runs(config, workdir):
@@ -164,7 +164,7 @@ def _evaluate(config, workdir, console) -> int:
 
 
 def _predict(config, workdir, console) -> int:
-  """Probabilities of a manifest's samples, or of ``eval.split``, to a table."""
+  """Writes probabilities for a manifest or for ``eval.split`` as a table."""
   manifest, split = config.eval.manifest, config.eval.split
   changes = {"loader": {"resident": "off"}} if manifest else {}
   runs = _runs(config, workdir, **changes)
@@ -177,7 +177,7 @@ def _predict(config, workdir, console) -> int:
 
 
 def _output(config, folder: Path, several: bool) -> Path:
-  """The table of a run; of several, each has its seed in the name."""
+  """Path of a run's table; with several runs, the name includes the seed."""
   if config.eval.output:
     path = Path(config.eval.output).expanduser()
     prediction_table.check(path)
@@ -188,7 +188,7 @@ def _output(config, folder: Path, several: bool) -> Path:
 
 
 def _readouts(config, workdir, console) -> int:
-  """Every unimodal read-out and linear probes on test, to JSON and the page."""
+  """Computes unimodal read-outs and linear probes; updates the report."""
   runs = _runs(config, workdir)
   found = [run.readouts() for run in runs]
   console.note(shown.table(found))
@@ -200,7 +200,7 @@ def _readouts(config, workdir, console) -> int:
 
 
 def _export(config, workdir, console) -> int:
-  """Encoders of the selected checkpoint, and the whole as a program."""
+  """Exports the encoders of the selected checkpoint and the whole program."""
   for run in _runs(config, workdir):
     for line in run.export():
       console.note(line)

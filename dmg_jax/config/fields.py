@@ -1,4 +1,4 @@
-"""Fields of a config by their path, ``optimiser.learning_rate``."""
+"""Checks and sets fields of a config by path, e.g. ``train.epochs``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MANY = ("rows.", "sets.")
 
 
 def paths(config: Config, parent: str = "") -> Iterable[str]:
-  """The paths of all fields."""
+  """The paths of all fields of a config."""
   for key in config:
     value = config.get_oneway_ref(key).get()
     if isinstance(value, ConfigDict):
@@ -32,16 +32,16 @@ def paths(config: Config, parent: str = "") -> Iterable[str]:
 
 
 def check(config: Config, path: str, value: Any = "") -> None:
-  """Whether a field may be set by itself.
+  """Checks that a field exists and may be set on its own.
 
   Args:
-    config: with a recipe.
-    path: of the field.
-    value: that it is to have, for the message.
+    config: config with a recipe.
+    path: path of the field.
+    value: the value it shall get, for the message.
 
   Raises:
-    ValueError: there is no such field, with the nearest; or it follows from
-      the recipe or a key, with the key.
+    ValueError: there is no such field (the message suggests the closest), or
+      the field follows from the recipe or a key (the message names it).
   """
   fields = sorted(paths(config))
   if path not in fields:
@@ -57,30 +57,30 @@ def check(config: Config, path: str, value: Any = "") -> None:
       f"after the config file's colon, as in {keys},dataset=NAME,rows=A+B"
     )
   if path in _OF_RECIPE:
-    from dmg_jax.model import registry  # Late: it loads jax.
+    from dmg_jax.model import registry  # Late: it loads JAX.
 
     fusion = path == "fusion.name"
     near = nearest(value, registry.known("fusion") if fusion else RECIPES)
     how = f"{config.recipe},fusion=" if fusion else ":"
-    raise _brings_options(path, f"{how}NAME; {value!r} was given{near}")
+    raise _set_after_colon(path, f"{how}NAME; {value!r} was given{near}")
   if slot := _ENCODER.match(path):
     first = config.variant.partition(",")[0]
     how = f"{first},{ENCODER}{slot[1]}={value or 'NAME'}"
-    raise _brings_options(path, how)
+    raise _set_after_colon(path, how)
 
 
 def set_all(config: Config, changes: Mapping[str, Any]) -> None:
-  """Sets fields of a config, ``{path: value}``, in that order.
+  """Sets the fields ``{path: value}`` of a config, in order.
 
   Raises:
-    ValueError: as ``check``; or a value of another type.
+    ValueError: as ``check``, or a value has another type.
   """
   for path, value in changes.items():
     check(config, path, value)
     assign(config, path, value)
 
 
-def _brings_options(field: str, how: str) -> InputError:
+def _set_after_colon(field: str, how: str) -> InputError:
   return InputError(
     f"config.{field} has options of its own and is set after the config file's "
     f"colon, as in {how}"

@@ -27,10 +27,11 @@ def load(path: Path) -> ModuleType:
 
 
 def get_config(file: str, arg: str | None) -> Any:
-  """The config that a config file makes of ``<recipe>[,key=value...]``.
+  """The config that a config file returns for ``<recipe>[,key=value...]``.
 
   Raises:
-    ValueError: no such file, or no config file; or as its ``get_config``.
+    ValueError: the file does not exist, does not define ``get_config``, or its
+      ``get_config`` raises it.
   """
   path = Path(file)
   if not path.is_file():

@@ -1,7 +1,7 @@
-"""Defaults for a user's own data: any table, any modalities.
+"""Defaults for a user's own data with any modalities.
 
-An encoder is looked up by the modality's name, then by its kind. Pictures and
-spectrograms are small enough for a laptop's CPU.
+The encoder of a modality is looked up by its name, then by its kind. Pictures
+and spectrograms are small enough for a laptop's CPU.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dmg_jax.config import compose
 
 
 def base(arg: str | None = None) -> compose.Config:
-  """The config without a recipe; arguments as ``compose.base``."""
+  """The config without a recipe; the argument is that of ``compose.base``."""
   config = compose.base(arg)
   config.data.update(compose.options(manifest.load), name="manifest")
   config.data.update(nperseg=256, noverlap=0)
