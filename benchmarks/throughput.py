@@ -24,7 +24,7 @@ from benchmarks import _clips, measure
 from data_pipelines import core
 from data_pipelines.load.loader import Loader
 from data_pipelines.sets import kinetics_sounds
-from data_pipelines.sets._audio_video import load as av_load
+from data_pipelines.sets._audio_video import media
 from dmg_jax.training import resident, sharding
 
 NAME = "throughput"
@@ -123,7 +123,7 @@ def _torch(files, batch: int, count: int) -> dict[str, tuple[Open, int]]:
   from benchmarks import _torch_loading
 
   length = round(_clips.SECONDS * _clips.RATE)
-  wave = (length, _clips.RATE, av_load.NPERSEG, av_load.NOVERLAP)
+  wave = (length, _clips.RATE, media.NPERSEG, media.NOVERLAP)
   ways: dict[str, tuple[Open, int]] = {}
   for workers in (0, os.cpu_count() or 1):
     ready = 2 * workers  # The default of torch.

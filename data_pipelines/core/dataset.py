@@ -208,8 +208,8 @@ class Dataset:
       ``augment`` is not.
     together: modalities whose augmentations draw the same random numbers, so
       that all views of one scene are cut alike.
-    intake: {modality: how new samples become what the batch holds}, see
-      ``intake``; may be empty.
+    preprocessing: {modality: settings of its preprocessing}, see
+      ``preprocess``; may be empty.
     fingerprint: of the prepared data, ``Report.fingerprint``; runs on data with
       different ones are kept apart.
   """
@@ -220,7 +220,9 @@ class Dataset:
   decoded: dict[str, ModalitySpec] = dataclasses.field(default_factory=dict)
   view: dict[str, View] = dataclasses.field(default_factory=dict)
   together: tuple[str, ...] = ()
-  intake: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+  preprocessing: dict[str, dict[str, Any]] = dataclasses.field(
+    default_factory=dict
+  )
   fingerprint: str = ""
 
   def cached(self, split: str) -> bool:
@@ -253,5 +255,5 @@ class Dataset:
       decoded={m: s for m, s in self.decoded.items() if m in kept},
       view={m: f for m, f in self.view.items() if m in kept},
       together=tuple(m for m in self.together if m in kept),
-      intake={m: s for m, s in self.intake.items() if m in kept},
+      preprocessing={m: s for m, s in self.preprocessing.items() if m in kept},
     )

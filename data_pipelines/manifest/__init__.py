@@ -35,20 +35,19 @@ import os
 import pathlib
 from typing import Any
 
-import numpy as np
-
 from data_pipelines import core
 from data_pipelines.core import storage
 from data_pipelines.errors import InputError
 from data_pipelines.manifest import media
-from data_pipelines.manifest.prepared import FILE, Manifest
-from data_pipelines.transforms import image, intake, text
+from data_pipelines.manifest import prepared as making
+from data_pipelines.transforms import image, kinds, text
 
 
 def load(
   data_dir: str | os.PathLike,
   *,
   manifest: str = "",
+  prepared: str = "",
   image_size: int = 32,
   flip: bool = False,
   tokenizer: str = "",
@@ -68,6 +67,8 @@ def load(
   Args:
     data_dir: folder of all prepared data.
     manifest: the manifest's path.
+    prepared: in its place, the key of data that were prepared before, which
+      ``prepare`` and ``memory.prepare`` return as ``versions["key"]``.
     image_size: side of pictures and frames in pixels.
     flip: mirror pictures and videos in training.
     tokenizer: Hugging Face name or local folder of a pretrained tokenizer, e.g.
@@ -88,7 +89,8 @@ def load(
     skip_bad: leave bad rows out, and say so in the report.
 
   Raises:
-    ValueError: no manifest is named, or an option is out of its range.
+    ValueError: neither a manifest nor prepared data are named, or both; or an
+      option is out of its range.
     core.DataError: what is wrong with the manifest and its files; or the
       prepared data are damaged, or cannot be written; or there is no such
       tokenizer.
@@ -101,20 +103,19 @@ def load(
   settings = media.Settings(
     image_size, sample_rate, seconds, nperseg, noverlap, frames, standardise
   )
-  made = Manifest(data_dir, manifest, settings, held_out, skip_bad)
-  if not made.folder.exists():
-    made.prepare().tell()
-  storage.check(made.folder)
+  options = making.Options(settings, held_out, skip_bad)
+  folder = _prepared_folder(data_dir, manifest, prepared, options)
   augment = {"text": drop} if word_dropout else {}
   if flip:
     augment |= {"image": image.mirror, "video": image.mirror}
-  return _assemble(made.path.name, made.folder, max_words, tokens, augment)
+  return _assemble(folder, max_words, tokens, augment)
 
 
 def prepare(
   data_dir: str | os.PathLike,
   *,
   manifest: str = "",
+  prepared: str = "",
   image_size: int = 32,
   sample_rate: int = 16000,
   seconds: float = 0.0,
@@ -137,14 +138,42 @@ def prepare(
   settings = media.Settings(
     image_size, sample_rate, seconds, nperseg, noverlap, frames, standardise
   )
-  made = Manifest(data_dir, manifest, settings, held_out, skip_bad)
+  options = making.Options(settings, held_out, skip_bad)
+  _check_one(manifest, prepared)
+  if prepared:
+    return core.Report.read(making.known_folder(data_dir, prepared, options))
+  made = making.of_file(data_dir, manifest, options)
   if storage.problem_of(made.folder) is None:
     return core.Report.read(made.folder)
   return made.prepare()
 
 
+def _prepared_folder(
+  data_dir: str | os.PathLike,
+  manifest: str,
+  prepared: str,
+  options: making.Options,
+) -> pathlib.Path:
+  """The folder to load, made if need be."""
+  _check_one(manifest, prepared)
+  if prepared:
+    return making.known_folder(data_dir, prepared, options)
+  made = making.of_file(data_dir, manifest, options)
+  if not made.folder.exists():
+    made.prepare().tell()
+  storage.check(made.folder)
+  return made.folder
+
+
+def _check_one(manifest: str, prepared: str) -> None:
+  if manifest and prepared:
+    raise InputError(
+      f"both a manifest ({manifest}) and prepared data ({prepared}) are named: "
+      "keep one of --config.data.manifest and --config.data.prepared"
+    )
+
+
 def _assemble(
-  name: str,
   folder: pathlib.Path,
   max_words: int,
   tokens: text.Tokens | None,
@@ -152,26 +181,24 @@ def _assemble(
 ) -> core.Dataset:
   """The prepared data in ``folder``; ``augment`` is by kind."""
   made = core.Report.read(folder)
-  stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
-  coders, modalities, intakes = {}, {}, {}
+  stored = json.loads((folder / making.FILE).read_text(encoding="utf-8"))
+  modalities: dict[str, core.ModalitySpec] = {}
+  settings, steps = {}, {}
   for m, its in stored.items():
     if its["kind"] == "text":
-      coders[m] = tokens or text.WordVocabulary(its["words"])
+      coder = tokens or text.WordVocabulary(its["words"])
       modalities[m] = core.ModalitySpec(
-        "text", (max_words,), "int32", len(coders[m])
+        "text", (max_words,), "int32", len(coder)
       )
-      intakes[m] = intake.of_text(coders[m], max_words)
+      settings[m] = kinds.of_text(coder, max_words)
+      steps[m] = kinds.Text(settings[m], coder)
     else:
       dtype = "uint8" if its["kind"] in ("image", "video") else "float32"
       modalities[m] = core.ModalitySpec(its["kind"], its["shape"], dtype)
-      intakes[m] = its["intake"]
+      settings[m] = its["intake"]
+      steps[m] = kinds.step(its["kind"], its["intake"])
   numbers = {c: i for i, c in enumerate(made.classes)}
-  decode = functools.partial(
-    _decode,
-    modalities=modalities,
-    coders=coders,
-    numbers=numbers,
-  )
+  decode = functools.partial(_decode, steps=steps, numbers=numbers)
   sources = {
     split: core.cache_if_small(
       core.Decoded(storage.read(folder, split), decode), modalities
@@ -179,24 +206,16 @@ def _assemble(
     for split in made.counts
   }
   sizes = {split: len(source) for split, source in sources.items()}
-  spec = core.Spec(name, modalities, made.classes, sizes)
+  spec = core.Spec(made.name, modalities, made.classes, sizes)
   own = {m: augment[s.kind] for m, s in modalities.items() if s.kind in augment}
   return core.Dataset(
-    spec, sources, own, intake=intakes, fingerprint=made.fingerprint
+    spec, sources, own, preprocessing=settings, fingerprint=made.fingerprint
   )
 
 
 def _decode(
-  record: dict[str, Any],
-  modalities: dict[str, core.ModalitySpec],
-  coders: dict[str, text.WordVocabulary | text.Tokens],
-  numbers: dict[str, int],
+  record: dict[str, Any], steps: dict[str, Any], numbers: dict[str, int]
 ) -> core.Sample:
-  inputs = {}
-  for m, spec in modalities.items():
-    value = record[f"input_{m}"]
-    if spec.kind == "text":
-      value = coders[m].encode(value.decode(), spec.shape[0])
-    inputs[m] = np.asarray(value)
+  inputs = {m: step.decode(record[f"input_{m}"]) for m, step in steps.items()}
   label, key = numbers[record["label"].decode()], record["id"].decode()
   return {"inputs": inputs, "label": label, "id": key}

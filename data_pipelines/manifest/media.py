@@ -1,10 +1,9 @@
-"""The files of a manifest: decoding, what is wrong with them, final arrays."""
+"""What the cells of a manifest hold: reading it, checking it, storing it."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,8 +14,8 @@ from data_pipelines import core
 from data_pipelines.core import report
 from data_pipelines.errors import InputError
 from data_pipelines.manifest.rows import Row
-from data_pipelines.manifest.table import Column, Problem
-from data_pipelines.transforms import audio, image, text, video
+from data_pipelines.manifest.table import Cell, Column, Problem, Value
+from data_pipelines.transforms import kinds, preprocess, text
 
 SECONDS = (1.0, 10.0)  # bounds of the length that follows from the clips
 
@@ -51,97 +50,69 @@ class Settings:
         f"[{least:g}, 3600], one window or more, got {self.seconds!r}"
       )
 
+  def preprocessing(self, kind: str) -> dict[str, Any]:
+    """Settings of a kind, as far as they do not follow from the samples."""
+    if kind == "image":
+      return {"size": self.image_size, "fit": "pad", "stored": 0}
+    if kind == "video":
+      return {"size": self.image_size, "frames": self.frames}
+    if kind == "audio":
+      return {
+        "sample_rate": self.sample_rate,
+        "length": 0,
+        "nperseg": self.nperseg,
+        "noverlap": self.noverlap,
+      }
+    return {"mean": None, "scale": None} if kind == "array" else {}
+
 
 class Media:
-  """Files relative to a folder, decoded; kept in memory as far as they fit."""
+  """Cells as they are read; kept in memory as far as they fit."""
 
   def __init__(self, folder: pathlib.Path, settings: Settings):
-    self._folder, self._settings = folder, settings
-    self._kept: dict[tuple[str, str], np.ndarray] = {}
+    self._folder = folder
+    self._steps = {
+      kind: kinds.step(kind, settings.preprocessing(kind))
+      for kind in core.KINDS
+    }
+    self._kept: dict[tuple[str, Cell], np.ndarray] = {}
     self._room = core.CACHE_BYTES
 
   def path(self, name: str) -> pathlib.Path:
     """Where a file lies."""
     return self._folder / name
 
-  def read(self, kind: str, name: str) -> np.ndarray:
-    """Picture, frames, wave or array of a file.
+  def read(self, kind: str, cell: Cell) -> np.ndarray:
+    """Picture, frames, wave or array of a cell.
 
     Raises:
-      ValueError: the file is absent or cannot be decoded; the message names it.
+      ValueError: a file is absent or cannot be decoded, or a value is not of
+        that kind; the message names it.
     """
-    if (kind, name) in self._kept:
-      return self._kept[kind, name]
-    path = self.path(name)
-    if not path.is_file():
-      raise InputError(f"{name}: there is no such file")
-    try:
-      array = self._decode(kind, path)
-    except (ImportError, MemoryError):
-      raise
-    # A decoder may raise anything about a damaged file.
-    except Exception as error:
-      reason = " ".join(str(error).split()) or type(error).__name__
-      raise InputError(f"{name} cannot be used as {kind}: {reason}") from error
+    if (kind, cell) in self._kept:
+      return self._kept[kind, cell]
+    step = self._steps[kind]
+    value = cell.content if isinstance(cell, Value) else self.path(cell)
+    array = preprocess.using(kind, step, value, step.read, str(cell))
     if array.nbytes <= self._room:
       self._room -= array.nbytes
-      self._kept[kind, name] = array
+      self._kept[kind, cell] = array
     return array
-
-  def _decode(self, kind: str, path: pathlib.Path) -> np.ndarray:
-    s = self._settings
-    if kind == "image":
-      return image.read(path, s.image_size)
-    if kind == "video":
-      return video.read(path, s.frames, s.image_size)
-    if kind == "audio":
-      return audio.read(path, s.sample_rate)
-    return read_array(path)
-
-
-def read_array(path: str | os.PathLike) -> np.ndarray:
-  """The numbers of a ``.npy`` file as float32, objects refused.
-
-  Raises:
-    ValueError: not one array of finite numbers.
-    OSError: not a ``.npy`` file.
-  """
-  array = np.load(path, allow_pickle=False)
-  if not isinstance(array, np.ndarray):
-    raise InputError("it holds several arrays: save each alone, as .npy")
-  return checked_array(array)
-
-
-def checked_array(array: np.ndarray) -> np.ndarray:
-  """As float32.
-
-  Raises:
-    ValueError: no finite numbers, or none at all.
-  """
-  if array.dtype.kind not in "fiub":
-    raise InputError(f"{array.dtype} is no type of real numbers")
-  if not array.size:
-    raise InputError(f"it is empty, of shape {array.shape}")
-  with np.errstate(over="ignore"):
-    array = array.astype(np.float32)
-  if not np.isfinite(array).all():
-    raise InputError("some numbers are NaN or infinite, as float32")
-  return array
 
 
 def check(
   rows: Sequence[Row], columns: Sequence[Column], media: Media
 ) -> list[Problem]:
-  """Decodes every file; what is wrong with them."""
+  """Reads every cell; what is wrong with them."""
   problems = []
   shapes = {c: [] for c in columns if c.kind == "array"}
   for row in report.progress(rows, "checking files", len(rows)):
     for column in columns:
-      name = row.cells[column.name]
-      if column.kind == "text" or not name:
+      cell = row.cells[column.name]
+      if column.kind == "text" or not cell:
         continue
       try:
-        array = media.read(column.kind, name)
+        array = media.read(column.kind, cell)
       except ValueError as error:
         problems.append(Problem(row.number, column.header, str(error)))
       else:
@@ -170,15 +141,6 @@ def _other_shapes(
   ]
 
 
-def standardised(array: np.ndarray, mean: Any, scale: Any) -> np.ndarray:
-  """``(array - mean) / scale`` as float32."""
-  if array.shape != np.shape(mean):
-    raise InputError(
-      f"it has shape {array.shape}, those of training have {np.shape(mean)}"
-    )
-  return ((array - mean) / scale).astype(np.float32)
-
-
 class Modality:
   """One modality of the samples, its final shape known from training rows."""
 
@@ -194,28 +156,23 @@ class Modality:
     self._cells = [row.cells[self.name] for row in train]
     self.words: tuple[str, ...] = ()
     self.shape: tuple[int, ...] = ()
-    self._length, self._mean, self._scale = 0, np.float32(0), np.float32(1)
+    self.preprocessing = settings.preprocessing(self.kind)
     if self.kind == "text":
-      self.words = text.WordVocabulary.build(self._cells).words
-    else:
-      if self.kind == "audio":
-        self._length = self._longest()
-      elif self.kind == "array" and settings.standardise:
-        self._mean, self._scale = self._moments()
-      self.shape = self.make(self._cells[0]).shape
+      self.words = text.WordVocabulary.build(map(str, self._cells)).words
+    elif self.kind == "audio":
+      self.preprocessing["length"] = self._longest()
+    elif self.kind == "array" and settings.standardise:
+      mean, scale = self._moments()
+      self.preprocessing.update(mean=mean.tolist(), scale=scale.tolist())
+    self._step = kinds.step(self.kind, self.preprocessing)
+    if self.kind != "text":
+      self.shape = self.store(self._cells[0]).shape
 
-  def make(self, cell: str) -> Any:
+  def store(self, cell: Cell) -> Any:
     """What is stored of a sample: an array, or the text itself."""
     if self.kind == "text":
       return cell
-    array, s = self._media.read(self.kind, cell), self._settings
-    if self.kind == "audio":
-      return audio.log_spectrogram(
-        array, self._length, s.sample_rate, s.nperseg, s.noverlap
-      )
-    if self.kind == "array" and s.standardise:
-      return standardised(array, self._mean, self._scale)
-    return array
+    return self._step.pack(self._media.read(self.kind, cell))
 
   def notes(self, rows: Iterable[Row]) -> list[str]:
     """A note if clips are cut."""
@@ -224,8 +181,9 @@ class Modality:
     lengths = [
       len(self._media.read("audio", row.cells[self.name])) for row in rows
     ]
-    cut = sum(n > self._length for n in lengths)
-    seconds = self._length / self._settings.sample_rate
+    length = self.preprocessing["length"]
+    cut = sum(n > length for n in lengths)
+    seconds = length / self._settings.sample_rate
     note = (
       f"{self.name}: clips of {seconds:.3g} s, spectrograms of shape "
       f"{self.shape}; {cut} of {len(lengths)} clips are longer and cut"
@@ -233,33 +191,13 @@ class Modality:
     return [note]
 
   def to_json(self) -> dict[str, Any]:
-    """What loading needs to know."""
+    """What loading needs to know; of texts, it knows how they are made."""
     return {
       "kind": self.kind,
       "shape": self.shape,
       "words": self.words,
-      "intake": self._intake(),
+      "intake": self.preprocessing,
     }
-
-  def _intake(self) -> dict[str, Any]:
-    """How new samples are made; of texts, loading knows."""
-    s = self._settings
-    if self.kind == "image":
-      return {"size": s.image_size, "fit": "pad", "stored": 0}
-    if self.kind == "video":
-      return {"size": s.image_size, "frames": s.frames}
-    if self.kind == "audio":
-      return {
-        "sample_rate": s.sample_rate,
-        "length": self._length,
-        "nperseg": s.nperseg,
-        "noverlap": s.noverlap,
-      }
-    if self.kind == "array":
-      moments = {"mean": self._mean, "scale": self._scale}
-      known = s.standardise
-      return {k: v.tolist() if known else None for k, v in moments.items()}
-    return {}
 
   def feature(self) -> Any:
     """How tensorflow_datasets stores it."""

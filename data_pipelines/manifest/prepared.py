@@ -3,66 +3,108 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import json
 import os
 import pathlib
+import re
+from typing import Any
 
 from data_pipelines.core import report, storage
-from data_pipelines.errors import InputError
+from data_pipelines.errors import DataError, InputError
 from data_pipelines.manifest import media, rows, table
 from data_pipelines.transforms import video
 
 VERSION = "1.1.0"  # of the prepared data: any change of them raises it
-FILE = "modalities.json"  # beside the records: {modality: what loading needs}
+# Beside the records: {modality: what loading needs}, and the options.
+FILE, OPTIONS = "modalities.json", "options.json"
+_PREFIX = "manifest_"
+_KEY = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What a manifest is prepared with; see ``manifest.prepare``."""
+
+  settings: media.Settings
+  held_out: float
+  skip_bad: bool
+
+  def __post_init__(self):
+    if not 0 < self.held_out <= 0.4:
+      raise InputError(f"held_out must lie in (0, 0.4], got {self.held_out!r}")
+
+  def hashed(self, name: str):
+    """A hash that has taken in the options and a table's name."""
+    options = (repr(self.settings), self.held_out, self.skip_bad)
+    return hashlib.sha256(repr((name, *options)).encode())
+
+  def to_json(self) -> dict[str, Any]:
+    """{option: value}."""
+    own = {"held_out": self.held_out, "skip_bad": self.skip_bad}
+    return {**dataclasses.asdict(self.settings), **own}
+
+
+def folder_of(data_dir: str | os.PathLike, key: str) -> pathlib.Path:
+  """Where the prepared data of a key lie."""
+  return storage.folder_of(data_dir, f"{_PREFIX}{key}", VERSION)
+
+
+def known_folder(
+  data_dir: str | os.PathLike, key: str, options: Options
+) -> pathlib.Path:
+  """The folder of data that were prepared before.
+
+  Raises:
+    core.DataError: there are none of that key, or they are damaged, or they
+      were prepared with other options.
+  """
+  folder = folder_of(data_dir, key)
+  if not _KEY.fullmatch(key) or not folder.exists():
+    found = sorted(pathlib.Path(data_dir).glob(f"{_PREFIX}*/{VERSION}"))
+    keys = ", ".join(p.parent.name.removeprefix(_PREFIX) for p in found)
+    raise DataError(
+      f"no prepared data {key!r} in {data_dir} (there are {keys or 'none'}): "
+      "prepare them first, or name their folder with --config.data.dir"
+    )
+  storage.check(folder)
+  path = folder / OPTIONS
+  made = json.loads(path.read_text("utf-8")) if path.exists() else {}
+  for name, value in options.to_json().items():
+    if made.get(name, value) != value:
+      raise DataError(
+        f"the prepared data {key!r} were made with {name}={made[name]!r}, not "
+        f"{value!r}: give that value, or prepare the data anew"
+      )
+  return folder
 
 
 class Manifest:
-  """A manifest with options, and the folder of its prepared data."""
+  """A table with options, and the folder of its prepared data.
+
+  Attributes:
+    name: of the data set.
+    folder: of the prepared data.
+  """
 
   def __init__(
     self,
     data_dir: str | os.PathLike,
-    manifest: str,
-    settings: media.Settings,
-    held_out: float,
-    skip_bad: bool,
+    name: str,
+    content: table.Table,
+    key: str,
+    options: Options,
+    needed: tuple[str, ...] = rows.NEEDED,
   ):
-    if not manifest:
-      raise InputError(
-        "no manifest is named: add --config.data.manifest=FILE, one of .csv, "
-        ".tsv, .jsonl, .parquet with the columns split, label and name:kind"
-      )
-    if not 0 < held_out <= 0.4:
-      raise InputError(f"held_out must lie in (0, 0.4], got {held_out!r}")
-    self.path = pathlib.Path(manifest).expanduser()
-    self._table = table.read(self.path)
-    self._settings, self._held_out = settings, held_out
-    self._skip_bad = skip_bad
-    self._media = media.Media(self.path.parent, settings)
-    self._key = self._hash()
-    self.folder = storage.folder_of(
-      data_dir, f"manifest_{self._key[:16]}", VERSION
-    )
+    """``key`` is a hash of all that the data follow from.
 
-  def _hash(self) -> str:
-    """Of all that the prepared data follow from."""
-    options = (repr(self._settings), self._held_out, self._skip_bad)
-    key = hashlib.sha256(repr((self.path.name, *options)).encode())
-    key.update(self.path.read_bytes())
-    files = {
-      line.cells[c.header]
-      for c in self._table.columns
-      if c.kind != "text"
-      for line in self._table.lines
-    }
-    for name in sorted(files - {""}):
-      try:
-        stat = self._media.path(name).stat()
-        key.update(repr((name, stat.st_size, stat.st_mtime_ns)).encode())
-      except (OSError, ValueError):
-        key.update(repr((name, None)).encode())
-    return key.hexdigest()
+    ``needed`` are splits that must have rows.
+    """
+    self.name, self._table, self._key = name, content, key[:16]
+    self._options, self._needed = options, needed
+    self._media = media.Media(content.folder, options.settings)
+    self.folder = folder_of(data_dir, self._key)
 
   def prepare(self) -> report.Report:
     """Checks, splits, stores."""
@@ -71,26 +113,25 @@ class Manifest:
       video.require()
     kept, problems = self._checked()
     try:
-      splits, notes = rows.carve(kept, self._held_out)
+      splits, notes = rows.carve(kept, self._options.held_out)
     except ValueError as error:
-      raise table.failure(
-        self.path, [table.Problem(0, "split", str(error))]
-      ) from error
+      raise self._failure([table.Problem(0, "split", str(error))]) from error
     notes += rows.shared(splits, columns) + self._unused()
+    splits = {s: m for s, m in splits.items() if m or s in self._needed}
     modalities = [
-      media.Modality(c, self._media, self._settings, splits["train"])
+      media.Modality(c, self._media, self._options.settings, splits["train"])
       for c in columns
     ]
     for modality in modalities:
       notes += modality.notes(kept)
     made = report.Report(
-      self.path.name,
+      self.name,
       str(self.folder),
       {
         s: dict(collections.Counter(r.label for r in splits[s])) for s in splits
       },
       tuple(problems),
-      {"key": self._key[:16]},
+      {"key": self._key},
       tuple(notes),
     )
     self._write(splits, modalities, made)
@@ -98,15 +139,16 @@ class Manifest:
 
   def _checked(self) -> tuple[list[rows.Row], list[str]]:
     """The rows to keep, and a sentence for each that is left out."""
+    skip_bad = self._options.skip_bad
     found, problems = rows.check(self._table)
     problems += media.check(found, self._table.columns, self._media)
-    if self._skip_bad:
+    if skip_bad:
       bad = {p.row for p in problems}
       found = [row for row in found if row.number not in bad]
     problems += rows.strangers(found)
-    fatal = rows.whole(found)
-    if fatal or (problems and not self._skip_bad):
-      raise table.failure(self.path, [*fatal, *problems])
+    fatal = rows.whole(found, self._needed)
+    if fatal or (problems and not skip_bad):
+      raise self._failure([*fatal, *problems])
     bad = {p.row for p in problems}
     problems.sort(key=lambda p: p.row)
     left_out = [f"left out {problem}" for problem in problems]
@@ -115,6 +157,10 @@ class Manifest:
         0, f"{len(bad)} of {len(self._table.lines)} rows left out"
       )
     return [row for row in found if row.number not in bad], left_out
+
+  def _failure(self, problems: list[table.Problem]) -> DataError:
+    content = self._table
+    return table.failure(content.title, problems, counted=content.counted)
 
   def _unused(self) -> list[str]:
     known = {*table.NEEDED, *table.OPTIONAL}
@@ -142,7 +188,7 @@ class Manifest:
     def examples(members: list[rows.Row], split: str):
       for row in report.progress(members, f"storing {split}", len(members)):
         inputs = {
-          f"input_{m.name}": m.make(row.cells[m.name]) for m in modalities
+          f"input_{m.name}": m.store(row.cells[m.name]) for m in modalities
         }
         yield row.id, {"id": row.id, "label": row.label, **inputs}
 
@@ -152,5 +198,69 @@ class Manifest:
       features,
       {split: examples(members, split) for split, members in splits.items()},
       made,
-      {FILE: json.dumps(described, ensure_ascii=False)},
+      {
+        FILE: json.dumps(described, ensure_ascii=False),
+        OPTIONS: json.dumps(self._options.to_json()),
+      },
     )
+
+
+def of_file(
+  data_dir: str | os.PathLike, manifest: str, options: Options
+) -> Manifest:
+  """A manifest by its path.
+
+  Raises:
+    ValueError, core.DataError: there is no such table.
+  """
+  if not manifest:
+    raise InputError(
+      "no manifest is named: add --config.data.manifest=FILE, one of .csv, "
+      ".tsv, .jsonl, .parquet with the columns split, label and name:kind"
+    )
+  path = pathlib.Path(manifest).expanduser()
+  content = table.read(path)
+  key = options.hashed(path.name)
+  key.update(path.read_bytes())
+  files = {
+    str(line.cells[c.header])
+    for c in content.columns
+    if c.kind != "text"
+    for line in content.lines
+  }
+  for name in sorted(files - {""}):
+    key.update(repr((name, *_state(content.folder / name))).encode())
+  return Manifest(data_dir, path.name, content, key.hexdigest(), options)
+
+
+def _state(path: pathlib.Path) -> tuple[int, int] | tuple[None]:
+  """Size and time of a file."""
+  try:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+  except (OSError, ValueError):
+    return (None,)
+
+
+def of_table(
+  data_dir: str | os.PathLike,
+  name: str,
+  content: table.Table,
+  options: Options,
+  needed: tuple[str, ...],
+) -> Manifest:
+  """A table in memory; arguments as ``Manifest``'s."""
+  key = options.hashed(f"{name} in memory")
+  kinds = {c.header: c.kind for c in content.columns}
+  for line in content.lines:
+    for header, cell in line.cells.items():
+      known: tuple[Any, ...] = (line.number, header)
+      if isinstance(cell, table.Value):
+        known += (cell.digest,)
+      elif kinds.get(header, "text") == "text" or not cell:
+        known += (cell,)
+      else:
+        path = content.folder / cell
+        known += (os.path.abspath(path), *_state(path))
+      key.update(repr(known).encode())
+  return Manifest(data_dir, name, content, key.hexdigest(), options, needed)

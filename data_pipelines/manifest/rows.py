@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from data_pipelines import core
 from data_pipelines.errors import InputError, unknown
-from data_pipelines.manifest.table import Column, Line, Problem, Table
+from data_pipelines.manifest.table import Cell, Column, Line, Problem, Table
 
 GIVEN = {
   "train": "train",
@@ -25,13 +25,13 @@ CARVED = ("outer", "val")
 
 
 class Row(NamedTuple):
-  """A sample: row's number, id, split, label, {modality: text or path}."""
+  """A sample: row's number, id, split, label, {modality: cell}."""
 
   number: int
   id: str
   split: str
   label: str
-  cells: dict[str, str]
+  cells: dict[str, Cell]
 
 
 def check(table: Table) -> tuple[list[Row], list[Problem]]:
@@ -58,20 +58,21 @@ def _row(
   line: Line, columns: Sequence[Column], has_id: bool
 ) -> tuple[Row | None, list[Problem]]:
   number, cells = line
+  split_word, label = str(cells["split"]), str(cells["label"])
   problems = [
     Problem(number, c, "the cell is empty")
     for c in ("split", "label", *["id"] * has_id, *(c.header for c in columns))
     if not cells[c]
   ]
-  split = GIVEN.get(cells["split"].lower())
-  if cells["split"] and split is None:
-    error = unknown("split", cells["split"], GIVEN)
+  split = GIVEN.get(split_word.lower())
+  if split_word and split is None:
+    error = unknown("split", split_word, GIVEN)
     problems.append(Problem(number, "split", str(error)))
-  if split is None or not cells["label"]:
+  if split is None or not label:
     return None, problems
-  key = cells["id"] if has_id else str(number)
+  key = str(cells["id"]) if has_id else str(number)
   given = {c.name: cells[c.header] for c in columns}
-  return Row(number, key, split, cells["label"], given), problems
+  return Row(number, key, split, label, given), problems
 
 
 def strangers(rows: Iterable[Row]) -> list[Problem]:
@@ -86,13 +87,13 @@ def strangers(rows: Iterable[Row]) -> list[Problem]:
   ]
 
 
-def whole(rows: Iterable[Row]) -> list[Problem]:
-  """What is wrong with the rows as a whole."""
+def whole(rows: Iterable[Row], needed: Sequence[str] = NEEDED) -> list[Problem]:
+  """What is wrong with the rows as a whole; ``needed`` are splits."""
   rows = list(rows)
   splits = {r.split for r in rows}
   problems = [
     Problem(0, "", f"no row of split {split!r} (is left)")
-    for split in NEEDED
+    for split in needed
     if split not in splits
   ]
   classes = {r.label for r in rows if r.split == "train"}

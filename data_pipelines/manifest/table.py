@@ -1,14 +1,18 @@
-"""The table of a manifest: CSV, TSV, JSONL or Parquet to rows of strings."""
+"""The table of a manifest: CSV, TSV, JSONL or Parquet to rows of cells."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
 
 from data_pipelines import core
 from data_pipelines.errors import (
@@ -18,6 +22,7 @@ from data_pipelines.errors import (
   MissingPackageError,
   unknown,
 )
+from data_pipelines.transforms import image
 
 NEEDED, OPTIONAL = ("split", "label"), ("id",)
 # Legends of Matplotlib leave out what begins with _.
@@ -47,37 +52,91 @@ class Column(NamedTuple):
   header: str
 
 
+class Value:
+  """A cell that holds what a file would; equal to others of the same content.
+
+  Attributes:
+    content: an array, a PIL picture, or what becomes an array.
+    digest: hash of the content.
+  """
+
+  def __init__(self, content: Any):
+    self.content = content
+    self.digest = _digest(content)
+
+  def __hash__(self) -> int:
+    return hash(self.digest)
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, Value) and self.digest == other.digest
+
+  def __str__(self) -> str:
+    return f"this {type(self.content).__name__}"
+
+
+def _digest(content: Any) -> bytes:
+  """Of type, shape and bytes."""
+  try:
+    if isinstance(content, Image.Image):
+      content = image.to_rgb(content)
+    array = np.asarray(content)
+  # Reading refuses it, and says why.
+  except Exception:
+    array = np.empty(0, object)
+  kind = f"{type(content).__name__} {array.dtype.str} {array.shape} "
+  data = repr(content).encode() if array.dtype.hasobject else array.tobytes()
+  return hashlib.sha256(kind.encode() + data).digest()
+
+
+Cell = str | Value
+
+
 class Line(NamedTuple):
-  """A row: its number, from 1 below the header, and {column: text}."""
+  """A row: its number, from 1 below the header, and {column: cell}."""
 
   number: int
-  cells: dict[str, str]
+  cells: dict[str, Cell]
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A manifest as read; rows without any text are left out."""
+  """A manifest as read.
 
-  path: pathlib.Path
+  Attributes:
+    title: what messages call it.
+    folder: that paths are relative to.
+    header: names of all columns.
+    columns: those of modalities.
+    lines: its rows; those of a file that are empty are left out.
+    problems: what is wrong with rows, as far as reading tells.
+    counted: how rows are counted, for messages.
+  """
+
+  title: str
+  folder: pathlib.Path
   header: tuple[str, ...]
   columns: tuple[Column, ...]
   lines: tuple[Line, ...]
   problems: tuple[Problem, ...]
+  counted: str = "1 is below the header"
 
 
 _SKIP = "Correct these, or leave bad rows out: --config.data.skip_bad=True"
 
 
 def failure(
-  path: pathlib.Path, problems: Iterable[Problem], advice: str = _SKIP
+  title: object,
+  problems: Iterable[Problem],
+  advice: str = _SKIP,
+  counted: str = "1 is below the header",
 ) -> ListedDataError:
   """The error that lists problems, the first of them if there are many."""
   problems = sorted(problems, key=lambda p: p.row)
   rows = len({p.row for p in problems if p.row})
   first = f"; the first {_SHOWN}" if len(problems) > _SHOWN else ""
-  head = f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}"
+  head = f"{title}: {len(problems)} problem{'s' * (len(problems) > 1)}"
   if rows:
-    head += f" in {rows} row{'s' * (rows > 1)} (1 is below the header)"
+    head += f" in {rows} row{'s' * (rows > 1)} ({counted})"
   lines = [f"{head}{first}:", *(f"  {p}" for p in problems[:_SHOWN])]
   if rows:
     lines.append(advice)
@@ -111,23 +170,29 @@ def read(
     ) from error
   except UnicodeDecodeError as error:
     raise DataError(f"{path} is not UTF-8 ({error}): save it as such") from None
-  columns = _columns(path, header, needed)
+  columns = columns_of(path, header, needed)
   lines = []
   for number, row in enumerate(rows, 1):
     cells = {}
     for column in header:
       try:
-        cells[column] = _cell(row.get(column))
+        cells[column] = cell_of(row.get(column))
       except ValueError as error:
         problems.append(Problem(number, column, str(error)))
         cells[column] = ""
     if any(cells.values()):
       lines.append(Line(number, cells))
-  return Table(path, header, columns, tuple(lines), tuple(problems))
+  return Table(
+    str(path), path.parent, header, columns, tuple(lines), tuple(problems)
+  )
 
 
-def _cell(value: Any) -> str:
-  """Text or a whole number as text; nothing and NaN as none."""
+def cell_of(value: Any) -> str:
+  """Text or a whole number as text; nothing and NaN as none.
+
+  Raises:
+    ValueError: anything else.
+  """
   if value is None or (isinstance(value, float) and value != value):
     return ""
   if isinstance(value, str):
@@ -143,10 +208,14 @@ def modality_name(text: str) -> str:
   return name if _NAME.fullmatch(name) else f"view_{name}".strip("_")
 
 
-def _columns(
-  path, header: tuple[str, ...], needed: Sequence[str]
+def columns_of(
+  title: object, header: tuple[str, ...], needed: Sequence[str]
 ) -> tuple[Column, ...]:
-  """The modalities' columns, in their order."""
+  """The modalities' columns, in their order.
+
+  Raises:
+    DataError: a column is absent, occurs twice or has no good name.
+  """
   problems = [
     Problem(0, "", f"there is no column {c!r}; there are {', '.join(header)}")
     for c in needed
@@ -177,7 +246,7 @@ def _columns(
       Problem(0, "", f"no column of a modality, as photo:image; kinds: {kinds}")
     )
   if problems:
-    raise failure(path, problems)
+    raise failure(title, problems)
   return tuple(columns)
 
 

@@ -1,21 +1,23 @@
 """New samples by a manifest: columns ``name:kind``, and no labels needed.
 
-The table is as ``manifest`` describes it, without ``split``. ``id`` and
-``label`` are optional and passed on as they are; other columns are not read.
+The table is as ``manifest`` or ``memory`` describes it, without ``split``.
+``id`` and ``label`` are optional and passed on as they are; other columns are
+not read.
 """
 
 from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from data_pipelines.core import report
-from data_pipelines.manifest import table
-from data_pipelines.transforms.intake import Intake
+from data_pipelines.manifest import memory, table
+from data_pipelines.transforms.preprocess import Preprocessor
 
 _THREADS = 8
 _ADVICE = "Nothing is predicted until these are corrected or left out"
@@ -29,38 +31,52 @@ class Unlabelled:
     labels: the column ``label`` as it is; ``None`` if there is none.
   """
 
-  def __init__(self, path: str | os.PathLike, intakes: Mapping[str, Intake]):
+  def __init__(
+    self,
+    given: str | os.PathLike | Mapping[str, Sequence[Any]],
+    preprocessors: Mapping[str, Preprocessor],
+    folder: str | os.PathLike = ".",
+  ):
     """Reads the table; files are read by ``batches``.
 
     Args:
-      path: of the manifest.
-      intakes: {modality: its preprocessing}, which name the columns.
+      given: path of a manifest; or columns, a dictionary or a DataFrame, whose
+        headers may also be the names of modalities alone.
+      preprocessors: {modality: its preprocessing}, which name the columns.
+      folder: that paths in columns are relative to.
 
     Raises:
+      ValueError: columns differ in length.
       core.DataError: no such table, a modality has no column, or no rows.
     """
-    self.path = pathlib.Path(path).expanduser()
-    self._intakes = dict(intakes)
-    self._table = table.read(self.path, (), "eval.manifest")
-    self._headers = {
-      m: f"{m}:{intake.spec.kind}" for m, intake in intakes.items()
-    }
-    given = {f"{c.name}:{c.kind}": c.header for c in self._table.columns}
+    self._preprocessors = dict(preprocessors)
+    wanted = {m: f"{m}:{p.spec.kind}" for m, p in preprocessors.items()}
+    if isinstance(given, str | os.PathLike):
+      path = pathlib.Path(given).expanduser()
+      self._table = table.read(path, (), "eval.manifest")
+    else:
+      named = {wanted.get(c, c): given[c] for c in given}
+      self._table = memory.read(named, (), folder)
+    self._headers = self._columns(wanted)
+    lines, header = self._table.lines, self._table.header
+    self.ids = [str(x.cells.get("id") or x.number) for x in lines]
+    known = "label" in header
+    self.labels = [str(x.cells["label"]) for x in lines] if known else None
+
+  def _columns(self, wanted: Mapping[str, str]) -> dict[str, str]:
+    """{modality: header of its column}."""
+    found = {f"{c.name}:{c.kind}": c.header for c in self._table.columns}
     there = ", ".join(self._table.header)
     problems = [
       table.Problem(0, "", f"there is no column {h!r}; there are {there}")
-      for h in self._headers.values()
-      if h not in given
+      for h in wanted.values()
+      if h not in found
     ]
     if not problems and not self._table.lines:
       problems.append(table.Problem(0, "", "it has no rows"))
     if problems:
-      raise table.failure(self.path, problems)
-    self._headers = {m: given[h] for m, h in self._headers.items()}
-    lines, header = self._table.lines, self._table.header
-    self.ids = [x.cells.get("id") or str(x.number) for x in lines]
-    known = "label" in header
-    self.labels = [x.cells["label"] for x in lines] if known else None
+      raise table.failure(self._table.title, problems)
+    return {m: found[h] for m, h in wanted.items()}
 
   def __len__(self) -> int:
     return len(self._table.lines)
@@ -73,34 +89,35 @@ class Unlabelled:
     Raises:
       core.DataError: all that is wrong, by row and column, at the end.
     """
-    lines = self._table.lines
+    content = self._table
+    lines = content.lines
     used = set(self._headers.values())
-    problems = [
-      p for p in self._table.problems if not p.column or p.column in used
-    ]
+    problems = [p for p in content.problems if not p.column or p.column in used]
     starts = range(0, len(lines), size)
     with ThreadPoolExecutor(_THREADS) as pool:
       for start in report.progress(starts, "predicting", len(starts)):
         rows, batch = lines[start : start + size], {}
-        for m in self._intakes:
+        for m in self._preprocessors:
           # Tokenizers are not made for threads.
-          spread = map if self._intakes[m].spec.kind == "text" else pool.map
+          kind = self._preprocessors[m].spec.kind
+          spread = map if kind == "text" else pool.map
           found = list(spread(lambda row, m=m: self._read(m, row), rows))
           problems += [x for x in found if isinstance(x, table.Problem)]
           batch[m] = found
         if not problems:
           yield {m: np.stack(arrays) for m, arrays in batch.items()}
     if problems:
-      raise table.failure(self.path, problems, _ADVICE)
+      raise table.failure(content.title, problems, _ADVICE, content.counted)
 
   def _read(self, m: str, row: table.Line) -> np.ndarray | table.Problem:
-    header, intake = self._headers[m], self._intakes[m]
+    header, preprocessor = self._headers[m], self._preprocessors[m]
     cell = row.cells[header]
     if not cell:
       return table.Problem(row.number, header, "the cell is empty")
-    if intake.spec.kind != "text":
-      cell = str(self.path.parent / cell)
+    value = cell.content if isinstance(cell, table.Value) else cell
+    if isinstance(cell, str) and preprocessor.spec.kind != "text":
+      value = str(self._table.folder / cell)
     try:
-      return intake(cell)
+      return preprocessor(value)
     except ValueError as error:
       return table.Problem(row.number, header, str(error))

@@ -15,22 +15,31 @@ def read(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
   """A sound file (WAV, FLAC, OGG, MP3) as mono, resampled if need be.
 
   Raises:
-    ValueError: no samples, or some that are no numbers.
+    ValueError: no samples, or some that are not finite numbers.
     RuntimeError: not a sound file.
   """
   import soundfile
 
   channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
-  wave = channels.mean(axis=1)
-  if not len(wave):
-    raise InputError("it holds no samples")
-  if not np.isfinite(wave).all():
-    raise InputError("some samples are NaN or infinite")
+  wave = checked(channels.mean(axis=1))
   if rate != sample_rate:
     import librosa
 
     wave = librosa.resample(wave, orig_sr=rate, target_sr=sample_rate)
   return np.ascontiguousarray(wave, np.float32)
+
+
+def checked(wave: np.ndarray) -> np.ndarray:
+  """The wave itself.
+
+  Raises:
+    ValueError: no samples, or some that are not finite numbers.
+  """
+  if not len(wave):
+    raise InputError("it holds no samples")
+  if not np.isfinite(wave).all():
+    raise InputError("some samples are NaN or infinite")
+  return wave
 
 
 def log_spectrogram(

@@ -39,24 +39,33 @@ def read(path: str | os.PathLike, size: int) -> np.ndarray:
   return square(open_rgb(path), size)
 
 
-def open_rgb(path: str | os.PathLike) -> Image.Image:
-  """A picture's file to RGB; white lies behind whatever is transparent.
+def open_rgb(path: str | os.PathLike | io.BytesIO) -> Image.Image:
+  """A picture's file as RGB, see ``to_rgb``.
+
+  Raises:
+    ValueError: pixels that are no brightness.
+    OSError: the file is absent or no picture (decoders raise others, too).
+  """
+  with Image.open(path) as picture:
+    return to_rgb(picture)
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+  """Any picture as RGB; white lies behind whatever is transparent.
 
   A photograph is turned upright as its camera says; 16 bits become 8.
 
   Raises:
-    ValueError: numbers that are no brightness.
-    OSError: the file is absent or no picture (decoders raise others, too).
+    ValueError: pixels that are no brightness.
   """
-  with Image.open(path) as picture:
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode in ("I", "F"):
-      raise InputError(
-        f"pixels of mode {upright.mode}: convert the picture to 8 bits"
-      )
-    if upright.mode.startswith("I;16"):
-      upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
-    return _opaque(upright, WHITE)
+  upright = ImageOps.exif_transpose(picture)
+  if upright.mode in ("I", "F"):
+    raise InputError(
+      f"pixels of mode {upright.mode}: convert the picture to 8 bits"
+    )
+  if upright.mode.startswith("I;16"):
+    upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
+  return _opaque(upright, WHITE)
 
 
 def square(

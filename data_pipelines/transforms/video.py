@@ -41,7 +41,12 @@ def read(path: str | os.PathLike, frames: int, size: int) -> np.ndarray:
     OSError: the file is absent or no video (decoders raise others, too).
   """
   chosen = pictures(path, lambda total: positions(total, frames))
-  return np.stack([image.square(p, size, fill=(0, 0, 0)) for p in chosen])
+  return np.stack([square(picture, size) for picture in chosen])
+
+
+def square(picture: Image.Image, size: int) -> np.ndarray:
+  """A frame as RGB [``size``, ``size``, 3]; the rest is black."""
+  return image.square(picture, size, fill=(0, 0, 0))
 
 
 def pictures(

@@ -179,9 +179,9 @@ class Run:
     return self._only("predictor").predictor
 
   @property
-  def intakes(self) -> dict[str, Any]:
+  def preprocessors(self) -> dict[str, Any]:
     """{modality: its preprocessing}, a function of a file, text or array."""
-    return self.predictor.intakes
+    return self.predictor.preprocessors
 
   def evaluate(self, split: str = "val") -> dict[str, Any]:
     """Metrics of a split: {"fused" or modality: scores, "gap": ...}.
@@ -218,7 +218,7 @@ class Run:
     if split:
       return _of_split(one, split)
     if isinstance(new, str | os.PathLike):
-      given = Unlabelled(new, one.predictor.intakes)
+      given = Unlabelled(new, one.predictor.preprocessors)
       found = one.predictor.run(given.batches(one.predictor.batch_size))
       return dataclasses.replace(found, ids=given.ids, targets=given.labels)
     columns = inputs.new_samples(new, self.modalities)

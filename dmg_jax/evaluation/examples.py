@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import core
-from data_pipelines.transforms import intake
+from data_pipelines.transforms import kinds
 from dmg_jax import report
 from dmg_jax.evaluation.metrics import Evaluation
 from dmg_jax.report import arrays
@@ -60,7 +60,7 @@ def _shown(m: str, values: list[np.ndarray], dataset) -> np.ndarray:
   """One modality of all examples in a form for people."""
   spec = dataset.spec.modalities[m]
   if spec.kind == "text":
-    return np.array(_texts(values, dataset.intake.get(m)), dtype=str)
+    return np.array(_texts(values, dataset.preprocessing.get(m)), dtype=str)
   view = dataset.view.get(m, lambda x: x)
   pictures = [picture(view(x), spec.kind) for x in values]
   return np.stack(pictures) if pictures else np.zeros((0, 1, 1), np.uint8)
@@ -69,7 +69,7 @@ def _shown(m: str, values: list[np.ndarray], dataset) -> np.ndarray:
 def _texts(values: list[np.ndarray], settings: Any) -> list[str]:
   """Texts decoded from token ids; the ids where they cannot be decoded."""
   try:
-    decode = intake.coder(settings).decode if settings else None
+    decode = kinds.coder_of(settings).decode if settings else None
   except core.DataError:  # The tokenizer is no longer available.
     decode = None
   if decode is None:

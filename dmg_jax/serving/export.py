@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from data_pipelines import core
-from data_pipelines.transforms import intake
+from data_pipelines.transforms import preprocess
 from dmg_jax.evaluation import metrics
 from dmg_jax.model import classifier, registry
 from dmg_jax.model.encoders import pretrained
@@ -73,6 +73,6 @@ def predictor(
 def _modalities(dataset: core.Dataset) -> dict[str, dict[str, Any]]:
   """{modality: kind, shape, dtype, preprocessing}; null if it is not known."""
   return {
-    m: intake.describe(spec, dataset.intake.get(m))
+    m: preprocess.describe(spec, dataset.preprocessing.get(m))
     for m, spec in dataset.spec.modalities.items()
   }

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.transforms.intake import Intake, of
+from data_pipelines.transforms.preprocess import Preprocessor, of
 from dmg_jax.errors import InputError, ListedDataError
 from dmg_jax.evaluation import metrics
 from dmg_jax.evaluation.metrics import FUSED
@@ -69,20 +69,21 @@ class Predictor:
 
   Attributes:
     classes: names.
-    intakes: {modality: its preprocessing}; ``.spec.kind`` is its kind.
+    preprocessors: {modality: its preprocessing}; ``.spec.kind`` is its kind.
     batch_size: samples that go through the model at once, at most.
   """
 
   def __init__(
     self,
     classes: Sequence[str],
-    intakes: Mapping[str, Intake],
+    preprocessors: Mapping[str, Preprocessor],
     function: Function,
     batch_size: int,
     fixed: bool = False,
   ):
     """``fixed``: the function takes batches of ``batch_size`` alone."""
-    self.classes, self.intakes = tuple(classes), dict(intakes)
+    self.classes = tuple(classes)
+    self.preprocessors = dict(preprocessors)
     self._function, self.batch_size = function, batch_size
     self._fixed = fixed
 
@@ -91,7 +92,7 @@ class Predictor:
 
     Args:
       inputs: {modality: a list, one entry a sample}: texts, paths of files, or
-        arrays (``intake.Intake.__call__`` says which).
+        arrays (``Preprocessor.__call__`` says which).
 
     Raises:
       ValueError: a modality is missing or unknown, or lists differ in length.
@@ -99,11 +100,11 @@ class Predictor:
     """
     self._check(inputs)
     arrays, problems = {}, []
-    for m, intake in self.intakes.items():
+    for m, preprocessor in self.preprocessors.items():
       found = []
       for i, value in enumerate(inputs[m]):
         try:
-          found.append(intake(value))
+          found.append(preprocessor(value))
         except ValueError as error:
           problems.append(f"  {m}[{i}]: {error}")
       arrays[m] = found
@@ -121,7 +122,7 @@ class Predictor:
   def run(self, batches: Iterable[Arrays]) -> Prediction:
     """Probabilities of preprocessed batches, each at most ``batch_size``."""
     parts = [self._run(batch) for batch in batches]
-    heads = parts[0] if parts else dict.fromkeys((FUSED, *self.intakes))
+    heads = parts[0] if parts else dict.fromkeys((FUSED, *self.preprocessors))
     none = np.zeros((0, len(self.classes)), np.float32)
     return Prediction(
       self.classes,
@@ -142,8 +143,9 @@ class Predictor:
     return {h: np.asarray(made[h])[:count] for h in heads}
 
   def _check(self, inputs: Mapping[str, Sequence[Any]]) -> None:
-    wanted = ", ".join(f"{m} ({i.spec.kind})" for m, i in self.intakes.items())
-    if set(inputs) != set(self.intakes):
+    known = self.preprocessors
+    wanted = ", ".join(f"{m} ({p.spec.kind})" for m, p in known.items())
+    if set(inputs) != set(known):
       raise InputError(
         f"the run's modalities are {wanted}; got {', '.join(inputs) or 'none'}"
       )
@@ -204,6 +206,6 @@ def load(folder: Path, batch_size: int | None = None) -> Predictor:
   """
   facts, function = program.read(folder)
   fixed = facts["batch"] if isinstance(facts["batch"], int) else 0
-  intakes = {m: Intake.from_json(s) for m, s in facts["modalities"].items()}
+  own = {m: Preprocessor.from_json(s) for m, s in facts["modalities"].items()}
   size = fixed or batch_size or _BATCH
-  return Predictor(facts["classes"], intakes, function, size, bool(fixed))
+  return Predictor(facts["classes"], own, function, size, bool(fixed))

@@ -45,7 +45,7 @@ def dataset():
     spec,
     {"test": Cached(rows, SPECS)},
     view={"photo": lambda x: x[1:, 1:]},
-    intake={"caption": {"words": list(WORDS.words), "length": 3}},
+    preprocessing={"caption": {"words": list(WORDS.words), "length": 3}},
   )
 
 

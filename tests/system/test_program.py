@@ -17,10 +17,10 @@ HEADS = ("fused", "caption", "photo", "sensor")
 def inputs_of(rows, loaded, folder):
   cells = {"photo": "photo:image", "sensor": "sensor:array"}
   made = {
-    m: np.stack([loaded.intakes[m](folder / r[c]) for r in rows])
+    m: np.stack([loaded.preprocessors[m](folder / r[c]) for r in rows])
     for m, c in cells.items()
   }
-  words = [loaded.intakes["caption"](r["caption:text"]) for r in rows]
+  words = [loaded.preprocessors["caption"](r["caption:text"]) for r in rows]
   return {**made, "caption": np.stack(words)}
 
 

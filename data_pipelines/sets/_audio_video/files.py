@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from data_pipelines.core import raw
 from data_pipelines.errors import DataError
+from data_pipelines.transforms.clips import PICTURES, VIDEOS
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
-VIDEOS = (".mp4", ".flv", ".mkv", ".webm", ".avi", ".mov")
-PICTURES = (".jpg", ".jpeg", ".png")
 
 # Name of a file without its ending, or of a folder -> id, None if it is none.
 Key = Callable[[str], str | None]

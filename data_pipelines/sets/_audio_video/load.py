@@ -6,14 +6,10 @@ import functools
 import pathlib
 from typing import Any
 
-import numpy as np
-
 from data_pipelines import core
 from data_pipelines.core import storage
 from data_pipelines.sets._audio_video import media
-from data_pipelines.transforms import audio, crop, image
-
-NPERSEG, NOVERLAP = 512, 353
+from data_pipelines.transforms import crop, image, kinds
 
 
 def assemble(
@@ -22,14 +18,21 @@ def assemble(
   """The prepared data in ``folder``."""
   made = core.Report.read(folder)
   length = round(settings.seconds * settings.sample_rate)
-  times = (length - NOVERLAP) // (NPERSEG - NOVERLAP)
-  heard = core.ModalitySpec("audio", (NPERSEG // 2 + 1, times, 1), "float32")
+  window, shared = media.NPERSEG, media.NOVERLAP
+  times = (length - shared) // (window - shared)
+  heard = core.ModalitySpec("audio", (window // 2 + 1, times, 1), "float32")
   shape = (settings.frames, image_size, image_size, 3)
   shown = core.ModalitySpec("video", shape, "uint8")
   shape = (settings.frames, settings.side, settings.side, 3)
   stored = {"audio": heard, "video": core.ModalitySpec("video", shape, "uint8")}
-  decode = functools.partial(_decode, settings=settings, length=length)
   frames = tuple(f"frame_{i}" for i in range(settings.frames))
+  options = media.preprocessing(settings, image_size)
+  decode = functools.partial(
+    _decode,
+    sounds=kinds.ClipAudio(options["audio"]),
+    videos=kinds.ClipVideo(options["video"]),
+    frames=frames,
+  )
   sources = {
     split: core.cache_if_small(
       core.Decoded(storage.read(folder, split, frames), decode), stored
@@ -44,31 +47,9 @@ def assemble(
     augment={"video": crop.random_resized_crop(image_size)},
     decoded={"video": stored["video"]},
     view={"video": functools.partial(image.resize, size=image_size)},
-    intake=intakes(settings, image_size),
+    preprocessing=options,
     fingerprint=made.fingerprint,
   )
-
-
-def intakes(
-  settings: media.Settings, image_size: int
-) -> dict[str, dict[str, Any]]:
-  """How new clips are made."""
-  rate = settings.sample_rate
-  return {
-    "audio": {
-      "sample_rate": rate,
-      "length": round(settings.seconds * rate),
-      "nperseg": NPERSEG,
-      "noverlap": NOVERLAP,
-      "of_clip": True,
-    },
-    "video": {
-      "frames": settings.frames,
-      "size": image_size,
-      "stored": settings.side,
-      "of_clip": True,
-    },
-  }
 
 
 def stored_side(image_size: int) -> int:
@@ -77,16 +58,14 @@ def stored_side(image_size: int) -> int:
 
 
 def _decode(
-  record: dict[str, Any], settings: media.Settings, length: int
+  record: dict[str, Any],
+  sounds: kinds.ClipAudio,
+  videos: kinds.ClipVideo,
+  frames: tuple[str, ...],
 ) -> core.Sample:
-  frames = [
-    image.decode(record[f"frame_{i}"], settings.side)
-    for i in range(settings.frames)
-  ]
-  wave = media.wave_of(record["wave"])
-  spectrogram = audio.log_spectrogram(
-    wave, length, settings.sample_rate, NPERSEG, NOVERLAP
-  )
-  inputs = {"audio": spectrogram, "video": np.stack(frames)}
+  inputs = {
+    "audio": sounds.decode(record["wave"]),
+    "video": videos.unpack([record[name] for name in frames]),
+  }
   label, key = int(record["label"]), record["id"].decode()
   return {"inputs": inputs, "label": label, "id": key}

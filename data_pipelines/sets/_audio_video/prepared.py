@@ -24,6 +24,7 @@ from data_pipelines.errors import InputError
 from data_pipelines.sets._audio_video import files, media
 from data_pipelines.sets._audio_video import load as av_load
 from data_pipelines.sets._audio_video import split as split_rules
+from data_pipelines.transforms import clips
 
 _NO_CLASS = (
   "no folder above it is named like a class, and no lists are named with "
@@ -88,10 +89,10 @@ class Prepared:
 
   def __post_init__(self):
     s = self.settings
-    _check("frames", s.frames, 1, media.OF_VIDEO)
+    _check("frames", s.frames, 1, clips.OF_VIDEO)
     _check("image_size", s.side, 8, 4096)
     _check("sample_rate", s.sample_rate, 1000, 192_000)
-    _check("seconds", s.seconds, av_load.NPERSEG / s.sample_rate, 60)
+    _check("seconds", s.seconds, media.NPERSEG / s.sample_rate, 60)
     _check("workers", self.workers, -1, 1024)
 
   @property

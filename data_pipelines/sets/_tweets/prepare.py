@@ -16,7 +16,7 @@ from data_pipelines import core
 from data_pipelines.core import raw, storage
 from data_pipelines.errors import InputError
 from data_pipelines.sets._tweets.raw import Download, Layout, Parse, Row, read
-from data_pipelines.transforms import image
+from data_pipelines.transforms import image, kinds
 
 SIDE = 256  # of a stored picture
 HELD_OUT = 0.1
@@ -102,11 +102,16 @@ def prepare_tweets(
   return made
 
 
+def picture_settings(size: int) -> dict[str, Any]:
+  """The preprocessing of pictures of a side in a batch."""
+  return {"size": size, "fit": "squash", "stored": SIDE}
+
+
 def _picture(path: pathlib.Path) -> dict[str, np.ndarray]:
   """A picture's file as the bytes of a smaller one."""
+  pictures = kinds.SquashedImage(picture_settings(SIDE))
   with raw.named(path):
-    whole = np.asarray(image.open_rgb(path), np.uint8)
-  data = image.jpeg(image.resize(whole, SIDE))
+    data = pictures.pack(pictures.read(path))
   return {"jpeg": np.frombuffer(data, np.uint8)}
 
 

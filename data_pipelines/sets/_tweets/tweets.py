@@ -17,19 +17,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import os
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from data_pipelines import core
 from data_pipelines.core import storage
 from data_pipelines.errors import InputError
-from data_pipelines.sets._tweets.prepare import SIDE, Tweets, prepare_tweets
-from data_pipelines.transforms import crop, image, intake, text
+from data_pipelines.sets._tweets.prepare import (
+  SIDE,
+  Tweets,
+  picture_settings,
+  prepare_tweets,
+)
+from data_pipelines.transforms import crop, image, kinds, text
 
 # A stored record -> the text that the encoder gets.
 Compose = Callable[[dict[str, Any]], str]
@@ -91,7 +92,11 @@ def load(
   batch = {"image": _square(options.image_size), "text": words}
   stored = {**batch, "image": _square(options.stored_size)}
   decode = functools.partial(
-    _decode, options=options, compose=compose, coder=coder
+    _decode,
+    compose=compose,
+    pictures=kinds.SquashedImage(picture_settings(options.image_size)),
+    texts=kinds.Text({"length": options.max_words}, coder),
+    whole=options.min_area < 1,
   )
   sources = {
     split: core.cache_if_small(core.Decoded(r, decode), stored)
@@ -104,18 +109,19 @@ def load(
     augment["text"] = text.word_dropout(options.word_dropout, coder)
   whole = _dataset(spec, sources, stored, options, augment)
   return dataclasses.replace(
-    whole, intake=intakes(options, coder), fingerprint=made.fingerprint
+    whole,
+    preprocessing=preprocessing(options, coder),
+    fingerprint=made.fingerprint,
   )
 
 
-def intakes(
-  options: Options, coder: text.WordVocabulary | text.Tokens
+def preprocessing(
+  options: Options, coder: kinds.Coder
 ) -> dict[str, dict[str, Any]]:
-  """How new pictures and texts are made; a text is as the encoder gets it."""
-  size = options.image_size
+  """Settings of both modalities; a text is what the encoder gets."""
   return {
-    "image": {"size": size, "fit": "squash", "stored": SIDE},
-    "text": intake.of_text(coder, options.max_words),
+    "image": picture_settings(options.image_size),
+    "text": kinds.of_text(coder, options.max_words),
   }
 
 
@@ -150,15 +156,16 @@ def _dataset(
 
 def _decode(
   record: dict[str, Any],
-  options: Options,
   compose: Compose,
-  coder: text.WordVocabulary | text.Tokens,
+  pictures: kinds.SquashedImage,
+  texts: kinds.Text,
+  whole: bool,
 ) -> core.Sample:
-  with Image.open(io.BytesIO(record["image"])) as picture:
-    whole = np.asarray(picture.convert("RGB"), np.uint8)
+  """``whole``: pictures as stored, of which training cuts parts."""
+  stored = record["image"]
   inputs = {
-    "image": image.resize(whole, options.stored_size),
-    "text": coder.encode(compose(record), options.max_words),
+    "image": pictures.unpack(stored) if whole else pictures.decode(stored),
+    "text": texts.decode(compose(record)),
   }
   label, key = int(record["label"]), record["id"].decode()
   return {"inputs": inputs, "label": label, "id": key}

@@ -33,7 +33,7 @@ from data_pipelines import core
 from data_pipelines.core import report, storage
 from data_pipelines.errors import InputError, MissingPackageError
 from data_pipelines.sets.openmoji import font, groups
-from data_pipelines.transforms import image, intake, text
+from data_pipelines.transforms import image, kinds, preprocess, text
 
 NAME = "openmoji"
 VERSION = "1.0.0"  # of the prepared data: any change of them raises it
@@ -107,8 +107,16 @@ def _assemble(
     "image": core.ModalitySpec("image", (image_size, image_size, 3), "uint8"),
     "text": core.ModalitySpec("text", (max_words,), "int32", len(vocabulary)),
   }
+  settings = {
+    "image": {"size": image_size, "fit": "pad", "stored": 0},
+    "text": kinds.of_text(vocabulary, max_words),
+  }
   decode = functools.partial(
-    _decode, size=image_size, length=max_words, vocabulary=vocabulary
+    _decode,
+    preprocessors={
+      m: preprocess.Preprocessor(spec, settings[m])
+      for m, spec in modalities.items()
+    },
   )
   sources = {
     split: core.cache_if_small(core.Decoded(r, decode), modalities)
@@ -120,10 +128,7 @@ def _assemble(
     spec,
     sources,
     augment,
-    intake={
-      "image": {"size": image_size, "fit": "pad", "stored": 0},
-      "text": intake.of_text(vocabulary, max_words),
-    },
+    preprocessing=settings,
     fingerprint=made.fingerprint,
   )
 
@@ -138,13 +143,13 @@ def _augmentation(
 
 def _decode(
   record: dict[str, Any],
-  size: int,
-  length: int,
-  vocabulary: text.WordVocabulary,
+  preprocessors: dict[str, preprocess.Preprocessor],
 ) -> core.Sample:
+  """Stored pictures are files, so that any size can be made of them."""
+  pictures, texts = preprocessors["image"], preprocessors["text"]
   inputs = {
-    "image": image.decode(record["image"], size),
-    "text": vocabulary.encode(record["text"].decode(), length),
+    "image": pictures.decode(pictures.store(record["image"])),
+    "text": texts.decode(record["text"]),
   }
   label, key = int(record["label"]), record["id"].decode()
   return {"inputs": inputs, "label": label, "id": key}

@@ -12,8 +12,8 @@ from data_pipelines import core
 from data_pipelines.manifest.unlabelled import Unlabelled
 from data_pipelines.sets import openmoji  # fmt: skip
 from data_pipelines.sets._audio_video import load, media
-from data_pipelines.sets._tweets import prepare, tweets
-from data_pipelines.transforms import image, intake
+from data_pipelines.sets._tweets import prepare
+from data_pipelines.transforms import image, kinds, preprocess
 
 KINDS = (
   "photo:image", "caption:text", "sound:audio", "sensor:array", "clip:video"
@@ -34,14 +34,14 @@ def dataset(table, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def intakes(dataset):
+def preprocessors(dataset):
   """As they are after a stay in a file."""
   stored = {
-    m: intake.describe(spec, dataset.intake[m])
+    m: preprocess.describe(spec, dataset.preprocessing[m])
     for m, spec in dataset.spec.modalities.items()
   }
   stored = json.loads(json.dumps(stored))
-  return {m: intake.Intake.from_json(s) for m, s in stored.items()}
+  return {m: preprocess.Preprocessor.from_json(s) for m, s in stored.items()}
 
 
 def write_new(path, table, keep=lambda row: True, **changes):
@@ -54,11 +54,11 @@ def write_new(path, table, keep=lambda row: True, **changes):
   return helpers.write_table(path, rows)
 
 
-def test_the_same_arrays(table, dataset, intakes):
+def test_the_same_arrays(table, dataset, preprocessors):
   new = write_new(
     table.with_name("new.csv"), table, lambda row: row["split"] == "test"
   )
-  rows = Unlabelled(new, intakes)
+  rows = Unlabelled(new, preprocessors)
   batches = list(rows.batches(4))
   assert len(rows) == 6 and [len(b["photo"]) for b in batches] == [4, 2]
   assert rows.ids == ["1", "2", "3", "4", "5", "6"] and rows.labels is None
@@ -70,31 +70,32 @@ def test_the_same_arrays(table, dataset, intakes):
     np.testing.assert_array_equal(found, np.stack(expected))
 
 
-def test_labels_and_ids_are_passed_on(table, intakes):
+def test_labels_and_ids_are_passed_on(table, preprocessors):
   rows = helpers.read_table(table)[:3]
   for i, row in enumerate(rows):
     row.update(split="", label=f"new {i}", id=f"n{i}")
   path = helpers.write_table(table.with_name("named.jsonl"), rows)
-  found = Unlabelled(path, intakes)
+  found = Unlabelled(path, preprocessors)
   assert found.ids == ["n0", "n1", "n2"]
   assert found.labels == ["new 0", "new 1", "new 2"]
 
 
-def test_arrays_in_place_of_files(table, intakes, tmp_path):
+def test_arrays_in_place_of_files(table, preprocessors, tmp_path):
   pixels = np.random.default_rng(0).integers(0, 256, (9, 5, 3), np.uint8)
   Image.fromarray(pixels).save(tmp_path / "a.png")
   np.testing.assert_array_equal(
-    intakes["photo"](pixels), intakes["photo"](tmp_path / "a.png")
+    preprocessors["photo"](pixels), preprocessors["photo"](tmp_path / "a.png")
   )
   values = np.arange(6.0).reshape(2, 3)
   np.save(tmp_path / "a.npy", values)
   np.testing.assert_array_equal(
-    intakes["sensor"](values), intakes["sensor"](str(tmp_path / "a.npy"))
+    preprocessors["sensor"](values),
+    preprocessors["sensor"](str(tmp_path / "a.npy")),
   )
   frames = np.stack([pixels, 255 - pixels])
-  assert intakes["clip"](frames).shape == (2, 8, 8, 3)
+  assert preprocessors["clip"](frames).shape == (2, 8, 8, 3)
   wave = np.sin(np.arange(900.0))
-  assert intakes["sound"](wave).shape == intakes["sound"].spec.shape
+  assert preprocessors["sound"](wave).shape == preprocessors["sound"].spec.shape
   for m, wrong, said in (
     ("photo", pixels.astype(float), "uint8 .h w 3."),
     ("clip", pixels, "uint8 .t h w 3."),
@@ -106,10 +107,10 @@ def test_arrays_in_place_of_files(table, intakes, tmp_path):
     ("photo", "absent.png", "no such file"),
   ):
     with pytest.raises(ValueError, match=said):
-      intakes[m](wrong)
+      preprocessors[m](wrong)
 
 
-def test_all_that_is_wrong_is_listed(table, intakes, tmp_path):
+def test_all_that_is_wrong_is_listed(table, preprocessors, tmp_path):
   rows = [{h: row[h] for h in KINDS} for row in helpers.read_table(table)[:6]]
   folder = table.parent
   (folder / "text.png").write_text("no picture")
@@ -118,7 +119,7 @@ def test_all_that_is_wrong_is_listed(table, intakes, tmp_path):
   rows[2]["caption:text"] = ""
   rows[4].update({"sensor:array": "long.npy", "sound:audio": "absent.wav"})
   path = helpers.write_table(folder / "bad.csv", rows)
-  batches = Unlabelled(path, intakes).batches(1)
+  batches = Unlabelled(path, preprocessors).batches(1)
   next(batches)
   with pytest.raises(core.DataError) as caught:
     next(batches)
@@ -132,20 +133,20 @@ def test_all_that_is_wrong_is_listed(table, intakes, tmp_path):
     assert part in text, text
 
 
-def test_columns_that_are_missing(table, intakes, tmp_path):
+def test_columns_that_are_missing(table, preprocessors, tmp_path):
   rows = [{"photo:array": "a.npy", "caption": "x", "sound:audio": "b.wav"}]
   path = helpers.write_table(tmp_path / "few.csv", rows)
   with pytest.raises(core.DataError) as caught:
-    Unlabelled(path, intakes)
+    Unlabelled(path, preprocessors)
   text = str(caught.value)
   assert "4 problems" in text and "'sound:audio';" not in text
   for header in ("photo:image", "caption:text", "sensor:array", "clip:video"):
     assert f"there is no column '{header}'; there are photo:array" in text
   with pytest.raises(core.DataError, match="has no rows"):
     path.write_text(",".join(KINDS) + "\n", encoding="utf-8")
-    Unlabelled(path, intakes)
+    Unlabelled(path, preprocessors)
   with pytest.raises(core.DataError, match=r"--config\.eval\.manifest"):
-    Unlabelled(tmp_path / "absent.csv", intakes)
+    Unlabelled(tmp_path / "absent.csv", preprocessors)
 
 
 def test_pictures_and_names_of_emoji(data_dir, tmp_path):
@@ -155,7 +156,7 @@ def test_pictures_and_names_of_emoji(data_dir, tmp_path):
   folder = storage.folder_of(data_dir, openmoji.NAME, openmoji.VERSION)
   record = storage.read(folder, "test", ("image",))[3]
   (tmp_path / "emoji.png").write_bytes(record["image"])
-  made, inputs = intake.of(dataset), dataset.sources["test"][3]["inputs"]
+  made, inputs = preprocess.of(dataset), dataset.sources["test"][3]["inputs"]
   np.testing.assert_array_equal(
     made["image"](tmp_path / "emoji.png"), inputs["image"]
   )
@@ -163,7 +164,7 @@ def test_pictures_and_names_of_emoji(data_dir, tmp_path):
     made["text"](record["text"].decode()), inputs["text"]
   )
   assert 1 in made["text"]("zyzzyva cat")  # An unknown word.
-  assert set(dataset.select(["text"]).intake) == {"text"}
+  assert set(dataset.select(["text"]).preprocessing) == {"text"}
 
 
 def test_pictures_of_tweets(tmp_path):
@@ -172,13 +173,14 @@ def test_pictures_of_tweets(tmp_path):
   stored = prepare._picture(tmp_path / "a.png")["jpeg"].tobytes()
   with Image.open(io.BytesIO(stored)) as picture:
     assert picture.size == (256, 256)
-  coder = intake.coder({"words": ["cat"]})
-  record = {"image": stored, "text": b"A cat", "label": 0, "id": b"1"}
-  options = tweets.Options(24, 1.0, False, "", 4, 0.0)
-  decoded = tweets._decode(record, options, tweets.plain, coder)["inputs"]
+  settings = prepare.picture_settings(24)
   spec = core.ModalitySpec("image", (24, 24, 3), "uint8")
-  made = intake.Intake(spec, tweets.intakes(options, coder)["image"])
-  np.testing.assert_array_equal(made(tmp_path / "a.png"), decoded["image"])
+  made = preprocess.Preprocessor(spec, settings)
+  np.testing.assert_array_equal(made.decode(stored), made(tmp_path / "a.png"))
+  step = kinds.SquashedImage(settings)
+  np.testing.assert_array_equal(
+    image.resize(step.unpack(stored), 24), made.decode(stored)
+  )
 
 
 @pytest.mark.slow
@@ -192,17 +194,24 @@ def test_clips(tmp_path):
   record = {**fields, "label": 0, "id": b"1"}
   for i in range(2):
     record[f"frame_{i}"] = record[f"frame_{i}"].tobytes()
-  decoded = load._decode(record, settings, 1200)["inputs"]
+  own = media.preprocessing(settings, 16)
+  decoded = load._decode(
+    record,
+    kinds.ClipAudio(own["audio"]),
+    kinds.ClipVideo(own["video"]),
+    ("frame_0", "frame_1"),
+  )["inputs"]
   expected = {
     "audio": decoded["audio"], "video": image.resize(decoded["video"], 16)
   }  # fmt: skip
   for m, path in (("audio", wav), ("video", film)):
     array = expected[m]
     spec = core.ModalitySpec(m, array.shape, array.dtype)
-    made = intake.Intake(spec, load.intakes(settings, 16)[m])
+    own = media.preprocessing(settings, 16)[m]
+    made = preprocess.Preprocessor(spec, own)
     np.testing.assert_array_equal(made(path), array)
 
 
 def test_data_that_do_not_say():
   with pytest.raises(ValueError, match=r"'toy' does not say.*array, image"):
-    intake.of(helpers.toy_dataset())
+    preprocess.of(helpers.toy_dataset())

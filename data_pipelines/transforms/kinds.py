@@ -1,0 +1,289 @@
+"""Preprocessing by kind: from a file or a value to what the model sees.
+
+Each class does one kind in three steps, which training, prediction and serving
+share:
+
+* ``read(value)``: a file, or what a file would hold, checked. It depends on no
+  other sample.
+* ``pack(read)``: what prepared data hold of it.
+* ``decode(packed)``: the array that the model sees in evaluation.
+
+Classes that store more than the model sees have ``unpack`` too: what training
+augments.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import PIL.Image
+
+from data_pipelines.errors import InputError
+from data_pipelines.transforms import array, audio, clips, image, text, video
+
+Settings = Mapping[str, Any]
+Coder = text.WordVocabulary | text.Tokens
+
+
+class Step(Protocol):
+  """Preprocessing of one kind; see the module."""
+
+  def read(self, value: Any) -> Any: ...
+
+  def pack(self, read: Any) -> Any: ...
+
+  def decode(self, packed: Any) -> np.ndarray: ...
+
+
+class PaddedImage:
+  """A picture that fits into a white square; packed as pixels."""
+
+  def __init__(self, settings: Settings):
+    self._size = settings["size"]
+
+  def read(self, value: Any) -> np.ndarray:
+    """uint8 [size size 3] of a path, encoded bytes, pixels or PIL picture."""
+    return image.square(_picture(value), self._size)
+
+  def pack(self, read: np.ndarray) -> np.ndarray:
+    return read
+
+  def decode(self, packed: np.ndarray) -> np.ndarray:
+    return np.asarray(packed)
+
+
+class SquashedImage:
+  """A picture squashed to a square; packed as the bytes of a JPEG."""
+
+  def __init__(self, settings: Settings):
+    self._size, self._side = settings["size"], settings["stored"]
+
+  def read(self, value: Any) -> bytes:
+    """The JPEG of a path, encoded bytes, pixels or PIL picture."""
+    pixels = np.asarray(_picture(value), np.uint8)
+    return image.jpeg(image.resize(pixels, self._side))
+
+  def pack(self, read: bytes) -> bytes:
+    return read
+
+  def unpack(self, packed: bytes) -> np.ndarray:
+    """uint8 [side side 3]."""
+    with PIL.Image.open(io.BytesIO(packed)) as picture:
+      return np.asarray(picture.convert("RGB"), np.uint8)
+
+  def decode(self, packed: bytes) -> np.ndarray:
+    return image.resize(self.unpack(packed), self._size)
+
+
+class Video:
+  """Equally spaced frames that fit into black squares; packed as pixels."""
+
+  def __init__(self, settings: Settings):
+    self._size, self._frames = settings["size"], settings["frames"]
+
+  def read(self, value: Any) -> np.ndarray:
+    """uint8 [frames size size 3] of a path, or of pixels [t h w 3]."""
+    if _is_path(value):
+      return video.read(value, self._frames, self._size)
+    given = np.asarray(value)
+    if given.ndim != 4 or given.shape[-1] != 3 or given.dtype != np.uint8:
+      raise _unlike("uint8 [t h w 3]", given)
+    if not len(given):
+      raise InputError("it has no frames")
+    chosen = given[video.positions(len(given), self._frames)]
+    return np.stack(
+      [video.square(PIL.Image.fromarray(x), self._size) for x in chosen]
+    )
+
+  def pack(self, read: np.ndarray) -> np.ndarray:
+    return read
+
+  def decode(self, packed: np.ndarray) -> np.ndarray:
+    return np.asarray(packed)
+
+
+class ClipVideo:
+  """Some frames of a clip, squashed to squares; packed as JPEGs."""
+
+  folders = True  # A folder of pictures will do.
+
+  def __init__(self, settings: Settings):
+    self._size, self._frames = settings["size"], settings["frames"]
+    self._side = settings["stored"]
+
+  def read(self, value: Any) -> list[np.ndarray]:
+    """JPEGs, uint8 [bytes] each, of a video or a folder of pictures."""
+    if not _is_path(value):
+      raise InputError("give the path of a video or of a folder of pictures")
+    return clips.frames(os.fspath(value), self._frames, self._side)
+
+  def pack(self, read: list[np.ndarray]) -> list[np.ndarray]:
+    return read
+
+  def unpack(self, packed: Sequence[Any]) -> np.ndarray:
+    """uint8 [frames side side 3]."""
+    return np.stack([image.decode(bytes(x), self._side) for x in packed])
+
+  def decode(self, packed: Sequence[Any]) -> np.ndarray:
+    return image.resize(self.unpack(packed), self._size)
+
+
+class Audio:
+  """A log-spectrogram, which is what is packed."""
+
+  def __init__(self, settings: Settings):
+    self._rate, self._length = settings["sample_rate"], settings["length"]
+    self._window = settings["nperseg"], settings["noverlap"]
+
+  def read(self, value: Any) -> np.ndarray:
+    """The whole wave, float32 [samples], of a path or a wave."""
+    return _wave(value, self._rate)
+
+  def pack(self, read: np.ndarray) -> np.ndarray:
+    return audio.log_spectrogram(read, self._length, self._rate, *self._window)
+
+  def decode(self, packed: np.ndarray) -> np.ndarray:
+    return np.asarray(packed)
+
+
+class ClipAudio:
+  """A log-spectrogram of a clip; packed is its beginning in 16 bits."""
+
+  def __init__(self, settings: Settings):
+    self._rate, self._length = settings["sample_rate"], settings["length"]
+    self._window = settings["nperseg"], settings["noverlap"]
+
+  def read(self, value: Any) -> np.ndarray:
+    """int16 [samples], ``length`` at most, of a sound, a video or a wave."""
+    if _is_path(value):
+      return clips.sound(os.fspath(value), self._length, self._rate)
+    return clips.numbers_of(_wave(value, self._rate)[: self._length])
+
+  def pack(self, read: np.ndarray) -> np.ndarray:
+    return read
+
+  def decode(self, packed: np.ndarray) -> np.ndarray:
+    wave = clips.wave_of(packed)
+    return audio.log_spectrogram(wave, self._length, self._rate, *self._window)
+
+
+class Text:
+  """The numbers of words or tokens; packed is the text itself."""
+
+  def __init__(self, settings: Settings, coder: Coder | None = None):
+    self._length = settings.get("length", 0)
+    self.coder = coder
+
+  def read(self, value: Any) -> str:
+    """The text, which must not be empty."""
+    if not isinstance(value, str):
+      raise InputError("a text must be a str")
+    if not value.strip():
+      raise InputError("the text is empty")
+    return value
+
+  def pack(self, read: str) -> str:
+    return read
+
+  def decode(self, packed: str | bytes) -> np.ndarray:
+    """int32 [length]; blanks around the text do not count."""
+    assert self.coder is not None
+    words = packed if isinstance(packed, str) else packed.decode()
+    return self.coder.encode(words.strip(), self._length)
+
+
+class Array:
+  """Numbers, standardised where mean and scale are given; packed as such."""
+
+  def __init__(self, settings: Settings):
+    mean, scale = settings["mean"], settings["scale"]
+    known = mean is not None
+    self._moments = (np.asarray(mean), np.asarray(scale)) if known else None
+
+  def read(self, value: Any) -> np.ndarray:
+    """float32 of a ``.npy`` file's path, or of numbers."""
+    if _is_path(value):
+      return array.read(value)
+    return array.checked(np.asarray(value))
+
+  def pack(self, read: np.ndarray) -> np.ndarray:
+    return array.standardise(read, *self._moments) if self._moments else read
+
+  def decode(self, packed: np.ndarray) -> np.ndarray:
+    return np.asarray(packed)
+
+
+def step(kind: str, settings: Settings) -> Any:
+  """The preprocessing of a kind with settings as ``preprocess`` lists them.
+
+  Raises:
+    core.DataError: there is no such tokenizer.
+  """
+  if kind == "text":
+    coder = coder_of(settings) if {"words", "tokenizer"} & {*settings} else None
+    return Text(settings, coder)
+  if kind == "image":
+    padded = settings["fit"] == "pad"
+    return (PaddedImage if padded else SquashedImage)(settings)
+  if kind == "video":
+    return (ClipVideo if settings.get("of_clip") else Video)(settings)
+  if kind == "audio":
+    return (ClipAudio if settings.get("of_clip") else Audio)(settings)
+  return Array(settings)
+
+
+def coder_of(settings: Settings) -> Coder:
+  """What numbers the words or tokens of a text.
+
+  Raises:
+    core.DataError: there is no such tokenizer.
+  """
+  if settings.get("tokenizer"):
+    return text.tokenizer(settings["tokenizer"])
+  return text.WordVocabulary(settings["words"])
+
+
+def of_text(coder: Coder, length: int) -> dict[str, Any]:
+  """The settings of texts that ``coder`` numbers."""
+  if isinstance(coder, text.Tokens):
+    return {"length": length, "tokenizer": coder.name}
+  return {"length": length, "words": list(coder.words)}
+
+
+def _is_path(value: Any) -> bool:
+  return isinstance(value, str | os.PathLike)
+
+
+def _picture(value: Any) -> PIL.Image.Image:
+  """As RGB."""
+  if _is_path(value):
+    return image.open_rgb(value)
+  if isinstance(value, bytes):
+    return image.open_rgb(io.BytesIO(value))
+  if isinstance(value, PIL.Image.Image):
+    return image.to_rgb(value)
+  pixels = np.asarray(value)
+  grey = pixels.ndim == 2
+  rgb = pixels.ndim == 3 and pixels.shape[-1] == 3
+  if not (grey or rgb) or pixels.dtype != np.uint8:
+    raise _unlike("uint8 [h w 3] or [h w]", pixels)
+  return PIL.Image.fromarray(pixels).convert("RGB")
+
+
+def _wave(value: Any, rate: int) -> np.ndarray:
+  if _is_path(value):
+    return audio.read(value, rate)
+  wave = np.asarray(value)
+  if wave.ndim != 1 or not wave.size or wave.dtype.kind != "f":
+    raise _unlike("a wave, floats [samples]", wave)
+  return audio.checked(wave.astype(np.float32))
+
+
+def _unlike(wanted: str, given: np.ndarray) -> InputError:
+  return InputError(
+    f"an array must be {wanted}, got {given.dtype} of shape {given.shape}"
+  )
