@@ -1,34 +1,38 @@
 """Batches made ahead of their use, by threads or by processes.
 
-Worker processes outlive signals that are sent to all processes of a run, as a
-terminal's Ctrl-C is: the run stops them once it has saved. They end by
-themselves when the process that reads them is gone.
+Worker processes survive signals that go to all processes of a run, as Ctrl-C in
+a terminal does: the run stops them once it has saved. They end by themselves
+when the process that started them is gone.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import (
+  Executor,
+  Future,
+  ProcessPoolExecutor,
+  ThreadPoolExecutor,
+)
 from multiprocessing import resource_tracker
-from typing import Any, Protocol, cast
-
-import grain
-from absl import flags
+from typing import Any, Protocol
 
 from data_pipelines.core.batch import Batch
 
-_BUFFER = 4  # batches made ready in the background
+_BUFFER = 4  # batches made ahead by threads, or by each worker
 _THREADS = 4
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE = 30.0  # seconds that a worker lives on after SIGTERM
 
 
 class Stream(Protocol):
-  """Batches, made as long as it is not closed."""
+  """Batches, made until it is closed."""
 
   def __iter__(self) -> Iterator[Batch]: ...
 
@@ -40,46 +44,90 @@ class Stream(Protocol):
 def ahead(
   numbers: range, make: Callable[[int], Batch], workers: int = 0
 ) -> Stream:
-  """``make`` of each number in turn, some of them ahead.
+  """``make`` of each number in turn, a few of them ahead.
+
+  Threads and processes start when the first batch is read.
 
   Args:
     numbers: its arguments.
-    make: pure; with ``workers`` it is sent to them.
+    make: pure; each worker gets a copy.
     workers: processes; 0 is threads of this one.
   """
-  made = grain.MapDataset.range(numbers.start, numbers.stop).map(make)
-  batches = made.to_iter_dataset(grain.ReadOptions(_THREADS, _BUFFER))
-  if not workers:
-    return cast(Any, iter(batches))
-  if not flags.FLAGS.is_parsed():  # Grain reads flags of its own there.
-    flags.FLAGS.mark_as_parsed()
-  options = grain.MultiprocessingOptions(workers, _BUFFER)
-  return _FromWorkers(iter(batches.mp_prefetch(options, _guard)))
+  if workers:
+    return _Ahead(
+      numbers,
+      lambda: ProcessPoolExecutor(
+        workers,
+        multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(make,),
+      ),
+      _make_in_worker,
+      _BUFFER * workers,
+      _held_back,
+    )
+  return _Ahead(numbers, lambda: ThreadPoolExecutor(_THREADS), make, _BUFFER)
 
 
-class _FromWorkers:
-  """Starts the workers when first read, with signals held back from them."""
+class _Ahead:
+  """Results in the order of their numbers, ``size`` of them in the making."""
 
-  def __init__(self, batches: Any):
-    self._batches, self._started = batches, False
+  def __init__(
+    self,
+    numbers: range,
+    pool: Callable[[], Executor],
+    make: Callable[[int], Batch],
+    size: int,
+    starting: Callable[
+      [], contextlib.AbstractContextManager[None]
+    ] = contextlib.nullcontext,
+  ):
+    """``starting``: what a pool is in as it starts its members."""
+    self._starting = starting
+    self._numbers, self._make, self._size = iter(numbers), make, size
+    self._open_pool = pool
+    self._pool: Executor | None = None
+    self._closed = False
+    self._made: collections.deque[Future[Batch]] = collections.deque()
 
   def __iter__(self) -> Iterator[Batch]:
     return self
 
   def __next__(self) -> Batch:
-    if self._started:
-      return next(self._batches)
-    self._started = True
-    with _held_back():
-      return next(self._batches)
+    if self._closed:
+      raise StopIteration
+    self._fill()
+    if not self._made:
+      self.close()
+      raise StopIteration
+    first = self._made.popleft()
+    self._fill()
+    return first.result()
 
   def close(self) -> None:
-    self._batches.close()
+    """What is not begun is not made; ends threads and processes."""
+    self._closed = True
+    self._made.clear()
+    if self._pool is not None:
+      self._pool.shutdown(wait=True, cancel_futures=True)
+      self._pool = None
+
+  def _fill(self) -> None:
+    if len(self._made) == self._size:
+      return
+    with self._starting():  # Pools start their members as work comes in.
+      if self._pool is None:
+        self._pool = self._open_pool()
+      while len(self._made) < self._size:
+        number = next(self._numbers, None)
+        if number is None:
+          return
+        self._made.append(self._pool.submit(self._make, number))
 
 
 @contextlib.contextmanager
 def _held_back() -> Iterator[None]:
-  """Threads and processes that begin here begin with signals blocked."""
+  """Threads and processes that begin in here begin with signals blocked."""
   resource_tracker.ensure_running()  # It would undo the mask as it starts.
   old = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
   try:
@@ -88,13 +136,20 @@ def _held_back() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
-def _guard(index: int, count: int) -> None:
-  """The first that a worker does."""
-  del index, count
+_of_worker: dict[str, Callable[[int], Batch]] = {}
+
+
+def _begin(make: Callable[[int], Batch]) -> None:
+  """The first thing that a worker does."""
   threading.Thread(target=_end_with_parent, daemon=True).start()
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, _end_later)
   signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+  _of_worker["make"] = make
+
+
+def _make_in_worker(number: int) -> Batch:
+  return _of_worker["make"](number)
 
 
 def _end_with_parent() -> None:

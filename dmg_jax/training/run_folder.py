@@ -21,7 +21,6 @@ _VERSIONS = (
   "optax",
   "orbax-checkpoint",
   "numpy",
-  "grain",
   "dmg_jax",
 )
 

@@ -2,16 +2,22 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import multiprocessing
 import os
+import pathlib
 import signal
+import subprocess
+import sys
 import threading
+from concurrent import futures
 
 import jax
 import numpy as np
 import pytest
 
+import helpers
 from data_pipelines.core import Cached, Dataset, ModalitySpec, Spec
 from data_pipelines.load import ahead
 from data_pipelines.load.loader import Loader
@@ -281,16 +287,65 @@ def test_workers_begin_with_signals_blocked():
     child.start()
     child.join()
     os.kill(os.getpid(), signal.SIGINT)
-    return "batch"
+    return futures.Future()
+
+  class Pool(futures.Executor):
+    def submit(self, fn, /, *args, **kwargs):
+      future = first()
+      future.set_result(fn(*args, **kwargs))
+      return future
 
   old = signal.signal(signal.SIGINT, lambda *_: told.append("signal"))
   try:
-    stream = ahead._FromWorkers(iter(first, None))
-    assert next(stream) == "batch" and told == ["signal"]
+    stream = ahead._Ahead(range(1), Pool, str, 1, ahead._held_back)
+    assert next(stream) == "0" and told == ["signal"]
   finally:
     signal.signal(signal.SIGINT, old)
   assert {signal.SIGINT, signal.SIGTERM} <= blocked
   assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_workers_load_nothing_that_computes(tmp_path):
+  """Neither for the batches nor as they run the main module again."""
+  kinds = ("photo:image", "caption:text")
+  path = helpers.write_manifest(tmp_path / "files", 40, kinds)
+  loader = Loader(
+    helpers.load_manifest(path, tmp_path / "data", flip=True),
+    "train",
+    4,
+    seed=0,
+  )
+  make = functools.partial(helpers.modules_after, loader)
+  with contextlib.closing(ahead.ahead(range(3), make, 1)) as stream:
+    loaded = next(stream)
+  assert "data_pipelines.manifest" in loaded and "PIL" in loaded
+  assert not loaded & {"jax", "flax", "optax", "tensorflow", "torch"}
+  root = pathlib.Path(ahead.__file__).parents[2]
+  code = (
+    "import runpy, sys; runpy.run_path('launch.py', run_name='__mp_main__'); "
+    "sys.exit(bool({'jax', 'flax', 'tensorflow'} & {*sys.modules}))"
+  )
+  subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+def test_streams_are_lazy_ordered_and_end():
+  calls = []
+
+  def make_number(number):
+    calls.append(number)
+    if number == 6:
+      raise ValueError("number 6")
+    return number
+
+  stream = ahead.ahead(range(3, 100), make_number)
+  assert not calls
+  assert [next(stream) for _ in range(3)] == [3, 4, 5]
+  with pytest.raises(ValueError, match="number 6"):
+    next(stream)
+  stream.close()
+  assert len(calls) <= 9  # A few ahead, not all.
+  assert list(stream) == []
+  assert list(ahead.ahead(range(2), make_number)) == [0, 1]
 
 
 def test_rows_are_the_batches_index():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -78,6 +79,12 @@ def wait_for_file(name: str, folder: str) -> dict[str, np.ndarray]:
   while not pathlib.Path(folder, "go").exists():
     time.sleep(0.02)
   return {"code": np.array([1])}
+
+
+def modules_after(loader: Any, step: int) -> set[str]:
+  """What a process has loaded once it has made a batch."""
+  loader.batch(step)
+  return {*sys.modules}
 
 
 def write_manifest(
