@@ -91,13 +91,7 @@ def load(
   words = core.ModalitySpec("text", (options.max_words,), "int32", len(coder))
   batch = {"image": _square(options.image_size), "text": words}
   stored = {**batch, "image": _square(options.stored_size)}
-  decode = functools.partial(
-    _decode,
-    compose=compose,
-    pictures=kinds.SquashedImage(picture_settings(options.image_size)),
-    texts=kinds.Text({"length": options.max_words}, coder),
-    whole=options.min_area < 1,
-  )
+  decode = _decoder(options, compose, coder)
   sources = {
     split: core.cache_if_small(core.Decoded(r, decode), stored)
     for split, r in records.items()
@@ -152,6 +146,18 @@ def _dataset(
   if options.flip:
     augment["image"] = image.mirror
   return core.Dataset(spec, sources, augment)
+
+
+def _decoder(
+  options: Options, compose: Compose, coder: kinds.Coder
+) -> Callable[[dict[str, Any]], core.Sample]:
+  return functools.partial(
+    _decode,
+    compose=compose,
+    pictures=kinds.SquashedImage(picture_settings(options.image_size)),
+    texts=kinds.Text({"length": options.max_words}, coder),
+    whole=options.min_area < 1,
+  )
 
 
 def _decode(
