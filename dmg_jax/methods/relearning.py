@@ -116,7 +116,7 @@ def purity(features, labels, classes: int) -> float:
   scaled = 2 * (features - low) / spread - 1
   clusters = min(classes, len(scaled))
   means: Any = KMeans(n_clusters=clusters, random_state=0, n_init="auto")
-  with warnings.catch_warnings():  # Fewer different features than clusters.
+  with warnings.catch_warnings():  # Warns if fewer distinct rows than clusters.
     warnings.simplefilter("ignore", ConvergenceWarning)
     assigned = means.fit_predict(scaled)
   table = np.zeros((clusters, classes))
