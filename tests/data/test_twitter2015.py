@@ -255,7 +255,7 @@ def test_config(file):
   for arg, words in (
     ("h,encoders=clp", "clip, resnet_bert"),
     ("h,quick=3", "quick must be"),
-    ("h,quick=true,encoders=clip", "of its own"),
+    ("h,quick=true,encoders=clip", "its own encoders"),
     ("h,quick=true,swift=1", "swift"),
   ):
     with pytest.raises(ValueError, match=words):
