@@ -35,7 +35,7 @@ WRONG = [
   (ONE, "--config.trian.epochs=3", 2, "'train.epochs'"),
   (ONE, "--mode=predict", 1, "predict", "one run", "figure"),
   (ONE, "--config.train.keep=(0,)", 1, "train.keep", "at least 1"),
-  (FOUR, "--config.figure.samples=1F600x", 1, "sample '1F600x'", "test samples"),
+  (FOUR, "--config.figure.samples=1F600x", 1, "sample '1F600x'", "test sample"),
   (FOUR, "--config.figure.target=labl", 1, "'label'", "predicted"),
   (FOUR, "--config.figure.epochs=(1,99)", 1, "figure.epochs", "[1, 30]"),
 ]
