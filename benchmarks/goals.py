@@ -1,4 +1,4 @@
-"""Goals: upper bounds for ratios of entries, and whether a run meets them."""
+"""Goals: upper bounds for ratios of entries; README.md explains them."""
 
 from __future__ import annotations
 
