@@ -35,9 +35,9 @@ import importlib
 from pathlib import Path
 
 from dmg_jax.config import compose, grid
-from dmg_jax.config.figure_rows import FIGURES, WEIGHTS, Figure
+from dmg_jax.config.figure_rows import FIGURES, WEIGHTS, FigureSpec
 from dmg_jax.config.recipes import RECIPES
-from dmg_jax.config.table_rows import ROWS, Row
+from dmg_jax.config.table_rows import ROWS, RowSpec
 from dmg_jax.model import registry
 
 _FOLDER = Path(__file__).parent  # Holds the config files of the data sets.
@@ -77,7 +77,9 @@ def _datasets(name: str, given: dict[str, str]) -> list[str]:
   return [grid.known_dataset(d, _FOLDER) for d in names]
 
 
-def _rows(figure: Figure, given: dict[str, str]) -> list[str] | dict[str, Row]:
+def _rows(
+  figure: FigureSpec, given: dict[str, str]
+) -> list[str] | dict[str, RowSpec]:
   """Names of rows to look up, or {name: row}."""
   if "weights" in figure.keys:
     return _weights(given.pop("weights", ""))
@@ -85,7 +87,7 @@ def _rows(figure: Figure, given: dict[str, str]) -> list[str] | dict[str, Row]:
   return picked.split("+") if picked else list(figure.rows)
 
 
-def _weights(text: str) -> dict[str, Row]:
+def _weights(text: str) -> dict[str, RowSpec]:
   """A row for each weight of the uniform label, ascending."""
   try:
     weights = [float(w) for w in text.split("+")] if text else list(WEIGHTS)
@@ -97,7 +99,7 @@ def _weights(text: str) -> dict[str, Row]:
       f"got {text!r}"
     )
   return {
-    f"weight_{100 * w:g}".replace(".", "_"): Row(
+    f"weight_{100 * w:g}".replace(".", "_"): RowSpec(
       f"w = {w:g}", f"label_fitting,weight={w!r}"
     )
     for w in sorted(set(weights))
@@ -118,7 +120,7 @@ def _one(arg, name, dataset, given, wanted) -> compose.Config:
   return grid.assemble(arg, config, facts, rows, make, given)
 
 
-def _check_rows(name: str, rows: dict[str, Row]) -> None:
+def _check_rows(name: str, rows: dict[str, RowSpec]) -> None:
   """Refuses rows that lack what the figure draws."""
   alone = [r for r in rows if r.startswith("unimodal")]
   if alone and name == "figure2":
@@ -131,7 +133,7 @@ def _check_rows(name: str, rows: dict[str, Row]) -> None:
     raise registry.unknown("row with an α", without[0], known)
 
 
-def _has_alpha(row: Row) -> bool:
+def _has_alpha(row: RowSpec) -> bool:
   method = RECIPES[compose.parse(row.recipe)[0]].method
   card = importlib.import_module(f"dmg_jax.methods.{method}").CARD
   return card.category == "matching"

@@ -12,7 +12,7 @@ only the learning rate. An option that a table row fixes, such as the α of
 
 from __future__ import annotations
 
-from dmg_jax.config.search import Choice, Knob, Log, Space, Uniform
+from dmg_jax.config.search import Knob, Log, OneOf, Space, Uniform
 
 # As a factor of the data set's default.
 LEARNING_RATE = Log(0.2, 5.0)
@@ -23,8 +23,8 @@ _TEMPERATURE = Log(0.03, 0.5)
 SPACES: dict[str, dict[str, Knob]] = {
   "multitask": {"weight": Log(0.1, 10)},
   "weight": {"fused": Log(0.5, 4), "diversity": Log(1e-3, 0.1)},
-  "etmc": {"anneal": Choice((1, 5, 10, 20))},
-  "tmc": {"anneal": Choice((1, 5, 10, 20))},
+  "etmc": {"anneal": OneOf((1, 5, 10, 20))},
+  "tmc": {"anneal": OneOf((1, 5, 10, 20))},
   "label_fitting": {"weight": Uniform(0.05, 0.6)},
   "constant": {"alpha": Uniform(0.1, 0.9), "temperature": _TEMPERATURE},
   "stepwise": {"p": Uniform(0.5, 1), "temperature": _TEMPERATURE},
@@ -36,17 +36,17 @@ SPACES: dict[str, dict[str, Knob]] = {
   "lfm_paper": {"rate": Log(0.01, 1), "temperature": _TEMPERATURE},
   "lfm_code": {"rate": Log(1e-5, 1e-3), "start": Uniform(0.3, 0.95)},
   "lfm_code_fitted": {"start": Uniform(0.3, 0.95)},
-  "mses": {"patience": Choice((2, 5, 10)), "unimodal_weight": Log(0.3, 3)},
-  "gblend": {"probe_epochs": Choice((1, 2, 4))},
-  "gblend_online": {"super_epoch": Choice((5, 10, 20))},
+  "mses": {"patience": OneOf((2, 5, 10)), "unimodal_weight": Log(0.3, 3)},
+  "gblend": {"probe_epochs": OneOf((1, 2, 4))},
+  "gblend_online": {"super_epoch": OneOf((5, 10, 20))},
   "ogm": {"alpha": Log(0.1, 1.5)},
   "ogm_ge": {"alpha": Log(0.1, 1.5)},
-  "greedy": {"epsilon": Log(1e-3, 0.1), "window": Choice((3, 5, 10))},
+  "greedy": {"epsilon": Log(1e-3, 0.1), "window": OneOf((3, 5, 10))},
   "domfn": {"eta": Log(0.1, 2), "gamma": Uniform(0.3, 2)},
-  "mslr": {"window": Choice((2, 5, 10))},
+  "mslr": {"window": OneOf((2, 5, 10))},
   "pmr": {"alpha": Log(0.1, 4), "momentum": Uniform(0.1, 0.9)},
   "agm": {"alpha": Log(0.1, 4)},
-  "mla": {"weights": Choice(("entropy", "equal"))},
+  "mla": {"weights": OneOf(("entropy", "equal"))},
   "opm": {"base": Uniform(0.2, 0.8), "strength": Log(0.1, 1)},
   "amco": {"cap": Uniform(0.1, 0.9), "threshold": Uniform(0.3, 0.8)},
   "umt": {"weight": Log(1, 100)},
@@ -54,14 +54,14 @@ SPACES: dict[str, dict[str, Knob]] = {
   "cml": {"weight": Log(0.01, 1)},
   "mmpareto": {"gamma": Uniform(1, 2)},
   "reconboost": {"first": Log(1, 10), "alpha": Log(0.1, 2)},
-  "relearning": {"every": Choice((5, 10, 20)), "strength": Log(0.5, 5)},
-  "valuation": {"warmup": Choice((2, 5, 10))},
-  "valuation_modality": {"alpha": Log(0.3, 3), "warmup": Choice((2, 5, 10))},
+  "relearning": {"every": OneOf((5, 10, 20)), "strength": Log(0.5, 5)},
+  "valuation": {"warmup": OneOf((2, 5, 10))},
+  "valuation_modality": {"alpha": Log(0.3, 3), "warmup": OneOf((2, 5, 10))},
   "aug": {"sigma": Uniform(0.2, 0.9), "margin": Log(1e-3, 0.1)},
   "bss": {"unimodal_weight": Log(0.3, 3)},
   "bss_heuristic": {
     "initial": Uniform(0.1, 0.5),
-    "grow_epochs": Choice((5, 20, 40)),
+    "grow_epochs": OneOf((5, 20, 40)),
   },
 }
 

@@ -50,7 +50,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from dmg_jax.config import compose, files, grid
-from dmg_jax.config.table_rows import REFERENCE, ROW_NOTES, TABLES, Row, Table
+from dmg_jax.config.table_rows import (
+  REFERENCE,
+  ROW_NOTES,
+  TABLES,
+  RowSpec,
+  TableSpec,
+)
 
 _FOLDER = Path(__file__).parent  # Holds the config files of the data sets.
 _KEYS = ("rows", "trials")
@@ -86,7 +92,9 @@ def get_config(arg: str | None = None) -> compose.Config:
   return grid.assemble(arg, config, facts, rows, make, given, trials, space)
 
 
-def _encoders(table: Table, dataset: str, given: dict[str, str]) -> list[str]:
+def _encoders(
+  table: TableSpec, dataset: str, given: dict[str, str]
+) -> list[str]:
   """Sets the table's encoders if the data set has them, else returns a note."""
   quick = given.get("quick", "").lower() == "true"
   if not table.encoders or "encoders" in given:
@@ -101,7 +109,7 @@ def _encoders(table: Table, dataset: str, given: dict[str, str]) -> list[str]:
   ]
 
 
-def _notes(table: Table, rows: dict[str, Row]) -> list[str]:
+def _notes(table: TableSpec, rows: dict[str, RowSpec]) -> list[str]:
   """Notes on the table and on the rows that were chosen."""
   own = [note for name, note in ROW_NOTES.items() if name in rows]
   added = [rows[name].label for name in table.added if name in rows]

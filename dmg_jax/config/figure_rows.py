@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 
-class Figure(NamedTuple):
+class FigureSpec(NamedTuple):
   """One figure of the paper.
 
   Attributes:
@@ -28,19 +28,19 @@ class Figure(NamedTuple):
 WEIGHTS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
 
 FIGURES = {
-  "figure1": Figure(
+  "figure1": FigureSpec(
     "Label fitting, accuracy against the weight of the uniform label",
     (),  # One row per weight.
     ("weights",),
     {},
   ),
-  "figure2": Figure(
+  "figure2": FigureSpec(
     "Modality gap, test features of all modalities in one plane",
     ("joint", "h", "lb"),
     ("rows",),
     {},
   ),
-  "figure3": Figure(
+  "figure3": FigureSpec(
     "α over training, with the heuristic",
     ("lb",),
     ("rows", "datasets"),
@@ -48,7 +48,7 @@ FIGURES = {
       "runs": "",  # Folders of existing runs, DIR1,DIR2.
     },
   ),
-  "figure4": Figure(
+  "figure4": FigureSpec(
     "Grad-CAM over epochs",
     ("joint", "lb"),
     ("rows",),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dmg_jax.config import compose, files, search
-from dmg_jax.config.table_rows import ALIASES, REFERENCE, ROWS, Row
+from dmg_jax.config.table_rows import ALIASES, REFERENCE, ROWS, RowSpec
 from dmg_jax.errors import InputError, unknown
 
 # Data sets whose second score is mAP; all others have macro-F1 (paper).
@@ -115,7 +115,7 @@ def common_config(make: Make, dataset: str) -> compose.Config:
 
 def find_rows(
   names: Iterable[str], dataset: str, modalities: tuple[str, ...]
-) -> dict[str, Row]:
+) -> dict[str, RowSpec]:
   """{name: row}; ``unimodal`` becomes one row per modality.
 
   Raises:
@@ -123,10 +123,12 @@ def find_rows(
   """
   free = dataset == "manifest"  # Only the manifest itself names the modalities.
   alone = {
-    f"unimodal_{m}": Row(f"{m.capitalize()} alone", f"unimodal,modality={m}")
+    f"unimodal_{m}": RowSpec(
+      f"{m.capitalize()} alone", f"unimodal,modality={m}"
+    )
     for m in (() if free else modalities)
   }
-  found: dict[str, Row] = {}
+  found: dict[str, RowSpec] = {}
   for name in (ALIASES.get(n, n) for n in names):
     if name == "unimodal" and alone:
       found |= alone
@@ -155,7 +157,7 @@ def facts(
     name, title: name and title of the table or figure.
     dataset: name of the data set's config.
     given: the keys; those that change the runs are recorded.
-    scores: ``both``, ``accuracy`` or ``second``, see ``table_rows.Table``.
+    scores: ``both``, ``accuracy`` or ``second``, see ``table_rows.TableSpec``.
     reference: the row that the others are compared with.
     notes: notes for the reader.
     encoders: the value of the key ``encoders`` that is the table's own setting.
@@ -186,7 +188,7 @@ def assemble(
   arg: str | None,
   config: compose.Config,
   facts: Mapping[str, Any],
-  rows: Mapping[str, Row],
+  rows: Mapping[str, RowSpec],
   make: Make,
   given: Mapping[str, str],
   trials: int = 1,
@@ -217,7 +219,7 @@ def assemble(
   return config
 
 
-def _row(row: Row, make: Make, changed: str) -> dict[str, Any]:
+def _row(row: RowSpec, make: Make, changed: str) -> dict[str, Any]:
   """The fields of one row: label, recipe, fusion and method."""
   config = make(row.recipe)
   own = {field: config[field] for field in _OF_ROW}
@@ -225,7 +227,7 @@ def _row(row: Row, make: Make, changed: str) -> dict[str, Any]:
   return {"label": row.label, **own, "trials": {}}
 
 
-def _trials(space, row: Row, given: Mapping[str, str], count: int) -> dict:
+def _trials(space, row: RowSpec, given: Mapping[str, str], count: int) -> dict:
   """{trial: its settings} of a row, without trial 0, which is the defaults."""
   recipe, pairs = compose.parse(row.recipe)
   fixed = {*pairs, *given}

@@ -37,7 +37,7 @@ class Uniform(NamedTuple):
     return _rounded(rng.uniform(self.low, self.high))
 
 
-class Choice(NamedTuple):
+class OneOf(NamedTuple):
   """One of several values."""
 
   values: tuple[Any, ...]
@@ -47,7 +47,7 @@ class Choice(NamedTuple):
     return self.values[int(rng.integers(len(self.values)))]
 
 
-Knob = Log | Uniform | Choice
+Knob = Log | Uniform | OneOf
 
 
 class Space(NamedTuple):

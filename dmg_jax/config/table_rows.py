@@ -17,14 +17,14 @@ ALIASES = {"concat": "joint", "heuristic": "h"}
 REFERENCE = "joint"
 
 
-class Row(NamedTuple):
+class RowSpec(NamedTuple):
   """How a row is called in the table, and the recipe string that makes it."""
 
   label: str
   recipe: str
 
 
-class Table(NamedTuple):
+class TableSpec(NamedTuple):
   """One table of the paper, or of ours.
 
   Attributes:
@@ -72,20 +72,20 @@ _LABELS = {
   "lb": "Ours-LB",
 }
 _OWN = {
-  "constant_0": Row("Constant, α = 0", "constant,alpha=0.0"),
-  "constant_50": Row("Constant, α = 0.5", "constant,alpha=0.5"),
-  "constant_100": Row("Constant, α = 1", "constant,alpha=1.0"),
-  "stepwise_0": Row("Stepwise, h(0)", "stepwise,p=0.0"),
-  "stepwise_5": Row("Stepwise, h(0.05)", "stepwise,p=0.05"),
-  "stepwise_95": Row("Stepwise, h(0.95)", "stepwise,p=0.95"),
-  "stepwise_100": Row("Stepwise, h(1)", "stepwise,p=1.0"),
+  "constant_0": RowSpec("Constant, α = 0", "constant,alpha=0.0"),
+  "constant_50": RowSpec("Constant, α = 0.5", "constant,alpha=0.5"),
+  "constant_100": RowSpec("Constant, α = 1", "constant,alpha=1.0"),
+  "stepwise_0": RowSpec("Stepwise, h(0)", "stepwise,p=0.0"),
+  "stepwise_5": RowSpec("Stepwise, h(0.05)", "stepwise,p=0.05"),
+  "stepwise_95": RowSpec("Stepwise, h(0.95)", "stepwise,p=0.95"),
+  "stepwise_100": RowSpec("Stepwise, h(1)", "stepwise,p=1.0"),
 }
 _RECIPE_ROWS = {
-  name: Row(_LABELS.get(name, name), name)
+  name: RowSpec(_LABELS.get(name, name), name)
   for name in RECIPES
   if name not in ALIASES
 }
-ROWS: dict[str, Row] = _RECIPE_ROWS | _OWN
+ROWS: dict[str, RowSpec] = _RECIPE_ROWS | _OWN
 
 _STRATEGY_ROWS = (
   "constant_0", "constant_50", "constant_100",
@@ -98,7 +98,7 @@ _HEADS_NOTE = (
   "own heads what learning α adds. Ours-LB, concat has the objective of the "
   "paper's eq. 1, as the other rows for α."
 )
-_STRATEGIES = Table(
+_STRATEGIES = TableSpec(
   "Strategies for α",
   _STRATEGY_ROWS,
   "accuracy",
@@ -122,7 +122,7 @@ ROW_NOTES = {
 }
 
 TABLES = {
-  "table1": Table(
+  "table1": TableSpec(
     "Comparison of methods",
     (
       "unimodal",
@@ -147,13 +147,13 @@ TABLES = {
       "lb",
     ),
   ),
-  "table2": Table(
+  "table2": TableSpec(
     "Comparison of methods for three modalities",
     ("joint", "mses", "gblend", "mslr", "agm", "mla", "multitask", "h", "lb"),
     notes=("G-Blend is the row that the paper calls OGR-GB here.",),
     added=("joint", "multitask"),
   ),
-  "table3": Table(
+  "table3": TableSpec(
     "Ablation of contrastive learning and dynamic integration",
     ("joint", "constant_50", "lb_concat", "multitask", "lb"),
     scores="second",
@@ -161,7 +161,7 @@ TABLES = {
     added=("lb_concat", "multitask"),
   ),
   "table4": _STRATEGIES,
-  "table5": Table(
+  "table5": TableSpec(
     "Encoders of CLIP",
     ("joint", "mla", "multitask", "lb"),
     scores="accuracy",
@@ -172,12 +172,12 @@ TABLES = {
       "-LB.",
     ),
   ),
-  "tableA1": Table(
+  "tableA1": TableSpec(
     "Ours over seeds",
     ("joint", "multitask", "h", "lb"),
     added=("joint", "multitask"),
   ),
-  "tableA2": Table(
+  "tableA2": TableSpec(
     "Ablation of contrastive learning and dynamic integration",
     ("joint", "constant_50", "lb_concat", "multitask", "lb"),
     scores="second",
@@ -185,7 +185,7 @@ TABLES = {
     added=("lb_concat", "multitask"),
   ),
   "tableA3": _STRATEGIES,
-  "methods": Table(
+  "methods": TableSpec(
     "All recipes",
     tuple(_RECIPE_ROWS),
     notes=("Not a table of the paper: every recipe of dmg_jax.recipes().",),

@@ -20,7 +20,7 @@ _GAP = 0.12  # Gap between columns, relative to the width of a picture.
 _MOST = 0.75  # Opacity of the heat at its largest value.
 
 
-class Line(NamedTuple):
+class PanelRow(NamedTuple):
   """One line of panels: one modality of one sample.
 
   Attributes:
@@ -40,7 +40,7 @@ class Line(NamedTuple):
   last: bool = True
 
 
-class Column(NamedTuple):
+class PanelColumn(NamedTuple):
   """Heat maps of one row of the grid, shown as a group of columns.
 
   Attributes:
@@ -57,7 +57,7 @@ class Column(NamedTuple):
 
 
 def draw(
-  columns: list[Column], epochs: tuple[int, ...], lines: list[Line]
+  columns: list[PanelColumn], epochs: tuple[int, ...], lines: list[PanelRow]
 ) -> Figure:
   """The figure with inputs and the heat maps of each row after ``epochs``."""
   ratios = [_ratio(x.picture) for x in lines]
@@ -92,7 +92,7 @@ def _ratio(picture: np.ndarray) -> float:
   return min(max(high / wide, 0.5), 1.25)
 
 
-def _inputs(axes: Any, lines: list[Line]) -> None:
+def _inputs(axes: Any, lines: list[PanelRow]) -> None:
   axes[0].set_title("\ninput", fontsize=SMALL + 1, pad=3)
   for place, line in zip(axes, lines, strict=True):
     _show(place, line.picture)
@@ -101,7 +101,7 @@ def _inputs(axes: Any, lines: list[Line]) -> None:
 
 
 def _maps(
-  axes: Any, column: Column, epochs: tuple[int, ...], lines: list[Line]
+  axes: Any, column: PanelColumn, epochs: tuple[int, ...], lines: list[PanelRow]
 ) -> None:
   axes[0, 0].annotate(
     column.label,

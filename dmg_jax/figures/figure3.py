@@ -39,7 +39,7 @@ from dmg_jax.report.reading import Run, read
 from dmg_jax.training.experiment import Config
 
 
-class Line(NamedTuple):
+class AlphaCurves(NamedTuple):
   """α of some runs of the same length.
 
   Attributes:
@@ -77,7 +77,7 @@ def draw(config: Config, workdir: Path) -> Drawing | None:
   return Drawing(_figure(found), lines, [])
 
 
-def _of_grid(grid: Grid) -> list[Line]:
+def _of_grid(grid: Grid) -> list[AlphaCurves]:
   """One line per row of the grid."""
   rows, lines = grid.config.table.rows, []
   for row in rows:
@@ -88,7 +88,7 @@ def _of_grid(grid: Grid) -> list[Line]:
   return lines
 
 
-def _given(config: Config) -> list[Line]:
+def _given(config: Config) -> list[AlphaCurves]:
   """One line per folder of ``figure.runs``, finished or not.
 
   Raises:
@@ -98,7 +98,7 @@ def _given(config: Config) -> list[Line]:
   return [_of_folder(folder.expanduser()) for folder in folders]
 
 
-def _of_folder(folder: Path) -> Line:
+def _of_folder(folder: Path) -> AlphaCurves:
   seeds = sorted(folder.glob("seed_*/config.json"))
   own = [p.parent for p in seeds] or [folder]
   if not (own[0] / "config.json").exists():
@@ -116,16 +116,16 @@ def _of_folder(folder: Path) -> Line:
   return line
 
 
-def _line(label: str, runs: dict[str, Run], epochs: int) -> Line:
+def _line(label: str, runs: dict[str, Run], epochs: int) -> AlphaCurves:
   """The line of several runs, without those that have no α."""
   made = {n: r.alpha() for n, r in runs.items()}
   made = {n: points for n, points in made.items() if points[0].size}
   lengths = [int((r.results or {}).get("epochs") or 0) for r in runs.values()]
   longest = max((int(x[-1]) for x, _ in made.values()), default=1)
-  return Line(label, max([epochs, longest, *lengths]), made)
+  return AlphaCurves(label, max([epochs, longest, *lengths]), made)
 
 
-def _lines(line: Line) -> list[dict[str, Any]]:
+def _lines(line: AlphaCurves) -> list[dict[str, Any]]:
   return [
     {
       "data set": line.label,
@@ -145,7 +145,7 @@ def heuristic(epoch: Any) -> Any:
   return -np.expm1(-1.0 / np.asarray(epoch, float))
 
 
-def _figure(found: list[Line]) -> Figure:
+def _figure(found: list[AlphaCurves]) -> Figure:
   figure, axes = new_axes("matching weight α")
   axes.set_xlabel("epoch / total epochs")
   axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -169,7 +169,7 @@ def _figure(found: list[Line]) -> Figure:
   return figure
 
 
-def _heuristics(found: list[Line]) -> list[Curve]:
+def _heuristics(found: list[AlphaCurves]) -> list[Curve]:
   """One grey curve if all runs have equal length, else one per data set."""
   same = len({x.epochs for x in found}) == 1
   curves = []

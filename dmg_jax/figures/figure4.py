@@ -139,7 +139,7 @@ def draw(config: Config, workdir: Path) -> Drawing | None:
   if not any(one.heat for one in seen):
     raise InputError(f"figure4 has nothing to show: {' '.join(notes)}")
   target, shown = config.figure.target, epochs(config)
-  columns = [_panels.Column(o.label, o.heat, o.kinds, _below(o, target))
+  columns = [_panels.PanelColumn(o.label, o.heat, o.kinds, _below(o, target))
              for o in seen]  # fmt: skip
   figure = _panels.draw(columns, shown, _lines_of(seen))
   lines = [line for one in seen for line in _lines(one, target, shown)]
@@ -234,7 +234,7 @@ def _below(one: Seen, target: str) -> np.ndarray:
   return np.take_along_axis(one.probabilities, classes, axis=-1)[..., 0]
 
 
-def _lines_of(seen: list[Seen]) -> list[_panels.Line]:
+def _lines_of(seen: list[Seen]) -> list[_panels.PanelRow]:
   """One line per modality and sample, with pictures from a row that has it."""
   lines = []
   first = seen[0].samples
@@ -244,7 +244,7 @@ def _lines_of(seen: list[Seen]) -> list[_panels.Line]:
     for m, one in sorted(kinds.items()):
       picture = _samples.picture(one.samples.inputs[m][i], one.kinds[m])
       last = m == max(kinds)
-      lines.append(_panels.Line(i, m, name, label, picture, last))
+      lines.append(_panels.PanelRow(i, m, name, label, picture, last))
   return lines
 
 

@@ -20,7 +20,7 @@ from dmg_jax.training.experiment import Config
 _OWN = ("table", "rows", "shard", "shards", "variant")
 
 
-class Cell(NamedTuple):
+class TableRun(NamedTuple):
   """One run of a table.
 
   Attributes:
@@ -45,16 +45,16 @@ class Cell(NamedTuple):
     return f"{self.row}, {what}"
 
 
-def finals(config: Config, workdir: Path) -> list[Cell]:
+def finals(config: Config, workdir: Path) -> list[TableRun]:
   """The final runs: all rows with the first seed, then with the next."""
   return [
-    Cell(row, seed, workdir / row / f"seed_{seed}")
+    TableRun(row, seed, workdir / row / f"seed_{seed}")
     for seed in range(config.seed, config.seed + config.seeds)
     for row in config.table.rows
   ]
 
 
-def trials(config: Config, workdir: Path, row: str) -> list[Cell]:
+def trials(config: Config, workdir: Path, row: str) -> list[TableRun]:
   """The tuning trials of a row; empty without tuning.
 
   All use the same seed, which is not a seed of the final runs.
@@ -63,7 +63,7 @@ def trials(config: Config, workdir: Path, row: str) -> list[Cell]:
     return []
   seed = config.table.tuning_seed
   return [
-    Cell(row, seed, workdir / row / f"trial_{i}", trial=i)
+    TableRun(row, seed, workdir / row / f"trial_{i}", trial=i)
     for i in range(config.table.trials)
   ]
 
@@ -78,7 +78,7 @@ def values(config: Config, row: str, trial: int) -> dict[str, Any]:
   return {"optimiser.learning_rate": float(f"{rate:.3g}"), **own}
 
 
-def run_config(config: Config, cell: Cell, trial: int = 0) -> Config:
+def run_config(config: Config, cell: TableRun, trial: int = 0) -> Config:
   """The config of a cell's run, with the values of a trial.
 
   Trials are evaluated on val only; final runs also on test.
@@ -116,14 +116,14 @@ def check(config: Config) -> None:
     )
   for row in config.table.rows:
     for trial in range(config.table.trials):
-      cell = Cell(row, last, Path())
+      cell = TableRun(row, last, Path())
       try:
         validation.check(run_config(config, cell, trial))
       except ValueError as error:
         raise InputError(f"row {row!r}: {error}") from error
 
 
-def results(config: Config, cell: Cell, trial: int = 0) -> dict | None:
+def results(config: Config, cell: TableRun, trial: int = 0) -> dict | None:
   """The results of a finished cell, ``None`` for any other.
 
   Raises:
@@ -132,7 +132,7 @@ def results(config: Config, cell: Cell, trial: int = 0) -> dict | None:
   return runner.finished(run_config(config, cell, trial), cell.folder)
 
 
-def failure(cell: Cell) -> dict[str, str] | None:
+def failure(cell: TableRun) -> dict[str, str] | None:
   """``{"status": .., "reason": ..}`` of a failed cell, else ``None``.
 
   The status is ``diverged``, ``unsuitable`` or ``error``.

@@ -23,7 +23,7 @@ from dmg_jax import report
 from dmg_jax.errors import DivergedError, UnsuitableError
 from dmg_jax.model import registry
 from dmg_jax.tables import cells, page, summary, tuning, writers
-from dmg_jax.tables.cells import Cell
+from dmg_jax.tables.cells import TableRun
 from dmg_jax.tracking.logging import Console, write_json
 from dmg_jax.training import experiment, runner
 from dmg_jax.training.experiment import Config
@@ -93,7 +93,7 @@ def _finish(config: Config, workdir: Path, console: Console) -> int:
   return int(any(c.status == "error" for r in found.rows for c in r.cells))
 
 
-def _share(config: Config, workdir: Path) -> Iterator[Cell]:
+def _share(config: Config, workdir: Path) -> Iterator[TableRun]:
   """The cells of this process: row by row, trials before seeds.
 
   With n processes these are the cells of every n-th row. If there are fewer
@@ -111,7 +111,7 @@ def _share(config: Config, workdir: Path) -> Iterator[Cell]:
         yield cell
 
 
-def _pending(config: Config, workdir: Path, cell: Cell) -> bool:
+def _pending(config: Config, workdir: Path, cell: TableRun) -> bool:
   """Whether a cell still has to be run, or waits for the tuning of its row."""
   chosen = _trial(config, workdir, cell)
   if chosen is None:
@@ -126,7 +126,7 @@ def _pending(config: Config, workdir: Path, cell: Cell) -> bool:
   return cell.trial is None or not list((workdir / cell.row).glob("seed_*"))
 
 
-def _trial(config: Config, workdir: Path, cell: Cell) -> int | None:
+def _trial(config: Config, workdir: Path, cell: TableRun) -> int | None:
   """The trial whose values a cell uses; ``None`` if not chosen yet."""
   if cell.trial is not None:
     return cell.trial
@@ -134,7 +134,7 @@ def _trial(config: Config, workdir: Path, cell: Cell) -> int | None:
   return None if choice is None else choice.trial
 
 
-def _data(config: Config, cell: Cell) -> core.Dataset:
+def _data(config: Config, cell: TableRun) -> core.Dataset:
   """The data of all cells, loaded once so that errors end the command here."""
   one = cells.run_config(config, cell)
   method = registry.make_method(**one.method.to_dict())
@@ -190,7 +190,7 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
   return ended is not None
 
 
-def _job(config: Config, workdir: Path, cell: Cell) -> Job:
+def _job(config: Config, workdir: Path, cell: TableRun) -> Job:
   trial = _trial(config, workdir, cell)
   assert trial is not None, f"{cell} comes before its trials"
   job = Job(cells.run_config(config, cell, trial), cell.folder)
@@ -205,7 +205,9 @@ def _forget() -> None:
   gc.collect()
 
 
-def _note_failure(cell: Cell, status: str, error: Exception, console) -> None:
+def _note_failure(
+  cell: TableRun, status: str, error: Exception, console
+) -> None:
   reason = " ".join(str(error).split()) or type(error).__name__
   if not isinstance(error, (ValueError, DivergedError)):
     reason = f"{type(error).__name__}: {reason}"

@@ -33,7 +33,7 @@ def conditions(found: Summary) -> list[str]:
     "state of each run that was best on val. Of ours, the best mean is bold "
     "and the second underlined, among rows that have all seeds of the others."
   )
-  if any(found.has_figures(c) for c in found.columns):
+  if any(found.has_reported(c) for c in found.columns):
     notes.append(f"paper: the figure of the paper, {_paper_name(found.name)}.")
   return [*notes, *_readouts(found), *found.notes]
 

@@ -113,7 +113,7 @@ def _table(found: Summary, workdir: Path) -> Html:
     for line, row in zip(body, found.rows, strict=True)
   ]
   caption = "Bold: the best mean; underlined: the second."
-  if any(found.has_figures(c) for c in found.columns):
+  if any(found.has_reported(c) for c in found.columns):
     caption += " Paper: as reported there, with its own data and encoders."
   return skeleton.table([*head, "reports"], rows, caption)
 
@@ -138,7 +138,7 @@ def _links(row: Row, workdir: Path) -> Html:
 
 def _pictures(found: Summary, drawn: Mapping[str, Path]) -> Html:
   captions = dict(_CAPTIONS)
-  if found.has_figures(found.columns[0]):
+  if found.has_reported(found.columns[0]):
     captions["fused"] += " Diamonds: the numbers of the paper."
   return skeleton.gallery(
     [skeleton.figure(p, _ALT[k], captions[k]) for k, p in drawn.items()]

@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Figure(NamedTuple):
+class Reported(NamedTuple):
   """A number of the paper, in %, with its standard deviation if given."""
 
   mean: float
@@ -165,7 +165,7 @@ def _blocks(text: str, width: int) -> dict[str, list[str]]:
   return blocks
 
 
-def _parse() -> dict[tuple[str, str, str], Figure]:
+def _parse() -> dict[tuple[str, str, str], Reported]:
   """{(table, row, column): number} of all tables."""
   found = {}
   for table, (columns, text) in _BY_ROW.items():
@@ -176,25 +176,25 @@ def _parse() -> dict[tuple[str, str, str], Figure]:
     for column, figures in _blocks(text, len(rows)).items():
       for row, figure in zip(rows, figures, strict=True):
         found[table, row, column] = figure
-  return {k: _figure(v) for k, v in found.items() if v != "."}
+  return {k: _reported(v) for k, v in found.items() if v != "."}
 
 
-def _figure(printed: str) -> Figure:
+def _reported(printed: str) -> Reported:
   mean, _, std = printed.partition("±")
-  return Figure(float(mean), float(std) if std else None, printed)
+  return Reported(float(mean), float(std) if std else None, printed)
 
 
-_FIGURES = _parse()
+_REPORTED = _parse()
 
 
-def figure(
+def reported(
   table: str, row: str, dataset: str, head: str, metric: str
-) -> Figure | None:
+) -> Reported | None:
   """The paper's number for a cell, ``None`` if it gives none."""
-  return _FIGURES.get((table, row, f"{dataset}/{head}/{metric}"))
+  return _REPORTED.get((table, row, f"{dataset}/{head}/{metric}"))
 
 
 def datasets(table: str) -> tuple[str, ...]:
   """The data sets of a table of the paper, in the paper's order."""
-  found = [k[2].partition("/")[0] for k in _FIGURES if k[0] == table]
+  found = [k[2].partition("/")[0] for k in _REPORTED if k[0] == table]
   return tuple(dict.fromkeys(found))

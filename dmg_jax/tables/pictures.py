@@ -59,7 +59,7 @@ def fused(found: Summary) -> Figure | None:
         values, np.full(len(values), y + 0.26), 7, color=GREY, lw=0, alpha=0.8
       )
     axes.errorbar(middle, y, xerr=spread, fmt="o", ms=4, lw=1.3, color=colour)
-    theirs = found.figure(row, column)
+    theirs = found.reported(row, column)
     if theirs is not None:
       axes.scatter(theirs.mean, y, 22, marker="D", fc="white", ec=GREY, lw=0.9)
   axes.set_xlabel(f"{_name(column)} on test (%)")

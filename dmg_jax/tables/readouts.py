@@ -30,7 +30,7 @@ CSV = "readouts.csv"
 CAPTION = "Accuracy on test, %"
 
 
-class Line(NamedTuple):
+class ReadoutRow(NamedTuple):
   """All read-outs of one head in one row of the table.
 
   Attributes:
@@ -100,12 +100,14 @@ def _read_row(
   gc.collect()
 
 
-def lines(found: Summary) -> Iterator[Line]:
+def lines(found: Summary) -> Iterator[ReadoutRow]:
   """For each row, one line per modality and one for the fused prediction."""
   for row in found.rows:
     own = [c.readouts for c in row.cells if c.readouts]
     heads = [h for h in (own[0]["scores"] if own else {}) if h != FUSED]
-    yield from (Line(row, h, own) for h in ([*heads, FUSED] if own else ()))
+    yield from (
+      ReadoutRow(row, h, own) for h in ([*heads, FUSED] if own else ())
+    )
 
 
 def grid(found: Summary) -> tuple[list[str], list[list[str]]]:
@@ -118,7 +120,7 @@ def grid(found: Summary) -> tuple[list[str], list[list[str]]]:
   return head, body
 
 
-def _text(line: Line, name: str) -> str:
+def _text(line: ReadoutRow, name: str) -> str:
   """Mean ± std, with the kind of the own head and the number of seeds."""
   values = line.values(name)
   if not values:
@@ -162,7 +164,7 @@ def as_csv(found: Summary) -> str:
   return file.getvalue()
 
 
-def _figures(line: Line, name: str) -> list[str]:
+def _figures(line: ReadoutRow, name: str) -> list[str]:
   texts = []
   for score in ("accuracy", "macro_f1"):
     values = line.values(name, score)

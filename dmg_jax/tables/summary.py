@@ -14,7 +14,7 @@ import numpy as np
 from dmg_jax.evaluation.metrics import FUSED, GAP
 from dmg_jax.report import predictions, readouts
 from dmg_jax.tables import cells, paper, tuning
-from dmg_jax.tables.paper import Figure
+from dmg_jax.tables.paper import Reported
 from dmg_jax.training.experiment import Config
 
 NAMES = {"accuracy": "accuracy", "map": "mAP", "macro_f1": "macro-F1"}
@@ -91,7 +91,7 @@ class Row:
   label: str
   recipe: str
   cells: list[Cell]
-  choice: tuning.Choice | None
+  choice: tuning.Chosen | None
   root: Path
 
   def values(self, column: Column) -> dict[int, float]:
@@ -167,14 +167,14 @@ class Summary:
     """The row of that name, if the table has it."""
     return next((r for r in self.rows if r.name == name), None)
 
-  def figure(self, row: Row, column: Column) -> Figure | None:
+  def reported(self, row: Row, column: Column) -> Reported | None:
     """The paper's number for a cell, ``None`` if it gives none."""
     place = self.dataset, column.head, column.score
-    return paper.figure(self.name, row.name, *place)
+    return paper.reported(self.name, row.name, *place)
 
-  def has_figures(self, column: Column) -> bool:
+  def has_reported(self, column: Column) -> bool:
     """Whether the paper gives a number for any row."""
-    return any(self.figure(row, column) for row in self.rows)
+    return any(self.reported(row, column) for row in self.rows)
 
   def marks(self, column: Column) -> dict[str, str]:
     """{row: "best" or "second"} by our means; ties get the same mark.
@@ -230,7 +230,7 @@ def collect(config: Config, workdir: Path) -> Summary:
     ValueError: a folder holds a run of another config.
   """
   table = config.table
-  by_row: dict[str, list[cells.Cell]] = {name: [] for name in table.rows}
+  by_row: dict[str, list[cells.TableRun]] = {name: [] for name in table.rows}
   for cell in cells.finals(config, workdir):
     by_row[cell.row].append(cell)
   rows = [_row(config, workdir, *item) for item in by_row.items()]

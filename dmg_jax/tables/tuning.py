@@ -10,7 +10,7 @@ from dmg_jax.tables import cells
 from dmg_jax.training.experiment import Config
 
 
-class Choice(NamedTuple):
+class Chosen(NamedTuple):
   """The result of tuning a row.
 
   Attributes:
@@ -25,7 +25,7 @@ class Choice(NamedTuple):
   tried: list[dict[str, Any]]
 
 
-def choose(config: Config, workdir: Path, row: str) -> Choice | None:
+def choose(config: Config, workdir: Path, row: str) -> Chosen | None:
   """The choice for a row; ``None`` while trials are missing.
 
   The trial with the highest fused accuracy on val wins; ties go to the lowest
@@ -47,7 +47,7 @@ def choose(config: Config, workdir: Path, row: str) -> Choice | None:
     tried.append(entry)
   good = [i for i, x in enumerate(tried) if "accuracy" in x]
   best = min(good, key=lambda i: _rank(tried[i]), default=0)
-  return Choice(best, cells.values(config, row, best), tried)
+  return Chosen(best, cells.values(config, row, best), tried)
 
 
 def _rank(entry: dict[str, Any]) -> tuple[float, float]:

@@ -54,7 +54,7 @@ def write(found: Summary, workdir: Path) -> None:
 def grid(found: Summary) -> tuple[list[str], list[list[Entry]]]:
   """Head and body of the table, before any markup."""
   head, marks = ["method"], [found.marks(c) for c in found.columns]
-  beside = [found.has_figures(c) for c in found.columns]
+  beside = [found.has_reported(c) for c in found.columns]
   for column, paper in zip(found.columns, beside, strict=True):
     head += [column.name, *(["paper"] if paper else [])]
   body = []
@@ -63,7 +63,7 @@ def grid(found: Summary) -> tuple[list[str], list[list[Entry]]]:
     for i, column in enumerate(found.columns):
       line.append(_entry(row, column, i == 0, marks[i].get(row.name, "")))
       if beside[i]:
-        figure = found.figure(row, column)
+        figure = found.reported(row, column)
         line.append(
           Entry(figure.printed.replace("±", " ± ") if figure else "–")
         )
@@ -236,7 +236,10 @@ def as_csv(found: Summary) -> str:
 
 
 def _figures(found: Summary, row: Row, column: Column) -> list[str]:
-  values, figure = list(row.values(column).values()), found.figure(row, column)
+  values, figure = (
+    list(row.values(column).values()),
+    found.reported(row, column),
+  )
   own = [summary.mean(values) if values else None, summary.std(values)]
   ours = ["" if x is None else f"{100 * x:.4f}" for x in own]
   theirs = [figure.mean, figure.std] if figure else [None, None]
@@ -264,7 +267,7 @@ def as_json(found: Summary) -> dict[str, Any]:
 def _json_row(found: Summary, row: Row, compared) -> dict[str, Any]:
   columns = []
   for column in found.columns:
-    values, figure = row.values(column), found.figure(row, column)
+    values, figure = row.values(column), found.reported(row, column)
     columns.append(
       {
         "head": column.head,

@@ -41,7 +41,7 @@ ABSENT = [
 
 @pytest.mark.parametrize("place", CELLS, ids=lambda x: "-".join(x[:3]))
 def test_cells(place):
-  found = paper.figure(*place[:5])
+  found = paper.reported(*place[:5])
   assert found is not None and found.printed == place[5]
   mean, _, std = place[5].partition("±")
   assert found[:2] == (float(mean), float(std) if std else None)
@@ -49,7 +49,7 @@ def test_cells(place):
 
 @pytest.mark.parametrize("place", ABSENT, ids=lambda x: "-".join(x[:3]))
 def test_absent(place):
-  assert paper.figure(*place) is None
+  assert paper.reported(*place) is None
 
 
 def test_gaps_are_those_of_the_modalities():
@@ -64,7 +64,7 @@ def test_gaps_are_those_of_the_modalities():
   ):
     for row in ("joint", "constant_50", "lb"):
       a, b, gap = (
-        paper.figure(table, row, dataset, h, score) for h in (*heads, "gap")
+        paper.reported(table, row, dataset, h, score) for h in (*heads, "gap")
       )
       assert a and b and gap
       slip = slips.get((dataset, row), 0)

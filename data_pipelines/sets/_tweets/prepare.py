@@ -15,7 +15,7 @@ import numpy as np
 from data_pipelines import core
 from data_pipelines.core import raw, storage
 from data_pipelines.errors import InputError
-from data_pipelines.sets._tweets.raw import Download, Layout, Parse, Row, read
+from data_pipelines.sets._tweets.raw import Download, Layout, Parse, Post, read
 from data_pipelines.transforms import image, kinds
 
 SIDE = 256  # of a stored picture
@@ -117,10 +117,10 @@ def _picture(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _with_pictures(
   name: str,
-  rows: dict[str, list[Row]],
+  rows: dict[str, list[Post]],
   download: Download,
   media: raw.Media[pathlib.Path],
-) -> tuple[dict[str, list[Row]], list[raw.Problem]]:
+) -> tuple[dict[str, list[Post]], list[raw.Problem]]:
   """The rows whose picture can be read, and a problem for each other one."""
   every = [row for members in rows.values() for row in members]
   paths = {r.picture: download.picture(r.picture) for r in every}
@@ -135,8 +135,8 @@ def _with_pictures(
 
 
 def with_outer(
-  rows: dict[str, list[Row]], share: float
-) -> dict[str, list[Row]]:
+  rows: dict[str, list[Post]], share: float
+) -> dict[str, list[Post]]:
   """All splits; ``outer`` is taken from train, whole groups of each class.
 
   A group's class is that of most of its rows, the first among equals.
@@ -162,7 +162,7 @@ def with_outer(
 
 
 def _counts(
-  classes: Sequence[str], splits: dict[str, list[Row]]
+  classes: Sequence[str], splits: dict[str, list[Post]]
 ) -> dict[str, dict[str, int]]:
   counts = {}
   for split, rows in splits.items():
@@ -218,7 +218,7 @@ def _features(classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _examples(
-  tweets: Tweets, rows: Iterable[Row], media: raw.Media
+  tweets: Tweets, rows: Iterable[Post], media: raw.Media
 ) -> Iterable[storage.Example]:
   for row in rows:
     fields = {

@@ -23,7 +23,7 @@ _ORDER = ("test", "val", "train")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Post:
   """One sample before its picture is read.
 
   Attributes:
@@ -46,7 +46,7 @@ class Row:
 # An item of a file (a line, or an entry of a JSON list), its split -> its row,
 # or None if a rule of the data set leaves it out. ``raw.Skip`` and
 # ``ValueError`` say what is wrong with it.
-Parse = Callable[[Any, str], Row | None]
+Parse = Callable[[Any, str], Post | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Annotations:
     notes: a sentence each.
   """
 
-  rows: dict[str, list[Row]]
+  rows: dict[str, list[Post]]
   problems: list[raw.Problem]
   left_out: dict[str, int]
   notes: list[str]
