@@ -16,10 +16,10 @@ from dmg_jax import figures, report
 from dmg_jax.api import fitting
 from dmg_jax.api.run import Run
 from dmg_jax.errors import InputError
-from dmg_jax.report import readouts as shown
+from dmg_jax.report import readout_table as shown
 from dmg_jax.serving import prediction_table
 from dmg_jax.tables import cells, grid, summary
-from dmg_jax.tables import readouts as of_rows
+from dmg_jax.tables import readout_rows as of_rows
 from dmg_jax.tracking.logging import Console, write_json
 from dmg_jax.training import restore, validation
 from dmg_jax.training.experiment import Config

@@ -31,7 +31,7 @@ GRID = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0)
 _ITERATIONS = 1000
 
 
-class Samples(NamedTuple):
+class LabelledFeatures(NamedTuple):
   """Features [n d] and labels [n] of a split."""
 
   features: np.ndarray
@@ -54,7 +54,9 @@ class Probe(NamedTuple):
   converged: bool
 
 
-def fit(train: Samples, val: Samples, test: np.ndarray) -> Probe:
+def fit(
+  train: LabelledFeatures, val: LabelledFeatures, test: np.ndarray
+) -> Probe:
   """The probe fitted on train, with C chosen on val, applied to ``test`` [n d].
 
   Raises:

@@ -50,7 +50,8 @@ def of_probes(splits: Mapping[str, Arrays]) -> dict[str, dict]:
       for k, v in splits.items()
     }
     train, val = (
-      probe.Samples(x[k], splits[k]["labels"]) for k in ("train", "val")
+      probe.LabelledFeatures(x[k], splits[k]["labels"])
+      for k in ("train", "val")
     )
     found[name] = {"linear_probe": _probed(train, val, x, splits)}
   return found

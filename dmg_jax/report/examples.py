@@ -78,7 +78,7 @@ def _confidence(p: np.ndarray) -> np.ndarray:
 
 
 def load_examples(workdir: str | Path) -> dict[str, np.ndarray] | None:
-  """The arrays of ``evaluation.examples.save_test``; ``None`` without a file.
+  """The arrays of ``evaluation.artefacts.save_test``; ``None`` without a file.
 
   Raises:
     ValueError: the file is damaged.

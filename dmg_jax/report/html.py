@@ -11,7 +11,7 @@ from dmg_jax.report import (
   diagrams,
   examples,
   measures,
-  readouts,
+  readout_table,
   skeleton,
 )
 from dmg_jax.report.reading import Workdir
@@ -136,7 +136,7 @@ def _table(found: Workdir) -> Html:
 def _readouts(found: Workdir) -> Html:
   made = [r.readouts for r in found.runs if r.readouts]
   if made:
-    return readouts.table_html(made)
+    return readout_table.table_html(made)
   if not found.tests:
     return Html("")
   return skeleton.note(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dmg_jax.errors import InputError, MissingFileError
-from dmg_jax.report import readouts
+from dmg_jax.report import readout_table
 from dmg_jax.report.examples import load_examples
 from dmg_jax.report.features import load_features
 from dmg_jax.report.predictions import load_predictions
@@ -210,7 +210,7 @@ def _run(folder: Path) -> Run:
     load_features(folder),
     load_predictions(folder),
     load_examples(folder),
-    _json(folder / readouts.FILE),
+    _json(folder / readout_table.FILE),
   )
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from dmg_jax.evaluation.metrics import FUSED
 from dmg_jax.report import skeleton
 from dmg_jax.report.skeleton import Html, Section, shown
-from dmg_jax.tables import notes, pictures, readouts, writers
+from dmg_jax.tables import notes, pictures, readout_rows, writers
 from dmg_jax.tables.summary import DONE, Row, Summary
 from dmg_jax.tables.writers import Entry
 from dmg_jax.tracking.logging import replace
@@ -62,11 +62,11 @@ def page(found: Summary, drawn: Mapping[str, Path], workdir: Path) -> str:
 
 def _readouts(found: Summary) -> list[Section]:
   """The section of read-outs; empty if no run has any."""
-  head, body = readouts.grid(found)
+  head, body = readout_rows.grid(found)
   if not body:
     return []
-  table = skeleton.table(head, body, f"{readouts.CAPTION}.")
-  below = skeleton.bullets(readouts.notes(found))
+  table = skeleton.table(head, body, f"{readout_rows.CAPTION}.")
+  below = skeleton.bullets(readout_rows.notes(found))
   return [Section("readouts", "Read-outs", Html(f"{table}\n{below}"))]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dmg_jax.evaluation.metrics import FUSED, GAP
-from dmg_jax.report import predictions, readouts
+from dmg_jax.report import predictions, readout_table
 from dmg_jax.tables import cells, paper, tuning
 from dmg_jax.tables.paper import Reported
 from dmg_jax.training.experiment import Config
@@ -294,5 +294,5 @@ def _cell(config, workdir, cell, choice) -> Cell:
 
 
 def _readouts(folder: Path) -> dict[str, Any]:
-  path = folder / readouts.FILE
+  path = folder / readout_table.FILE
   return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

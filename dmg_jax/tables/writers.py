@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dmg_jax.tables import notes, readouts, summary
+from dmg_jax.tables import notes, readout_rows, summary
 from dmg_jax.tables.summary import DONE, WAITING, Column, Row, Summary
 from dmg_jax.tracking.logging import replace, to_json
 
@@ -47,8 +47,8 @@ def write(found: Summary, workdir: Path) -> None:
     ("json", f"{content}\n"),
   ):
     replace(workdir / f"table.{ending}", text.encode())
-  if readouts.notes(found):
-    replace(workdir / readouts.CSV, readouts.as_csv(found).encode())
+  if readout_rows.notes(found):
+    replace(workdir / readout_rows.CSV, readout_rows.as_csv(found).encode())
 
 
 def grid(found: Summary) -> tuple[list[str], list[list[Entry]]]:
@@ -117,11 +117,11 @@ def markdown(found: Summary) -> str:
 
 def _readouts(found: Summary) -> str:
   """The section of read-outs; empty if no run has any."""
-  names, body = readouts.grid(found)
+  names, body = readout_rows.grid(found)
   if not body:
     return ""
   lines = [[_markdown(x) for x in line] for line in (names, *body)]
-  below = [f"- {_markdown(s)}" for s in readouts.notes(found)]
+  below = [f"- {_markdown(s)}" for s in readout_rows.notes(found)]
   text = [
     "",
     "## Read-outs and linear probes",

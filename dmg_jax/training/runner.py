@@ -15,7 +15,7 @@ from data_pipelines import core
 from data_pipelines.core import catalog
 from dmg_jax import report
 from dmg_jax.errors import DivergedError
-from dmg_jax.evaluation import examples
+from dmg_jax.evaluation import artefacts
 from dmg_jax.model import registry
 from dmg_jax.tracking.logging import Console, write_json
 from dmg_jax.training import experiment, run_folder, seeds, validation
@@ -249,7 +249,7 @@ def _result(trainer, replica, state, scores) -> dict[str, Any]:
   """Of one run."""
   config, dataset = replica.setup.config, replica.setup.dataset
   if "test" in scores:
-    examples.save_test(replica.workdir, scores["test"], dataset)
+    artefacts.save_test(replica.workdir, scores["test"], dataset)
   history = {
     line["epoch"]: line["alpha"]
     for line in replica.log.lines()

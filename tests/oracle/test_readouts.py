@@ -8,7 +8,7 @@ import pytest
 import toys
 from dmg_jax.evaluation import probe, readout_scores, readouts
 from dmg_jax.evaluation.metrics import FUSED
-from dmg_jax.report import readouts as shown
+from dmg_jax.report import readout_table as shown
 from dmg_jax.types import Method, TrainState
 
 
@@ -82,7 +82,7 @@ def blobs(n, seed, scale=1.0):
   corners = np.array([[0, 0], [9, 0], [0, 9.0]])[labels]
   noise = rng.normal(size=(n, 2))
   x = np.concatenate([corners + noise, rng.normal(size=(n, 1))], axis=1)
-  return probe.Samples(np.c_[scale * x, np.full(n, 7.0)], labels)
+  return probe.LabelledFeatures(np.c_[scale * x, np.full(n, 7.0)], labels)
 
 
 def test_probe_separates_what_is_linear():
@@ -118,8 +118,8 @@ def test_probe_chooses_by_val():
   x = rng.normal(size=(60, 40))
   labels = (x[:, 0] + rng.normal(size=60) > 0).astype(int)
   other = rng.normal(size=(400, 40))
-  val = probe.Samples(other, (other[:, 0] > 0).astype(int))
-  made = probe.fit(probe.Samples(x, labels), val, other)
+  val = probe.LabelledFeatures(other, (other[:, 0] > 0).astype(int))
+  made = probe.fit(probe.LabelledFeatures(x, labels), val, other)
   accuracies = []
   scale = (x - x.mean(0)) / x.std(0), (other - x.mean(0)) / x.std(0)
   for strength in probe.GRID:
@@ -131,10 +131,12 @@ def test_probe_chooses_by_val():
 
 
 def test_a_class_that_train_lacks_and_a_single_one():
-  train = probe.Samples(np.arange(4.0)[:, None], np.array([0, 0, 1, 1]))
-  val = probe.Samples(np.array([[0.0], [3.0]]), np.array([2, 2]))
+  train = probe.LabelledFeatures(
+    np.arange(4.0)[:, None], np.array([0, 0, 1, 1])
+  )
+  val = probe.LabelledFeatures(np.array([[0.0], [3.0]]), np.array([2, 2]))
   assert probe.fit(train, val, val.features).val_accuracy == 0
-  one = probe.Samples(train.features, np.zeros(4, int))
+  one = probe.LabelledFeatures(train.features, np.zeros(4, int))
   splits = {"test": {"labels": np.zeros(2, int)}}
   said = readout_scores._probed(one, val, {"test": val.features}, splits)
   assert str(said).startswith("no probe could be fitted:")

@@ -5,7 +5,7 @@ import pytest
 
 from data_pipelines.core import Cached, Dataset, ModalitySpec, Spec
 from data_pipelines.transforms.text import WordVocabulary
-from dmg_jax.evaluation import examples
+from dmg_jax.evaluation import artefacts
 from dmg_jax.evaluation.metrics import Evaluation
 from dmg_jax.report import examples as chosen
 from dmg_jax.report.features import load_features
@@ -58,7 +58,7 @@ def saved(dataset, tmp_path):
   p = {h: rng.dirichlet([1, 1, 1], N) for h in ("fused", *SPECS)}
   features = {m: rng.normal(size=(N, 4)) for m in SPECS}
   test = Evaluation({}, labels, index, p, features)
-  examples.save_test(tmp_path, test, dataset)
+  artefacts.save_test(tmp_path, test, dataset)
   stored = chosen.load_examples(tmp_path)
   assert stored is not None
   return test, stored
@@ -100,25 +100,25 @@ def test_examples_are_the_samples(saved, dataset):
 def test_no_vocabulary_and_long_texts(saved):
   del saved
   numbers = [np.array([2, 3, 0])]
-  assert examples._texts(numbers, None) == ["token ids 2 3 0"]
+  assert artefacts._texts(numbers, None) == ["token ids 2 3 0"]
   absent = {"tokenizer": "no/such-folder-here", "length": 3}
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("HF_HUB_OFFLINE", "1")
-    assert examples._texts(numbers, absent) == ["token ids 2 3 0"]
+    assert artefacts._texts(numbers, absent) == ["token ids 2 3 0"]
   settings = {"words": ["long" * 100], "length": 1}
-  (text,) = examples._texts([np.array([2])], settings)
+  (text,) = artefacts._texts([np.array([2])], settings)
   assert len(text) == 280 and text.endswith("…")
 
 
 def test_pictures_of_any_shape():
   large = np.zeros((400, 300, 3), np.uint8)
-  assert examples.picture(large, "image").shape == (160, 120, 3)
+  assert artefacts.picture(large, "image").shape == (160, 120, 3)
   one = np.full((4, 5, 1), 9, np.uint8)
-  np.testing.assert_array_equal(examples.picture(one, "image"), one[..., 0])
+  np.testing.assert_array_equal(artefacts.picture(one, "image"), one[..., 0])
   flow = np.random.default_rng(0).normal(size=(3, 4, 5, 2))
-  assert examples.picture(flow, "video").shape == (4, 5)
-  assert examples.picture(np.zeros((2, 3)), "array").tolist() == [[0] * 3] * 2
+  assert artefacts.picture(flow, "video").shape == (4, 5)
+  assert artefacts.picture(np.zeros((2, 3)), "array").tolist() == [[0] * 3] * 2
   cube = np.arange(24.0).reshape(2, 3, 4)
-  assert examples.picture(cube, "array").shape == (2, 12)
-  assert examples.picture(np.array([np.nan, 1.0]), "array").max() == 255
-  assert examples.picture(np.array(3.0), "array").shape == (1, 1)
+  assert artefacts.picture(cube, "array").shape == (2, 12)
+  assert artefacts.picture(np.array([np.nan, 1.0]), "array").max() == 255
+  assert artefacts.picture(np.array(3.0), "array").shape == (1, 1)

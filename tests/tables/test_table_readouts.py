@@ -8,7 +8,7 @@ import pytest
 import fake_tables
 from configs import tables
 from dmg_jax.cli import modes
-from dmg_jax.tables import page, readouts, summary, writers
+from dmg_jax.tables import page, readout_rows, summary, writers
 from pages import Page
 
 ROWS = {"joint": (0.6, 0.62), "lb": (0.68, 0.7)}
@@ -53,7 +53,7 @@ def table(tmp_path, unrendered):
 
 
 def test_lines(table):
-  head, body = readouts.grid(table)
+  head, body = readout_rows.grid(table)
   assert head == [
     "method", "features of", "own head", *NAMES.values(),
   ]  # fmt: skip
@@ -71,7 +71,7 @@ def test_lines(table):
     "75.0 ± 0.0",
   ]
   assert body[3][:3] == ["Ours-LB", "image", "30.0 (R2), 1 of 2"]
-  said = " ".join(readouts.notes(table))
+  said = " ".join(readout_rows.notes(table))
   assert "23.5" in said and "feature ablation: why not" in said
 
 
@@ -116,8 +116,8 @@ def test_the_mode_reads_what_is_missing(table, tmp_path, monkeypatch):
       (folder / "readouts.json").write_text(json.dumps(found("lb", 0)))
       yield found("lb", 0)
 
-  monkeypatch.setattr(readouts.readouts, "of_runs", of_runs)
-  monkeypatch.setattr(readouts, "write_report", lambda folder: None)
+  monkeypatch.setattr(readout_rows.readouts, "of_runs", of_runs)
+  monkeypatch.setattr(readout_rows, "write_report", lambda folder: None)
   config = tables.get_config(KEYS)
   config.data.dir = "elsewhere"
   config.update_from_flattened_dict({"shard": 0, "shards": 4})
