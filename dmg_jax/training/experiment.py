@@ -18,7 +18,7 @@ from dmg_jax.errors import InputError, unknown
 from dmg_jax.evaluation import metrics
 from dmg_jax.model import classifier, registry
 from dmg_jax.training import optim, resident, sharding, steps, validation
-from dmg_jax.training.plateau import Plateau
+from dmg_jax.training.optim import Plateau
 from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
 
 # A locked ConfigDict; checkers cannot know its fields.

@@ -18,6 +18,7 @@ import optax
 from jaxtyping import PyTree
 
 from dmg_jax.errors import InputError, unknown
+from dmg_jax.training.steps import alike
 from dmg_jax.types import Apply, Params, TrainState
 
 # Under Adam's root, so that the derivative of a step (forward-mode α) is finite
@@ -53,7 +54,7 @@ def learning_rate(
 ) -> optax.Schedule:
   """``constant`` or ``cosine`` (to zero at ``steps``), linear warm-up first.
 
-  ``plateau`` is constant here: see ``plateau.Plateau`` for the rest.
+  ``plateau`` is constant here: see ``Plateau`` for the rest.
   """
   if schedule in ("constant", "plateau"):
     after = optax.constant_schedule(peak)
@@ -146,3 +147,51 @@ def _keep_frozen(new, old, factors):
         old.inner_states[label],
       )
   return new._replace(inner_states=inner)
+
+
+class Plateau:
+  """The learning rate falls where the loss on val stops falling.
+
+  After every epoch whose weights are a classifier (``Method.ready``), with the
+  cross-entropy ``l`` of the fused prediction on val,
+
+      bad = 0 if l < (1 - threshold) best else bad + 1,
+      rate = factor · rate and bad = 0 once bad = patience.
+
+  The counts are in ``TrainState.plateau``. The state machine is optax's, which
+  torch's ``ReduceLROnPlateau`` has with one more epoch of patience:
+  ``patience=11`` here is 10 there.
+  """
+
+  def __init__(
+    self, *, factor: float = 0.1, patience: int = 11, threshold: float = 1e-4
+  ):
+    """All three as in the equation above.
+
+    Raises:
+      ValueError: not 0 < factor < 1, patience < 1 or not 0 < threshold ≤ 1.
+    """
+    allowed = {
+      "factor": (factor, 0 < factor < 1, "(0, 1)"),
+      "patience": (patience, patience >= 1, "[1, ∞)"),
+      "threshold": (threshold, 0 < threshold <= 1, "(0, 1]"),
+    }
+    for name, (value, good, interval) in allowed.items():
+      if not good:
+        raise InputError(
+          f"optimiser.plateau.{name} must lie in {interval}, got {value!r}"
+        )
+    rule: Any = optax.contrib.reduce_on_plateau(
+      factor=factor, patience=patience, rtol=threshold
+    )
+    self._start = rule.init
+    self._next = jax.jit(lambda now, loss: rule.update((), now, value=loss)[1])
+
+  def start(self) -> Any:
+    """The state before the first epoch."""
+    return self._start(jnp.zeros((), jnp.float32))
+
+  def observe(self, state: TrainState, loss: float) -> TrainState:
+    """The state after an epoch that ended with this loss on val."""
+    after = self._next(state.plateau, jnp.float32(loss))
+    return alike(state.replace(plateau=after), state)

@@ -10,7 +10,7 @@ from dmg_jax.evaluation import metrics
 from dmg_jax.model import registry
 from dmg_jax.tracking import trackers
 from dmg_jax.training import optim
-from dmg_jax.training.plateau import Plateau
+from dmg_jax.training.optim import Plateau
 from dmg_jax.types import Method
 
 # A locked ConfigDict; checkers cannot know its fields.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dmg_jax.training import optim
-from dmg_jax.training.plateau import Plateau
+from dmg_jax.training.optim import Plateau
 from dmg_jax.types import TrainState
 
 LOSSES = [3.0, 2.0, 2.0, 1.9999, 2.1, 1.0, 1.0, 1.0, 0.5, 0.6, 0.6, 0.6, 0.6]

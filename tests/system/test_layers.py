@@ -221,3 +221,46 @@ def test_no_absolute_paths():
       if isinstance(node, ast.Constant) and isinstance(node.value, str):
         for start in ("work", "tmp", "home", "Users", "root", "mnt"):
           assert f"/{start}/" not in node.value, (file, node.value[:60])
+
+
+def folders(package):
+  """{folder: its modules} of a package, ``__init__.py`` counted."""
+  found = {}
+  for file in (f for f in FILES if f.startswith(f"{package}/")):
+    found.setdefault(str(Path(file).parent), []).append(file)
+  return found
+
+
+OPEN_FOLDERS = {"dmg_jax/methods"}  # A file for each method, users' too.
+
+
+@pytest.mark.parametrize("package", ["dmg_jax", "data_pipelines"])
+def test_folders_are_small(package):
+  for folder, files in folders(package).items():
+    limit = 8 if folder == package else 16
+    assert folder in OPEN_FOLDERS or len(files) <= limit, (folder, len(files))
+
+
+def test_configs_are_for_users_only():
+  for file in FILES:
+    if not file.startswith("configs/"):
+      assert not [m for m in imports(file) if layer(m) == "configs"], file
+
+
+def test_no_cycle_between_packages():
+  for file in (f for f in FILES if f.startswith("data_pipelines/")):
+    assert not [m for m in imports(file) if m.split(".")[0] == "dmg_jax"], file
+
+
+# One a file of ``model/fusion/`` and of ``methods/``.
+EACH_HAS_ONE = {"Fusion", "State"}
+
+
+def test_a_class_has_a_name_of_its_own():
+  found = {}
+  for file in (f for f in FILES if f.startswith("dmg_jax/")):
+    for node in TREES[file].body:
+      if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+        found.setdefault(node.name, []).append(file)
+  twice = {k: v for k, v in found.items() if len(v) > 1}
+  assert set(twice) <= EACH_HAS_ONE, twice
