@@ -95,7 +95,7 @@ def test_no_process_outlives_its_parent(files, how):
   """And none of them writes to the screen when a person presses Ctrl-C."""
   (files / "a").write_text("1")
   code = (
-    "import functools, pathlib, helpers; from data_pipelines import raw\n"
+    "import functools, pathlib, helpers; from data_pipelines.core import raw\n"
     "if __name__ == '__main__':\n"
     "  work = functools.partial("
     f"helpers.wait_for_file, folder={str(files)!r})\n"
@@ -108,7 +108,7 @@ def test_no_process_outlives_its_parent(files, how):
   run = subprocess.Popen(
     [sys.executable, script], start_new_session=True, text=True,
     stderr=subprocess.PIPE,
-    env={**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"},
+    env={**os.environ, "PYTHONPATH": f"{root}:{root / 'tests/support'}"},
   )  # fmt: skip
   while not list(files.glob("at-*")):
     assert run.poll() is None
