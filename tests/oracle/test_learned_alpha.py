@@ -12,9 +12,11 @@ from dmg_jax.bilevel.alpha import AlphaOptimiser
 from dmg_jax.methods import lb, lb_forward
 from dmg_jax.methods._matching import Matching
 from dmg_jax.methods.joint import classification
-from dmg_jax.training import sharding
+from dmg_jax.training import sharding, steps
+from dmg_jax.types import Outputs, TrainState
 
 RAW = {"normalise": "none", "rate": 1e-12}
+ALPHA = 0.375  # The same in float32 and float64.
 
 
 def wide(tree):
@@ -26,13 +28,14 @@ def wide(tree):
   return jax.tree.map(leaf, tree)
 
 
-def total(run, batch, params, alpha, scaled=True, weight=0.0):
+def total(run, batch, params, alpha, weight=0.0, kind="info_nce"):
   outputs, _ = run.problem.forward(params, {}, batch.inputs, None, True)
   cls, _ = classification(outputs, batch)
   for logits in outputs.unimodal.values():
     own = outputs.replace(logits=logits)
     cls = cls + weight * classification(own, batch)[0]
-  return (1 - alpha) * cls + alpha * Matching(scaled=scaled)(outputs, batch)
+  matching = Matching(kind, scaled=True)(outputs, batch)
+  return (1 - alpha) * cls + alpha * matching
 
 
 def heldout(run, batch, params):
@@ -40,18 +43,117 @@ def heldout(run, batch, params):
   return classification(outputs, batch)[0]
 
 
-def dense_hypergradient(run, params, alpha, inner, outer, damping, weight):
-  """Equation 3 with every matrix written out."""
+def matrices(run, params, alpha, inner, outer, weight):
+  """Equation 3's factors: Hessian, mixed derivative, outer gradient."""
   flat, back = ravel_pytree(params)
 
   def f(x, a):
     return total(run, inner, back(x), a, weight=weight)
 
-  hessian = np.asarray(jax.hessian(f)(flat, alpha))
-  hessian = hessian + damping * np.eye(flat.size)
-  mixed = np.asarray(jax.jacfwd(jax.grad(f), argnums=1)(flat, alpha))
-  v = np.asarray(jax.grad(lambda x: heldout(run, outer, back(x)))(flat))
-  return -mixed @ np.linalg.solve(hessian, v)
+  hessian = jax.hessian(f)(flat, alpha)
+  mixed = jax.jacfwd(jax.grad(f), argnums=1)(flat, alpha)
+  return hessian, mixed, jax.grad(lambda x: heldout(run, outer, back(x)))(flat)
+
+
+def dense_hypergradient(run, params, alpha, inner, outer, damping, weight):
+  """Equation 3 with every matrix written out."""
+  factors = matrices(run, params, alpha, inner, outer, weight)
+  hessian, mixed, slope = map(np.asarray, factors)
+  hessian = hessian + damping * np.eye(len(slope))
+  return -mixed @ np.linalg.solve(hessian, slope)
+
+
+class Small:
+  """Encoders of one layer, own heads, their sum: 30 weights in float64."""
+
+  def __init__(self, **options):
+    self.problem = toys.bare_problem(self.forward, toys.NAMES[:2])
+    self.method = lb.make(**options, **RAW)
+    self.outer = steps.make_outer_step(self.problem, self.method)
+    rng = np.random.default_rng(0)
+    self.params = {
+      m: {
+        "encoder": jnp.asarray(rng.normal(size=(d, 2))),
+        "head": jnp.asarray(rng.normal(size=(2, toys.CLASSES))),
+      }
+      for m, d in zip(self.problem.modalities, toys.SIZES, strict=False)
+    }
+
+  @staticmethod
+  def forward(params, stats, inputs, key, train, keep=None, present=None):
+    del key, train, keep, present
+    # Without the tanh, encoder and head could be rotated for nothing.
+    features = {m: jnp.tanh(inputs[m] @ params[m]["encoder"]) for m in params}
+    own = {m: features[m] @ params[m]["head"] for m in params}
+    return Outputs(sum(own.values()), own, features), stats
+
+  def hypergradient(self, params, inner, outer):
+    """What ``lb`` itself computes, by the step that a run compiles."""
+    state = TrainState(jnp.int32(0), params, {}, (), ())
+    memory = self.method.init(self.problem, state, jax.random.key(0))
+    state = wide(state.replace(method=memory))
+    copy = jax.tree.map(jnp.copy, state)  # The step donates it.
+    return float(self.outer(copy, inner, outer, 0)[1]["hypergradient"])
+
+
+@pytest.mark.parametrize(
+  ("solver", "weight"), [("dense", 0.0), ("cg", 0.7), ("gmres", 0.7)]
+)
+def test_outer_step_of_lb_is_equation_3(solver, weight):
+  """Against every matrix of the equation written out, in float64."""
+  damping = 100.0 if solver == "cg" else 0.5  # CG needs H + ρ I > 0.
+  run = Small(
+    start=ALPHA,
+    solver=solver,
+    iterations=100,
+    damping=damping,
+    unimodal_weight=weight,
+  )
+  inner, outer = wide(toys.batch(2)), wide(toys.batch(2, seed=1))
+  equation_3 = jax.jit(
+    lambda params: matrices(run, params, ALPHA, inner, outer, weight)
+  )
+  hessian, mixed, slope = map(np.asarray, equation_3(run.params))
+  assert len(slope) == 30 and np.linalg.norm(mixed) > 0.1
+  damped = hessian + damping * np.eye(len(slope))
+  expected = -mixed @ np.linalg.solve(damped, slope)
+  found = run.hypergradient(run.params, inner, outer)
+  np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+def test_outer_step_of_lb_is_the_slope_of_retraining():
+  """dL_out/dα at an inner minimum, by training again at α ± ε.
+
+  Weight decay ρ makes the minimum a strict one; its Hessian is that of the
+  inner loss plus ρ I, which is what ``damping`` adds. The matching loss is the
+  one of predictions: that of directions has no minimum under weight decay.
+  """
+  decay, eps, kind = 0.1, 1e-4, "divergence"
+  run = Small(start=ALPHA, solver="dense", damping=decay, matching=kind)
+  inner, outer = wide(toys.batch(2)), wide(toys.batch(2, seed=1))
+  start, back = ravel_pytree(run.params)
+
+  def objective(x, a):
+    return total(run, inner, back(x), a, kind=kind) + decay / 2 * (x @ x)
+
+  @jax.jit
+  def descend(x, a):
+    slope = jax.grad(objective)
+    x = jax.lax.fori_loop(0, 2000, lambda i, x: x - 0.2 * slope(x, a), x)
+
+    def newton(i, x):
+      return x - jnp.linalg.solve(jax.hessian(objective)(x, a), slope(x, a))
+
+    x = jax.lax.fori_loop(0, 4, newton, x)
+    return x, jnp.linalg.norm(slope(x, a)), heldout(run, outer, back(x))
+
+  minimum, norm, _ = descend(start, ALPHA)
+  assert norm < 1e-12
+  (_, _, high), (_, _, low) = (
+    descend(minimum, ALPHA + step) for step in (eps, -eps)
+  )
+  found = run.hypergradient(back(minimum), inner, outer)
+  np.testing.assert_allclose(found, (high - low) / (2 * eps), rtol=1e-6)
 
 
 @pytest.mark.slow
