@@ -158,7 +158,7 @@ class TrainState(struct.PyTreeNode):
     stats: BatchNorm statistics (``{}`` without BatchNorm).
     opt_state: state of the optimiser.
     method: the method's own state.
-    plateau: state of ``training.plateau.Plateau``, which follows the validation
+    plateau: state of ``training.optim.Plateau``, which follows the validation
       loss; ``()`` without a plateau schedule.
   """
 
