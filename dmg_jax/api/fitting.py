@@ -11,7 +11,7 @@ from data_pipelines.core.report import quietly
 from dmg_jax.api.run import DATA, Run
 from dmg_jax.api.temporary import Temporary
 from dmg_jax.config import fields, files, own_data
-from dmg_jax.config.compose import ENCODER, Choice
+from dmg_jax.config.compose import ENCODER, RecipeKeys
 from dmg_jax.config.defaults import DEFAULTS
 from dmg_jax.errors import InputError
 from dmg_jax.tracking.logging import Console
@@ -91,7 +91,7 @@ def fit(
   """
   names = {k: v for k, v in (encoders or {}).items() if isinstance(v, str)}
   slots = {ENCODER + m: name for m, name in names.items()}
-  chosen = Choice(recipe, {**keys, **slots})
+  chosen = RecipeKeys(recipe, {**keys, **slots})
   owner = Temporary() if workdir is None else None
   folder = Path(owner.path / "run" if owner else workdir or "").expanduser()
   try:
@@ -121,7 +121,7 @@ def train(
 def _config(
   data: Any,
   y: Any,
-  chosen: Choice,
+  chosen: RecipeKeys,
   changes: dict[str, Any],
   folder: Path,
   owner: Temporary | None,
@@ -145,7 +145,7 @@ def _config(
   return config
 
 
-def _of_file(path: str, chosen: Choice) -> Config:
+def _of_file(path: str, chosen: RecipeKeys) -> Config:
   file, colon, _ = path.partition(":")
   if colon:
     raise InputError(

@@ -7,7 +7,7 @@ have a small setting for laptops, ``quick=true``. The key
 ``encoder.image=resnet.ResNet`` chooses the encoder of a modality or of a kind,
 whose options are then fields: ``--config.encoders.image.depth=50``.
 
-From Python, ``Choice`` builds the same string from a recipe and values.
+From Python, ``RecipeKeys`` builds the same string from a recipe and values.
 
 The registry of models is imported late, so that a misspelt recipe is reported
 before JAX is loaded.
@@ -49,7 +49,7 @@ SHORT = {
 ENCODER = "encoder."
 
 
-class Choice(str):
+class RecipeKeys(str):
   """A recipe with its keys, as an argument of a config file's ``get_config``.
 
   It is the string after the colon on the command line, and it keeps the values
@@ -139,7 +139,7 @@ def parse(arg: str | None) -> tuple[str, dict[str, Any]]:
     ValueError: the recipe is missing or unknown, or a part is not
       ``key=value``.
   """
-  if isinstance(arg, Choice):
+  if isinstance(arg, RecipeKeys):
     if arg.recipe not in RECIPES:
       raise unknown("recipe", arg.recipe, RECIPES)
     return arg.recipe, dict(arg.given)

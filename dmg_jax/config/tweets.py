@@ -77,6 +77,6 @@ def get_config(
   config.train.update(epochs=epochs, batch_size=128, inner_batch_size=32)
   ENCODERS[encoders](config)
   rest = {k: v for k, v in given.items() if k != "encoders"}
-  config = compose.with_recipe(config, compose.Choice(recipe, rest), QUICK)
+  config = compose.with_recipe(config, compose.RecipeKeys(recipe, rest), QUICK)
   config.variant = str(arg or "")
   return config

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from dmg_jax.report.reading import Run, read
+from dmg_jax.report.reading import RunFiles, read
 from dmg_jax.tables import cells, summary
 from dmg_jax.training.experiment import Config
 
@@ -31,7 +31,7 @@ class Grid(NamedTuple):
   config: Config
   folder: Path
 
-  def runs(self, row: str) -> dict[int, Run]:
+  def runs(self, row: str) -> dict[int, RunFiles]:
     """{seed: logs} of the finished runs of a row."""
     own = [c for c in cells.finals(self.config, self.folder) if c.row == row]
     done = [c for c in own if cells.results(self.config, c) is not None]

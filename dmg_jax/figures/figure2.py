@@ -32,7 +32,7 @@ from dmg_jax.figures._parts import WIDE, Drawing, Grid, grids, spread
 from dmg_jax.report import features
 from dmg_jax.report.curves import FONT, WIDTH, new_figure
 from dmg_jax.report.figures import COLOURS, plane
-from dmg_jax.report.reading import Run
+from dmg_jax.report.reading import RunFiles
 from dmg_jax.training.experiment import Config
 
 _PANELS = 3  # Panels per line.
@@ -51,7 +51,7 @@ def draw(config: Config, workdir: Path) -> Drawing | None:
 
 def _with_features(grid: Grid, row: str) -> dict[int, dict[str, np.ndarray]]:
   """{seed: projected features} of the runs that have them."""
-  runs: dict[int, Run] = grid.runs(row)
+  runs: dict[int, RunFiles] = grid.runs(row)
   return {s: r.features for s, r in runs.items() if r.features}
 
 

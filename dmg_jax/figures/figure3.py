@@ -35,7 +35,7 @@ from dmg_jax.report.curves import (
   with_data,
 )
 from dmg_jax.report.figures import BLACK, COLOURS, GREY
-from dmg_jax.report.reading import Run, read
+from dmg_jax.report.reading import RunFiles, read
 from dmg_jax.training.experiment import Config
 
 
@@ -116,7 +116,7 @@ def _of_folder(folder: Path) -> AlphaCurves:
   return line
 
 
-def _line(label: str, runs: dict[str, Run], epochs: int) -> AlphaCurves:
+def _line(label: str, runs: dict[str, RunFiles], epochs: int) -> AlphaCurves:
   """The line of several runs, without those that have no α."""
   made = {n: r.alpha() for n, r in runs.items()}
   made = {n: points for n, points in made.items() if points[0].size}

@@ -27,7 +27,7 @@ from dmg_jax.report.curves import (
   plot,
   with_data,
 )
-from dmg_jax.report.reading import Points, Run, Workdir, over_epochs
+from dmg_jax.report.reading import Points, RunFiles, Workdir, over_epochs
 from dmg_jax.report.style import (
   BLACK,
   COLOURS,
@@ -199,7 +199,7 @@ def _distances(axes: Axes, data) -> None:
     )
 
 
-def _by_epoch(run: Run, name: str) -> Points:
+def _by_epoch(run: RunFiles, name: str) -> Points:
   table = np.array(list(over_epochs(run.series("train", name))))
   table = table.reshape(-1, 2)
   return table[:, 0], table[:, 1]

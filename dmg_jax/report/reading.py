@@ -30,7 +30,7 @@ Points = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunFiles:
   """One seed.
 
   Attributes:
@@ -112,7 +112,7 @@ class Workdir:
   path: Path
   stored: dict[str, Any]
   results: dict[str, Any] | None
-  runs: list[Run]
+  runs: list[RunFiles]
 
   @property
   def config(self) -> dict[str, Any]:
@@ -200,10 +200,10 @@ def _natural(path: Path) -> list[Any]:
   return [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", path.name)]
 
 
-def _run(folder: Path) -> Run:
+def _run(folder: Path) -> RunFiles:
   metrics = folder / METRICS
   lines = read_metrics(metrics) if metrics.exists() else []
-  return Run(
+  return RunFiles(
     folder.name.replace("_", " "),
     lines,
     _json(folder / "results.json"),

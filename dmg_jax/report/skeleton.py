@@ -134,8 +134,8 @@ def gallery(figures: Sequence[str]) -> Html:
 # Style sheet of all pages, light and dark, for phones and wide screens.
 #
 # Plots are drawn on white; the dark theme inverts their lightness and keeps
-# their hues. Right and wrong differ by a mark, by the pattern of the border, and
-# by colours that colour-blind readers can distinguish.
+# their hues. Right and wrong differ by a mark, by the pattern of the border,
+# and by colours that colour-blind readers can distinguish.
 CSS = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff;
   --soft: #595959; --rule: #d9d9d9; --code: #f4f4f2; --card: #fafaf8;

@@ -8,7 +8,7 @@ import pytest
 from dmg_jax.report import diagrams, measures
 from dmg_jax.report.examples import EACH, choose
 from dmg_jax.report.predictions import predicted
-from dmg_jax.report.reading import Run, Workdir
+from dmg_jax.report.reading import RunFiles, Workdir
 
 
 def two(confidences, right):
@@ -84,7 +84,7 @@ def workdir(heads, labels):
     "classes": np.array(["x", "y", "z"]),
   }
   own = {h: {} for h in heads if h != "fused"}
-  run = Run("", [], {"test": own}, None, stored)
+  run = RunFiles("", [], {"test": own}, None, stored)
   return Workdir(Path(), {}, None, [run])
 
 

@@ -205,7 +205,9 @@ def test_epochs_counted_from_zero_or_one():
       {"step": 10 * e, "epoch": e - 1 + first, "split": "val", "x": 1.0}
       for e in (1, 2, 3)
     ]
-    return reading.Run("", lines, None, None).series("val", "x")[0].tolist()
+    return (
+      reading.RunFiles("", lines, None, None).series("val", "x")[0].tolist()
+    )
 
   assert make(0) == make(1) == [1, 2, 3]
 
