@@ -52,7 +52,7 @@ def to_markdown(docstring: str) -> str:
   text = docstring.expandtabs()
   # Code that goes on in the next line.
   text = re.sub(r"``[^`]+``", lambda m: re.sub(r"\s*\n\s*", " ", m[0]), text)
-  lines = text.splitlines()
+  lines = _first_section(text.splitlines())
   found: list[str] = []
   while lines:
     for part in (_equation, _table, _example, _labelled, _literal):
@@ -70,6 +70,15 @@ def to_markdown(docstring: str) -> str:
   return "\n".join(found)
 
 
+def _first_section(lines: list[str]) -> list[str]:
+  """A docstring that begins with ``Args:`` has lost the indentation below."""
+  if len(lines) < 2 or not re.fullmatch(r"[A-Z]\w+:", lines[0]):
+    return lines
+  if any(re.fullmatch(r"[A-Z]\w+:", line) for line in lines[1:]):
+    return lines
+  return [lines[0], *("  " + line if line else line for line in lines[1:])]
+
+
 def _begins_list(before: str, line: str) -> bool:
   return bool(before.strip()) and not (
     _ITEM.match(before) or _indent(before) > _indent(line)
@@ -78,6 +87,9 @@ def _begins_list(before: str, line: str) -> bool:
 
 def _inline(line: str) -> str:
   line = _ROLE.sub(r"``\1``", line)
+  argument = re.match(r" *\*{1,2}\w+: ", line)
+  if argument:  # The stars of ``**keys`` belong to the name.
+    return argument[0] + _inline(line[argument.end() :])
   parts = re.split(r"(``[^`]+?``|`[^`]+`)", line)
   for i, part in enumerate(parts):
     if i % 2:

@@ -174,3 +174,17 @@ def test_names_no_place_of_this_machine():
     text = page.read_text("utf-8")
     assert not re.search(r"(?<![\w./])/(home|root|work|tmp)/", text), page
   assert Path(site_pages.DOCS / "CITATION.cff").is_file()
+
+
+def test_options_have_their_meaning():
+  import methods_page
+  from benchmarks import methods
+
+  row = next(r for r in methods.rows() if r.names[0] == "lb")
+  table = methods_page._options(row, methods_page._source(row))
+  lines = table.splitlines()[2:]
+  assert len(lines) >= 10
+  for line in lines:
+    name, default, meaning = (c.strip() for c in line.split(" | "))
+    assert name.startswith("| `") and default.startswith("`")
+    assert len(meaning) > 5, name
