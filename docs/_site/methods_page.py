@@ -91,5 +91,9 @@ def _meanings(make: griffe.Function) -> dict[str, str]:
   make.docstring.value = rst.to_markdown(make.docstring.value)
   for section in make.docstring.parse("google", warnings=False):
     if section.kind is griffe.DocstringSectionKind.parameters:
-      return {x.name: " ".join(x.description.split()) for x in section.value}
+      return {
+        name: " ".join(x.description.split())
+        for x in section.value
+        for name in x.name.split(", ")
+      }
   return {}
