@@ -1,6 +1,7 @@
 """The pages: links, words, pictures, equations, and what README leaves out."""
 
 import ast
+import json
 import re
 import sys
 from pathlib import Path
@@ -74,6 +75,26 @@ def _strings(path):
   for node in ast.walk(ast.parse(path.read_text("utf-8"))):
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
       yield " ".join(node.value.split())
+
+
+@pytest.mark.parametrize("folder", ["dmg_jax", "data_pipelines", "configs"])
+def test_nor_in_the_package(folder):
+  found = [
+    f"{path.relative_to(site_pages.ROOT)}: {phrase}"
+    for path in sorted((site_pages.ROOT / folder).rglob("*.py"))
+    for text in _strings(path)
+    for phrase in PHRASES
+    if re.search(phrase, text)
+  ]
+  assert not found
+
+
+def test_nor_in_notebooks():
+  for path in sorted((site_pages.ROOT / "notebooks").glob("*.ipynb")):
+    for cell in json.loads(path.read_text("utf-8"))["cells"]:
+      text = " ".join("".join(cell["source"]).split())
+      for phrase in PHRASES:
+        assert not re.search(phrase, text), (path.name, cell["id"], phrase)
 
 
 def test_results_name_their_read_out_of_every_table():
