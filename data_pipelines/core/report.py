@@ -127,7 +127,7 @@ def damaged(folder: str | os.PathLike, reason: str) -> str:
 
 @contextlib.contextmanager
 def quietly(quiet: bool = True) -> Iterator[None]:
-  """Nothing is told of the preparing of data in here, if ``quiet``."""
+  """No messages about the preparing of data in here, if ``quiet``."""
   before = _QUIET.set(quiet)
   try:
     yield

@@ -116,7 +116,7 @@ def configured(folder: Path, changes: Mapping[str, Any]) -> experiment.Setup:
   found = stored(folder)
   own: experiment.Config = ConfigDict(found["config"])
   own.update(changes)
-  own.track = ""  # Nothing is told while a run is read.
+  own.track = ""  # Nothing is sent while a run is read.
   for m, options in found.get("encoders", {}).items():
     own.encoders[m] = {**options, "pretrained": ""}
   setup = experiment.assemble(own)

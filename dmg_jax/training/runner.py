@@ -270,7 +270,7 @@ def _result(trainer, replica, state, scores) -> dict[str, Any]:
 
 
 def _check_prepared(config, workdir: Path, console: Console) -> None:
-  """Whether the data of a finished run, if they are to be had, are the same."""
+  """Whether the data of a finished run, if they can be read, are the same."""
   if not run_folder.fingerprint(workdir):
     return
   options = config.data.to_dict()

@@ -18,7 +18,7 @@ The test part is that of OGM-GE (Peng et al., CVPR 2022), 2,597 clips beside
 14,799 of training; ``val`` and ``outer`` get a tenth of the latter each, by
 class and the hash of the id. Many clips are gone from YouTube: the report says
 how many are there, the rest trains. With ``annotations``, the official lists,
-each clip that is missing is told of by its id; numbers of classes there mean
+each clip that is missing is listed by its id; numbers of classes there mean
 the folder that most of their clips are in, and stay numbers without folders.
 
 Deviations from the paper and the official code:
