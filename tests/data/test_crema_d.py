@@ -15,7 +15,7 @@ from data_pipelines.load.loader import Loader
 from data_pipelines.sets import crema_d
 from data_pipelines.sets._audio_video import media
 from data_pipelines.sets._audio_video import split as av_split
-from data_pipelines.transforms import crop
+from data_pipelines.transforms import crop, preprocess
 
 OPTIONS = {"image_size": 28, "sample_rate": 8000, "seconds": 1.0, "workers": 0}
 EMOTIONS = tuple(crema_d.EXPECTED)
@@ -129,6 +129,21 @@ def test_what_is_wrong_is_told_and_the_rest_is_kept(source, tmp_path):
   assert sum(sum(c.values()) for c in made.counts.values()) == 48 - 5
   assert any("instead of the paper's 6698" in p for p in made.problems)
   assert not (pathlib.Path(made.folder).parent / "work").exists()
+
+
+def test_new_clips_become_the_arrays_of_the_split(source, tmp_path):
+  data = crema_d.load(tmp_path, **options(source))
+  made = preprocess.of(data)
+  for split in core.SPLITS:
+    sample = data.sources[split][0]
+    heard = made["audio"](source / "AudioWAV" / f"{sample['id']}.wav")
+    np.testing.assert_array_equal(heard, sample["inputs"]["audio"])
+    shown = made["video"](source / "Image-01-FPS" / sample["id"])
+    view = data.view["video"](sample["inputs"]["video"])
+    np.testing.assert_array_equal(shown, view)
+  sound = source / "AudioWAV" / f"{sample['id']}.wav"
+  wave = soundfile.read(sound, dtype="float32")[0]
+  np.testing.assert_array_equal(made["audio"](wave), made["audio"](sound))
 
 
 def test_an_interrupted_preparation_goes_on(source, tmp_path, monkeypatch):

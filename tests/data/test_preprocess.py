@@ -167,6 +167,24 @@ def test_pictures_and_names_of_emoji(data_dir, tmp_path):
   assert set(dataset.select(["text"]).preprocessing) == {"text"}
 
 
+def test_tokens_of_new_texts(tmp_path):
+  pytest.importorskip("transformers")
+  pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "cat", "##s"]
+  (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
+  rows = [
+    {"split": s, "label": i % 2, "a:text": ("red cats", "cat")[i % 2]}
+    for i, s in enumerate(["train", "train", "test", "test"] * 5)
+  ]
+  path = helpers.write_table(tmp_path / "a.csv", rows)
+  data = helpers.load_manifest(
+    path, tmp_path / "data", tokenizer=str(tmp_path), max_words=6
+  )
+  made = preprocess.of(data)["a"]
+  for i, words in enumerate(("red cats", " cat ")):
+    expected = data.sources["test"][i]["inputs"]["a"]
+    np.testing.assert_array_equal(made(words), expected)
+
+
 def test_pictures_of_tweets(tmp_path):
   pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
   Image.fromarray(pixels).save(tmp_path / "a.png")

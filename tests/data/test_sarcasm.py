@@ -15,7 +15,7 @@ from data_pipelines.load.loader import Loader
 from data_pipelines.sets import sarcasm
 from data_pipelines.sets._tweets import prepare
 from data_pipelines.sets._tweets import raw as tweets_raw
-from data_pipelines.transforms import text
+from data_pipelines.transforms import preprocess, text
 from helpers import samples
 
 LINES = {"train.txt": 90, "valid2.txt": 20, "test2.txt": 20}
@@ -79,6 +79,24 @@ def expected(download):
 def prepared(download, tmp_path_factory):
   folder = tmp_path_factory.mktemp("prepared")
   return folder, sarcasm.prepare(folder, raw=str(download), workers=0)
+
+
+@pytest.mark.parametrize("min_area", [1.0, 0.5])
+def test_new_tweets_become_the_arrays_of_the_split(
+  download, prepared, min_area
+):
+  data = sarcasm.load(
+    prepared[0], image_size=24, max_words=9, min_area=min_area
+  )
+  made, texts = preprocess.of(data), expected(download)
+  view = data.view.get("image", lambda x: x)
+  for split in ("val", "test"):
+    sample = data.sources[split][3]
+    key, inputs = sample["id"], sample["inputs"]
+    picture = made["image"](download / "dataset_image" / f"{key}.jpg")
+    np.testing.assert_array_equal(picture, view(inputs["image"]))
+    words = made["text"](texts[split, key][0])
+    np.testing.assert_array_equal(words, inputs["text"])
 
 
 def test_samples(download, prepared):
