@@ -18,8 +18,8 @@ from data_pipelines.core.dataset import (
   check_sample,
   in_memory,
 )
-from data_pipelines.core.report import Report
-from data_pipelines.errors import DataError, unknown
+from data_pipelines.core.summary import PreparedSummary
+from data_pipelines.errors import DataError
 
 __all__ = [
   "CACHE_BYTES",
@@ -31,7 +31,7 @@ __all__ = [
   "Dataset",
   "Decoded",
   "ModalitySpec",
-  "Report",
+  "PreparedSummary",
   "Sample",
   "Source",
   "Spec",
@@ -40,5 +40,4 @@ __all__ = [
   "cache_if_small",
   "check_sample",
   "in_memory",
-  "unknown",
 ]

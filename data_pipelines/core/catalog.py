@@ -3,8 +3,9 @@
 A *pipeline* is a folder of ``data_pipelines.sets``, named like its data set, or
 ``data_pipelines.manifest``; it has
 
-* ``prepare(data_dir, **options) -> Report``: raw data to records on disk, once;
-  does nothing when they are there, never leaves half of them behind;
+* ``prepare(data_dir, **options) -> PreparedSummary``: turns raw data into
+  records on disk, once; does nothing when they are there, and never leaves
+  half of them behind;
 * ``load(data_dir, **options) -> Dataset``: calls ``prepare`` if need be.
 
 Options are keyword-only parameters with a default.
@@ -20,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from data_pipelines.core import Dataset
-from data_pipelines.core.report import Report
+from data_pipelines.core.summary import PreparedSummary
 from data_pipelines.errors import unknown
 
 _SETS = "data_pipelines.sets"
@@ -59,7 +60,7 @@ def dataset(
 
 def prepare(
   name: str, data_dir: str | os.PathLike, options: Mapping[str, Any]
-) -> Report:
+) -> PreparedSummary:
   """Makes the prepared data of a data set; arguments as in ``dataset``.
 
   Data that are there and whole stay as they are; damaged ones are made anew.

@@ -210,8 +210,8 @@ class Dataset:
       that all views of one scene are cut alike.
     preprocessing: {modality: settings of its preprocessing}, see
       ``preprocess``; may be empty.
-    fingerprint: of the prepared data, ``Report.fingerprint``; runs on data with
-      different ones are kept apart.
+    fingerprint: of the prepared data, as in ``PreparedSummary``; runs on data
+      with different ones are kept apart.
   """
 
   spec: Spec

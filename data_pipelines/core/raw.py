@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from data_pipelines.core import report
+from data_pipelines.core.progress import progress
 from data_pipelines.errors import DataError, InputError
 
 FILE = "problems.csv"
@@ -52,7 +52,7 @@ class Skip(Exception):  # noqa: N818
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
+class Defect:
   """One sample that is not among the prepared data, or not in full.
 
   Attributes:
@@ -67,7 +67,7 @@ class Problem:
 
 
 def summary(
-  problems: Sequence[Problem], file: str | os.PathLike = FILE
+  problems: Sequence[Defect], file: str | os.PathLike = FILE
 ) -> list[str]:
   """A sentence for each kind: how many, the first, and where all are."""
   kinds = collections.defaultdict(list)
@@ -80,7 +80,7 @@ def summary(
   ]
 
 
-def table(problems: Sequence[Problem]) -> str:
+def table(problems: Sequence[Defect]) -> str:
   """All problems as CSV, with a header."""
   file = io.StringIO()
   rows = csv.writer(file, lineterminator="\n")
@@ -112,7 +112,7 @@ def named(path: str | os.PathLike) -> Iterator[None]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Media(Generic[T]):
+class Decoding(Generic[T]):
   """Decodes the media of samples, at most once each.
 
   Attributes:
@@ -137,7 +137,7 @@ class Media(Generic[T]):
 
   def decode(
     self, samples: Mapping[str, T], description: str
-  ) -> tuple[list[str], list[Problem]]:
+  ) -> tuple[list[str], list[Defect]]:
     """Decodes what has no work file yet.
 
     Args:
@@ -149,7 +149,7 @@ class Media(Generic[T]):
     """
     self.folder.mkdir(parents=True, exist_ok=True)
     todo = {i: s for i, s in samples.items() if not self.path(i).exists()}
-    found = report.progress(self._run(todo), description, len(todo))
+    found = progress(self._run(todo), description, len(todo))
     problems = [problem for problem in found if problem is not None]
     bad = {problem.sample for problem in problems}
     return [i for i in samples if i not in bad], problems
@@ -169,7 +169,7 @@ class Media(Generic[T]):
     self,
     splits: Mapping[str, Sequence],
     where: str,
-    problems: Sequence[Problem],
+    problems: Sequence[Defect],
   ) -> None:
     """Raises ``too_little`` if a split has no samples.
 
@@ -183,7 +183,7 @@ class Media(Generic[T]):
       text = f"no sample of {empty} in {where} can be used"
       raise self.too_little(text, problems)
 
-  def too_little(self, message: str, problems: Sequence[Problem]) -> DataError:
+  def too_little(self, message: str, problems: Sequence[Defect]) -> DataError:
     """The error that not enough is left, with all problems in a file.
 
     Args:
@@ -197,7 +197,7 @@ class Media(Generic[T]):
     path.write_text(table(problems), encoding="utf-8")
     return DataError(f"{message}: {'; '.join(summary(problems, path))}")
 
-  def _run(self, todo: Mapping[str, T]) -> Iterator[Problem | None]:
+  def _run(self, todo: Mapping[str, T]) -> Iterator[Defect | None]:
     jobs = [(self.make, i, s, self.path(i)) for i, s in todo.items()]
     if self.workers == 0 or len(jobs) < 2:
       yield from map(_decode, jobs)
@@ -240,21 +240,21 @@ def _end_with_parent() -> None:
   threading.Thread(target=wait, daemon=True).start()
 
 
-def _decode(job: tuple[Callable, str, Any, pathlib.Path]) -> Problem | None:
+def _decode(job: tuple[Callable, str, Any, pathlib.Path]) -> Defect | None:
   make, sample_id, sample, path = job
   try:
     fields = make(sample)
   except FileNotFoundError as error:
     name = error.filename or error
-    return Problem(sample_id, MISSING, f"there is no file {name}")
+    return Defect(sample_id, MISSING, f"there is no file {name}")
   except Skip as error:
-    return Problem(sample_id, SKIPPED, str(error))
+    return Defect(sample_id, SKIPPED, str(error))
   except (ImportError, MemoryError):
     raise
   # A decoder may raise anything about a damaged file.
   except Exception as error:
     text = " ".join(str(error).split()) or type(error).__name__
-    return Problem(sample_id, UNDECODABLE, text)
+    return Defect(sample_id, UNDECODABLE, text)
   arrays: dict[str, Any] = {k: np.asarray(v) for k, v in fields.items()}
   part = path.with_suffix(f".part-{os.getpid()}")
   with part.open("wb") as file:

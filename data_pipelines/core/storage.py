@@ -23,7 +23,7 @@ from typing import Any
 from absl import logging
 
 from data_pipelines.core.fingerprint import Example, Fingerprint
-from data_pipelines.core.report import FILE, Report, damaged
+from data_pipelines.core.summary import FILE, PreparedSummary, damaged
 from data_pipelines.errors import DataError
 
 # Checksums are read back for data up to this size, sizes always.
@@ -43,7 +43,7 @@ def write(
   folder: pathlib.Path,
   features: Mapping[str, Any],
   examples: Mapping[str, Iterable[Example]],
-  report: Report,
+  summary: PreparedSummary,
   extra: Mapping[str, str] | None = None,
 ) -> None:
   """Writes splits of examples, then moves them to ``folder``, atomically.
@@ -53,7 +53,7 @@ def write(
     features: {field: feature of tensorflow_datasets}.
     examples: {split: (key, {field: value}) pairs}; keys are unique and order is
       kept. Pictures are encoded bytes or paths.
-    report: written beside the data, with a fingerprint of the examples.
+    summary: written beside the data, with a fingerprint of the examples.
     extra: {file name: text} of further files.
 
   Raises:
@@ -64,11 +64,11 @@ def write(
     taken = Fingerprint()
     passing = {s: taken.passing(s, pairs) for s, pairs in examples.items()}
     made = _write_records(part, folder, features, passing)
-    fingerprint = taken.text(report.classes)
-    report = dataclasses.replace(report, fingerprint=fingerprint)
+    fingerprint = taken.text(summary.classes)
+    summary = dataclasses.replace(summary, fingerprint=fingerprint)
     for name, text in (extra or {}).items():
       (made / name).write_text(text, encoding="utf-8")
-    _write_report(made, report)
+    _write_summary(made, summary)
     try:
       folder.parent.mkdir(exist_ok=True)
       if folder.exists():
@@ -195,13 +195,13 @@ def _quiet(tfds) -> Iterator[None]:
     logging.set_verbosity(verbosity)
 
 
-def _write_report(folder: pathlib.Path, report: Report) -> None:
+def _write_summary(folder: pathlib.Path, summary: PreparedSummary) -> None:
   files = {
     path.relative_to(folder).as_posix(): (path.stat().st_size, _checksum(path))
     for path in sorted(folder.rglob("*"))
     if path.is_file()
   }
-  text = json.dumps({**report.to_json(), "files": files}, indent=1)
+  text = json.dumps({**summary.to_json(), "files": files}, indent=1)
   (folder / FILE).write_text(text, encoding="utf-8")
 
 

@@ -125,7 +125,7 @@ def prepare(
   standardise: bool = True,
   held_out: float = 0.1,
   skip_bad: bool = False,
-) -> core.Report:
+) -> core.PreparedSummary:
   """Checks all rows and files and stores the samples; arguments as ``load``'s.
 
   Whole data are left alone, damaged ones replaced.
@@ -141,10 +141,12 @@ def prepare(
   options = making.Options(settings, held_out, skip_bad)
   _check_one(manifest, prepared)
   if prepared:
-    return core.Report.read(making.known_folder(data_dir, prepared, options))
+    return core.PreparedSummary.read(
+      making.known_folder(data_dir, prepared, options)
+    )
   made = making.of_file(data_dir, manifest, options)
   if storage.problem_of(made.folder) is None:
-    return core.Report.read(made.folder)
+    return core.PreparedSummary.read(made.folder)
   return made.prepare()
 
 
@@ -180,7 +182,7 @@ def _assemble(
   augment: dict[str, core.Augment],
 ) -> core.Dataset:
   """The prepared data in ``folder``; ``augment`` is by kind."""
-  made = core.Report.read(folder)
+  made = core.PreparedSummary.read(folder)
   stored = json.loads((folder / making.FILE).read_text(encoding="utf-8"))
   modalities: dict[str, core.ModalitySpec] = {}
   settings, steps = {}, {}

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import core
-from data_pipelines.core import report
+from data_pipelines.core.progress import progress
 from data_pipelines.errors import InputError
 from data_pipelines.manifest.rows import Row
-from data_pipelines.manifest.table import Cell, Column, Problem, Value
+from data_pipelines.manifest.table import Cell, Column, Fault, Value
 from data_pipelines.transforms import kinds, preprocess, text
 
 SECONDS = (1.0, 10.0)  # bounds of the length that follows from the clips
@@ -66,7 +66,7 @@ class Settings:
     return {"mean": None, "scale": None} if kind == "array" else {}
 
 
-class Media:
+class CellReader:
   """Cells as they are read; kept in memory as far as they fit."""
 
   def __init__(self, folder: pathlib.Path, settings: Settings):
@@ -101,12 +101,12 @@ class Media:
 
 
 def check(
-  rows: Sequence[Row], columns: Sequence[Column], media: Media
-) -> list[Problem]:
+  rows: Sequence[Row], columns: Sequence[Column], media: CellReader
+) -> list[Fault]:
   """Reads every cell; what is wrong with them."""
   problems = []
   shapes = {c: [] for c in columns if c.kind == "array"}
-  for row in report.progress(rows, "checking files", len(rows)):
+  for row in progress(rows, "checking files", len(rows)):
     for column in columns:
       cell = row.cells[column.name]
       if column.kind == "text" or not cell:
@@ -114,7 +114,7 @@ def check(
       try:
         array = media.read(column.kind, cell)
       except ValueError as error:
-        problems.append(Problem(row.number, column.header, str(error)))
+        problems.append(Fault(row.number, column.header, str(error)))
       else:
         if column in shapes:
           shapes[column].append((row, array.shape))
@@ -125,12 +125,12 @@ def check(
 
 def _other_shapes(
   column: Column, found: Sequence[tuple[Row, tuple[int, ...]]]
-) -> list[Problem]:
+) -> list[Fault]:
   """The shape that most arrays have is right."""
   counts = collections.Counter(shape for _, shape in found)
   usual = counts.most_common(1)[0][0] if counts else ()
   return [
-    Problem(
+    Fault(
       row.number,
       column.header,
       f"{row.cells[column.name]} has shape {shape}, {counts[usual]} of "
@@ -147,7 +147,7 @@ class Modality:
   def __init__(
     self,
     column: Column,
-    media: Media,
+    media: CellReader,
     settings: Settings,
     train: Sequence[Row],
   ):

@@ -46,7 +46,7 @@ def prepare(
   standardise: bool = True,
   held_out: float = 0.1,
   skip_bad: bool = False,
-) -> core.Report:
+) -> core.PreparedSummary:
   """Checks and stores a table in memory, as ``manifest.prepare`` does a file.
 
   ``manifest.load(data_dir, prepared=report.versions["key"], ...)`` reads what
@@ -81,7 +81,7 @@ def prepare(
     content = _all_train(content)
   made = prepared.of_table(data_dir, name, content, options, ("train",))
   if storage.problem_of(made.folder) is None:
-    return core.Report.read(made.folder)
+    return core.PreparedSummary.read(made.folder)
   return made.prepare()
 
 
@@ -117,7 +117,7 @@ def read(
       try:
         line[column] = _cell(values[i], kinds.get(column, "text"))
       except ValueError as error:
-        problems.append(table.Problem(i + 1, column, str(error)))
+        problems.append(table.Fault(i + 1, column, str(error)))
         line[column] = ""
     lines.append(table.Line(i + 1, line))
   return table.Table(

@@ -11,7 +11,8 @@ import pathlib
 import re
 from typing import Any
 
-from data_pipelines.core import report, storage
+from data_pipelines.core import storage, summary
+from data_pipelines.core.progress import progress
 from data_pipelines.errors import DataError, InputError
 from data_pipelines.manifest import media, rows, table
 from data_pipelines.transforms import video
@@ -103,10 +104,10 @@ class Manifest:
     """
     self.name, self._table, self._key = name, content, key[:16]
     self._options, self._needed = options, needed
-    self._media = media.Media(content.folder, options.settings)
+    self._media = media.CellReader(content.folder, options.settings)
     self.folder = folder_of(data_dir, self._key)
 
-  def prepare(self) -> report.Report:
+  def prepare(self) -> summary.PreparedSummary:
     """Checks, splits, stores."""
     columns = self._table.columns
     if any(c.kind == "video" for c in columns):
@@ -115,7 +116,7 @@ class Manifest:
     try:
       splits, notes = rows.carve(kept, self._options.held_out)
     except ValueError as error:
-      raise self._failure([table.Problem(0, "split", str(error))]) from error
+      raise self._failure([table.Fault(0, "split", str(error))]) from error
     notes += rows.shared(splits, columns) + self._unused()
     splits = {s: m for s, m in splits.items() if m or s in self._needed}
     modalities = [
@@ -124,7 +125,7 @@ class Manifest:
     ]
     for modality in modalities:
       notes += modality.notes(kept)
-    made = report.Report(
+    made = summary.PreparedSummary(
       self.name,
       str(self.folder),
       {
@@ -158,7 +159,7 @@ class Manifest:
       )
     return [row for row in found if row.number not in bad], left_out
 
-  def _failure(self, problems: list[table.Problem]) -> DataError:
+  def _failure(self, problems: list[table.Fault]) -> DataError:
     content = self._table
     return table.failure(content.title, problems, counted=content.counted)
 
@@ -175,7 +176,7 @@ class Manifest:
     self,
     splits: dict[str, list[rows.Row]],
     modalities: list[media.Modality],
-    made: report.Report,
+    made: summary.PreparedSummary,
   ) -> None:
     import tensorflow_datasets as tfds
 
@@ -186,7 +187,7 @@ class Manifest:
     }
 
     def examples(members: list[rows.Row], split: str):
-      for row in report.progress(members, f"storing {split}", len(members)):
+      for row in progress(members, f"storing {split}", len(members)):
         inputs = {
           f"input_{m.name}": m.store(row.cells[m.name]) for m in modalities
         }

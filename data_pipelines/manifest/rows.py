@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from data_pipelines import core
 from data_pipelines.errors import InputError, unknown
-from data_pipelines.manifest.table import Cell, Column, Line, Problem, Table
+from data_pipelines.manifest.table import Cell, Column, Fault, Line, Table
 
 GIVEN = {
   "train": "train",
@@ -34,7 +34,7 @@ class Row(NamedTuple):
   cells: dict[str, Cell]
 
 
-def check(table: Table) -> tuple[list[Row], list[Problem]]:
+def check(table: Table) -> tuple[list[Row], list[Fault]]:
   """The rows, and what is wrong with some of them.
 
   A row with an unknown split or no label is not among the rows.
@@ -48,7 +48,7 @@ def check(table: Table) -> tuple[list[Row], list[Problem]]:
       continue
     if row.id and row.id in seen:
       text = f"{row.id!r} is the id of row {seen[row.id]}, too"
-      problems.append(Problem(row.number, "id", text))
+      problems.append(Fault(row.number, "id", text))
     seen.setdefault(row.id, row.number)
     rows.append(row)
   return rows, problems
@@ -56,18 +56,18 @@ def check(table: Table) -> tuple[list[Row], list[Problem]]:
 
 def _row(
   line: Line, columns: Sequence[Column], has_id: bool
-) -> tuple[Row | None, list[Problem]]:
+) -> tuple[Row | None, list[Fault]]:
   number, cells = line
   split_word, label = str(cells["split"]), str(cells["label"])
   problems = [
-    Problem(number, c, "the cell is empty")
+    Fault(number, c, "the cell is empty")
     for c in ("split", "label", *["id"] * has_id, *(c.header for c in columns))
     if not cells[c]
   ]
   split = GIVEN.get(split_word.lower())
   if split_word and split is None:
     error = unknown("split", split_word, GIVEN)
-    problems.append(Problem(number, "split", str(error)))
+    problems.append(Fault(number, "split", str(error)))
   if split is None or not label:
     return None, problems
   key = str(cells["id"]) if has_id else str(number)
@@ -75,31 +75,31 @@ def _row(
   return Row(number, key, split, label, given), problems
 
 
-def strangers(rows: Iterable[Row]) -> list[Problem]:
+def strangers(rows: Iterable[Row]) -> list[Fault]:
   """Rows of classes that training does not know."""
   rows = list(rows)
   known = {r.label for r in rows if r.split == "train"}
   text = "no row of split 'train' is of class {!r}"
   return [
-    Problem(r.number, "label", text.format(r.label))
+    Fault(r.number, "label", text.format(r.label))
     for r in rows
     if r.label not in known
   ]
 
 
-def whole(rows: Iterable[Row], needed: Sequence[str] = NEEDED) -> list[Problem]:
+def whole(rows: Iterable[Row], needed: Sequence[str] = NEEDED) -> list[Fault]:
   """What is wrong with the rows as a whole; ``needed`` are splits."""
   rows = list(rows)
   splits = {r.split for r in rows}
   problems = [
-    Problem(0, "", f"no row of split {split!r} (is left)")
+    Fault(0, "", f"no row of split {split!r} (is left)")
     for split in needed
     if split not in splits
   ]
   classes = {r.label for r in rows if r.split == "train"}
   if len(classes) == 1:
     text = f"all rows are of class {classes.pop()!r}; there must be two classes"
-    problems.append(Problem(0, "label", text))
+    problems.append(Fault(0, "label", text))
   return problems
 
 

@@ -30,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _SHOWN = 20
 
 
-class Problem(NamedTuple):
+class Fault(NamedTuple):
   """What is wrong with a row, or with the whole (row 0)."""
 
   row: int
@@ -117,7 +117,7 @@ class Table:
   header: tuple[str, ...]
   columns: tuple[Column, ...]
   lines: tuple[Line, ...]
-  problems: tuple[Problem, ...]
+  problems: tuple[Fault, ...]
   counted: str = "1 is below the header"
 
 
@@ -126,7 +126,7 @@ _SKIP = "Correct these, or leave bad rows out: --config.data.skip_bad=True"
 
 def failure(
   title: object,
-  problems: Iterable[Problem],
+  problems: Iterable[Fault],
   advice: str = _SKIP,
   counted: str = "1 is below the header",
 ) -> ListedDataError:
@@ -178,7 +178,7 @@ def read(
       try:
         cells[column] = cell_of(row.get(column))
       except ValueError as error:
-        problems.append(Problem(number, column, str(error)))
+        problems.append(Fault(number, column, str(error)))
         cells[column] = ""
     if any(cells.values()):
       lines.append(Line(number, cells))
@@ -217,12 +217,12 @@ def columns_of(
     DataError: a column is absent, occurs twice or has no good name.
   """
   problems = [
-    Problem(0, "", f"there is no column {c!r}; there are {', '.join(header)}")
+    Fault(0, "", f"there is no column {c!r}; there are {', '.join(header)}")
     for c in needed
     if c not in header
   ]
   problems += [
-    Problem(0, c, "it occurs twice")
+    Fault(0, c, "it occurs twice")
     for c in sorted({c for c in header if header.count(c) > 1})
   ]
   columns: list[Column] = []
@@ -230,27 +230,27 @@ def columns_of(
     name, _, kind = (part.strip() for part in text.rpartition(":"))
     if kind not in core.KINDS:
       error = unknown("kind of modality", kind, core.KINDS)
-      problems.append(Problem(0, text, str(error)))
+      problems.append(Fault(0, text, str(error)))
     elif not _NAME.fullmatch(name):
       reason = (
         "a modality's name is made of letters, digits and _, a letter "
         f"first: {modality_name(name)}:{kind}"
       )
-      problems.append(Problem(0, text, reason))
+      problems.append(Fault(0, text, reason))
     elif name in (c.name for c in columns) and header.count(text) == 1:
-      problems.append(Problem(0, text, f"there is another modality {name!r}"))
+      problems.append(Fault(0, text, f"there is another modality {name!r}"))
     columns.append(Column(name, kind, text))
   if not columns:
     kinds = ", ".join(core.KINDS)
     problems.append(
-      Problem(0, "", f"no column of a modality, as photo:image; kinds: {kinds}")
+      Fault(0, "", f"no column of a modality, as photo:image; kinds: {kinds}")
     )
   if problems:
     raise failure(title, problems)
   return tuple(columns)
 
 
-_Raw = tuple[tuple[str, ...], list[dict[str, Any]], list[Problem]]
+_Raw = tuple[tuple[str, ...], list[dict[str, Any]], list[Fault]]
 
 
 def _delimited(path: pathlib.Path) -> _Raw:
@@ -268,7 +268,7 @@ def _delimited(path: pathlib.Path) -> _Raw:
             f"{len(cells)} cells, the header has {len(header)}: put a text "
             f"that holds {delimiter!r} in double quotes"
           )
-          problems.append(Problem(len(rows), "", text))
+          problems.append(Fault(len(rows), "", text))
     except csv.Error as error:
       raise DataError(f"{path}, line {reader.line_num}: {error}") from error
   if len(header) == 1 and ";" in header[0]:
@@ -288,7 +288,7 @@ def _json_lines(path: pathlib.Path) -> _Raw:
           if not isinstance(row, dict):
             raise InputError("the line is no JSON object")
         except ValueError as error:
-          problems.append(Problem(len(rows) + 1, "", str(error)))
+          problems.append(Fault(len(rows) + 1, "", str(error)))
           row = {}
       rows.append({key.strip(): value for key, value in row.items()})
       header |= dict.fromkeys(rows[-1])

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.core import report
+from data_pipelines.core.progress import progress
 from data_pipelines.manifest import memory, table
 from data_pipelines.transforms.preprocess import Preprocessor
 
@@ -68,12 +68,12 @@ class Unlabelled:
     found = {f"{c.name}:{c.kind}": c.header for c in self._table.columns}
     there = ", ".join(self._table.header)
     problems = [
-      table.Problem(0, "", f"there is no column {h!r}; there are {there}")
+      table.Fault(0, "", f"there is no column {h!r}; there are {there}")
       for h in wanted.values()
       if h not in found
     ]
     if not problems and not self._table.lines:
-      problems.append(table.Problem(0, "", "it has no rows"))
+      problems.append(table.Fault(0, "", "it has no rows"))
     if problems:
       raise table.failure(self._table.title, problems)
     return {m: found[h] for m, h in wanted.items()}
@@ -95,29 +95,29 @@ class Unlabelled:
     problems = [p for p in content.problems if not p.column or p.column in used]
     starts = range(0, len(lines), size)
     with ThreadPoolExecutor(_THREADS) as pool:
-      for start in report.progress(starts, "predicting", len(starts)):
+      for start in progress(starts, "predicting", len(starts)):
         rows, batch = lines[start : start + size], {}
         for m in self._preprocessors:
           # Tokenizers are not made for threads.
           kind = self._preprocessors[m].spec.kind
           spread = map if kind == "text" else pool.map
           found = list(spread(lambda row, m=m: self._read(m, row), rows))
-          problems += [x for x in found if isinstance(x, table.Problem)]
+          problems += [x for x in found if isinstance(x, table.Fault)]
           batch[m] = found
         if not problems:
           yield {m: np.stack(arrays) for m, arrays in batch.items()}
     if problems:
       raise table.failure(content.title, problems, _ADVICE, content.counted)
 
-  def _read(self, m: str, row: table.Line) -> np.ndarray | table.Problem:
+  def _read(self, m: str, row: table.Line) -> np.ndarray | table.Fault:
     header, preprocessor = self._headers[m], self._preprocessors[m]
     cell = row.cells[header]
     if not cell:
-      return table.Problem(row.number, header, "the cell is empty")
+      return table.Fault(row.number, header, "the cell is empty")
     value = cell.content if isinstance(cell, table.Value) else cell
     if isinstance(cell, str) and preprocessor.spec.kind != "text":
       value = str(self._table.folder / cell)
     try:
       return preprocessor(value)
     except ValueError as error:
-      return table.Problem(row.number, header, str(error))
+      return table.Fault(row.number, header, str(error))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from data_pipelines import core
-from data_pipelines.core.report import Report
+from data_pipelines.core.summary import PreparedSummary
 from data_pipelines.errors import DataError, InputError
 
 MANIFEST, SOURCES = "manifest.csv", "SOURCES.txt"
@@ -145,7 +145,7 @@ def add_shares(made: argparse.ArgumentParser) -> None:
 
 
 def run(
-  write: Callable[..., Report],
+  write: Callable[..., PreparedSummary],
   made: argparse.ArgumentParser,
   arguments: Sequence[str] | None,
 ) -> int:

@@ -27,7 +27,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from data_pipelines.core.report import Report
+from data_pipelines.core.summary import PreparedSummary
 from data_pipelines.errors import DataError
 from data_pipelines.tools import _folder
 
@@ -48,7 +48,7 @@ def write(
   test: float = 0.2,
   held_out: float = 0.1,
   seed: int = 0,
-) -> Report:
+) -> PreparedSummary:
   """Writes ``out`` with ``manifest.csv`` and ``pictures``.
 
   Args:
@@ -88,7 +88,7 @@ def write(
     ]
     _folder.write_manifest(made, HEADER, lines, said)
   counts = _folder.count((s, r[1]) for s, r in zip(splits, rows, strict=True))
-  return Report("captions", str(out), counts, notes=tuple(notes))
+  return PreparedSummary("captions", str(out), counts, notes=tuple(notes))
 
 
 def _rows(table: pathlib.Path, label: str, text: str) -> list[Row]:

@@ -41,7 +41,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import core
-from data_pipelines.core.report import Report
+from data_pipelines.core.summary import PreparedSummary
 from data_pipelines.errors import DataError, InputError, unknown
 from data_pipelines.tools import _folder
 from data_pipelines.tools._digits_sources import (
@@ -71,7 +71,7 @@ def write(
   split: str = "official",
   seed: int = 0,
   held_out: float = 0.1,
-) -> Report:
+) -> PreparedSummary:
   """Writes ``out`` with ``manifest.csv``, ``pictures``, ``sounds``.
 
   Args:
@@ -215,7 +215,7 @@ def _picture(number: int) -> str:
   return f"pictures/{number:05d}.png"
 
 
-def _report(out: pathlib.Path, pairs: Sequence[Pair]) -> Report:
+def _report(out: pathlib.Path, pairs: Sequence[Pair]) -> PreparedSummary:
   counts = _folder.count((p.split, str(p.recording.digit)) for p in pairs)
   notes = []
   for split in core.SPLITS:
@@ -223,7 +223,7 @@ def _report(out: pathlib.Path, pairs: Sequence[Pair]) -> Report:
     speakers = sorted({p.recording.speaker for p in members})
     pictures = len({p.picture for p in members})
     notes.append(f"{split}: {pictures} pictures, voices {', '.join(speakers)}")
-  return Report("digits", str(out), counts, notes=tuple(notes))
+  return PreparedSummary("digits", str(out), counts, notes=tuple(notes))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

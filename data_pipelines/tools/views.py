@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.core.report import Report
+from data_pipelines.core.summary import PreparedSummary
 from data_pipelines.errors import DataError, InputError
 from data_pipelines.manifest import table
 from data_pipelines.tools import _folder
@@ -46,7 +46,7 @@ def write(
   test: float = 0.2,
   held_out: float = 0.1,
   seed: int = 0,
-) -> Report:
+) -> PreparedSummary:
   """Writes ``out`` with ``manifest.csv`` and a folder of ``.npy`` a view.
 
   Args:
@@ -90,7 +90,7 @@ def write(
     f"view {name}: {x.shape[1]} numbers" for name, x in views.items()
   )
   counts = _folder.count(zip(splits, y, strict=True))
-  return Report("views", str(out), counts, notes=notes)
+  return PreparedSummary("views", str(out), counts, notes=notes)
 
 
 def _save(folder: pathlib.Path, x: np.ndarray) -> list[str]:

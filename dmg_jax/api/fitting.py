@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.core.report import quietly
+from data_pipelines.core.progress import quietly
 from dmg_jax.api.run import DATA, Run
 from dmg_jax.api.temporary import Temporary
 from dmg_jax.config import fields, files, own_data

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.core.report import quietly
+from data_pipelines.core.progress import quietly
 from dmg_jax.errors import unknown
 from dmg_jax.evaluation import metrics, readouts
 from dmg_jax.serving import predictor

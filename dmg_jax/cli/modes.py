@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from data_pipelines.core import catalog
-from data_pipelines.core.report import quietly
+from data_pipelines.core.progress import quietly
 from dmg_jax import figures, report
 from dmg_jax.api import fitting
 from dmg_jax.api.run import Run

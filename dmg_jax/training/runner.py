@@ -276,7 +276,7 @@ def _check_prepared(config, workdir: Path, console: Console) -> None:
   options = config.data.to_dict()
   try:
     made = catalog.prepare(options.pop("name"), options.pop("dir"), options)
-    now = core.Report.read(made.folder).fingerprint
+    now = core.PreparedSummary.read(made.folder).fingerprint
   except (core.DataError, ValueError, OSError, ModuleNotFoundError) as error:
     console.note(f"the run's data cannot be compared: {error}")
   else:

@@ -9,7 +9,7 @@ import pytest
 import data_pipelines
 from data_pipelines import core
 from data_pipelines.core import catalog
-from data_pipelines.core.report import Report
+from data_pipelines.core.summary import PreparedSummary
 from helpers import toy_dataset
 
 FOLDER = pathlib.Path(data_pipelines.__path__[0])
@@ -121,7 +121,9 @@ def test_small_splits_are_decoded_once_and_large_ones_on_access():
 
 def test_report_text():
   counts = {"train": {"b": 2, "a": 1}, "test": {"b": 3}}
-  report = Report("toy", "data/toy", counts, ("p is odd",), {"toys": "1.2"})
+  report = PreparedSummary(
+    "toy", "data/toy", counts, ("p is odd",), {"toys": "1.2"}
+  )
   assert report.summary().splitlines() == [
     "toy in data/toy (toys 1.2)",
     "        train    test   total",

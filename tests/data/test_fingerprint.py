@@ -101,7 +101,7 @@ def test_shapes_types_and_classes_are_seen():
 def test_openmoji(data_dir, tmp_path):
   data = openmoji.load(data_dir, image_size=8)
   folder = storage.folder_of(data_dir, openmoji.NAME, openmoji.VERSION)
-  made = core.Report.read(folder)
+  made = core.PreparedSummary.read(folder)
   assert data.fingerprint == made.fingerprint and len(made.fingerprint) == 32
   assert data.select(["text"]).fingerprint == data.fingerprint
 

@@ -85,7 +85,7 @@ def test_videos(source, tmp_path):
     np.testing.assert_allclose(means, level + np.array([0, 30, 60]), atol=6)
     loudest = inputs["audio"][..., 0].mean(1).argmax()
     assert loudest == round(1000 / (8000 / 512))
-  made = core.Report.read(next(tmp_path.glob("*/1.0.0")))
+  made = core.PreparedSummary.read(next(tmp_path.glob("*/1.0.0")))
   text = pathlib.Path(made.folder, "problems.csv").read_text()
   for word in ("has no sound", "has no pictures", "brokenXXXXX", "noClassXXXX"):
     assert word in text

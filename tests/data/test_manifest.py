@@ -10,7 +10,7 @@ from PIL import Image
 import helpers
 from configs import manifest as config_file
 from data_pipelines import core
-from data_pipelines.core import report, storage
+from data_pipelines.core import storage, summary
 from data_pipelines.load.loader import Loader
 from data_pipelines.manifest import rows
 from data_pipelines.transforms import image, text
@@ -113,7 +113,7 @@ def test_preparing_again(made, tmp_path, monkeypatch):
   prepare(path, data, held_out=0.2)
   assert len(list(data.iterdir())) == 4
   # Half-done work leaves nothing behind.
-  monkeypatch.setattr(report.Report, "to_json", None)
+  monkeypatch.setattr(summary.PreparedSummary, "to_json", None)
   with pytest.raises(TypeError):
     prepare(path, data, held_out=0.3)
   assert len(list(data.iterdir())) == 4

@@ -80,7 +80,7 @@ def test_real_videos(tmp_path):
     )
     shutil.copy(f"{source}_{file}.avi", folder / f"{file}.avi")
   made = media.make(
-    clip, media.Settings(str(tmp_path), "sk_wrapped", 128, "dis")
+    clip, media.GestureSettings(str(tmp_path), "sk_wrapped", 128, "dis")
   )
   assert made["decoded"].tolist() == [80, 80]
   clips = {

@@ -207,7 +207,7 @@ def test_clips(tmp_path):
   rng = np.random.default_rng(0)
   film = tmp_path / helpers._write_video(tmp_path, "a", 1, rng)
   wav = tmp_path / helpers._write_audio(tmp_path, "a", 0, rng)
-  settings = media.Settings(2, 24, 4000, 0.3)
+  settings = media.ClipSettings(2, 24, 4000, 0.3)
   fields = media.make(media.Clip("x", "test", str(wav), str(film)), settings)
   record = {**fields, "label": 0, "id": b"1"}
   for i in range(2):

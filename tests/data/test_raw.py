@@ -29,7 +29,7 @@ def files(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_decodes_what_can_be_and_lists_the_rest(files, workers):
   work = functools.partial(helpers.decode_number, folder=str(files))
-  media = raw.Media(work, files / "work", "v1", workers)
+  media = raw.Decoding(work, files / "work", "v1", workers)
   samples = {f"id {n}": n for n in "aebcd"}
   ids, problems = media.decode(samples, "decoding")
   assert ids == ["id a", "id d"]
@@ -49,15 +49,15 @@ def test_decodes_what_can_be_and_lists_the_rest(files, workers):
 def test_other_settings_are_decoded_anew(files):
   work = functools.partial(helpers.decode_number, folder=str(files))
   for settings in ("size 1", "size 2", "size 1"):
-    raw.Media(work, files / "work", settings).decode({"a": "a"}, "decoding")
+    raw.Decoding(work, files / "work", settings).decode({"a": "a"}, "decoding")
   assert (files / "calls").read_text() == "aa"
 
 
 def test_problems_as_sentences_and_as_a_file():
   problems = [
-    raw.Problem("a", raw.MISSING, "there is no file a,1.jpg"),
-    raw.Problem("b", raw.UNDECODABLE, 'b.wav: "short"'),
-    raw.Problem("c", raw.MISSING, "there is no file c.jpg"),
+    raw.Defect("a", raw.MISSING, "there is no file a,1.jpg"),
+    raw.Defect("b", raw.UNDECODABLE, 'b.wav: "short"'),
+    raw.Defect("c", raw.MISSING, "there is no file c.jpg"),
   ]
   first, second = raw.summary(problems)
   assert first.startswith("2 samples missing") and "a,1.jpg" in first
@@ -69,8 +69,8 @@ def test_problems_as_sentences_and_as_a_file():
 
 
 def test_too_little_is_told_with_all_problems_in_a_file(tmp_path):
-  media = raw.Media(helpers.decode_number, tmp_path / "name" / "work")
-  problems = [raw.Problem(c, raw.MISSING, f"no {c}") for c in "ab"]
+  media = raw.Decoding(helpers.decode_number, tmp_path / "name" / "work")
+  problems = [raw.Defect(c, raw.MISSING, f"no {c}") for c in "ab"]
   with pytest.raises(core.DataError, match=r"no sample of val, test in here"):
     media.require({"train": [1], "val": [], "test": []}, "here", problems)
   file = tmp_path / "name" / raw.FILE
@@ -99,7 +99,8 @@ def test_no_process_outlives_its_parent(files, how):
     "if __name__ == '__main__':\n"
     "  work = functools.partial("
     f"helpers.wait_for_file, folder={str(files)!r})\n"
-    f"  media = raw.Media(work, pathlib.Path({str(files / 'work')!r}), '', 2)\n"
+    f"  folder = pathlib.Path({str(files / 'work')!r})\n"
+    "  media = raw.Decoding(work, folder, '', 2)\n"
     "  media.decode({str(i): str(i) for i in range(8)}, 'decoding')\n"
   )
   script = files / "script.py"

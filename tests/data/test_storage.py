@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipelines.core import Report, catalog, storage
+from data_pipelines.core import PreparedSummary, catalog, storage
 from data_pipelines.sets import openmoji
 from dmg_jax.errors import DataError
 
@@ -21,7 +21,9 @@ FEATURES = {"id": tfds.features.Text(), "x": tfds.features.Scalar(np.int32)}
 
 
 def report_for(folder):
-  return Report("toy", str(folder), {"train": {"a": 3}, "test": {"a": 2}})
+  return PreparedSummary(
+    "toy", str(folder), {"train": {"a": 3}, "test": {"a": 2}}
+  )
 
 
 def examples(n=3):
@@ -49,7 +51,7 @@ def test_round_trip(written):
   assert int(records[2]["x"]) == 2
   assert len(storage.read(written, "test")) == 2
   assert (written / "a").read_text() == "b"
-  assert Report.read(written) == report_for(written)
+  assert PreparedSummary.read(written) == report_for(written)
   assert sorted(p.name for p in written.parent.parent.iterdir()) == ["toy"]
 
 

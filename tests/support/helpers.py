@@ -64,7 +64,7 @@ def _sample(modalities, split: str, i: int, seed: int) -> Sample:
 
 
 def decode_number(name: str, folder: str) -> dict[str, np.ndarray]:
-  """A ``raw.Media.make`` that notes its calls; workers must find it here."""
+  """A ``raw.Decoding.make`` that notes its calls; workers must find it here."""
   text = pathlib.Path(folder, name).read_text()
   with pathlib.Path(folder, "calls").open("a") as calls:
     calls.write(name)
@@ -74,7 +74,7 @@ def decode_number(name: str, folder: str) -> dict[str, np.ndarray]:
 
 
 def wait_for_file(name: str, folder: str) -> dict[str, np.ndarray]:
-  """A ``raw.Media.make`` that ends when there is a file ``go``."""
+  """A ``raw.Decoding.make`` that ends when there is a file ``go``."""
   pathlib.Path(folder, f"at-{name}").touch()
   while not pathlib.Path(folder, "go").exists():
     time.sleep(0.02)

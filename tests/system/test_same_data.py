@@ -79,7 +79,7 @@ def test_every_mode_compares_before_it_works(monkeypatch, tmp_path):
   # A finished run is not assembled: its data are looked at alone.
   (work / "results.json").write_text("{}")
   folder = storage.folder_of(tmp_path / "data", "toy", "1.0.0")
-  made = core.Report("toy", str(folder), {"train": {"a": 1}})
+  made = core.PreparedSummary("toy", str(folder), {"train": {"a": 1}})
   features = {"id": tfds.features.Text()}
   storage.write(folder, features, {"train": [("a", {"id": "a"})]}, made)
   monkeypatch.setattr(catalog, "prepare", lambda *_: made)

@@ -109,13 +109,13 @@ def lack(found: Found, clip: str) -> str | None:
   return None if clip in found.sounds else f"{clip} has no sound file"
 
 
-def unused(found: Found) -> list[raw.Problem]:
+def unused(found: Found) -> list[raw.Defect]:
   """Files that are no clip's, and those that their clip has another for."""
   return [
-    raw.Problem(path.name, raw.SKIPPED, f"{path}: it is not named like a clip")
+    raw.Defect(path.name, raw.SKIPPED, f"{path}: it is not named like a clip")
     for path in found.nameless
   ] + [
-    raw.Problem(i, raw.TWICE, f"{path} is not used, but {used}")
+    raw.Defect(i, raw.TWICE, f"{path} is not used, but {used}")
     for i, path, used in found.twice
   ]
 
@@ -137,7 +137,7 @@ class Listed:
 
 def read_lists(
   folder: pathlib.Path, files: Mapping[str, str], key: Key
-) -> tuple[dict[str, Listed], list[raw.Problem]]:
+) -> tuple[dict[str, Listed], list[raw.Defect]]:
   """The rows ``clip,...,label`` of the lists in a folder, without a header.
 
   Args:
@@ -161,10 +161,10 @@ def read_lists(
         continue
       if clip is None or len(cells) < 2 or not cells[-1]:
         text = f"{place}: expected clip,label, got {line!r}"
-        problems.append(raw.Problem(cells[0], raw.SKIPPED, text))
+        problems.append(raw.Defect(cells[0], raw.SKIPPED, text))
       elif clip in rows:
         text = f"{place}: {clip} is in {rows[clip].place}, too"
-        problems.append(raw.Problem(clip, raw.SKIPPED, text))
+        problems.append(raw.Defect(clip, raw.SKIPPED, text))
       else:
         rows[clip] = Listed(split, cells[-1], place)
   return rows, problems

@@ -13,10 +13,10 @@ from data_pipelines.transforms import crop, image, kinds
 
 
 def assemble(
-  name: str, folder: pathlib.Path, settings: media.Settings, image_size: int
+  name: str, folder: pathlib.Path, settings: media.ClipSettings, image_size: int
 ) -> core.Dataset:
   """The prepared data in ``folder``."""
-  made = core.Report.read(folder)
+  made = core.PreparedSummary.read(folder)
   length = round(settings.seconds * settings.sample_rate)
   window, shared = media.NPERSEG, media.NOVERLAP
   times = (length - shared) // (window - shared)

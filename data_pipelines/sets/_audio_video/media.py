@@ -13,7 +13,7 @@ NPERSEG, NOVERLAP = 512, 353
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ClipSettings:
   """How clips are stored.
 
   Attributes:
@@ -46,7 +46,7 @@ class Clip:
   video: str
 
 
-def make(clip: Clip, settings: Settings) -> dict[str, np.ndarray]:
+def make(clip: Clip, settings: ClipSettings) -> dict[str, np.ndarray]:
   """``wave`` int16 [samples], and ``frame_<i>`` uint8 [bytes of a JPEG]."""
   options = preprocessing(settings, settings.side)
   sounds = kinds.ClipAudio(options["audio"])
@@ -58,7 +58,7 @@ def make(clip: Clip, settings: Settings) -> dict[str, np.ndarray]:
 
 
 def preprocessing(
-  settings: Settings, image_size: int
+  settings: ClipSettings, image_size: int
 ) -> dict[str, dict[str, Any]]:
   """Settings of both modalities; ``image_size`` is that of a batch."""
   rate = settings.sample_rate

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from data_pipelines import core
-from data_pipelines.core import raw, report, storage
+from data_pipelines.core import raw, storage, summary
+from data_pipelines.core.progress import progress
 from data_pipelines.errors import InputError
 from data_pipelines.sets._audio_video import files, media
 from data_pipelines.sets._audio_video import load as av_load
@@ -81,7 +82,7 @@ class Prepared:
 
   about: DataSet
   data_dir: str | os.PathLike
-  settings: media.Settings
+  settings: media.ClipSettings
   raw: str
   rule: str
   annotations: str
@@ -109,7 +110,7 @@ class Prepared:
     name = f"{self.about.name}-{code}"
     return storage.folder_of(self.data_dir, name, self.about.version)
 
-  def prepare(self) -> report.Report:
+  def prepare(self) -> summary.PreparedSummary:
     """Decodes and stores all clips; whole data are left alone.
 
     Raises:
@@ -119,7 +120,7 @@ class Prepared:
     """
     folder = self.folder
     if storage.problem_of(folder) is None:
-      return report.Report.read(folder)
+      return summary.PreparedSummary.read(folder)
     if not self.raw:
       raise InputError(
         f"{self.about.name} has to be downloaded by you: name the folder with "
@@ -138,17 +139,17 @@ class Prepared:
       for s, members in splits.items()
     }
     told = (*raw.summary(problems), *self._differences(counts))
-    made = report.Report(self.about.name, str(folder), counts, told)
+    made = summary.PreparedSummary(self.about.name, str(folder), counts, told)
     self._write(made, splits, clips, work, problems)
     work.clear()
     return made
 
-  def _media(self, folder: pathlib.Path) -> raw.Media[media.Clip]:
+  def _media(self, folder: pathlib.Path) -> raw.Decoding[media.Clip]:
     make = functools.partial(media.make, settings=self.settings)
     workers = (os.cpu_count() or 1) if self.workers < 0 else self.workers
-    return raw.Media(make, folder, repr(self.settings), workers)
+    return raw.Decoding(make, folder, repr(self.settings), workers)
 
-  def _clips(self) -> tuple[dict[str, media.Clip], list[raw.Problem]]:
+  def _clips(self) -> tuple[dict[str, media.Clip], list[raw.Defect]]:
     """{id: clip} of what has files, and problems of the rest."""
     about = self.about
     found = files.find(pathlib.Path(self.raw).expanduser(), about.key)
@@ -168,7 +169,7 @@ class Prepared:
     for i, label in labels.items():
       lack = files.lack(found, i)
       if lack:
-        problems.append(raw.Problem(i, raw.MISSING, lack))
+        problems.append(raw.Defect(i, raw.MISSING, lack))
         continue
       shown = found.pictures.get(i) or found.videos[i]
       heard = found.sounds.get(i) or found.videos[i]
@@ -176,7 +177,7 @@ class Prepared:
     done = {*clips, *_samples(problems)}
     why = "it is in no list" if self.annotations else _NO_CLASS
     problems += [
-      raw.Problem(i, raw.SKIPPED, f"{found.path(i)}: {why}")
+      raw.Defect(i, raw.SKIPPED, f"{found.path(i)}: {why}")
       for i in found.ids
       if i not in done
     ]
@@ -190,7 +191,7 @@ class Prepared:
     label = self.about.label
     labels = {i: label(i, found.path(i)) for i in found.ids}
     problems = [
-      raw.Problem(i, raw.SKIPPED, f"{path} and {used} are of two classes")
+      raw.Defect(i, raw.SKIPPED, f"{path} and {used} are of two classes")
       for i, path, used in found.twice
       if label(i, path) != label(i, used)
     ]
@@ -210,7 +211,7 @@ class Prepared:
       if label is None or known.get(i, label) != label:
         why = f"but {known[i]!r} by its name" if label else "which is no class"
         text = f"{row.place}: {i} is {row.label!r}, {why}"
-        problems.append(raw.Problem(i, raw.SKIPPED, text))
+        problems.append(raw.Defect(i, raw.SKIPPED, text))
       else:
         labels[i], splits[i] = label, row.split
     return labels, splits, problems
@@ -245,7 +246,7 @@ class Prepared:
     }
 
     def examples(split: str, members: list[str]):
-      for i in report.progress(members, f"storing {split}", len(members)):
+      for i in progress(members, f"storing {split}", len(members)):
         fields = work.read(i)
         frames = {n: fields[n].tobytes() for n in names}
         label = clips[i].label
@@ -275,5 +276,5 @@ def _check(name: str, value: float, low: float, high: float) -> None:
     raise InputError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
 
 
-def _samples(problems: Iterable[raw.Problem]) -> set[str]:
+def _samples(problems: Iterable[raw.Defect]) -> set[str]:
   return {problem.sample for problem in problems}

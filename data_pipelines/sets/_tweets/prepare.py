@@ -15,7 +15,13 @@ import numpy as np
 from data_pipelines import core
 from data_pipelines.core import raw, storage
 from data_pipelines.errors import InputError
-from data_pipelines.sets._tweets.raw import Download, Layout, Parse, Post, read
+from data_pipelines.sets._tweets.raw import (
+  Annotation,
+  Download,
+  Layout,
+  Parse,
+  read,
+)
 from data_pipelines.transforms import image, kinds
 
 SIDE = 256  # of a stored picture
@@ -65,11 +71,11 @@ def prepare_tweets(
   raw_folder: str,
   held_out: float,
   workers: int,
-) -> core.Report:
+) -> core.PreparedSummary:
   """Reads annotations and pictures, splits, stores."""
   folder = tweets.folder(data_dir, held_out)
   if storage.problem_of(folder) is None:
-    return core.Report.read(folder)
+    return core.PreparedSummary.read(folder)
   if not raw_folder:
     raise InputError(
       f"{tweets.name} is not prepared and its download is not named: add "
@@ -81,13 +87,13 @@ def prepare_tweets(
   found = read(download.annotations, tweets.parse)
   work = folder.parent / "work"
   settings = f"{SIDE} {image.QUALITY} {download.root.resolve()}"
-  media = raw.Media(_picture, work, settings, workers)
+  media = raw.Decoding(_picture, work, settings, workers)
   rows, problems = _with_pictures(tweets.name, found.rows, download, media)
   splits = with_outer(rows, held_out)
   problems = [*found.problems, *problems]
   media.require(splits, raw_folder, problems)
   counts = _counts(tweets.classes, splits)
-  made = core.Report(
+  made = core.PreparedSummary(
     tweets.name,
     str(folder),
     counts,
@@ -117,10 +123,10 @@ def _picture(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _with_pictures(
   name: str,
-  rows: dict[str, list[Post]],
+  rows: dict[str, list[Annotation]],
   download: Download,
-  media: raw.Media[pathlib.Path],
-) -> tuple[dict[str, list[Post]], list[raw.Problem]]:
+  media: raw.Decoding[pathlib.Path],
+) -> tuple[dict[str, list[Annotation]], list[raw.Defect]]:
   """The rows whose picture can be read, and a problem for each other one."""
   every = [row for members in rows.values() for row in members]
   paths = {r.picture: download.picture(r.picture) for r in every}
@@ -135,8 +141,8 @@ def _with_pictures(
 
 
 def with_outer(
-  rows: dict[str, list[Post]], share: float
-) -> dict[str, list[Post]]:
+  rows: dict[str, list[Annotation]], share: float
+) -> dict[str, list[Annotation]]:
   """All splits; ``outer`` is taken from train, whole groups of each class.
 
   A group's class is that of most of its rows, the first among equals.
@@ -162,7 +168,7 @@ def with_outer(
 
 
 def _counts(
-  classes: Sequence[str], splits: dict[str, list[Post]]
+  classes: Sequence[str], splits: dict[str, list[Annotation]]
 ) -> dict[str, dict[str, int]]:
   counts = {}
   for split, rows in splits.items():
@@ -218,7 +224,7 @@ def _features(classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _examples(
-  tweets: Tweets, rows: Iterable[Post], media: raw.Media
+  tweets: Tweets, rows: Iterable[Annotation], media: raw.Decoding
 ) -> Iterable[storage.Example]:
   for row in rows:
     fields = {

@@ -23,7 +23,7 @@ _ORDER = ("test", "val", "train")
 
 
 @dataclasses.dataclass(frozen=True)
-class Post:
+class Annotation:
   """One sample before its picture is read.
 
   Attributes:
@@ -46,7 +46,7 @@ class Post:
 # An item of a file (a line, or an entry of a JSON list), its split -> its row,
 # or None if a rule of the data set leaves it out. ``raw.Skip`` and
 # ``ValueError`` say what is wrong with it.
-Parse = Callable[[Any, str], Post | None]
+Parse = Callable[[Any, str], Annotation | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,8 +155,8 @@ class Annotations:
     notes: a sentence each.
   """
 
-  rows: dict[str, list[Post]]
-  problems: list[raw.Problem]
+  rows: dict[str, list[Annotation]]
+  problems: list[raw.Defect]
   left_out: dict[str, int]
   notes: list[str]
 
@@ -185,11 +185,11 @@ def read(files: Mapping[str, pathlib.Path], parse: Parse) -> Annotations:
           raise raw.Skip(text, row.id)
       except raw.Skip as error:
         key = error.sample or where
-        problem = raw.Problem(key, raw.SKIPPED, f"{where}: {error}")
+        problem = raw.Defect(key, raw.SKIPPED, f"{where}: {error}")
         made.problems.append(problem)
       except (ValueError, TypeError, KeyError, SyntaxError) as error:
         text = " ".join(str(error).split())
-        problem = raw.Problem(where, raw.UNDECODABLE, f"{where}: {text}")
+        problem = raw.Defect(where, raw.UNDECODABLE, f"{where}: {text}")
         made.problems.append(problem)
       else:
         ids[row.id] = where
@@ -215,7 +215,7 @@ def _items(path: pathlib.Path, made: Annotations) -> Iterator[tuple[str, Any]]:
     try:
       text = line.removesuffix(b"\r").decode("utf-8")
     except UnicodeDecodeError as error:
-      problem = raw.Problem(where, raw.UNDECODABLE, f"{where}: {error}")
+      problem = raw.Defect(where, raw.UNDECODABLE, f"{where}: {error}")
       made.problems.append(problem)
       continue
     if text.strip():

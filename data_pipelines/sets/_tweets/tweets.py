@@ -83,7 +83,7 @@ def load(
   if not folder.exists():
     prepare_tweets(tweets, data_dir, raw, held_out, workers)
   storage.check(folder)
-  made = core.Report.read(folder)
+  made = core.PreparedSummary.read(folder)
   records = {s: storage.read(folder, s, ("image",)) for s in made.counts}
   coder = tokens
   if coder is None:

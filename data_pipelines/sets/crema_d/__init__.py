@@ -120,7 +120,7 @@ def prepare(
   split: str = "official",
   annotations: str = "",
   workers: int = -1,
-) -> core.Report:
+) -> core.PreparedSummary:
   """Decodes and stores all clips; arguments and errors as ``load``'s.
 
   Whole data are left alone. Clips that are missing or cannot be decoded are
@@ -139,7 +139,7 @@ def _prepared(
   if split not in SPLITS:
     raise unknown("split", split, SPLITS)
   side = av_load.stored_side(image_size)
-  settings = media.Settings(frames, side, sample_rate, seconds)
+  settings = media.ClipSettings(frames, side, sample_rate, seconds)
   about = _data_set("official" if annotations else split)
   return Prepared(about, data_dir, settings, raw, split, annotations, workers)
 

@@ -111,7 +111,7 @@ def prepare(
   seconds: float = 10.0,
   annotations: str = "",
   workers: int = -1,
-) -> core.Report:
+) -> core.PreparedSummary:
   """Decodes and stores all clips; arguments and errors as ``load``'s.
 
   Whole data are left alone. Clips that are missing or cannot be decoded are
@@ -127,7 +127,7 @@ def _prepared(
   data_dir, raw, image_size, frames, sample_rate, seconds, annotations, workers
 ) -> Prepared:
   side = av_load.stored_side(image_size)
-  settings = media.Settings(frames, side, sample_rate, seconds)
+  settings = media.ClipSettings(frames, side, sample_rate, seconds)
   return Prepared(
     _data_set(), data_dir, settings, raw, "official", annotations, workers
   )

@@ -54,7 +54,7 @@ from data_pipelines.core import storage
 from data_pipelines.errors import InputError, unknown
 from data_pipelines.sets.nvgesture import clips, making
 from data_pipelines.sets.nvgesture.lists import CLASSES, FRAMES
-from data_pipelines.sets.nvgesture.media import FLOWS, Settings
+from data_pipelines.sets.nvgesture.media import FLOWS, GestureSettings
 from data_pipelines.transforms import video
 
 NAME = "nvgesture"
@@ -128,7 +128,7 @@ def prepare(
   stored_size: int = SIZE,
   held_out: float = 0.1,
   workers: int = 0,
-) -> core.Report:
+) -> core.PreparedSummary:
   """Decodes the videos of both lists, computes flow, stores all by split.
 
   Whole data are left alone, damaged ones replaced; an interrupted run goes on
@@ -156,7 +156,7 @@ def prepare(
   folder = _folder(data_dir, color, flow, stored_size, held_out)
   _check("workers", workers, 0, 1024)
   if storage.problem_of(folder) is None:
-    return core.Report.read(folder)
+    return core.PreparedSummary.read(folder)
   if not raw:
     raise core.DataError(
       f"there are no prepared data of NVGesture in {folder}, and no download "
@@ -170,7 +170,7 @@ def prepare(
     NAME,
     root,
     lists,
-    Settings(root, color, stored_size, flow),
+    GestureSettings(root, color, stored_size, flow),
     held_out,
     making.processes(workers),
   )
@@ -202,7 +202,7 @@ def _assemble(
   image_size: int,
 ) -> core.Dataset:
   """The prepared data in ``folder``; ``shape`` is frames and side."""
-  made = core.Report.read(folder)
+  made = core.PreparedSummary.read(folder)
   frames, side = shape
   modalities, decoded = (
     {

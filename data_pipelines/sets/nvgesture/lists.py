@@ -57,7 +57,7 @@ class Lists:
   """Both lists: clips, what is wrong with lines, notes, file checksums."""
 
   clips: tuple[Clip, ...]
-  problems: tuple[raw.Problem, ...]
+  problems: tuple[raw.Defect, ...]
   notes: tuple[str, ...]
   versions: dict[str, str]
 
@@ -90,7 +90,7 @@ def read(folder: pathlib.Path) -> Lists:
       except ValueError as error:
         line, named = f"{path.name}, line {number + 1}", _ID.search(row)
         key = named[1].replace("\\", "/") if named else line
-        problems.append(raw.Problem(key, raw.SKIPPED, f"{line}: {error}"))
+        problems.append(raw.Defect(key, raw.SKIPPED, f"{line}: {error}"))
       else:
         clips[clip.id] = clip
   moved = sum(c.label != _class(c) for c in clips.values())

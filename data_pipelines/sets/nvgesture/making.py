@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_pipelines import core
-from data_pipelines.core import raw, report, storage
+from data_pipelines.core import raw, storage, summary
+from data_pipelines.core.progress import progress
 from data_pipelines.sets.nvgesture import lists, media
 from data_pipelines.transforms import video
 
@@ -24,10 +25,10 @@ def prepare(
   name: str,
   download: str,
   list_folder: str,
-  settings: media.Settings,
+  settings: media.GestureSettings,
   held_out: float,
   workers: int,
-) -> report.Report:
+) -> summary.PreparedSummary:
   """Decodes, splits, stores; arguments as ``nvgesture.prepare``'s.
 
   Args:
@@ -45,10 +46,10 @@ def prepare(
   splits, notes = lists.split(listed.clips, held_out)
   if settings.flow == "auto":
     found = media.flow_folder(settings.root) is not None
-    settings = media.Settings(
+    settings = media.GestureSettings(
       settings.root, settings.color, settings.size, "files" if found else "dis"
     )
-  work = raw.Media(
+  work = raw.Decoding(
     functools.partial(media.make, settings=settings),
     folder.parent / "work",
     repr((folder.name, settings, listed.versions)),
@@ -57,7 +58,7 @@ def prepare(
   kept, problems, instead = _decoded(work, splits, held_out)
   problems = [*listed.problems, *problems]
   counts = {s: _counts(kept[s]) for s in core.SPLITS}
-  made = report.Report(
+  made = summary.PreparedSummary(
     name,
     str(folder),
     counts,
@@ -73,10 +74,10 @@ def prepare(
 
 
 def _decoded(
-  work: raw.Media[lists.Clip],
+  work: raw.Decoding[lists.Clip],
   splits: Mapping[str, Sequence[lists.Clip]],
   held_out: float,
-) -> tuple[dict[str, list[lists.Clip]], list[raw.Problem], list[str]]:
+) -> tuple[dict[str, list[lists.Clip]], list[raw.Defect], list[str]]:
   """{split: clips that are decoded}, what is wrong with the others, notes.
 
   Raises:
@@ -98,7 +99,7 @@ def _decoded(
       least = int(fields["decoded"][:2].min())
     if least < lists.FRAMES:
       reason = f"{clip.folder} has {least} of {lists.FRAMES} frames"
-      problems.append(raw.Problem(clip.id, PADDED, reason))
+      problems.append(raw.Defect(clip.id, PADDED, reason))
   return kept, problems, notes
 
 
@@ -117,7 +118,7 @@ def _differences(kept: Mapping[str, Sequence[lists.Clip]]) -> list[str]:
   ]
 
 
-def _flow_note(settings: media.Settings) -> str:
+def _flow_note(settings: media.GestureSettings) -> str:
   if settings.flow == "files":
     where = media.flow_folder(settings.root)
     return f"optical flow is that of the files in {where}"
@@ -125,9 +126,9 @@ def _flow_note(settings: media.Settings) -> str:
 
 
 def _examples(
-  work: raw.Media[lists.Clip], split: str, clips: Sequence[lists.Clip]
+  work: raw.Decoding[lists.Clip], split: str, clips: Sequence[lists.Clip]
 ):
-  for clip in report.progress(clips, f"storing {split}", len(clips)):
+  for clip in progress(clips, f"storing {split}", len(clips)):
     fields = work.read(clip.id)
     strips = {m: fields[m].tobytes() for m in CHANNELS}
     label, subject = str(clip.label), str(clip.subject)
@@ -155,6 +156,6 @@ def _features(size: int) -> dict:
 
 
 def processes(workers: int) -> int:
-  """For ``raw.Media``: 0 here is one for each core, 1 decodes in this one."""
+  """For ``raw.Decoding``: 0 here is one a core, 1 decodes in this process."""
   number = workers or os.cpu_count() or 1
   return number if number > 1 else 0

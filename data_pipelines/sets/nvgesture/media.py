@@ -24,7 +24,7 @@ FLOWS = ("auto", "dis", "files")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class GestureSettings:
   """Where a download lies and what is made of it; see ``nvgesture.prepare``."""
 
   root: str
@@ -33,7 +33,7 @@ class Settings:
   flow: str
 
 
-def make(clip: Clip, settings: Settings) -> dict[str, np.ndarray]:
+def make(clip: Clip, settings: GestureSettings) -> dict[str, np.ndarray]:
   """Strips ``rgb``, ``depth`` and ``flow``, and ``decoded``, frames of each.
 
   Raises:

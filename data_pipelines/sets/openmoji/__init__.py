@@ -30,7 +30,8 @@ import pathlib
 from typing import Any
 
 from data_pipelines import core
-from data_pipelines.core import report, storage
+from data_pipelines.core import storage
+from data_pipelines.core.progress import progress
 from data_pipelines.errors import InputError, MissingPackageError
 from data_pipelines.sets.openmoji import font, groups
 from data_pipelines.transforms import image, kinds, preprocess, text
@@ -99,7 +100,7 @@ def _assemble(
   augment: dict[str, core.Augment],
 ) -> core.Dataset:
   """The prepared data in ``folder``; words are those of training names."""
-  made = core.Report.read(folder)
+  made = core.PreparedSummary.read(folder)
   records = {s: storage.read(folder, s, ("image",)) for s in made.counts}
   names = [r["text"].decode() for r in records["train"]]
   vocabulary = text.WordVocabulary.build(names)
@@ -155,7 +156,7 @@ def _decode(
   return {"inputs": inputs, "label": label, "id": key}
 
 
-def prepare(data_dir: str | os.PathLike) -> core.Report:
+def prepare(data_dir: str | os.PathLike) -> core.PreparedSummary:
   """Draws all pictures and stores them with names, labels and splits.
 
   Takes some ten seconds once. Whole data are left alone, damaged ones replaced.
@@ -166,7 +167,7 @@ def prepare(data_dir: str | os.PathLike) -> core.Report:
   """
   folder = storage.folder_of(data_dir, NAME, VERSION)
   if storage.problem_of(folder) is None:
-    return core.Report.read(folder)
+    return core.PreparedSummary.read(folder)
   versions, emoji, glyphs = _packages()
   pictures, problems = _draw(emoji, glyphs)
   emoji = [e for e in emoji if e["unified"] in pictures]
@@ -176,7 +177,9 @@ def prepare(data_dir: str | os.PathLike) -> core.Report:
     for split in core.SPLITS
   }
   problems += _differences(emoji, versions)
-  made = core.Report(NAME, str(folder), counts, tuple(problems), versions)
+  made = core.PreparedSummary(
+    NAME, str(folder), counts, tuple(problems), versions
+  )
   classes = sorted({e["category"] for e in emoji})
   examples = {s: [(row["id"], row) for row in rows[s]] for s in core.SPLITS}
   storage.write(folder, _features(classes), examples, made)
@@ -209,7 +212,7 @@ def _draw(
 ) -> tuple[dict[str, bytes], list[str]]:
   """{id: PNG bytes}, and a sentence for each that cannot be drawn."""
   pictures, problems = {}, []
-  for e in report.progress(emoji, "drawing emoji", len(emoji)):
+  for e in progress(emoji, "drawing emoji", len(emoji)):
     try:
       picture = glyphs.draw(font.code_points(e["unified"]))
     except LookupError as error:

@@ -49,7 +49,7 @@ from data_pipelines.core import raw
 from data_pipelines.errors import InputError, unknown
 from data_pipelines.sets._tweets import tweets
 from data_pipelines.sets._tweets.prepare import HELD_OUT, Tweets, prepare_tweets
-from data_pipelines.sets._tweets.raw import Layout, Post
+from data_pipelines.sets._tweets.raw import Annotation, Layout
 
 MARK = "$T$"  # of the target, in a tweet
 COLUMNS = 5
@@ -118,7 +118,7 @@ def prepare(
   raw: str = "",
   held_out: float = HELD_OUT,
   workers: int = 4,
-) -> core.Report:
+) -> core.PreparedSummary:
   """Reads the download and stores what can be read; arguments as ``load``'s.
 
   Whole data are left alone, damaged ones replaced; to read pictures that have
@@ -132,7 +132,7 @@ def prepare(
   return prepare_tweets(TWITTER2015, data_dir, raw, held_out, workers)
 
 
-def parse(item: Any, split: str) -> Post | None:
+def parse(item: Any, split: str) -> Annotation | None:
   """A line to its row; ``None`` for the header.
 
   Raises:
@@ -159,7 +159,7 @@ def parse(item: Any, split: str) -> Post | None:
   if not target:
     raise raw.Skip("the target is empty", key)
   stem = pathlib.PurePosixPath(picture).stem
-  return Post(key, stem, stem, text, int(label), target)
+  return Annotation(key, stem, stem, text, int(label), target)
 
 
 TWITTER2015 = Tweets(

@@ -1,23 +1,20 @@
-"""What ``prepare`` says: counts, problems, progress, damage."""
+"""What ``prepare`` made: counts, problems, and the message for damage."""
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import dataclasses
 import json
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
+from data_pipelines.core.progress import is_quiet
 from data_pipelines.errors import DataError
 
 FILE = "prepare_report.json"  # beside the prepared data
-_QUIET = contextvars.ContextVar("quiet", default=False)
-T = TypeVar("T")
 
 
 def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
@@ -29,7 +26,7 @@ def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class PreparedSummary:
   """What ``prepare`` made.
 
   Attributes:
@@ -81,7 +78,7 @@ class Report:
 
   def tell(self) -> None:
     """Notes, and that there are problems, to the standard error."""
-    if _QUIET.get():
+    if is_quiet():
       return
     lines = [f"note: {n}" for n in self.notes]
     if self.problems:
@@ -99,7 +96,7 @@ class Report:
     return data
 
   @classmethod
-  def read(cls, folder: str | os.PathLike) -> Report:
+  def read(cls, folder: str | os.PathLike) -> PreparedSummary:
     """The report of prepared data.
 
     Raises:
@@ -122,30 +119,4 @@ def damaged(folder: str | os.PathLike, reason: str) -> str:
   return (
     f"the prepared data in {folder} are damaged ({reason}). Delete that folder "
     "or run with --mode=prepare, which builds it anew."
-  )
-
-
-@contextlib.contextmanager
-def quietly(quiet: bool = True) -> Iterator[None]:
-  """No messages about the preparing of data in here, if ``quiet``."""
-  before = _QUIET.set(quiet)
-  try:
-    yield
-  finally:
-    _QUIET.reset(before)
-
-
-def progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-  """Passes items on, with a bar where a person watches."""
-  from rich.console import Console
-  from rich.progress import track
-
-  console = Console(stderr=True)
-  yield from track(
-    items,
-    description,
-    total=total,
-    console=console,
-    transient=True,
-    disable=_QUIET.get() or not console.is_terminal,
   )
