@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and ``unknown`` for names.
+"""Errors that the user can fix, and ``unknown`` for names.
 
 ``UserError`` is the family: the command line shows any of them as one line (or
 a line for each thing that is wrong with the data), anything else as a bug.
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-  """Something that the user can mend; the message says what and how."""
+  """Something that the user can fix; the message says what and how."""
 
 
 class InputError(UserError, ValueError):
@@ -23,23 +23,23 @@ class DataError(UserError, RuntimeError):
 
 
 class ListedDataError(DataError):
-  """Several things that are wrong with data: a line each."""
+  """Several faults in data, one a line."""
 
 
 class MissingPackageError(UserError, ModuleNotFoundError):
-  """An optional package is not installed; the message says how to."""
+  """An optional package is missing; the message says how to install it."""
 
 
 class MissingFileError(UserError, FileNotFoundError):
-  """A file that must be there; the message names it."""
+  """A required file is missing; the message names it."""
 
 
 def unknown(what: str, value: object, known: Iterable[object]) -> InputError:
   """The error for a name that is not among the choices.
 
   Args:
-    what: the name stands for, e.g. ``"recipe"``.
-    value: that was given.
+    what: what the name stands for, e.g. ``"recipe"``.
+    value: the name that was given.
     known: the choices.
   """
   choices = sorted(known, key=str)

@@ -1,11 +1,11 @@
-"""What a loader hands over: the samples of one step."""
+"""The samples of one step."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-# Arrays of numpy or jax, tracers, shardings, shapes or None by turns.
+# An array of numpy or jax, a tracer, a sharding, a shape or None.
 Leaf = Any
 
 

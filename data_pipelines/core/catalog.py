@@ -25,12 +25,12 @@ from data_pipelines.core.summary import PreparedSummary
 from data_pipelines.errors import unknown
 
 _SETS = "data_pipelines.sets"
-# The user's own data: a data set like the others, but for its place.
+# The user's own data: a data set like the others, in another place.
 _OWN = {"manifest": "data_pipelines.manifest"}
 
 
 def pipelines() -> list[str]:
-  """Names of the data sets there are."""
+  """Names of all data sets."""
   modules = pkgutil.iter_modules(importlib.import_module(_SETS).__path__)
   return sorted([*_OWN, *(m.name for m in modules if m.name[0] != "_")])
 
@@ -61,9 +61,9 @@ def dataset(
 def prepare(
   name: str, data_dir: str | os.PathLike, options: Mapping[str, Any]
 ) -> PreparedSummary:
-  """Makes the prepared data of a data set; arguments as in ``dataset``.
+  """Prepares a data set; arguments as in ``dataset``.
 
-  Data that are there and whole stay as they are; damaged ones are made anew.
+  Intact data are left alone; damaged data are rebuilt.
   """
   module = _pipeline(name, options)
   return module.prepare(data_dir, **_accepted(module.prepare, options))

@@ -1,9 +1,9 @@
 """What a data set is.
 
 Samples pass through a chain of sources: stored records, ``Decoded`` on access,
-``Cached`` if few. A decoded sample may be larger than what a batch holds
-(``Dataset.decoded``): ``augment`` in training and ``view`` in evaluation cut
-the batch's part out of it.
+``Cached`` if they fit into memory. A decoded sample may be larger than the one
+in a batch (``Dataset.decoded``): ``augment`` in training and ``view`` in
+evaluation cut it to size.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Source(Protocol):
 
 
 class Records(Protocol[Record]):
-  """Random access to what is stored of the samples."""
+  """Random access to stored records."""
 
   def __len__(self) -> int: ...
 
@@ -99,7 +99,7 @@ class Records(Protocol[Record]):
 
 
 class Decoded(Generic[Record]):
-  """Applies ``decode`` to a record each time that it is read."""
+  """Decodes a record each time it is read."""
 
   def __init__(
     self, records: Records[Record], decode: Callable[[Record], Sample]
@@ -114,7 +114,7 @@ class Decoded(Generic[Record]):
 
 
 class Cached:
-  """Reads a source once, then serves views of arrays in memory."""
+  """Reads a source once and then serves samples from memory."""
 
   def __init__(self, source: Source, modalities: Mapping[str, ModalitySpec]):
     n = len(source)
@@ -174,14 +174,14 @@ def cache_if_small(
 
 
 def in_memory(source: Source) -> Take | None:
-  """How to take many samples of a source at once, if they are in memory."""
+  """How to take many samples at once; ``None`` if they are not in memory."""
   return getattr(source, "take", None)
 
 
 def check_sample(
   sample: Sample, modalities: Mapping[str, ModalitySpec]
 ) -> None:
-  """Raises ``ValueError`` for a sample that its spec does not describe."""
+  """Raises ``ValueError`` if a sample does not match its spec."""
   for m, spec in modalities.items():
     array = sample["inputs"].get(m)
     if array is None:
@@ -195,19 +195,19 @@ def check_sample(
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """Spec, samples, and what is done to a sample before it is in a batch.
+  """Spec, samples, and what happens to a sample on its way to a batch.
 
   Attributes:
-    spec: what evaluation batches look like.
+    spec: shapes and dtypes of evaluation batches.
     sources: {split: its samples}.
     augment: {modality: pure function of (random generator, decoded array)};
-      applied to training batches only. Its result has the spec's shape, or one
-      of its own if that is the same for all samples (fewer frames).
-    decoded: {modality: what sources hold}, where that is not as in ``spec``.
+      applied to training batches only. The result has the spec's shape, or
+      another one that all samples share (fewer frames).
+    decoded: {modality: spec of decoded samples}, where ``spec`` differs.
     view: {modality: decoded array -> array as in ``spec``}, applied wherever
       ``augment`` is not.
     together: modalities whose augmentations draw the same random numbers, so
-      that all views of one scene are cut alike.
+      that all views of a scene are cropped alike.
     preprocessing: {modality: settings of its preprocessing}, see
       ``preprocess``; may be empty.
     fingerprint: of the prepared data, as in ``PreparedSummary``; runs on data
@@ -231,7 +231,7 @@ class Dataset:
 
   @property
   def stored(self) -> dict[str, ModalitySpec]:
-    """What sources hold of every modality."""
+    """{modality: spec of decoded samples}."""
     return {**self.spec.modalities, **self.decoded}
 
   def select(self, modalities: Sequence[str]) -> Dataset:

@@ -1,4 +1,4 @@
-"""What tells prepared data from others: a hash of all that is stored."""
+"""Identity of prepared data: a hash of everything that is stored."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Example = tuple[str, dict[str, Any]]
 
 
 class Fingerprint:
-  """A hash of examples, taken as they pass.
+  """A hash of examples, updated as they pass.
 
-  It follows from splits, keys and values in their order, not from the bytes of
-  the files, which differ each time that the same data are stored.
+  It depends on splits, keys and values in their order, not on the bytes of the
+  files, which differ each time the same data are stored.
   """
 
   def __init__(self):
     self._splits: dict[str, str] = {}
 
   def passing(self, split: str, examples: Iterable[Example]) -> Iterator:
-    """The examples of a split; its hash is known after the last."""
+    """Yields the examples of a split and hashes them."""
     total = hashlib.sha256()
     for key, fields in examples:
       _update(total, key)
@@ -37,13 +37,13 @@ class Fingerprint:
     self._splits[split] = total.hexdigest()
 
   def text(self, classes: Iterable[str]) -> str:
-    """Of all splits that passed, and the names of classes."""
+    """Hexadecimal hash of all splits that passed and the class names."""
     known = repr((sorted(self._splits.items()), tuple(classes)))
     return hashlib.sha256(known.encode()).hexdigest()[:_LENGTH]
 
 
 def _update(total: Any, value: Any) -> None:
-  """Adds a value with its type and size, so that none runs into the next."""
+  """Adds a value with its type and size, so that values cannot run together."""
   if isinstance(value, os.PathLike):
     value = pathlib.Path(value).read_bytes()
   if isinstance(value, bytes | bytearray):

@@ -1,10 +1,9 @@
 """From a raw download to examples: in parallel, resumable, nothing lost.
 
-Media are decoded once each, by worker processes; what comes out is kept in a
-folder of work files until the data are whole, so that an interrupted
-``prepare`` goes on where it stopped. What is missing, cannot be decoded or is
-left out on purpose is collected, and written to ``problems.csv`` beside the
-data.
+Worker processes decode each sample's media once. Results are kept as work files
+until the data set is complete, so an interrupted ``prepare`` resumes where it
+stopped. Samples that are missing, cannot be decoded or are left out on purpose
+are listed in ``problems.csv`` beside the data.
 """
 
 from __future__ import annotations
@@ -53,10 +52,10 @@ class Skip(Exception):  # noqa: N818
 
 @dataclasses.dataclass(frozen=True)
 class Defect:
-  """One sample that is not among the prepared data, or not in full.
+  """Why a sample is not among the prepared data, or not in full.
 
   Attributes:
-    sample: its id; of a line or file without one, its place or name.
+    sample: its id; for a line or file without one, its place or name.
     kind: ``MISSING``, ``UNDECODABLE``, ``SKIPPED`` or ``TWICE``.
     reason: one sentence that names file or value.
   """
@@ -69,7 +68,7 @@ class Defect:
 def summary(
   problems: Sequence[Defect], file: str | os.PathLike = FILE
 ) -> list[str]:
-  """A sentence for each kind: how many, the first, and where all are."""
+  """One sentence a kind: how many, the first, and where all are listed."""
   kinds = collections.defaultdict(list)
   for problem in problems:
     kinds[problem.kind].append(problem)
@@ -91,11 +90,11 @@ def table(problems: Sequence[Defect]) -> str:
 
 @contextlib.contextmanager
 def named(path: str | os.PathLike) -> Iterator[None]:
-  """Puts a file's name before whatever its decoder says.
+  """Puts a file's name before its decoder's error message.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: any error inside, but for missing packages and memory.
+    ValueError: any other error inside, except for missing packages and memory.
   """
   name = os.fspath(path)
   if not os.path.exists(name):
@@ -106,8 +105,8 @@ def named(path: str | os.PathLike) -> Iterator[None]:
     raise
   # A decoder may raise anything about a damaged file.
   except Exception as error:
-    told = isinstance(error, OSError) and error.strerror
-    text = str(told or error).replace(f" {name!r}", "")
+    short = isinstance(error, OSError) and error.strerror
+    text = str(short or error).replace(f" {name!r}", "")
     raise InputError(f"{name}: {text or type(error).__name__}") from error
 
 
@@ -120,8 +119,8 @@ class Decoding(Generic[T]):
       a module or a ``functools.partial`` of one. ``FileNotFoundError`` means
       that a file is missing, ``Skip`` that the sample is left out, any other
       ``Exception`` that a file cannot be decoded.
-    folder: of work files; made, and to be deleted when the data are whole.
-    settings: all that ``make`` depends on but for the sample, as a string.
+    folder: of work files; ``clear`` deletes it when the data are complete.
+    settings: everything besides the sample that ``make`` depends on.
     workers: processes; 0 decodes in this one.
   """
 
@@ -138,14 +137,14 @@ class Decoding(Generic[T]):
   def decode(
     self, samples: Mapping[str, T], description: str
   ) -> tuple[list[str], list[Defect]]:
-    """Decodes what has no work file yet.
+    """Decodes all samples that have no work file yet.
 
     Args:
       samples: {id: sample}.
       description: of the progress bar.
 
     Returns:
-      The ids of what is decoded, in order, and the problems of the others.
+      The ids of decoded samples, in order, and the defects of the others.
     """
     self.folder.mkdir(parents=True, exist_ok=True)
     todo = {i: s for i, s in samples.items() if not self.path(i).exists()}
@@ -184,10 +183,10 @@ class Decoding(Generic[T]):
       raise self.too_little(text, problems)
 
   def too_little(self, message: str, problems: Sequence[Defect]) -> DataError:
-    """The error that not enough is left, with all problems in a file.
+    """The error for too few samples; a file lists why.
 
     Args:
-      message: what is lacking.
+      message: what is missing.
       problems: why.
     """
     path = self.folder.parent / FILE
@@ -214,9 +213,9 @@ class Decoding(Generic[T]):
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-  """Processes started inside never see Ctrl-C, which is this one's to handle.
+  """Processes started in here ignore Ctrl-C, which this process handles.
 
-  They inherit the mask; here the signal comes when it is lifted.
+  They inherit the signal mask; here the signal arrives afterwards.
   """
   if not hasattr(signal, "pthread_sigmask"):
     yield
@@ -229,7 +228,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-  """Ends this process when that which started it is no more, killed, say."""
+  """Ends this process when its parent is gone, for example killed."""
 
   def wait() -> None:
     parent = multiprocessing.parent_process()

@@ -1,8 +1,8 @@
 """Prepared data on disk: ArrayRecord files, written whole or not at all.
 
-``write`` builds in a temporary folder beside the final one and renames it at
-the end, so that a folder under its final name was complete once. A list of
-file sizes and checksums beside the data tells if it still is.
+``write`` builds a temporary folder and renames it at the end, so a folder with
+the final name was complete once. File sizes and checksums beside the data show
+whether it still is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _STALE_SECONDS = 7 * 24 * 3600
 def folder_of(
   data_dir: str | os.PathLike, name: str, version: str
 ) -> pathlib.Path:
-  """Where the prepared data of a data set lie."""
+  """The folder of a data set's prepared data."""
   return pathlib.Path(data_dir) / name / version
 
 
@@ -81,7 +81,7 @@ def write(
 
 
 def problem_of(folder: pathlib.Path) -> str | None:
-  """Why the data in ``folder`` are not whole; ``None`` if they are."""
+  """What is wrong with the data in ``folder``; ``None`` if they are intact."""
   try:
     stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
     files = stored["files"]
@@ -100,7 +100,7 @@ def problem_of(folder: pathlib.Path) -> str | None:
 
 
 def check(folder: pathlib.Path) -> None:
-  """Raises ``DataError`` if the data in ``folder`` are not whole."""
+  """Raises ``DataError`` if the data in ``folder`` are damaged."""
   problem = problem_of(folder)
   if problem is not None:
     raise DataError(damaged(folder, problem))
@@ -111,7 +111,7 @@ def read(
 ) -> Records:
   """The records of a split, in the order written.
 
-  Fields named in ``undecoded`` come as stored (encoded bytes of a picture).
+  Fields in ``undecoded`` stay as stored, e.g. the encoded bytes of a picture.
   """
   import tensorflow_datasets as tfds
 
@@ -126,7 +126,7 @@ def read(
 
 
 class Records:
-  """Random access to stored records; a bad one names its folder."""
+  """Random access to stored records; errors name the folder."""
 
   def __init__(self, folder: pathlib.Path, source: Sequence[dict[str, Any]]):
     self._folder, self._source = folder, source
@@ -183,7 +183,7 @@ def _write_records(
 
 @contextlib.contextmanager
 def _quiet(tfds) -> Iterator[None]:
-  """No bars, no announcements of downloads that do not take place."""
+  """No progress bars, and no messages about downloads that never happen."""
   verbosity = logging.get_verbosity()
   logging.set_verbosity(min(verbosity, logging.WARNING))
   tfds.display_progress_bar(False)
@@ -226,7 +226,7 @@ def _temporary(root: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _clear_old(root: pathlib.Path) -> None:
-  """Removes what killed processes left, once none can be at work there."""
+  """Removes what killed processes left behind, after a week."""
   for path in root.glob(f"{_PART}*"):
     with contextlib.suppress(OSError):
       if path.stat().st_mtime < time.time() - _STALE_SECONDS:

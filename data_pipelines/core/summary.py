@@ -18,7 +18,7 @@ FILE = "prepare_report.json"  # beside the prepared data
 
 
 def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
-  """Different names, as numbers if all of them are whole ones."""
+  """Distinct names, in numerical order if all are whole numbers."""
   names = set(names)
   if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in names):
     return tuple(sorted(names, key=lambda name: (int(name), name)))
@@ -35,8 +35,8 @@ class PreparedSummary:
     counts: {split: {class: samples}}.
     problems: one sentence each; empty if all is as expected.
     versions: {package or source: version} that the data were made from.
-    notes: one sentence each: what was done that is no problem, but not asked.
-    fingerprint: of what is stored; empty where none was taken.
+    notes: one sentence each: decisions that the user should know about.
+    fingerprint: hash of the stored data; empty if none was computed.
   """
 
   name: str
@@ -53,7 +53,7 @@ class PreparedSummary:
     return sorted_classes(c for n in self.counts.values() for c in n)
 
   def lines(self) -> list[str]:
-    """A plain-text table of the counts, then notes and problems."""
+    """A plain-text table of counts, then notes and problems."""
     width = max(map(len, [*self.classes, "total"]))
     rows: list[tuple[str, list[Any]]] = [("", [*self.counts, "total"])]
     for c in self.classes:
@@ -76,8 +76,8 @@ class PreparedSummary:
     """``lines`` as one text."""
     return "\n".join(self.lines())
 
-  def tell(self) -> None:
-    """Notes, and that there are problems, to the standard error."""
+  def announce(self) -> None:
+    """Writes notes, and whether there are problems, to standard error."""
     if is_quiet():
       return
     lines = [f"note: {n}" for n in self.notes]
@@ -90,14 +90,14 @@ class PreparedSummary:
     sys.stderr.write("".join(f"{line}\n" for line in lines))
 
   def to_json(self) -> dict[str, Any]:
-    """All but the folder, which may move."""
+    """Everything except the folder, which may move."""
     data = dataclasses.asdict(self)
     del data["folder"]
     return data
 
   @classmethod
   def read(cls, folder: str | os.PathLike) -> PreparedSummary:
-    """The report of prepared data.
+    """The summary stored beside prepared data.
 
     Raises:
       DataError: there is none, or it cannot be read.
@@ -115,8 +115,8 @@ class PreparedSummary:
 
 
 def damaged(folder: str | os.PathLike, reason: str) -> str:
-  """Message for prepared data that are not whole."""
+  """Message for damaged prepared data."""
   return (
     f"the prepared data in {folder} are damaged ({reason}). Delete that folder "
-    "or run with --mode=prepare, which builds it anew."
+    "or run with --mode=prepare, which rebuilds it."
   )

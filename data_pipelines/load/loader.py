@@ -1,12 +1,12 @@
 """Batches of a split.
 
-``Loader.batch(step)`` is a pure function of the seed and the step, so that a
-resumed run sees the very batches that it would have seen, and nothing about
-the data is in a checkpoint. An epoch's order depends on the seed and the epoch
-alone, a sample's augmentation on its place in the epoch, too.
+``Loader.batch(step)`` is a pure function of the seed and the step, so a resumed
+run sees the same batches and checkpoints hold nothing about the data. The order
+of an epoch depends on the seed and the epoch; the augmentation of a sample also
+on its place in the epoch.
 
-What is in memory and not augmented is taken out as whole batches, here and
-now; anything else is made ahead of its use, sample by sample.
+Samples in memory that are not augmented are sliced into batches at once. All
+others are prepared ahead of their use, one by one.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ class Loader:
     split: one of its splits.
     batch_size: samples of a batch over all processes together.
     seed: of order and augmentation, 0 to 2**32 - 1.
-    shuffle: a new order in each epoch, else always that of the split.
+    shuffle: a new order in each epoch; otherwise the split's order.
     augment: apply the data set's training augmentation in ``batch``.
     process_index: this process.
     process_count: processes; each gets ``batch_size / process_count`` samples
-      of every batch, and together they get what one process alone would.
-    workers: processes that make batches ahead of their use; 0 is threads of
-      this one, which is better where little is decoded, or nothing ahead where
-      all is in memory.
+      of every batch, and together they get what a single process would.
+    workers: processes that make batches ahead of their use. With 0 threads do
+      so, which is better if decoding is cheap; data in memory need neither.
 
   Raises:
     ValueError: an unknown split, an empty one, or numbers that do not fit.
@@ -90,7 +89,7 @@ class Loader:
 
   @property
   def steps_per_epoch(self) -> int:
-    """Whole batches in a pass over the split; what is left over is dropped."""
+    """Full batches in a pass over the split; the remainder is dropped."""
     return len(self._source) // self.batch_size
 
   def batch(self, step: int) -> Batch:
@@ -110,8 +109,7 @@ class Loader:
   def stream(self, start_step: int = 0) -> Stream:
     """``batch(start_step)``, ``batch(start_step + 1)``, ... without end.
 
-    Unless they are in memory, threads, or ``workers``, make batches ready ahead
-    of their use.
+    Threads or ``workers`` prepare batches ahead unless the data are in memory.
     """
     self._check_size()
     steps = range(start_step, sys.maxsize)
@@ -126,14 +124,14 @@ class Loader:
       first: the first batch wanted.
 
     Raises:
-      ValueError: the order is too short or names a sample that is not there.
+      ValueError: the order is too short or has positions out of range.
     """
     order = self.checked(order)
     make = functools.partial(self._of_epoch, order, epoch)
     return self._stream(range(first, self.steps_per_epoch), make)
 
   def checked(self, order: np.ndarray) -> np.ndarray:
-    """The part of an order that an epoch takes; errors as in ``ordered``."""
+    """The part of an order that an epoch uses; errors as in ``ordered``."""
     self._check_size()
     need = self.steps_per_epoch * self.batch_size
     order = np.asarray(order)[:need]
@@ -146,10 +144,10 @@ class Loader:
     return order
 
   def padded(self) -> Stream:
-    """One pass in the split's order, nothing augmented, for evaluation.
+    """One pass in the split's order without augmentation, for evaluation.
 
-    Every batch has the full size; padding has mask 0, label 0, index 0 and
-    inputs 0. All processes get equally many batches.
+    Every batch has the full size; padding has mask, label, index and inputs 0.
+    All processes get the same number of batches.
     """
     batches = -(-len(self._source) // self.batch_size)
     return self._stream(range(batches), self._in_order)
@@ -170,12 +168,12 @@ class Loader:
     return divmod(step, self.steps_per_epoch)
 
   def _part(self, number: int) -> slice:
-    """Where this process's part of an epoch's batch lies in its order."""
+    """Positions of this process's part of a batch in the epoch's order."""
     start = number * self.batch_size + self._first
     return slice(start, start + self._local)
 
   def _order(self, epoch: int) -> np.ndarray:
-    """Positions in the split, in the order of an epoch."""
+    """Positions in the split in the order of an epoch."""
     if not self._shuffle:
       return np.arange(len(self._source))
     known = self._latest
@@ -209,7 +207,7 @@ class Loader:
     return ahead(numbers, make, workers)
 
   def _taken(self, rows: np.ndarray) -> Batch:
-    """Rows of what is in memory, and as much padding as there is room."""
+    """Rows of samples in memory, padded to the full size."""
     assert self._whole is not None
     inputs, labels = self._whole(rows, self._modalities)
     more = self._local - len(rows)
@@ -245,7 +243,7 @@ class Loader:
     return {**sample, "inputs": inputs}
 
   def _stack(self, samples: Sequence[Sample]) -> Batch:
-    """Samples and as much padding as there is room."""
+    """Samples, padded to the full size."""
     n, size, inputs = len(samples), self._local, {}
     for m, spec in self._modalities.items():
       shape = samples[0]["inputs"][m].shape if n else spec.shape

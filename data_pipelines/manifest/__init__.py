@@ -1,30 +1,30 @@
-"""Your own data, by a manifest: one row a sample.
+"""Your own data as a table, the manifest: one row a sample.
 
 A CSV, TSV, JSONL or Parquet file with the columns
 
 ==========  ===================================================================
-split       train and test; outer and val too, or they are taken from train
+split       train and test; outer and val are taken from train if absent
 label       the class, a word or a whole number
 name:kind   one column a modality, e.g. ``photo:image``, ``caption:text``
-id          optional, different in each row; else the row's number
+id          optional and unique; by default the number of the row
 ==========  ===================================================================
 
-Cells of text columns hold the text, all others a file's path, relative to the
-manifest. Kinds, and what becomes of them in a batch:
+Text columns hold the text, all others the path of a file relative to the
+manifest. In a batch the kinds become:
 
 ==========  ===================================================================
-image       [s s 3] uint8: what Pillow reads; fits into a white square
+image       [s s 3] uint8: any format of Pillow, padded to a white square
 video       [t s s 3] uint8: equally spaced frames; needs the extra ``video``
-audio       [freq time 1] float32: log-spectrogram, standardised in each clip
-text        [t] int32: words, numbered by the training texts; or the tokens of
-            a pretrained language model
-array       float32: a ``.npy`` file, all of one shape, standardised by the
-            training rows
+audio       [freq time 1] float32: log-spectrogram, standardised per clip
+text        [t] int32: word numbers from the training texts, or the tokens of a
+            pretrained language model
+array       float32: a ``.npy`` file, the same shape in all rows, standardised
+            with the training rows
 ==========  ===================================================================
 
-Everything is checked before training, all that is wrong is listed at once.
-Prepared data are found by a hash of the manifest, the options, and the sizes
-and times of the files: whatever changes, they are made anew, beside the old.
+All rows and files are checked before training, and all faults are listed at
+once. Prepared data are named by a hash of the manifest, the options, and the
+sizes and times of the files; after any change they are prepared again.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def load(
   held_out: float = 0.1,
   skip_bad: bool = False,
 ) -> core.Dataset:
-  """The data set; prepares it first if it is not there.
+  """Loads the data set and prepares it first if need be.
 
   Args:
     data_dir: folder of all prepared data.
@@ -77,23 +77,22 @@ def load(
       included.
     word_dropout: chance in [0, 1) to leave out a word (token) in training.
     sample_rate: samples a second that sounds are brought to.
-    seconds: length that sounds are repeated or cut to; 0 is that of the longest
-      training clip, but 1 at least and 10 at most.
+    seconds: length that sounds are repeated or cut to; 0 means the length of
+      the longest training clip, between 1 and 10.
     nperseg: samples of a spectrogram's window.
     noverlap: samples that neighbouring windows share.
     frames: of a video.
     standardise: bring each number of an array to mean 0 and deviation 1 over
       the training rows.
-    held_out: share of each class of train that ``outer`` and ``val`` get, each,
-      if the manifest lacks them.
-    skip_bad: leave bad rows out, and say so in the report.
+    held_out: share of each class of train that goes to ``outer`` and to
+      ``val``, if the manifest lacks them.
+    skip_bad: leave faulty rows out and list them in the summary.
 
   Raises:
     ValueError: neither a manifest nor prepared data are named, or both; or an
       option is out of its range.
-    core.DataError: what is wrong with the manifest and its files; or the
-      prepared data are damaged, or cannot be written; or there is no such
-      tokenizer.
+    core.DataError: faults of the manifest and its files; the prepared data are
+      damaged or cannot be written; or there is no such tokenizer.
     ModuleNotFoundError: a package of the extra ``video`` is missing.
   """
   if not 1 <= max_words <= 100_000:
@@ -126,9 +125,9 @@ def prepare(
   held_out: float = 0.1,
   skip_bad: bool = False,
 ) -> core.PreparedSummary:
-  """Checks all rows and files and stores the samples; arguments as ``load``'s.
+  """Checks all rows and files and stores the samples; arguments as in ``load``.
 
-  Whole data are left alone, damaged ones replaced.
+  Intact data are left alone; damaged data are replaced.
 
   Raises:
     ValueError: as ``load``.
@@ -162,7 +161,7 @@ def _prepared_folder(
     return making.known_folder(data_dir, prepared, options)
   made = making.of_file(data_dir, manifest, options)
   if not made.folder.exists():
-    made.prepare().tell()
+    made.prepare().announce()
   storage.check(made.folder)
   return made.folder
 

@@ -1,4 +1,4 @@
-"""What the cells of a manifest hold: reading it, checking it, storing it."""
+"""The cells of a manifest: read, checked and turned into stored arrays."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Settings:
       )
 
   def preprocessing(self, kind: str) -> dict[str, Any]:
-    """Settings of a kind, as far as they do not follow from the samples."""
+    """Preprocessing settings of a kind that do not depend on the samples."""
     if kind == "image":
       return {"size": self.image_size, "fit": "pad", "stored": 0}
     if kind == "video":
@@ -67,7 +67,7 @@ class Settings:
 
 
 class CellReader:
-  """Cells as they are read; kept in memory as far as they fit."""
+  """Reads cells and keeps them in memory while there is room."""
 
   def __init__(self, folder: pathlib.Path, settings: Settings):
     self._folder = folder
@@ -79,7 +79,7 @@ class CellReader:
     self._room = core.CACHE_BYTES
 
   def path(self, name: str) -> pathlib.Path:
-    """Where a file lies."""
+    """The path of a file."""
     return self._folder / name
 
   def read(self, kind: str, cell: Cell) -> np.ndarray:
@@ -103,7 +103,7 @@ class CellReader:
 def check(
   rows: Sequence[Row], columns: Sequence[Column], media: CellReader
 ) -> list[Fault]:
-  """Reads every cell; what is wrong with them."""
+  """Reads every cell and returns the faults."""
   problems = []
   shapes = {c: [] for c in columns if c.kind == "array"}
   for row in progress(rows, "checking files", len(rows)):
@@ -126,7 +126,7 @@ def check(
 def _other_shapes(
   column: Column, found: Sequence[tuple[Row, tuple[int, ...]]]
 ) -> list[Fault]:
-  """The shape that most arrays have is right."""
+  """Faults of arrays whose shape is not the most common one."""
   counts = collections.Counter(shape for _, shape in found)
   usual = counts.most_common(1)[0][0] if counts else ()
   return [
@@ -142,7 +142,7 @@ def _other_shapes(
 
 
 class Modality:
-  """One modality of the samples, its final shape known from training rows."""
+  """One modality; training rows determine its preprocessing and shape."""
 
   def __init__(
     self,
@@ -175,7 +175,7 @@ class Modality:
     return self._step.pack(self._media.read(self.kind, cell))
 
   def notes(self, rows: Iterable[Row]) -> list[str]:
-    """A note if clips are cut."""
+    """A note on the length of clips and how many are cut."""
     if self.kind != "audio":
       return []
     lengths = [
@@ -191,7 +191,7 @@ class Modality:
     return [note]
 
   def to_json(self) -> dict[str, Any]:
-    """What loading needs to know; of texts, it knows how they are made."""
+    """What loading needs to know."""
     return {
       "kind": self.kind,
       "shape": self.shape,
@@ -200,7 +200,7 @@ class Modality:
     }
 
   def feature(self) -> Any:
-    """How tensorflow_datasets stores it."""
+    """The feature of tensorflow_datasets that stores it."""
     import tensorflow_datasets as tfds
 
     if self.kind == "text":

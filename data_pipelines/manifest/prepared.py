@@ -1,4 +1,4 @@
-"""A manifest on its way to prepared data."""
+"""From a checked table to prepared data."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ class Options:
     return hashlib.sha256(repr((name, *options)).encode())
 
   def to_json(self) -> dict[str, Any]:
-    """{option: value}."""
+    """All options, {name: value}."""
     own = {"held_out": self.held_out, "skip_bad": self.skip_bad}
     return {**dataclasses.asdict(self.settings), **own}
 
 
 def folder_of(data_dir: str | os.PathLike, key: str) -> pathlib.Path:
-  """Where the prepared data of a key lie."""
+  """The folder of prepared data with a key."""
   return storage.folder_of(data_dir, f"{_PREFIX}{key}", VERSION)
 
 
 def known_folder(
   data_dir: str | os.PathLike, key: str, options: Options
 ) -> pathlib.Path:
-  """The folder of data that were prepared before.
+  """The folder of data that were prepared earlier.
 
   Raises:
-    core.DataError: there are none of that key, or they are damaged, or they
-      were prepared with other options.
+    core.DataError: no data have that key, they are damaged, or they were
+      prepared with other options.
   """
   folder = folder_of(data_dir, key)
   if not _KEY.fullmatch(key) or not folder.exists():
@@ -76,7 +76,7 @@ def known_folder(
     if made.get(name, value) != value:
       raise DataError(
         f"the prepared data {key!r} were made with {name}={made[name]!r}, not "
-        f"{value!r}: give that value, or prepare the data anew"
+        f"{value!r}: use that value, or prepare the data again"
       )
   return folder
 
@@ -98,9 +98,9 @@ class Manifest:
     options: Options,
     needed: tuple[str, ...] = rows.NEEDED,
   ):
-    """``key`` is a hash of all that the data follow from.
+    """``key`` is a hash of everything that the data depend on.
 
-    ``needed`` are splits that must have rows.
+    ``needed`` are the splits that must have rows.
     """
     self.name, self._table, self._key = name, content, key[:16]
     self._options, self._needed = options, needed
@@ -108,7 +108,7 @@ class Manifest:
     self.folder = folder_of(data_dir, self._key)
 
   def prepare(self) -> summary.PreparedSummary:
-    """Checks, splits, stores."""
+    """Checks, splits and stores the samples."""
     columns = self._table.columns
     if any(c.kind == "video" for c in columns):
       video.require()
@@ -139,7 +139,7 @@ class Manifest:
     return made
 
   def _checked(self) -> tuple[list[rows.Row], list[str]]:
-    """The rows to keep, and a sentence for each that is left out."""
+    """Rows to keep, and a sentence for each row left out."""
     skip_bad = self._options.skip_bad
     found, problems = rows.check(self._table)
     problems += media.check(found, self._table.columns, self._media)

@@ -1,4 +1,4 @@
-"""The rows of a manifest: what is wrong with them, and their splits."""
+"""The rows of a manifest: their faults and their splits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CARVED = ("outer", "val")
 
 
 class Row(NamedTuple):
-  """A sample: row's number, id, split, label, {modality: cell}."""
+  """A sample: number of the row, id, split, label, {modality: cell}."""
 
   number: int
   id: str
@@ -35,9 +35,9 @@ class Row(NamedTuple):
 
 
 def check(table: Table) -> tuple[list[Row], list[Fault]]:
-  """The rows, and what is wrong with some of them.
+  """The rows and their faults.
 
-  A row with an unknown split or no label is not among the rows.
+  Rows with an unknown split or without a label are left out.
   """
   rows, problems = [], list(table.problems)
   seen: dict[str, int] = {}
@@ -76,7 +76,7 @@ def _row(
 
 
 def strangers(rows: Iterable[Row]) -> list[Fault]:
-  """Rows of classes that training does not know."""
+  """Faults of rows whose class has no training row."""
   rows = list(rows)
   known = {r.label for r in rows if r.split == "train"}
   text = "no row of split 'train' is of class {!r}"
@@ -88,7 +88,7 @@ def strangers(rows: Iterable[Row]) -> list[Fault]:
 
 
 def whole(rows: Iterable[Row], needed: Sequence[str] = NEEDED) -> list[Fault]:
-  """What is wrong with the rows as a whole; ``needed`` are splits."""
+  """Faults of the table as a whole; ``needed`` are the required splits."""
   rows = list(rows)
   splits = {r.split for r in rows}
   problems = [
@@ -106,14 +106,13 @@ def whole(rows: Iterable[Row], needed: Sequence[str] = NEEDED) -> list[Fault]:
 def carve(
   rows: Iterable[Row], share: float
 ) -> tuple[dict[str, list[Row]], list[str]]:
-  """{split: rows, by number} with all splits, and a note for each made.
+  """{split: rows, by number}, and a note for each split taken from train.
 
-  What is absent of ``CARVED`` is taken from train: of each class the nearest
-  whole number to ``share``, at least one, but never the last row. Which ones
-  follows from ids alone.
+  Absent splits of ``CARVED`` get ``share`` of each class of train, rounded, at
+  least one row, but never the last one. The choice depends on the ids alone.
 
   Raises:
-    ValueError: every class has but one row to train with.
+    ValueError: train has too few rows.
   """
   splits: dict[str, list[Row]] = {s: [] for s in core.SPLITS}
   for row in rows:
@@ -151,7 +150,7 @@ def carve(
 def shared(
   splits: dict[str, list[Row]], columns: Sequence[Column]
 ) -> list[str]:
-  """A note for each modality with files in both training and test."""
+  """A note for each modality with files in both train and test."""
   notes = []
   for column in (c for c in columns if c.kind != "text"):
     files = {

@@ -31,7 +31,7 @@ _SHOWN = 20
 
 
 class Fault(NamedTuple):
-  """What is wrong with a row, or with the whole (row 0)."""
+  """What is wrong with a row, or with the whole table (row 0)."""
 
   row: int
   column: str
@@ -45,7 +45,7 @@ class Fault(NamedTuple):
 
 
 class Column(NamedTuple):
-  """A modality's column: its name, its kind, and both as in the manifest."""
+  """The column of a modality: its name, its kind and its header."""
 
   name: str
   kind: str
@@ -53,7 +53,7 @@ class Column(NamedTuple):
 
 
 class Value:
-  """A cell that holds what a file would; equal to others of the same content.
+  """A cell with the content of a file; equal if the content is.
 
   Attributes:
     content: an array, a PIL picture, or what becomes an array.
@@ -103,12 +103,12 @@ class Table:
   """A manifest as read.
 
   Attributes:
-    title: what messages call it.
-    folder: that paths are relative to.
+    title: its name in messages.
+    folder: paths in cells are relative to it.
     header: names of all columns.
-    columns: those of modalities.
-    lines: its rows; those of a file that are empty are left out.
-    problems: what is wrong with rows, as far as reading tells.
+    columns: of the modalities.
+    lines: all rows; empty rows of a file are left out.
+    problems: faults found while reading.
     counted: how rows are counted, for messages.
   """
 
@@ -130,7 +130,7 @@ def failure(
   advice: str = _SKIP,
   counted: str = "1 is below the header",
 ) -> ListedDataError:
-  """The error that lists problems, the first of them if there are many."""
+  """The error that lists faults, or the first ones if there are many."""
   problems = sorted(problems, key=lambda p: p.row)
   rows = len({p.row for p in problems if p.row})
   first = f"; the first {_SHOWN}" if len(problems) > _SHOWN else ""
@@ -148,15 +148,15 @@ def read(
   needed: Sequence[str] = NEEDED,
   field: str = "data.manifest",
 ) -> Table:
-  """Reads a manifest; the ending of its name tells the format.
+  """Reads a manifest; the file's ending is its format.
 
   Args:
     path: of the manifest.
-    needed: columns that it must have besides modalities.
-    field: of the config that names it.
+    needed: required columns besides the modalities.
+    field: the config field that names the manifest.
 
   Raises:
-    DataError: no such file, not a table, or columns that do not fit.
+    DataError: no such file, not a table, or bad columns.
     ModuleNotFoundError: a Parquet file without pyarrow.
   """
   known = ", ".join(_READERS)
@@ -188,7 +188,7 @@ def read(
 
 
 def cell_of(value: Any) -> str:
-  """Text or a whole number as text; nothing and NaN as none.
+  """A text or whole number as text; None and NaN become ``""``.
 
   Raises:
     ValueError: anything else.
@@ -203,7 +203,7 @@ def cell_of(value: Any) -> str:
 
 
 def modality_name(text: str) -> str:
-  """A name made of any text: ``a_b`` of ``a-b``, ``view_2`` of ``2``."""
+  """A valid name from any text: ``a-b`` gives ``a_b``, ``2`` ``view_2``."""
   name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")
   return name if _NAME.fullmatch(name) else f"view_{name}".strip("_")
 
@@ -211,7 +211,7 @@ def modality_name(text: str) -> str:
 def columns_of(
   title: object, header: tuple[str, ...], needed: Sequence[str]
 ) -> tuple[Column, ...]:
-  """The modalities' columns, in their order.
+  """The columns of modalities, in order.
 
   Raises:
     DataError: a column is absent, occurs twice or has no good name.
@@ -254,7 +254,7 @@ _Raw = tuple[tuple[str, ...], list[dict[str, Any]], list[Fault]]
 
 
 def _delimited(path: pathlib.Path) -> _Raw:
-  """CSV, or TSV; a BOM and any line ends are fine."""
+  """CSV or TSV, with or without a byte order mark, any line ends."""
   delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
   rows, problems = [], []
   with path.open(encoding="utf-8-sig", newline="") as file:

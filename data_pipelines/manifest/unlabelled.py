@@ -1,8 +1,8 @@
-"""New samples by a manifest: columns ``name:kind``, and no labels needed.
+"""New samples from a table: columns ``name:kind``, no labels needed.
 
 The table is as ``manifest`` or ``memory`` describes it, without ``split``.
-``id`` and ``label`` are optional and passed on as they are; other columns are
-not read.
+``id`` and ``label`` are optional and passed on unchanged; other columns are not
+read.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _ADVICE = "Nothing is predicted until these are corrected or left out"
 
 
 class Unlabelled:
-  """The rows of a manifest on their way to batches.
+  """Rows of new samples, preprocessed into batches.
 
   Attributes:
-    ids: of the rows: the column ``id``, or the row's number, from 1.
-    labels: the column ``label`` as it is; ``None`` if there is none.
+    ids: the column ``id``, or the number of the row, from 1.
+    labels: the column ``label``; ``None`` if there is none.
   """
 
   def __init__(
@@ -84,10 +84,10 @@ class Unlabelled:
   def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
     """{modality: [b ...]} of at most ``size`` rows, in order.
 
-    After the first thing that is wrong no more come: the rest is only checked.
+    After the first fault the remaining rows are only checked.
 
     Raises:
-      core.DataError: all that is wrong, by row and column, at the end.
+      core.DataError: at the end, all faults by row and column.
     """
     content = self._table
     lines = content.lines

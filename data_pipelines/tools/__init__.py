@@ -1,4 +1,4 @@
 """Commands that write manifests; each is ``python -m data_pipelines.tools.X``.
 
-What they write is read by ``data_pipelines/manifest.py``.
+``data_pipelines/manifest`` reads what they write.
 """

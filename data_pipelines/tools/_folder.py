@@ -149,7 +149,7 @@ def run(
   made: argparse.ArgumentParser,
   arguments: Sequence[str] | None,
 ) -> int:
-  """The command; what is wrong is one line and exit code 1."""
+  """The command; an error is one line and exit code 1."""
   options = made.parse_args(arguments)
   try:
     report = write(**vars(options))

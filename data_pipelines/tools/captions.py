@@ -198,7 +198,7 @@ def _write(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """The command; what is wrong is one line and exit code 1."""
+  """The command; an error is one line and exit code 1."""
   made = _folder.parser("captions", __doc__)
   made.add_argument("--table", required=True, help="JSONL file")
   made.add_argument("--images", required=True, help="folder or zip")

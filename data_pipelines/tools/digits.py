@@ -227,7 +227,7 @@ def _report(out: pathlib.Path, pairs: Sequence[Pair]) -> PreparedSummary:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """The command; what is wrong is one line and exit code 1."""
+  """The command; an error is one line and exit code 1."""
   made = _folder.parser("digits", __doc__)
   made.add_argument(
     "--sounds", required=True, help="folder or zip of recordings"

@@ -197,7 +197,7 @@ def _from_folder(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """The command; what is wrong is one line and exit code 1."""
+  """The command; an error is one line and exit code 1."""
   made = _folder.parser("views", __doc__)
   made.add_argument("--source", required=True, help=".mat or folder of CSV")
   made.add_argument("--features", default="X", help="variable of the .mat")

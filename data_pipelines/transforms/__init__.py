@@ -1,1 +1,1 @@
-"""Files, texts and arrays to numbers; each function is pure."""
+"""Pure functions from files, texts and arrays to numbers."""

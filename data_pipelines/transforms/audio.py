@@ -1,4 +1,4 @@
-"""Sound: reading, cutting, spectrograms. Waves are float32 [samples]."""
+"""Sound files and spectrograms. Waves are float32 [samples]."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipelines.errors import InputError
 
-FLOOR = 1e-7  # added to a spectrogram before its logarithm
+FLOOR = 1e-7  # added to the power before taking the logarithm
 
 
 def read(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
@@ -45,7 +45,7 @@ def checked(wave: np.ndarray) -> np.ndarray:
 def log_spectrogram(
   wave: np.ndarray, length: int, sample_rate: int, nperseg: int, noverlap: int
 ) -> np.ndarray:
-  """Logarithm of the power, standardised over the clip, [freq time 1].
+  """Log-power spectrogram, standardised over the clip, [freq time 1].
 
   Args:
     wave: repeated or cut to ``length`` samples.

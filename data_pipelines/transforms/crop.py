@@ -28,8 +28,8 @@ def random_resized_crop(
 ) -> Augment:
   """A random box of the picture, resized to [``size`` ``size`` c].
 
-  Frames of a video [t h w c] are cut and mirrored independently. Resized with
-  Pillow's bilinear filter, which does not alias.
+  Frames of a video [t h w c] are cropped and mirrored independently. Pillow's
+  bilinear filter resizes without aliasing.
 
   Args:
     size: side of the result in pixels.
@@ -83,8 +83,8 @@ def box(
 ) -> tuple[int, int, int, int]:
   """(top, left, height, width) of a random box.
 
-  After ten draws that do not fit into the picture it is the largest one in its
-  middle of a ratio that is allowed.
+  After ten draws that do not fit, it is the largest centred box with an allowed
+  ratio.
   """
   low, high = math.log(ratio[0]), math.log(ratio[1])
   for _ in range(_TRIES):

@@ -22,8 +22,8 @@ def decode(
 ) -> np.ndarray:
   """Encoded picture to RGB, [``size``, ``size``, 3].
 
-  The longer side fits, the rest is ``fill``, which also lies behind whatever is
-  transparent.
+  The longer side fits; ``fill`` pads the rest and lies behind transparent
+  pixels.
   """
   with Image.open(io.BytesIO(data)) as picture:
     return square(_opaque(picture, fill), size, fill)
@@ -33,8 +33,8 @@ def read(path: str | os.PathLike, size: int) -> np.ndarray:
   """A picture's file to RGB, [``size``, ``size``, 3], as ``decode`` does.
 
   Raises:
-    ValueError: numbers that are no brightness.
-    OSError: the file is absent or no picture (decoders raise others, too).
+    ValueError: pixels are not brightness values.
+    OSError: the file is absent or no picture (decoders may raise others).
   """
   return square(open_rgb(path), size)
 
@@ -43,20 +43,20 @@ def open_rgb(path: str | os.PathLike | io.BytesIO) -> Image.Image:
   """A picture's file as RGB, see ``to_rgb``.
 
   Raises:
-    ValueError: pixels that are no brightness.
-    OSError: the file is absent or no picture (decoders raise others, too).
+    ValueError: pixels are not brightness values.
+    OSError: the file is absent or no picture (decoders may raise others).
   """
   with Image.open(path) as picture:
     return to_rgb(picture)
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-  """Any picture as RGB; white lies behind whatever is transparent.
+  """Any picture as RGB on a white background.
 
-  A photograph is turned upright as its camera says; 16 bits become 8.
+  Photographs are rotated as their EXIF data say; 16 bits become 8.
 
   Raises:
-    ValueError: pixels that are no brightness.
+    ValueError: pixels are not brightness values.
   """
   upright = ImageOps.exif_transpose(picture)
   if upright.mode in ("I", "F"):
@@ -84,7 +84,7 @@ def square(
 
 
 def resize(array: np.ndarray, size: int) -> np.ndarray:
-  """[h w c] or [t h w c] to [... ``size`` ``size`` c], whatever the aspect."""
+  """[h w c] or [t h w c] to [... ``size`` ``size`` c], ignoring the aspect."""
   if array.ndim == 4:
     return np.stack([resize(frame, size) for frame in array])
   picture = Image.fromarray(array)
@@ -115,7 +115,7 @@ def _opaque(picture: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
 
 
 def mirror(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
-  """Every second picture [h w c] or video [t h w c], left to right."""
+  """Mirrors a picture [h w c] or video [t h w c] with probability 1/2."""
   return array[..., ::-1, :] if rng.random() < 0.5 else array
 
 

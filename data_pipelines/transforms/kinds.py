@@ -1,15 +1,15 @@
 """Preprocessing by kind: from a file or a value to what the model sees.
 
-Each class does one kind in three steps, which training, prediction and serving
-share:
+Each class handles one kind in three steps, shared by training, prediction and
+serving:
 
-* ``read(value)``: a file, or what a file would hold, checked. It depends on no
-  other sample.
-* ``pack(read)``: what prepared data hold of it.
-* ``decode(packed)``: the array that the model sees in evaluation.
+* ``read(value)`` reads and checks a file, or the content of one. It does not
+  depend on other samples.
+* ``pack(read)`` makes what prepared data store.
+* ``decode(packed)`` makes the array that the model sees in evaluation.
 
-Classes that store more than the model sees have ``unpack`` too: what training
-augments.
+Classes that store more than the model sees also have ``unpack``, which makes
+what training augments.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Coder = text.WordVocabulary | text.Tokens
 
 
 class Step(Protocol):
-  """Preprocessing of one kind; see the module."""
+  """Preprocessing of one kind; see the module docstring."""
 
   def read(self, value: Any) -> Any: ...
 
@@ -109,7 +109,7 @@ class Video:
 class ClipVideo:
   """Some frames of a clip, squashed to squares; packed as JPEGs."""
 
-  folders = True  # A folder of pictures will do.
+  folders = True  # Accepts a folder of pictures.
 
   def __init__(self, settings: Settings):
     self._size, self._frames = settings["size"], settings["frames"]
@@ -133,7 +133,7 @@ class ClipVideo:
 
 
 class Audio:
-  """A log-spectrogram, which is what is packed."""
+  """A log-spectrogram; packed as such."""
 
   def __init__(self, settings: Settings):
     self._rate, self._length = settings["sample_rate"], settings["length"]
@@ -151,7 +151,7 @@ class Audio:
 
 
 class ClipAudio:
-  """A log-spectrogram of a clip; packed is its beginning in 16 bits."""
+  """A log-spectrogram of a clip; packed as 16-bit samples."""
 
   def __init__(self, settings: Settings):
     self._rate, self._length = settings["sample_rate"], settings["length"]
@@ -172,7 +172,7 @@ class ClipAudio:
 
 
 class Text:
-  """The numbers of words or tokens; packed is the text itself."""
+  """Numbers of words or tokens; packed as the text itself."""
 
   def __init__(self, settings: Settings, coder: Coder | None = None):
     self._length = settings.get("length", 0)
@@ -190,7 +190,7 @@ class Text:
     return read
 
   def decode(self, packed: str | bytes) -> np.ndarray:
-    """int32 [length]; blanks around the text do not count."""
+    """int32 [length]; surrounding blanks are ignored."""
     assert self.coder is not None
     words = packed if isinstance(packed, str) else packed.decode()
     return self.coder.encode(words.strip(), self._length)
@@ -237,7 +237,7 @@ def step(kind: str, settings: Settings) -> Any:
 
 
 def coder_of(settings: Settings) -> Coder:
-  """What numbers the words or tokens of a text.
+  """The vocabulary or tokenizer that the settings describe.
 
   Raises:
     core.DataError: there is no such tokenizer.

@@ -1,8 +1,8 @@
-"""One way from a cell of the user's to the array that a model sees.
+"""The one way from a user's cell to the array that the model sees.
 
-Preparing data, predicting and serving all call a ``Preprocessor``. Its settings
-are a dictionary of JSON's types (``Dataset.preprocessing[modality]``), which
-stands beside prepared data and in ``predictor.json``. Keys by kind:
+Preparation, prediction and serving all use a ``Preprocessor``. Its settings are
+a dictionary of JSON types (``Dataset.preprocessing[modality]``), stored beside
+prepared data and in ``predictor.json``. Keys by kind:
 
 ==========  ===================================================================
 image       size; fit: ``pad`` (into a white square) or ``squash``; stored: side
@@ -51,7 +51,7 @@ class Preprocessor:
     self.step = kinds.step(spec.kind, settings)
 
   def store(self, value: Any) -> Any:
-    """What prepared data hold of a file, a text or a value.
+    """The stored form of a file, a text or a value.
 
     Raises:
       ValueError, OSError: the value cannot be used.
@@ -59,7 +59,7 @@ class Preprocessor:
     return self.step.pack(self.step.read(value))
 
   def decode(self, stored: Any) -> np.ndarray:
-    """The array that the model sees in evaluation, of what is stored."""
+    """The array that the model sees in evaluation, from the stored form."""
     return np.asarray(self.step.decode(stored))
 
   def __call__(self, value: Any) -> np.ndarray:
@@ -101,7 +101,7 @@ def using(
   make: Callable[[Any], T],
   name: str = "",
 ) -> T:
-  """``make(value)``; whatever is wrong with the value is a ``ValueError``.
+  """``make(value)``; any fault of the value becomes a ``ValueError``.
 
   Args:
     kind: of the modality.

@@ -42,7 +42,7 @@ def words(text: str) -> list[str]:
 
 
 class WordVocabulary:
-  """Words and their numbers: 0 is padding, 1 is any word it does not hold."""
+  """Words and their numbers: 0 is padding, 1 is any unknown word."""
 
   padding = PADDING
   special = (PADDING,)
@@ -61,7 +61,7 @@ class WordVocabulary:
     return cls(sorted(kept, key=lambda w: (-counts[w], w)))
 
   def __len__(self) -> int:
-    """Different numbers, padding and unknown among them."""
+    """Number of entries, including padding and unknown."""
     return len(self.words) + _FIRST
 
   def __contains__(self, word: str) -> bool:
@@ -106,7 +106,7 @@ def tokenizer(name: str) -> Tokens:
 
 
 def coder(tokenizer: str, texts: Iterable[str]) -> WordVocabulary | Tokens:
-  """Texts to numbers: by a pretrained tokenizer, or if that is ``""`` by words.
+  """A pretrained tokenizer, or a vocabulary of words if the name is empty.
 
   Args:
     tokenizer: Hugging Face name, local folder, or empty.
@@ -121,11 +121,11 @@ def coder(tokenizer: str, texts: Iterable[str]) -> WordVocabulary | Tokens:
 def word_dropout(
   rate: float, coder: WordVocabulary | Tokens | None = None
 ) -> Augment:
-  """Leaves out each word with probability ``rate``, but never all of them.
+  """Drops each word with probability ``rate``, but never all of them.
 
   Args:
     rate: in [0, 1).
-    coder: what made the numbers; its special tokens stay. ``None`` is words.
+    coder: vocabulary or tokenizer; its special tokens stay. ``None``: words.
 
   Raises:
     ValueError: a rate outside [0, 1).

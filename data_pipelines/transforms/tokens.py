@@ -9,14 +9,14 @@ import numpy as np
 
 from data_pipelines.errors import DataError, InputError
 
-LENGTH = 128  # tokens of a text, unless told otherwise
+LENGTH = 128  # tokens of a text by default
 # What a fast tokenizer is read from: all files of one of these.
 _SOURCES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
 _FILES = ("*.json", "vocab.txt", "merges.txt")
 
 
 class Tokens:
-  """Numbers of a pretrained model's tokens, its special ones added.
+  """A pretrained model's tokenizer; adds its special tokens.
 
   Attributes:
     name: Hugging Face name or folder.
@@ -37,14 +37,13 @@ class Tokens:
   def load(cls, name: str) -> Tokens:
     """The fast tokenizer of a local folder or a Hugging Face name.
 
-    A folder needs tokenizer.json, vocab.txt, or vocab.json and merges.txt.
-    With vocab.txt alone it is BERT's WordPiece, which lower-cases unless the
-    vocabulary holds upper-case tokens. A name is looked up on the hub, and in
-    its cache on this machine where the hub can't be reached
-    (``HF_HUB_OFFLINE=1`` asks the cache alone).
+    A folder needs tokenizer.json, vocab.txt, or vocab.json and merges.txt. A
+    vocab.txt alone is read as BERT's WordPiece, which lower-cases unless the
+    vocabulary has upper-case tokens. A name is looked up on the hub, or in the
+    local cache if the hub cannot be reached (``HF_HUB_OFFLINE=1``: only there).
 
     Raises:
-      DataError: it can't be had or read; the message tells what to download.
+      DataError: it is not available; the message says what to download.
     """
     folder = pathlib.Path(name).expanduser()
     if folder.is_dir():
@@ -55,7 +54,7 @@ class Tokens:
     return cls(name, _read(_download(name)))
 
   def __len__(self) -> int:
-    """Different numbers, special tokens among them."""
+    """Number of tokens, including special ones."""
     return len(self._tokenizer)
 
   def encode(self, text: str, length: int = LENGTH) -> np.ndarray:
@@ -97,10 +96,10 @@ def _download(name: str) -> pathlib.Path:
   except (OSError, ValueError) as error:
     include = " ".join(f"'{pattern}'" for pattern in _FILES)
     raise DataError(
-      f"tokenizer {name!r} is no folder here and can't be had from the Hugging "
-      f"Face hub ({error}). Where the hub can be reached, run: hf download "
-      f"{name} --include {include} --local-dir FOLDER; then copy FOLDER here "
-      "and name it as the tokenizer"
+      f"tokenizer {name!r} is no local folder and cannot be fetched from the "
+      f"Hugging Face hub ({error}). On a machine with access to the hub, run: "
+      f"hf download {name} --include {include} --local-dir FOLDER; then copy "
+      "FOLDER here and give its path as the tokenizer"
     ) from error
 
 

@@ -18,7 +18,7 @@ def require() -> Any:
   """The module of PyAV.
 
   Raises:
-    ModuleNotFoundError: it is not there; the message says how to get it.
+    ModuleNotFoundError: it is not installed; the message says how.
   """
   try:
     return importlib.import_module("av")
@@ -29,7 +29,7 @@ def require() -> Any:
 
 
 def positions(total: int, frames: int) -> np.ndarray:
-  """Middles of ``frames`` equal parts of ``total`` frames; may repeat."""
+  """Centres of ``frames`` equal parts of ``total`` frames; may repeat."""
   return ((np.arange(frames) + 0.5) * total / frames).astype(int)
 
 
@@ -38,7 +38,7 @@ def read(path: str | os.PathLike, frames: int, size: int) -> np.ndarray:
 
   Raises:
     ValueError: no frame can be decoded.
-    OSError: the file is absent or no video (decoders raise others, too).
+    OSError: the file is absent or no video (decoders may raise others).
   """
   chosen = pictures(path, lambda total: positions(total, frames))
   return np.stack([square(picture, size) for picture in chosen])
@@ -96,7 +96,7 @@ def sound(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
 
 
 def _count(path) -> int:
-  """Packets of pictures, which costs no decoding; headers may be wrong."""
+  """Number of video packets, without decoding; headers may be wrong."""
   with require().open(os.fspath(path)) as container:
     if not container.streams.video:
       raise InputError("it has no pictures")

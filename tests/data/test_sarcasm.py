@@ -215,7 +215,7 @@ def broken(folder, download):
   (folder / "images" / f"{ids[6]}.jpg").write_bytes(b"")
   return {
     "train.txt, line 4": (raw.UNDECODABLE, "no Python list"),
-    "77": (raw.SKIPPED, "train.txt, line 5: label 2 is none of 0, 1"),
+    "77": (raw.SKIPPED, "train.txt, line 5: label 2 is not one of 0, 1"),
     ids[11]: (raw.SKIPPED, f"line 12: id {ids[11]!r} is that of"),
     test_id: (raw.SKIPPED, f"line 8: id {test_id!r} is that of test2"),
     "78": (raw.SKIPPED, "train.txt, line 9: the text is empty"),

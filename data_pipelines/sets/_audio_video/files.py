@@ -1,4 +1,4 @@
-"""What a downloaded folder of clips holds: sounds, videos, pictures, lists."""
+"""The files of a download of clips: sounds, videos, pictures, lists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_pipelines.transforms.clips import PICTURES, VIDEOS
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 
-# Name of a file without its ending, or of a folder -> id, None if it is none.
+# Stem of a file or name of a folder -> id of a clip, None if it is no clip.
 Key = Callable[[str], str | None]
 
 
@@ -27,8 +27,7 @@ class Found:
     videos: video files.
     pictures: folders of pictures.
     twice: (clip, path, path of the same kind that is used instead).
-    nameless: paths of media whose names are no clip's, and of folders that are
-      named like files of media.
+    nameless: media whose names are no clip's, and folders named like media.
   """
 
   sounds: dict[str, pathlib.Path] = dataclasses.field(default_factory=dict)
@@ -51,13 +50,13 @@ class Found:
 
 
 def find(folder: pathlib.Path, key: Key) -> Found:
-  """All media below ``folder``; of several of a kind the first path counts.
+  """All media below ``folder``; the first path of a kind counts.
 
   Raises:
     DataError: the folder does not exist.
   """
   if not folder.is_dir():
-    raise DataError(f"there is no folder {folder}: name that of the download")
+    raise DataError(f"there is no folder {folder}: give that of the download")
   found = Found()
   for path, names in _folders(folder):
     if any(n.lower().endswith(PICTURES) for n in names):
@@ -101,7 +100,7 @@ def _add(
 
 
 def lack(found: Found, clip: str) -> str | None:
-  """What a clip has no file for."""
+  """What a clip lacks, as a sentence; None if nothing."""
   if clip in found.videos:
     return None
   if clip not in found.pictures:
@@ -110,7 +109,7 @@ def lack(found: Found, clip: str) -> str | None:
 
 
 def unused(found: Found) -> list[raw.Defect]:
-  """Files that are no clip's, and those that their clip has another for."""
+  """Defects: files of no clip, and files whose clip uses another one."""
   return [
     raw.Defect(path.name, raw.SKIPPED, f"{path}: it is not named like a clip")
     for path in found.nameless
@@ -142,7 +141,7 @@ def read_lists(
 
   Args:
     folder: of the lists.
-    files: {split: file name}; those of train and test must be there.
+    files: {split: file name}; train and test are required.
     key: of the first cell.
 
   Raises:
@@ -182,11 +181,11 @@ def meanings(
   known: Mapping[str, str],
   classes: Sequence[str],
 ) -> dict[str, str]:
-  """{label of the lists: class}, of those that mean one.
+  """{label of the lists: class}, for labels whose class is clear.
 
-  A class means itself. A whole number below the number of classes means that of
-  most of its clips, which no other label then means; itself if ``known`` has
-  none of them.
+  A class name means itself. A whole number below the number of classes means
+  the class that most of its clips have, if no other label took it; without
+  known clips it means itself.
 
   Args:
     rows: of the lists.

@@ -1,8 +1,8 @@
 """Data sets of clips with sound and pictures: preparing and loading.
 
-A data set says what its clips are called and how they are split (``DataSet``);
-the rest is common. Stored are frames as JPEG (a seventh larger than asked for)
-and 16-bit mono sound; spectrograms and crops are made on access.
+A data set defines the names of its clips and their splits (``DataSet``); the
+rest is shared. Frames are stored as JPEG, a seventh larger than requested, and
+sound as 16-bit mono; spectrograms and crops are made on access.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ _HELD_OUT = ("train", "outer", "val")  # all of the official training part
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-  """What tells one data set of clips from another.
+  """The properties of one data set of clips.
 
   Attributes:
     name: of the data set.
     version: of the prepared data.
     key: name of a file or folder -> id of its clip.
-    label: id and path of a clip -> class, None if neither tells.
-    split: id -> split, where no lists are given; those of ``SPLITS`` that it
-      never names are held out of train.
-    shares: class -> {split: share of train} of what is held out.
-    lists: {split: file name} of lists of the user's.
-    classes: names of all.
-    expected: {class: clips} of the whole data set; empty if not known.
+    label: id and path of a clip -> class, or None if neither names one.
+    split: id -> split, without lists; splits that it never returns are held out
+      of train.
+    shares: class -> {split: share of train to hold out}.
+    lists: {split: file name} of the user's own lists.
+    classes: all class names.
+    expected: {class: clips} of the whole data set; empty if unknown.
     sizes: clips of the official {"train", "test"}; empty for other splits.
-    layout: what the raw folder should hold, for a message.
+    layout: what the raw folder should hold, for messages.
   """
 
   name: str
@@ -76,7 +76,7 @@ class Prepared:
     settings: how clips are stored.
     raw: folder of the download; may be empty if the data are prepared.
     rule: name of the rule of splitting.
-    annotations: folder of lists of the user's, or empty.
+    annotations: folder of the user's own lists, or empty.
     workers: processes that decode; 0 is this one, -1 one a core.
   """
 
@@ -98,20 +98,20 @@ class Prepared:
 
   @property
   def folder(self) -> pathlib.Path:
-    """Where they lie: other settings or lists, another folder."""
+    """Their folder, which depends on settings and lists."""
     lists = {
       name: hashlib.sha256(path.read_bytes()).hexdigest()
       for name in sorted(self.about.lists.values())
       if (path := pathlib.Path(self.annotations, name)).is_file()
       and self.annotations
     }
-    told = [dataclasses.asdict(self.settings), self.rule, lists]
-    code = split_rules.digest(json.dumps(told, sort_keys=True)).hex()[:8]
+    known = [dataclasses.asdict(self.settings), self.rule, lists]
+    code = split_rules.digest(json.dumps(known, sort_keys=True)).hex()[:8]
     name = f"{self.about.name}-{code}"
     return storage.folder_of(self.data_dir, name, self.about.version)
 
   def prepare(self) -> summary.PreparedSummary:
-    """Decodes and stores all clips; whole data are left alone.
+    """Decodes and stores all clips; intact data are left alone.
 
     Raises:
       ValueError: no raw folder is named.
@@ -138,8 +138,8 @@ class Prepared:
       s: dict(collections.Counter(clips[i].label for i in members))
       for s, members in splits.items()
     }
-    told = (*raw.summary(problems), *self._differences(counts))
-    made = summary.PreparedSummary(self.about.name, str(folder), counts, told)
+    said = (*raw.summary(problems), *self._differences(counts))
+    made = summary.PreparedSummary(self.about.name, str(folder), counts, said)
     self._write(made, splits, clips, work, problems)
     work.clear()
     return made
@@ -150,7 +150,7 @@ class Prepared:
     return raw.Decoding(make, folder, repr(self.settings), workers)
 
   def _clips(self) -> tuple[dict[str, media.Clip], list[raw.Defect]]:
-    """{id: clip} of what has files, and problems of the rest."""
+    """{id: clip} of clips with files, and the defects of the rest."""
     about = self.about
     found = files.find(pathlib.Path(self.raw).expanduser(), about.key)
     if not found.ids:
@@ -184,9 +184,9 @@ class Prepared:
     return clips, problems + files.unused(found)
 
   def _labels(self, found: files.Found):
-    """Classes by names and folders; a problem if two claim a clip.
+    """Classes by names and folders; a defect if two classes claim a clip.
 
-    With lists, which tell, that is none.
+    With lists that is no defect, as they decide.
     """
     label = self.about.label
     labels = {i: label(i, found.path(i)) for i in found.ids}
@@ -200,7 +200,7 @@ class Prepared:
     return labels, [] if self.annotations else problems
 
   def _listed(self, known: Mapping[str, str]):
-    """Classes and splits by the user's lists, and rows that are wrong."""
+    """Classes and splits by the user's lists, and defects of their rows."""
     rows, problems = files.read_lists(
       pathlib.Path(self.annotations), self.about.lists, self.about.key
     )
@@ -217,20 +217,20 @@ class Prepared:
     return labels, splits, problems
 
   def _differences(self, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What is not as in the paper."""
-    told, have = [], collections.Counter()
+    """Differences from the paper's numbers."""
+    said, have = [], collections.Counter()
     for split in counts.values():
       have.update(split)
     for label, want in self.about.expected.items():
       if have[label] != want:
-        told.append(f"{label}: {have[label]} clips instead of {want}")
+        said.append(f"{label}: {have[label]} clips instead of {want}")
     for split, want in self.about.sizes.items():
       parts = _HELD_OUT if split == "train" else (split,)
       total = sum(sum(counts[p].values()) for p in parts)
       if total != want:
         names = ", ".join(parts)
-        told.append(f"{names}: {total} clips instead of the paper's {want}")
-    return told
+        said.append(f"{names}: {total} clips instead of the paper's {want}")
+    return said
 
   def _write(self, made, splits, clips, work, problems) -> None:
     import tensorflow_datasets as tfds
@@ -257,7 +257,7 @@ class Prepared:
     storage.write(self.folder, features, pairs, made, extra)
 
   def load(self, image_size: int) -> core.Dataset:
-    """The data set; prepares it first if it is not there.
+    """Loads the data set and prepares it first if need be.
 
     Raises:
       ValueError, core.DataError: as ``prepare``; or the data are damaged.

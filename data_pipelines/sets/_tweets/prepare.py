@@ -39,7 +39,7 @@ class Tweets:
     expected: {split: samples of each class} of the paper.
     layout: of the download.
     parse: a line of the annotations to a row.
-    rule: what ``parse`` leaves out of train, in words.
+    rule: which lines ``parse`` leaves out of train, in words.
   """
 
   name: str
@@ -53,7 +53,7 @@ class Tweets:
   def folder(
     self, data_dir: str | os.PathLike, held_out: float
   ) -> pathlib.Path:
-    """Where the prepared data lie.
+    """The folder of the prepared data.
 
     Raises:
       ValueError: ``held_out`` is out of its range.
@@ -127,7 +127,7 @@ def _with_pictures(
   download: Download,
   media: raw.Decoding[pathlib.Path],
 ) -> tuple[dict[str, list[Annotation]], list[raw.Defect]]:
-  """The rows whose picture can be read, and a problem for each other one."""
+  """Rows whose picture can be read, and a defect for each other row."""
   every = [row for members in rows.values() for row in members]
   paths = {r.picture: download.picture(r.picture) for r in every}
   decoded, problems = media.decode(paths, f"reading pictures of {name}")
@@ -143,9 +143,9 @@ def _with_pictures(
 def with_outer(
   rows: dict[str, list[Annotation]], share: float
 ) -> dict[str, list[Annotation]]:
-  """All splits; ``outer`` is taken from train, whole groups of each class.
+  """All splits; ``outer`` takes whole groups of each class from train.
 
-  A group's class is that of most of its rows, the first among equals.
+  The class of a group is the most common one of its rows, the first if tied.
   """
   labels: dict[str, list[int]] = collections.defaultdict(list)
   for row in rows["train"]:
@@ -180,7 +180,7 @@ def _counts(
 def _differences(
   tweets: Tweets, counts: dict[str, dict[str, int]]
 ) -> list[str]:
-  """A sentence for each official split that is not as the paper's."""
+  """A sentence for each official split that differs from the paper."""
   found = []
   for split, want in tweets.expected.items():
     parts = ("train", "outer") if split == "train" else (split,)

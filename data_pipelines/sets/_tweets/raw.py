@@ -28,11 +28,11 @@ class Annotation:
 
   Attributes:
     id: different in each row of the data set.
-    group: of rows that lie in one split: those of one tweet.
-    picture: name of the picture's file, without ending.
+    group: rows of one tweet, which stay in one split.
+    picture: name of the picture's file, without its ending.
     text: as annotated.
     label: position in the classes.
-    target: what the label is about; empty if that is the whole tweet.
+    target: what the label is about; empty for the whole tweet.
   """
 
   id: str
@@ -43,20 +43,19 @@ class Annotation:
   target: str = ""
 
 
-# An item of a file (a line, or an entry of a JSON list), its split -> its row,
-# or None if a rule of the data set leaves it out. ``raw.Skip`` and
-# ``ValueError`` say what is wrong with it.
+# (line of a file or entry of a JSON list, its split) -> annotation, or None if
+# a rule of the data set leaves it out. Raises ``raw.Skip`` or ``ValueError``
+# for a bad one.
 Parse = Callable[[Any, str], Annotation | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where a download's parts may lie; first choices first.
+  """Where to look for the parts of a download, preferred places first.
 
   Attributes:
-    files: the names of annotation files, {split: name} for each form known.
-    folders: names of folders that annotations or pictures are taken from
-      before others.
+    files: names of annotation files, {split: name} for each known form.
+    folders: names of preferred folders of annotations and pictures.
     foreign: names of folders that belong to another data set.
   """
 
@@ -91,7 +90,7 @@ class Download:
     self._expected = folders.most_common(1)[0][0]
 
   def picture(self, name: str) -> pathlib.Path:
-    """The file of a picture; if there is none, where it was looked for."""
+    """The file of a picture, or where it should be."""
     return self.pictures.get(name, self._expected / f"{name}.jpg")
 
   def checksum(self) -> str:
@@ -111,7 +110,7 @@ class Download:
       yield path, set(files)
 
   def _rank(self, found: tuple[pathlib.Path, set[str]]) -> tuple:
-    """Folders of a known name first, then those higher up."""
+    """Folders with a known name first, then the higher ones."""
     path, names = found[0], self._layout.folders
     known = names.index(path.name) if path.name in names else len(names)
     return known, len(path.parts), path
@@ -146,11 +145,11 @@ class Download:
 
 @dataclasses.dataclass
 class Annotations:
-  """What the annotation files say.
+  """The content of the annotation files.
 
   Attributes:
     rows: {split: rows, in the file's order}, splits train, val and test.
-    problems: of lines that are left out because something is wrong.
+    problems: defects of lines that are left out.
     left_out: {split: lines that a rule of the data set leaves out}.
     notes: a sentence each.
   """
@@ -162,10 +161,10 @@ class Annotations:
 
 
 def read(files: Mapping[str, pathlib.Path], parse: Parse) -> Annotations:
-  """Rows of all files; ids and tweets that come twice count once.
+  """Rows of all files; repeated ids and tweets count once.
 
   Raises:
-    core.DataError: a JSON file is none.
+    core.DataError: a file is no JSON list.
   """
   made = Annotations({s: [] for s in files}, [], dict.fromkeys(files, 0), [])
   ids: dict[str, str] = {}
@@ -199,7 +198,7 @@ def read(files: Mapping[str, pathlib.Path], parse: Parse) -> Annotations:
 
 
 def _items(path: pathlib.Path, made: Annotations) -> Iterator[tuple[str, Any]]:
-  """Lines that are not empty, or entries of a list, each with its place."""
+  """Non-empty lines, or entries of a list, each with its place."""
   data = path.read_bytes()
   if data.startswith(_BOM):
     data = data.removeprefix(_BOM)

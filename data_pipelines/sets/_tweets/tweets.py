@@ -1,7 +1,7 @@
 """Data sets of tweets with pictures: what Sarcasm and Twitter2015 share.
 
-Prepared are pictures as JPEG of 256 × 256 pixels, texts as annotated. Words
-and the batch's size of pictures are made as they are read.
+Pictures are stored as JPEG of 256 × 256 pixels, texts as annotated. Word
+numbers and smaller pictures are made on access.
 
 1. The papers resize pictures to 224 × 224, whatever their shape. Here they are
    squashed to 256 × 256, stored, and resized from there.
@@ -9,8 +9,8 @@ and the batch's size of pictures are made as they are read.
    read as far as they can and leave the rest grey.
 3. The papers name no samples to learn α from. ``outer`` is a share of the
    training tweets: of each class those whose ids have the lowest hashes.
-4. AMSS gives BERT word pieces without its marks of begin and end; here texts
-   have them, and are cut to ``max_words`` pieces with them.
+4. AMSS gives BERT word pieces without [CLS] and [SEP]; here texts include them,
+   also in the limit of ``max_words`` pieces.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ Compose = Callable[[dict[str, Any]], str]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What becomes of stored tweets in a batch; see ``sarcasm.load``.
+  """How stored tweets become samples of a batch; see ``sarcasm.load``.
 
   Raises:
-    ValueError: one out of its range.
+    ValueError: an option is out of its range.
   """
 
   image_size: int
@@ -64,7 +64,7 @@ class Options:
 
   @property
   def stored_size(self) -> int:
-    """Side of pictures before augmentation: no larger than it needs."""
+    """Side of decoded pictures, no larger than the augmentation needs."""
     return SIDE if self.min_area < 1 else self.image_size
 
 
@@ -77,7 +77,7 @@ def load(
   held_out: float,
   workers: int,
 ) -> core.Dataset:
-  """The data set; prepares it first if it is not there."""
+  """Loads the data set and prepares it first if need be."""
   folder = tweets.folder(data_dir, held_out)
   tokens = text.tokenizer(options.tokenizer) if options.tokenizer else None
   if not folder.exists():
@@ -135,7 +135,7 @@ def _dataset(
   options: Options,
   augment: dict[str, core.Augment],
 ) -> core.Dataset:
-  """With the augmentation of pictures added to that of texts."""
+  """The data set with the augmentation of pictures added."""
   if options.min_area < 1:
     augment["image"] = crop.random_resized_crop(
       options.image_size, scale=(options.min_area, 1.0), flip=options.flip
@@ -167,7 +167,7 @@ def _decode(
   texts: kinds.Text,
   whole: bool,
 ) -> core.Sample:
-  """``whole``: pictures as stored, of which training cuts parts."""
+  """``whole``: pictures in stored size, which training crops."""
   stored = record["image"]
   inputs = {
     "image": pictures.unpack(stored) if whole else pictures.decode(stored),

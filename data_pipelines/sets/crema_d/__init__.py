@@ -21,15 +21,15 @@ and men alike, by the hash of the actor's number.
 
 Deviations from the paper and the official code:
 
-1. The paper tells neither val nor outer; both come out of its training part.
+1. The paper defines neither val nor outer; both are taken from its train part.
 2. "10 frames, three of them": of a video it is frames 0, 3 and 6 of 10 equally
    spaced ones; of a folder with n pictures, pictures ``n // 3 * i``. Clips have
    2 to 4 pictures at one a second, so that some repeat.
 3. Frames are squashed to squares of 256 before they are stored, so the aspect
    of training crops is drawn in the square.
-4. The paper's spectrogram is only known by its size, which is that of windows
-   of 512 with 353 shared, 3 s at 16 kHz: scipy's power density, its logarithm
-   after adding 1e-7, standardised in each clip (VGGSound's recipe).
+4. The paper gives only the size of its spectrogram, which matches windows of
+   512 samples with an overlap of 353, 3 s at 16 kHz: scipy's power density, its
+   logarithm after adding 1e-7, standardised per clip (VGGSound's recipe).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def load(
   annotations: str = "",
   workers: int = -1,
 ) -> core.Dataset:
-  """The data set; prepares it first if it is not there.
+  """Loads the data set and prepares it first if need be.
 
   In training each frame is cut at random (``crop.random_resized_crop``) by
   itself; else it is resized.
@@ -123,8 +123,8 @@ def prepare(
 ) -> core.PreparedSummary:
   """Decodes and stores all clips; arguments and errors as ``load``'s.
 
-  Whole data are left alone. Clips that are missing or cannot be decoded are
-  left out, and told of in the report; all of them are in ``problems.csv``.
+  Intact data are left alone. Clips that are missing or cannot be decoded are
+  left out and listed in ``problems.csv``; the summary counts them.
   """
   return _prepared(
     data_dir, raw, image_size, frames, sample_rate, seconds, split,

@@ -74,7 +74,7 @@ def load(
   annotations: str = "",
   workers: int = -1,
 ) -> core.Dataset:
-  """The data set; prepares it first if it is not there.
+  """Loads the data set and prepares it first if need be.
 
   In training each frame is cut at random (``crop.random_resized_crop``) by
   itself; else it is resized.
@@ -115,7 +115,7 @@ def prepare(
   """Decodes and stores all clips; arguments and errors as ``load``'s.
 
   Whole data are left alone. Clips that are missing or cannot be decoded are
-  left out, and told of in the report; all of them are in ``problems.csv``.
+  left out and listed in ``problems.csv``; the summary counts them.
   """
   return _prepared(
     data_dir, raw, image_size, frames, sample_rate, seconds, annotations,

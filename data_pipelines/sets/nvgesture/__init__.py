@@ -10,10 +10,10 @@ duo_left:... label:<1..25>``, 1,050 to train with and 482 to test.
 rgb         [t s s 3] uint8, frames ``start`` to ``end - 1``, which are 80
 depth       [t s s 1] uint8, the same frames of the depth sensor
 flow        [t s s 2] uint8, 127.5 (1 + clip(f, ±20) / 20) for f pixels of
-            stored frames, right and down; see ``_nvgesture_media.flow``
+            stored frames, right and down; see ``media.flow``
 label       the gesture's number in the lists, less one
 train       the train list without the subjects of val and outer
-outer, val  subjects of the train list, by a hash: ``_nvgesture_lists.split``
+outer, val  subjects of the train list, by a hash: ``lists.split``
 test        the test list; its subjects are others
 ==========  ===================================================================
 
@@ -21,7 +21,7 @@ A training sample is one random run of 64 frames of one random 224 x 224 square,
 alike for all modalities; nothing is mirrored, since gestures have a direction.
 An evaluation sample is all 80 frames of the square in the middle.
 
-Stored are 80 frames of 256 x 256 pixels as JPEG strips (``_clips``), about 1.2
+Stored are 80 frames of 256 x 256 pixels as JPEG strips (``clips``), about 1.2
 MB a clip and 2 GB in all, twice that while preparing; a core prepares a clip in
 one or two seconds, most of it optical flow. JPEG changes flow by .002 pixels in
 the mean. A video that ends early, with at least 40 of its 80 frames, is filled
@@ -33,9 +33,9 @@ AMSS), which are public where the paper gives no details:
 1. RGB is in the order red, green, blue; those codes give OpenCV's blue, green,
    red to weights made for the other order.
 2. Scaling to numbers is the encoder's (``dmg_jax/model/encoders/i3d.py``).
-3. Optical flow is computed here; its origin is not stated there. It is cut in
-   time like the other modalities, not given with all 80 frames. Files
-   ``flow_data/<split>/<row>.npy`` of that layout are read if they are there.
+3. Optical flow is computed here; those codes do not state its origin. It is cut
+   in time like the other modalities, not given with all 80 frames. Files
+   ``flow_data/<split>/<row>.npy`` of that layout are read if they exist.
 4. What a short video lacks repeats its last frame and is not black.
 5. Subjects are held out of the train list for ``val`` and ``outer``; those
    codes train on all of it and select on test.
@@ -77,7 +77,7 @@ def load(
   window: int = 64,
   image_size: int = 224,
 ) -> core.Dataset:
-  """The data set; prepares it first if it is not there.
+  """Loads the data set and prepares it first if need be.
 
   Args:
     data_dir: folder of all prepared data.
@@ -131,7 +131,7 @@ def prepare(
 ) -> core.PreparedSummary:
   """Decodes the videos of both lists, computes flow, stores all by split.
 
-  Whole data are left alone, damaged ones replaced; an interrupted run goes on
+  Intact data are left alone, damaged data replaced; an interrupted run goes on
   where it stopped. Broken lines and clips are left out and reported.
 
   Args:

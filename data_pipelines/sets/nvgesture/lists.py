@@ -1,4 +1,4 @@
-"""NVGesture's list files: what is in a clip, who made it, who tests."""
+"""NVGesture's list files: what is in a clip, who made it, which split."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Lists:
-  """Both lists: clips, what is wrong with lines, notes, file checksums."""
+  """Both lists: clips, defects of lines, notes, file checksums."""
 
   clips: tuple[Clip, ...]
   problems: tuple[raw.Defect, ...]

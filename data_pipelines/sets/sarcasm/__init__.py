@@ -9,15 +9,15 @@ from the links in its README; lay both into one folder, ``raw``:
 texts       ``train.txt``, ``valid2.txt``, ``test2.txt``, as in ``text/`` of the
             repository; or ``train.json``, ``valid.json``, ``test.json``
 pictures    ``<tweet id>.jpg``, in ``dataset_image/``, ``images/`` or any other
-            folders; other endings will do
+            folders; other endings work too
 ==========  ===================================================================
 
 A line is a Python list ``[tweet id, text, label]``; lines of valid2 and test2
 have two labels, of which the last one, a person's, counts. JSON files are
 lists of ``{"image": ..., "text": ..., "label": ...}`` (or ``"image_id"``).
 
-Training texts with one of ``WORDS`` are left out, as the repository says: they
-tell the label. Of 29,040 lines remain the paper's 19,816.
+Training texts with one of ``WORDS`` are left out, as the repository says,
+because they reveal the label. Of 29,040 lines the paper's 19,816 remain.
 
 ==========  ===================================================================
 image       [s s 3] uint8: the whole picture, squashed to a square
@@ -63,7 +63,7 @@ def load(
   held_out: float = HELD_OUT,
   workers: int = 4,
 ) -> core.Dataset:
-  """The data set; prepares it first if it is not there.
+  """Loads the data set and prepares it first if need be.
 
   Args:
     data_dir: folder of all prepared data.
@@ -101,7 +101,7 @@ def prepare(
 ) -> core.PreparedSummary:
   """Reads the download and stores what can be read; arguments as ``load``'s.
 
-  Whole data are left alone, damaged ones replaced; to read pictures that have
+  Intact data are left alone, damaged data replaced; to read pictures that have
   come since, delete the folder of prepared data first. What is left out is in
   the report, and in full in ``problems.csv`` beside the data.
 
@@ -125,7 +125,7 @@ def parse(item: Any, split: str) -> Annotation | None:
   if label in ("0", "1"):
     label = int(label)
   if type(label) is not int or label not in (0, 1):
-    raise raw.Skip(f"label {label!r} is none of 0, 1", name)
+    raise raw.Skip(f"label {label!r} is not one of 0, 1", name)
   if not words.strip():
     raise raw.Skip("the text is empty", name)
   if split == "train" and not WORDS.isdisjoint(words.split()):

@@ -9,7 +9,7 @@ into one folder, ``raw``:
 texts       ``train.tsv``, ``dev.tsv``, ``test.tsv``, as in
             ``absa_data/twitter2015/`` of the repository
 pictures    named as in the annotations, in ``twitter2015_images/``,
-            ``images/`` or any other folders; other endings will do
+            ``images/`` or any other folders; other endings work too
 ==========  ===================================================================
 
 A line has five columns, by their place: number, label (0 negative, 1 neutral,
@@ -80,7 +80,7 @@ def load(
   held_out: float = HELD_OUT,
   workers: int = 4,
 ) -> core.Dataset:
-  """The data set; prepares it first if it is not there.
+  """Loads the data set and prepares it first if need be.
 
   Args:
     data_dir: folder of all prepared data.
@@ -121,7 +121,7 @@ def prepare(
 ) -> core.PreparedSummary:
   """Reads the download and stores what can be read; arguments as ``load``'s.
 
-  Whole data are left alone, damaged ones replaced; to read pictures that have
+  Intact data are left alone, damaged data replaced; to read pictures that have
   come since, delete the folder of prepared data first. What is left out is in
   the report, and in full in ``problems.csv`` beside the data.
 
@@ -151,7 +151,7 @@ def parse(item: Any, split: str) -> Annotation | None:
     raise InputError("the picture's name is empty")
   key = f"{split}-{number}"
   if label not in ("0", "1", "2"):
-    raise raw.Skip(f"label {label!r} is none of 0, 1, 2", key)
+    raise raw.Skip(f"label {label!r} is not one of 0, 1, 2", key)
   if not text:
     raise raw.Skip("the text is empty", key)
   if MARK not in text:
