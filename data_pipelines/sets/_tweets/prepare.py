@@ -16,10 +16,10 @@ from data_pipelines import core
 from data_pipelines.core import raw, storage
 from data_pipelines.errors import InputError
 from data_pipelines.sets._tweets.raw import (
-  Annotation,
   Download,
   Layout,
   Parse,
+  Post,
   read,
 )
 from data_pipelines.transforms import image, kinds
@@ -123,10 +123,10 @@ def _picture(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _with_pictures(
   name: str,
-  rows: dict[str, list[Annotation]],
+  rows: dict[str, list[Post]],
   download: Download,
   media: raw.Decoding[pathlib.Path],
-) -> tuple[dict[str, list[Annotation]], list[raw.Defect]]:
+) -> tuple[dict[str, list[Post]], list[raw.Defect]]:
   """Rows whose picture can be read, and a defect for each other row."""
   every = [row for members in rows.values() for row in members]
   paths = {r.picture: download.picture(r.picture) for r in every}
@@ -141,8 +141,8 @@ def _with_pictures(
 
 
 def with_outer(
-  rows: dict[str, list[Annotation]], share: float
-) -> dict[str, list[Annotation]]:
+  rows: dict[str, list[Post]], share: float
+) -> dict[str, list[Post]]:
   """All splits; ``outer`` takes whole groups of each class from train.
 
   The class of a group is the most common one of its rows, the first if tied.
@@ -168,7 +168,7 @@ def with_outer(
 
 
 def _counts(
-  classes: Sequence[str], splits: dict[str, list[Annotation]]
+  classes: Sequence[str], splits: dict[str, list[Post]]
 ) -> dict[str, dict[str, int]]:
   counts = {}
   for split, rows in splits.items():
@@ -224,7 +224,7 @@ def _features(classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _examples(
-  tweets: Tweets, rows: Iterable[Annotation], media: raw.Decoding
+  tweets: Tweets, rows: Iterable[Post], media: raw.Decoding
 ) -> Iterable[storage.Example]:
   for row in rows:
     fields = {

@@ -23,7 +23,7 @@ _ORDER = ("test", "val", "train")
 
 
 @dataclasses.dataclass(frozen=True)
-class Annotation:
+class Post:
   """One sample before its picture is read.
 
   Attributes:
@@ -46,7 +46,7 @@ class Annotation:
 # (line of a file or entry of a JSON list, its split) -> annotation, or None if
 # a rule of the data set leaves it out. Raises ``raw.Skip`` or ``ValueError``
 # for a bad one.
-Parse = Callable[[Any, str], Annotation | None]
+Parse = Callable[[Any, str], Post | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Annotations:
     notes: a sentence each.
   """
 
-  rows: dict[str, list[Annotation]]
+  rows: dict[str, list[Post]]
   problems: list[raw.Defect]
   left_out: dict[str, int]
   notes: list[str]

@@ -41,7 +41,7 @@ from data_pipelines.core import raw
 from data_pipelines.errors import InputError
 from data_pipelines.sets._tweets import tweets
 from data_pipelines.sets._tweets.prepare import HELD_OUT, Tweets, prepare_tweets
-from data_pipelines.sets._tweets.raw import Annotation, Layout
+from data_pipelines.sets._tweets.raw import Layout, Post
 
 # Whole words of training texts that are left out.
 WORDS = frozenset({
@@ -112,7 +112,7 @@ def prepare(
   return prepare_tweets(SARCASM, data_dir, raw, held_out, workers)
 
 
-def parse(item: Any, split: str) -> Annotation | None:
+def parse(item: Any, split: str) -> Post | None:
   """A line or entry to its row; ``None`` if one of ``WORDS`` is in it.
 
   Raises:
@@ -130,7 +130,7 @@ def parse(item: Any, split: str) -> Annotation | None:
     raise raw.Skip("the text is empty", name)
   if split == "train" and not WORDS.isdisjoint(words.split()):
     return None
-  return Annotation(name, name, name, words, label)
+  return Post(name, name, name, words, label)
 
 
 def _fields(item: Any) -> tuple[str, str, Any]:

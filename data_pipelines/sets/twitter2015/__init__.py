@@ -49,7 +49,7 @@ from data_pipelines.core import raw
 from data_pipelines.errors import InputError, unknown
 from data_pipelines.sets._tweets import tweets
 from data_pipelines.sets._tweets.prepare import HELD_OUT, Tweets, prepare_tweets
-from data_pipelines.sets._tweets.raw import Annotation, Layout
+from data_pipelines.sets._tweets.raw import Layout, Post
 
 MARK = "$T$"  # of the target, in a tweet
 COLUMNS = 5
@@ -132,7 +132,7 @@ def prepare(
   return prepare_tweets(TWITTER2015, data_dir, raw, held_out, workers)
 
 
-def parse(item: Any, split: str) -> Annotation | None:
+def parse(item: Any, split: str) -> Post | None:
   """A line to its row; ``None`` for the header.
 
   Raises:
@@ -159,7 +159,7 @@ def parse(item: Any, split: str) -> Annotation | None:
   if not target:
     raise raw.Skip("the target is empty", key)
   stem = pathlib.PurePosixPath(picture).stem
-  return Annotation(key, stem, stem, text, int(label), target)
+  return Post(key, stem, stem, text, int(label), target)
 
 
 TWITTER2015 = Tweets(
