@@ -8,6 +8,7 @@ page. The site adds a section for each recipe below the tables.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -84,6 +85,7 @@ def _case(name: str):
   return cases.make(CASE, "lb,iterations=5" if name == "lb" else name)
 
 
+@functools.cache
 def _step(name: str) -> float:
   from benchmarks import measure as tools
 

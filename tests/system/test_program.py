@@ -89,7 +89,8 @@ def test_export_without_this_package(restored, loaded, new, found, tmp_path):
   subprocess.run(
     [sys.executable, "-c", ALONE, str(tmp_path)], check=True, cwd=tmp_path
   )
-  outputs = np.load(tmp_path / "outputs.npz", allow_pickle=False)
+  with np.load(tmp_path / "outputs.npz", allow_pickle=False) as file:
+    outputs = dict(file)
   assert set(outputs) == set(HEADS)
   for h, p in found.probabilities.items():
     np.testing.assert_allclose(outputs[h], p, rtol=1e-5, atol=1e-6)

@@ -47,14 +47,7 @@ def two_steps(config):
   return found, part.probabilities, setup
 
 
-# In the fast suite one for each shape of a step; tests/contract has the rest.
-RUN = {"mla", "umt"}
-
-
-@pytest.mark.parametrize(
-  "name",
-  [n if n in RUN else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_openmoji(quick, tiny, name):
   found, probabilities, setup = two_steps(tiny(KEYS.get(name, name)))
   assert all(np.isfinite(x) for x in jax.tree.leaves(found))
@@ -65,7 +58,7 @@ def test_openmoji(quick, tiny, name):
   assert set(setup.parameters) >= {"image", "text"}
 
 
-SHOWN = ("constant",)  # In the fast suite; tests/contract has lb for three.
+SHOWN = ("constant",)  # In the fast suite, which has all on OpenMoji.
 
 
 @pytest.mark.parametrize(
