@@ -68,16 +68,28 @@ class Setup:
     return sharding.make_place(self.mesh)
 
   def loader(
-    self, split: str, batch_size: int, train: bool
+    self,
+    split: str,
+    batch_size: int,
+    *,
+    shuffle: bool = False,
+    augment: bool = False,
   ) -> Loader | resident.Resident:
-    """Batches of a split: shuffled and augmented, or in order and padded."""
+    """Batches of a split.
+
+    Args:
+      split: one of the data set's.
+      batch_size: over all processes together.
+      shuffle: in a new order in each epoch.
+      augment: with the data set's training augmentation.
+    """
     loader = Loader(
       self.dataset,
       split,
       batch_size,
       seed=self.config.seed,
-      shuffle=train,
-      augment=train,
+      shuffle=shuffle,
+      augment=augment,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       workers=self.workers,
@@ -95,7 +107,7 @@ class Setup:
   def batches(self, split: str) -> Iterator[Batch]:
     """One pass over a split, on the devices."""
     size = self.config.eval.batch_size
-    for batch in self.loader(split, size, train=False).padded():
+    for batch in self.loader(split, size).padded():
       yield self.place(batch)
 
 

@@ -28,12 +28,15 @@ class Replica:
   def __init__(self, setup: Setup):
     method = setup.method
     self.setup = setup
-    self.loader = setup.loader("train", setup.batch_size, train=True)
+    self.loader = setup.loader(
+      "train", setup.batch_size, shuffle=True, augment=True
+    )
     self.per_epoch = self.loader.steps_per_epoch
     self.outer_loader: Loader | resident.Resident | None = None
     if method.outer_step is not None:
+      # Not augmented: the outer loss is that of test time.
       self.outer_loader = setup.loader(
-        method.outer_split, setup.outer_batch_size, train=True
+        method.outer_split, setup.outer_batch_size, shuffle=True
       )
 
   def open(self, workdir: Path, console: Console, beside: int = 0) -> None:

@@ -89,7 +89,7 @@ def at_epochs(
     ValueError: the checkpoint of an epoch is not there.
   """
   size = setup.batch_size
-  per_epoch = setup.loader("train", size, train=True).steps_per_epoch
+  per_epoch = setup.loader("train", size).steps_per_epoch
   checkpoints = Checkpoints(folder)
   try:
     there, like = checkpoints.steps(), setup.fresh()

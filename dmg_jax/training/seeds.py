@@ -143,7 +143,7 @@ def _step_seconds(setup: Setup, count: int) -> tuple[float, Programs]:
   first = setup.config.seed
   setups = [setup.with_seed(first + i, count) for i in range(count)]
   state = programs.pack([s.fresh() for s in setups])
-  batch = setup.loader("train", setup.batch_size, train=True).batch(0)
+  batch = setup.loader("train", setup.batch_size).batch(0)
   batch, seeds = programs.place([batch] * count), programs.seeds(setups)
   state, _ = jax.block_until_ready(programs.train(state, batch, seeds))
   took = []
