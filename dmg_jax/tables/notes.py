@@ -160,8 +160,8 @@ def paired_rule(found: Summary) -> str:
     f"Paired over seeds, {name} in points: the mean difference and its 95 % "
     "bootstrap interval; better or worse where the interval excludes 0. The "
     "interval that allows for other test samples covers both sources of "
-    "chance. Nothing is corrected for the number of rows, and the best other row "
-    "is chosen by the same numbers."
+    "chance. Nothing is corrected for the number of rows, and the best other "
+    "row is chosen by the same numbers."
   )
 
 

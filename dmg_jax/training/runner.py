@@ -167,7 +167,7 @@ def run_jobs(
     for folder in [root] * (above is not None) + [j.folder for j in rest]:
       run_folder.check_data(setup.dataset.fingerprint, folder)
     choice = seeds.choose(setup, len(rest), root)
-    made = _Made(setup, choice, root, console, command, above)
+    made = _Made(setup, choice, len(rest), root, console, command, above)
   while rest:
     some, step = seeds.group(rest if made.choice.vmap else rest[:1])
     try:
@@ -189,6 +189,7 @@ class _Made(NamedTuple):
 
   setup: experiment.Setup
   choice: seeds.Choice
+  count: int
   root: Path
   console: Console
   command: str | None
@@ -204,7 +205,7 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
   files = [(job.config, job.folder, made.command) for job in jobs]
   for file in files if made.above is None else [made.above, *files]:
     run_folder.write_config(*file, setup=made.setup)
-  seeds.remember(made.choice, made.root)
+  seeds.remember(made.choice, made.count, made.root)
   where = jobs[0].folder if count == 1 else jobs[0].folder.parent
   console.announce(describe(setups, where, trainer.epochs, made.choice))
   state = trainer.open([j.folder for j in jobs], step)
