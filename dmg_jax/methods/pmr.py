@@ -125,7 +125,9 @@ def make(
     active = scalar(start <= epoch <= end)
     return state.replace(method=mstate.replace(active=active))
 
-  return from_loss(loss, init=init, between_epochs=between_epochs)
+  return from_loss(
+    loss, init=init, between_epochs=between_epochs, diagnostics=("beta",)
+  )
 
 
 def nearness(z, prototypes, seen):
