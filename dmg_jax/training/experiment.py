@@ -132,7 +132,7 @@ def assemble(config: Config, dataset: core.Dataset | None = None) -> Setup:
   _check_encoders(config, method, spec)
   sizes = batch_sizes(config, method, spec)
   encoders = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
-  problem, params, draw, loaded = _problem(config, encoders, spec)
+  problem, parameters, draw, loaded = _problem(config, encoders, spec)
   mesh = sharding.make_mesh(sizes["batch_size"])
   per_epoch = spec.sizes["train"] // sizes["batch_size"]
   init_opt, apply = _optimiser(config, problem, per_epoch)
@@ -154,7 +154,7 @@ def assemble(config: Config, dataset: core.Dataset | None = None) -> Setup:
     apply=apply,
     mesh=mesh,
     **sizes,
-    parameters=_count(params, problem),
+    parameters=parameters,
     encoders=encoders,
     pretrained=loaded,
     home=_home(config, dataset, mesh),
@@ -163,7 +163,7 @@ def assemble(config: Config, dataset: core.Dataset | None = None) -> Setup:
 
 
 def _problem(config, encoders, spec):
-  """The problem, its first weights, those of a seed, and what was loaded."""
+  """The problem, its size, a seed's first weights, and what was loaded."""
   model = registry.make_classifier(
     encoders, config.fusion.to_dict(), len(spec.classes)
   )
@@ -174,13 +174,14 @@ def _problem(config, encoders, spec):
     model, params, stats, x, spec.sizes["train"], readout
   )
 
-  def draw(seed: int):
-    """Weights and batch statistics, on buffers of their own."""
-    if seed != config.seed:
-      return registry.load_weights(encoders, *init(seed))[:2]
-    return jax.tree.map(lambda x: x.copy(), (params, stats))
+  drawn = {config.seed: (params, stats)}
 
-  return problem, params, draw, loaded
+  def draw(seed: int):
+    """Weights and batch statistics, on buffers that nothing else holds."""
+    made = drawn.pop(seed, None)
+    return made or registry.load_weights(encoders, *init(seed))[:2]
+
+  return problem, _count(params, problem), draw, loaded
 
 
 def _home(config, dataset, mesh) -> resident.Home | None:
