@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from dmg_jax.errors import out_of_memory
 from dmg_jax.tracking.logging import write_json
 from dmg_jax.training import checkpoint
 from dmg_jax.training.experiment import Config, Setup
@@ -83,7 +84,7 @@ def measure(setup: Setup, count: int) -> Choice:
   try:
     at_once, several = _step_seconds(setup, count)
   except jax.errors.JaxRuntimeError as error:
-    if "RESOURCE_EXHAUSTED" not in str(error):
+    if not out_of_memory(error):
       raise
     at_once, several = math.inf, single
   vmap = at_once < GAIN * count * alone
