@@ -19,6 +19,7 @@ Config = Any
 SELECT = ("best", "last")
 SPLITS = ("outer", "test", "train", "val")
 AUTO = ("auto", "off", "on")
+_SIZES = ("features", "width", "widths", "blocks", "hidden", "types")
 DTYPES = ("bfloat16", "float16", "float32")
 
 # Field -> (lowest, highest), both allowed but for those in _OPEN.
@@ -116,7 +117,7 @@ def _check_encoder(modality: str, options: Config) -> None:
     if name == "dtype":
       _check_dtype(path, value)
     # If 0 or none is the default, it means the architecture's own size.
-    sized = name in ("features", "width", "widths", "blocks")
+    sized = name in _SIZES
     if sized and (value or defaults.get(name)):
       sizes = value if isinstance(value, tuple | list) else (value,)
       if not sizes or not all(isinstance(x, int) and x > 0 for x in sizes):

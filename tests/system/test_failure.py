@@ -90,6 +90,8 @@ def test_a_folder_that_cannot_be_made(command, words, tmp_path):
   [
     ("i3d.I3D", {"dtype": "x"}, ("dtype", "'x'", "bfloat16")),
     ("resnet.ResNet", {"blocks": (1.5,)}, ("blocks", "whole numbers", "1.5")),
+    ("bert.Bert", {"hidden": -1}, ("hidden", "at least 1", "-1")),
+    ("bert.Bert", {"types": -1}, ("types", "at least 1", "-1")),
   ],
 )
 def test_options_of_encoders_are_checked(tiny, encoder, options, words_):
