@@ -124,7 +124,7 @@ ROW_NOTES = {
   "lb": "Ours-LB is this project's variant and its objective is not the "
   "paper's: each modality has a head and a cross-entropy of its own (w = 1), α "
   "is learned on held-out data by normalised steps, and matching is divided by "
-  "log n. So no number of the paper stands beside it.",
+  "log n. So none of the paper's numbers applies to it.",
   "lfm_paper": "Ours-LB, as published follows eqs. 1-3 of the paper: concat, "
   "classification by the fused prediction alone (w = 0), both levels on "
   "training data, plain gradient steps of α. The paper's numbers for Ours-LB "

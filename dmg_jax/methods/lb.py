@@ -54,6 +54,9 @@ CARD = Card(
 
 _COUNT = {"neumann": "terms", "nystrom": "rank", "identity": "", "dense": ""}
 OUTER = {"heldout": "outer", "train": "train"}
+DIAGNOSTICS = (
+  "hypergradient", "lambda_max", "curvature", "cosine", "status", "residual",
+)  # fmt: skip
 
 
 def make(
@@ -97,14 +100,7 @@ def make(
     outer_step=functools.partial(_outer_step, chain, total, inverse, damping),
     inner_iters=inner_iters,
     outer_split=outer_split(outer, inner_iters),
-    diagnostics=(
-      "hypergradient",
-      "lambda_max",
-      "curvature",
-      "cosine",
-      "status",
-      "residual",
-    ),
+    diagnostics=DIAGNOSTICS,
   )
 
 

@@ -124,7 +124,7 @@ def _compare(a: Row, b: Row, column: Column) -> statistics.Comparison:
 
 
 def rival(found: Summary) -> Row | None:
-  """The row of the best mean beside ours, of those with all seeds."""
+  """The other row with the best mean, among those with all seeds."""
   column = found.columns[0]
   values = {r.name: r.values(column) for r in found.rows if r.name != OURS}
   most = max((len(v) for v in values.values()), default=0)

@@ -1,4 +1,4 @@
-"""From a config to everything a run needs, checked before any work."""
+"""Builds everything that a run needs from its config, and checks it first."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Setup:
   start: Callable[[int], TrainState]
   apply: Apply
   mesh: jax.sharding.Mesh
-  # Of training and of both batches of an outer step: as configured, at most a
-  # split's size, and of the inner one that of training.
+  # As configured, but at most the size of the split; the inner batch is at
+  # most the training batch.
   batch_size: int
   inner_batch_size: int
   outer_batch_size: int
@@ -57,7 +57,7 @@ class Setup:
     return self.start(self.config.seed)
 
   def with_seed(self, seed: int, runs: int = 1) -> Setup:
-    """The same run of another seed; data, model and method are shared."""
+    """The run of another seed, with the same data, model and method."""
     config: Config = ConfigDict(self.config.to_dict())
     config.update(seed=seed, seeds=1)
     return dataclasses.replace(self, config=config, runs=runs)

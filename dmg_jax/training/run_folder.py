@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from dmg_jax.config import fields
 from dmg_jax.errors import InputError
 from dmg_jax.tracking.logging import write_json
-from dmg_jax.training import fields
 
 FILE = "config.json"
 # A locked ConfigDict; checkers cannot know its fields.

@@ -1,4 +1,4 @@
-"""The jit boundary: the only place where training code is compiled."""
+"""The jit boundary: where training steps are compiled."""
 
 from __future__ import annotations
 

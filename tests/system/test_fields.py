@@ -9,9 +9,9 @@ import pytest
 
 import launch
 from configs import manifest, openmoji
-from dmg_jax.config import files
+from dmg_jax.config import fields, files
 from dmg_jax.tracking.logging import Console
-from dmg_jax.training import experiment, fields, run_folder, runner
+from dmg_jax.training import experiment, run_folder, runner
 from dmg_jax.training.checkpoint import Checkpoints
 
 ROOT = Path(launch.__file__).parent

@@ -257,6 +257,7 @@ def test_no_global_side_effects(tmp_path, unrendered):
 
 def _with_terms(folder, method, *terms):
   """A log of a run of ``method`` with these metrics on its train lines."""
+  folder.mkdir(exist_ok=True)
   config(folder, ["image", "text"])
   stored = json.loads((folder / "config.json").read_text())
   stored["config"]["method"] = method
