@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from dmg_jax.config import fields
+from dmg_jax.config import identity
 from dmg_jax.errors import InputError
 from dmg_jax.tracking.logging import write_json
 
@@ -27,7 +27,7 @@ _VERSIONS = (
 
 
 def check_config(config: Config, workdir: Path) -> None:
-  """Refuses to continue a run of another config; see ``fields``.
+  """Refuses to continue a run of another config; see ``config.identity``.
 
   Raises:
     ValueError: fields differ that decide what a run computes, or the folder
@@ -41,7 +41,7 @@ def check_config(config: Config, workdir: Path) -> None:
       )
     return
   there = json.loads(path.read_text(encoding="utf-8"))["config"]
-  other = fields.differences(config, there)
+  other = identity.differences(config, there)
   if other:
     shown = ", ".join(f"{k} ({v} there)" for k, v in list(other.items())[:4])
     raise InputError(

@@ -1,4 +1,4 @@
-"""Which fields of a config decide what a run computes.
+"""Which fields of a config make two runs the same.
 
 A work directory goes on only with the config that it began with. Every field
 counts, new ones too, but for those of ``FREE``.

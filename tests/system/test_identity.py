@@ -9,7 +9,7 @@ import pytest
 
 import launch
 from configs import manifest, openmoji
-from dmg_jax.config import fields, files
+from dmg_jax.config import files, identity
 from dmg_jax.tracking.logging import Console
 from dmg_jax.training import experiment, run_folder, runner
 from dmg_jax.training.checkpoint import Checkpoints
@@ -53,13 +53,13 @@ def changed(value):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_field_is_refused_or_free(name, tmp_path):
   config = config_of(name)
-  flat = fields.flat(config.to_dict())
+  flat = identity.flat(config.to_dict())
   store(tmp_path, nested(flat))
   run_folder.check_config(config, tmp_path)
   assert {"eval.batch_size", "loader.resident", "method.rate"} <= set(flat)
   for path, value in flat.items():
     store(tmp_path, nested({**flat, path: changed(value)}))
-    if path in fields.FREE:
+    if path in identity.FREE:
       run_folder.check_config(config, tmp_path)
     else:
       with pytest.raises(ValueError, match="differs in") as caught:
@@ -68,15 +68,15 @@ def test_every_field_is_refused_or_free(name, tmp_path):
 
 
 def test_free_fields_are_those_of_a_config():
-  there = {p for n in CONFIGS for p in fields.flat(config_of(n).to_dict())}
-  assert set(fields.FREE) <= there
+  there = {p for n in CONFIGS for p in identity.flat(config_of(n).to_dict())}
+  assert set(identity.FREE) <= there
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_field_that_an_older_run_lacks_has_its_default(name, tmp_path):
   """A new field locks no old run out, unless another value is asked for."""
   config = config_of(name, "joint")
-  flat, usual = fields.flat(config.to_dict()), fields.defaults(config)
+  flat, usual = identity.flat(config.to_dict()), identity.defaults(config)
   named = {f"encoders.{m}.name" for m in config.encoders}
   named |= {"fusion.name", "method.name"}
   assert set(flat) <= set(usual) | named
@@ -84,7 +84,7 @@ def test_a_field_that_an_older_run_lacks_has_its_default(name, tmp_path):
     if path in named:
       continue
     store(tmp_path, nested({k: v for k, v in flat.items() if k != path}))
-    if path in fields.FREE or usual[path] == value:
+    if path in identity.FREE or usual[path] == value:
       run_folder.check_config(config, tmp_path)
     else:
       with pytest.raises(ValueError, match="differs in"):
@@ -93,12 +93,12 @@ def test_a_field_that_an_older_run_lacks_has_its_default(name, tmp_path):
 
 def test_defaults_are_those_of_the_parts():
   config = openmoji.get_config("lb")
-  usual = fields.defaults(config)
+  usual = identity.defaults(config)
   assert usual["method.solver"] == "neumann" and usual["method.rate"] is None
   assert usual["data.image_size"] == 32 and config.data.image_size == 24
   assert usual["encoders.text.dropout"] == 0.0
   assert usual["fusion.mean"] is False and config.fusion.mean
-  assert fields.defaults(manifest.get_config("joint"))["data.nperseg"] == 512
+  assert identity.defaults(manifest.get_config("joint"))["data.nperseg"] == 512
 
 
 class Silent:
@@ -138,7 +138,7 @@ def test_free_fields_change_nothing(quick, tiny, tmp_path, monkeypatch):
     "eval.manifest": "new.csv",
     "eval.output": "new.parquet",
   }
-  assert set(changes) == set(fields.FREE) - {"data.raw"}
+  assert set(changes) == set(identity.FREE) - {"data.raw"}
   config = tiny(RECIPE, changes)
   run_folder.check_config(config, one)
   runner.run(config, other, QUIET)
