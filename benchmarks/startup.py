@@ -86,7 +86,7 @@ def _phases(recipe: str, data: str, begin: float) -> dict[str, float]:
   config.data.dir = data
   setup = experiment.assemble(config)
   size = config.train.batch_size
-  loader = setup.loader("train", size, train=True)
+  loader = setup.loader("train", size, shuffle=True, augment=True)
   batch, state = setup.place(loader.batch(0)), setup.fresh()
   took["data and model"] = lap()
   program = steps.make_train_step(setup.problem, setup.method, setup.apply)

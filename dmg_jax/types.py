@@ -226,6 +226,10 @@ OuterStepFn = Callable[
 ]
 
 
+# Metrics that every step has; they and the loss terms must stay finite.
+WATCHED = ("loss", "weight_norm")
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
   """A training method: pure functions, of which only ``step`` is required.
@@ -257,6 +261,10 @@ class Method:
     ready: ``method_state -> bool``, whether the weights are those of the
       classifier yet, so that this checkpoint may be chosen as the best. False
       while teachers or probes are trained.
+    diagnostics: names of metrics that are neither loss terms nor part of the
+      state, with or without ``_<modality>`` behind them. They may be NaN or
+      infinite while training goes on, and no picture of losses shows them. All
+      other metrics but ``alpha`` are loss terms.
   """
 
   step: StepFn
@@ -272,6 +280,16 @@ class Method:
   order: Callable[[Problem, PyTree, PRNGKeyArray, int], Any] | None = None
   length: Callable[[int, int], int] = lambda epochs, _: epochs
   ready: Callable[[PyTree], bool] = lambda method_state: True
+  diagnostics: tuple[str, ...] = ()
+
+  def is_diagnostic(self, metric: str) -> bool:
+    """Whether a metric of ``step`` or ``outer_step`` is a diagnostic."""
+    if metric in WATCHED:
+      return False
+    return any(
+      metric == name or metric.startswith(f"{name}_")
+      for name in self.diagnostics
+    )
 
 
 class Card(NamedTuple):

@@ -69,6 +69,11 @@ def prepare(
   return module.prepare(data_dir, **_accepted(module.prepare, options))
 
 
+def loader(name: str) -> Callable[..., Dataset]:
+  """``load`` of the data set of that name, one of ``pipelines()``."""
+  return _pipeline(name, {}).load
+
+
 def _pipeline(name: str, options: Mapping[str, Any]):
   known = pipelines()
   if name not in known:

@@ -17,11 +17,14 @@ are; gradients, products and every vector of the solver are float32.
   gradients a product, three times the memory of a gradient. ``"jvp"`` repeats
   the gradient: three gradients a product, twice the memory. With ``batches`` it
   is always the latter.
-* ``matvec=None`` is ``"linearize"``, but ``"jvp"`` where products are compiled
-  by themselves (``loops.in_parts``): one program less.
 * ``unroll=None`` unrolls few rounds on CPU, but not with ``"jvp"``: the CPU
-  compiler would share what unrolled products have in common, and store it,
-  unless it compiles them by themselves.
+  compiler would share what unrolled products have in common, and store it.
+* ``separate=True`` is for callers that compile each product by itself, as
+  ``training.steps`` does for many weights on CPU. All rounds then share one
+  compiled product: ``matvec=None`` is ``"jvp"``, and loops are unrolled.
+* Outside of ``jax.jit`` the whole computation is compiled, once for the same
+  functions, options and shapes. Pass the same ``inner`` and ``outer`` again and
+  nothing is compiled; define them once, and close over nothing that changes.
 * ``batches``: Neumann uses batch ``i mod n`` for product i and the batch after
   its last product for the mixed product: give ``terms + 1`` of them for all to
   be fresh. Other solvers, which need one matrix, take the mean of ``inner``
@@ -34,6 +37,7 @@ Optimization with Approximate Gradient, ICML 2016.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +48,6 @@ from jaxtyping import Array, Float, PyTree
 
 from dmg_jax import trees
 from dmg_jax.bilevel import curvature as curvatures
-from dmg_jax.bilevel import loops
 from dmg_jax.bilevel.curvature import GaussNewton, Inner, Operator
 from dmg_jax.bilevel.info import HypergradientInfo, Status, tolerance
 from dmg_jax.bilevel.neumann import Neumann
@@ -71,6 +74,7 @@ def hypergradient(
   damping: ArrayLike = 0.0,
   q0: PyTree | None = None,
   exact_residual: bool = False,
+  separate: bool = False,
 ) -> tuple[PyTree, HypergradientInfo]:
   r"""Gradient of the outer loss at the inner minimum, with respect to hyper.
 
@@ -95,6 +99,7 @@ def hypergradient(
     damping: ρ ≥ 0, added to H before the solver's own.
     q0: where the solver starts, such as ``info.q`` of the last call.
     exact_residual: measure the residual with one more product.
+    separate: the caller compiles each product by itself.
 
   Returns:
     The hypergradient, like ``hyper``, and its diagnostics. If anything is not
@@ -105,17 +110,51 @@ def hypergradient(
       ``hyper`` that is not a float; batches without a common leading axis.
   """
   solver = solver_by_name(solver) if isinstance(solver, str) else solver
-  matvec = matvec or ("jvp" if loops.apart() else "linearize")
+  matvec = matvec or ("jvp" if separate else "linearize")
   _check(params, hyper, curvature, matvec)
-  if unroll is None and matvec == "jvp" and not loops.apart():
-    unroll = False
-  options = (curvature, matvec, unroll, batches, damping, q0, exact_residual)
-  return _implicit(inner, outer, params, hyper, solver, *options)
+  if unroll is None and (separate or matvec == "jvp"):
+    unroll = separate
+  static = (inner, outer, solver, curvature, matvec, unroll, exact_residual)
+  arrays = (params, hyper, batches, damping, q0)
+  if separate or not _can_be_kept(static, arrays):
+    return _implicit(*static, *arrays)
+  if _is_zero(damping):
+    arrays = (params, hyper, batches, None, q0)
+  return _compiled(*static)(*arrays)
+
+
+def _can_be_kept(static: Any, arrays: Any) -> bool:
+  """Whether a program may be kept: nothing is traced, all can be hashed."""
+  # Under jit every new array is traced, too.
+  leaves = [*jax.tree.leaves(arrays), jnp.zeros(())]
+  if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    return False
+  try:
+    hash(static)
+  except TypeError:
+    return False
+  return True
+
+
+def _is_zero(damping: ArrayLike) -> bool:
+  return isinstance(damping, (int, float)) and damping == 0
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(*static: Any) -> Callable[..., tuple[PyTree, HypergradientInfo]]:
+  """``_implicit`` of these functions and options, compiled."""
+
+  @jax.jit
+  def run(params, hyper, batches, damping, q0):
+    damping = 0 if damping is None else damping
+    return _implicit(*static, params, hyper, batches, damping, q0)
+
+  return run
 
 
 def _implicit(
-  inner, outer, params, hyper, solver,
-  curvature, matvec, unroll, batches, damping, q0, exact_residual,
+  inner, outer, solver, curvature, matvec, unroll, exact_residual,
+  params, hyper, batches, damping, q0,
 ):  # fmt: skip
   """``hypergradient`` with its arguments checked."""
   wide, wide_hyper = trees.upcast(params), trees.upcast(hyper)

@@ -1,4 +1,4 @@
-"""What a solver reports beside its answer."""
+"""Diagnostics that a solver returns with its solution."""
 
 from __future__ import annotations
 

@@ -1,16 +1,14 @@
 """Repeat a body a fixed number of times, unrolled or as one compiled loop.
 
-Unrolled, the compiler sees that all products share one forward and backward
-pass and does that work once; it also keeps convolutions out of loop bodies,
-where the CPU backend is slow. The price is compile time, so that only short
-loops are unrolled, and only on CPU, unless the caller decides.
+In an unrolled loop the compiler sees that all products share one forward and
+backward pass and computes it once; convolutions also stay out of loop bodies,
+where the CPU backend is slow. The price is compile time. So only short loops
+are unrolled, and only on CPU, unless the caller decides.
 """
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -19,31 +17,22 @@ Carry = TypeVar("Carry")
 
 FEW = 10
 
-_APART = contextvars.ContextVar("apart", default=False)
+LARGE = 10**7  # weights
 
 
-@contextlib.contextmanager
-def in_parts() -> Iterator[None]:
-  """What is traced in here is compiled product by product, not as a whole."""
-  token = _APART.set(True)
-  try:
-    yield
-  finally:
-    _APART.reset(token)
+def separate(weights: int) -> bool:
+  """Whether products over so many weights are compiled one by one.
 
-
-def apart() -> bool:
-  """Whether the caller is within ``in_parts``."""
-  return _APART.get()
+  So it is for many weights on CPU, whose compiler takes time that grows faster
+  than the program.
+  """
+  return jax.default_backend() == "cpu" and weights > LARGE
 
 
 def unrolled(length: int, unroll: bool | None) -> bool:
-  """``unroll`` itself, or by default: at most ``FEW`` rounds, on CPU.
-
-  All rounds ``in_parts``, where they share one compiled product.
-  """
+  """``unroll`` itself, or by default: at most ``FEW`` rounds, on CPU."""
   if unroll is None:
-    return apart() or (length <= FEW and jax.default_backend() == "cpu")
+    return length <= FEW and jax.default_backend() == "cpu"
   return unroll
 
 

@@ -8,10 +8,10 @@ from ml_collections import config_dict
 
 DEFAULTS: dict[str, Any] = {
   "recipe": "",
-  "variant": "",  # The whole string after the colon; names the run's folder.
+  "variant": "",  # All that follows the colon; names the run's folder.
   "seed": 0,
   "seeds": 1,
-  "vmap_seeds": "auto",  # Or "on", "off"; see dmg_jax/training/seeds.py.
+  "vmap_seeds": "off",  # Or "on", "auto"; see dmg_jax/training/seeds.py.
   "data": {"name": "", "dir": "data"},
   "loader": {"resident": "auto", "workers": -1},
   "encoders": {},
@@ -22,7 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "schedule": "constant",
     "warmup_epochs": 0,
-    # Of schedule "plateau" alone.
+    # Read by schedule "plateau" alone.
     "plateau": {"factor": 0.1, "patience": 11, "threshold": 1e-4},
     "momentum": 0.9,
     "weight_decay": 0.0,
@@ -31,19 +31,19 @@ DEFAULTS: dict[str, Any] = {
   "train": {
     "epochs": 30,
     "batch_size": 64,
-    # Of an outer step: a part of the training batch, held-out samples.
+    # Outer step: samples of the training batch, and held-out samples.
     "inner_batch_size": 64,
     "outer_batch_size": 256,
     "select": "best",
     "checkpoint_steps": 0,
-    "keep": (),  # Epochs after which a checkpoint stays.
+    "keep": (),  # Epochs whose checkpoint is not deleted.
     "log_steps": 10,
   },
   "eval": {
     "batch_size": 256,
     "split": "test",
     "test": True,
-    # Of mode predict: new samples instead of the split; the file it writes.
+    # Mode predict: new samples instead of the split; the file to write.
     "manifest": "",
     "output": "",
   },

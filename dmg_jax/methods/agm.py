@@ -102,7 +102,12 @@ def make(
     active = scalar(start <= epoch <= end)
     return state.replace(method=state.method.replace(active=active))
 
-  return Method(step=step, init=init, between_epochs=between_epochs)
+  return Method(
+    step=step,
+    init=init,
+    between_epochs=between_epochs,
+    diagnostics=("kappa", "score"),
+  )
 
 
 sg = jax.lax.stop_gradient

@@ -117,7 +117,12 @@ def make(
     grown = state.method.replace(level=zero, growth=zero + epoch / 10)
     return state.replace(method=grown)
 
-  return Method(step=step, init=init, between_epochs=between_epochs)
+  return Method(
+    step=step,
+    init=init,
+    between_epochs=between_epochs,
+    diagnostics=("masked",),
+  )
 
 
 def share(level, ramp):

@@ -121,6 +121,7 @@ def make(
       epochs + _phases.epochs_or_same("", pretrain_epochs, epochs)
     ),
     ready=lambda method_state: bool(method_state.joint),
+    diagnostics=("gate",),
   )
 
 

@@ -61,7 +61,9 @@ def make(*, anneal: int = 10) -> Method:
     del problem, data
     return state.replace(method=scalar(min(1.0, epoch / anneal)))
 
-  return from_loss(loss, init=init, between_epochs=between_epochs)
+  return from_loss(
+    loss, init=init, between_epochs=between_epochs, diagnostics=("lambda",)
+  )
 
 
 def evidential(a: jax.Array, labels: jax.Array, lam: jax.Array) -> jax.Array:

@@ -125,6 +125,7 @@ def make(
     between_epochs=between_epochs,
     length=length,
     ready=lambda method_state: int(method_state.probe) < 0,
+    diagnostics=("weight",),
   )
 
 

@@ -104,7 +104,12 @@ def make(*, epsilon: float = 0.01, window: int = 5, start: int = 1) -> Method:
     active = scalar(epoch >= start)
     return state.replace(method=state.method.replace(active=active))
 
-  return Method(step=step, init=init, between_epochs=between_epochs)
+  return Method(
+    step=step,
+    init=init,
+    between_epochs=between_epochs,
+    diagnostics=("curating", "speed"),
+  )
 
 
 def caring(stats, care, mask=None):

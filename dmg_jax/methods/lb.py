@@ -32,8 +32,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dmg_jax import losses
-from dmg_jax.bilevel import Identity, hypergradient, loops, solver_by_name
+from dmg_jax import losses, trees
+from dmg_jax.bilevel import (
+  Identity,
+  Status,
+  hypergradient,
+  loops,
+  solver_by_name,
+)
 from dmg_jax.bilevel.alpha import RATE, AlphaOptimiser, fitting_rate
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.methods._adapters import check_range, from_loss
@@ -48,6 +54,9 @@ CARD = Card(
 
 _COUNT = {"neumann": "terms", "nystrom": "rank", "identity": "", "dense": ""}
 OUTER = {"heldout": "outer", "train": "train"}
+DIAGNOSTICS = (
+  "hypergradient", "lambda_max", "curvature", "cosine", "status", "residual",
+)  # fmt: skip
 
 
 def make(
@@ -91,6 +100,7 @@ def make(
     outer_step=functools.partial(_outer_step, chain, total, inverse, damping),
     inner_iters=inner_iters,
     outer_split=outer_split(outer, inner_iters),
+    diagnostics=DIAGNOSTICS,
   )
 
 
@@ -109,6 +119,8 @@ def _outer_step(
 ):
   """One step of α: equation 3 on an inner and an outer batch."""
 
+  separate = loops.separate(trees.size(state.params))
+
   def inner_loss(params, alpha):
     outputs, _ = problem.forward(params, state.stats, inner.inputs, key, True)
     return total(outputs, inner, alpha)[0]
@@ -116,7 +128,7 @@ def _outer_step(
   def outer_loss(params, alpha):
     del alpha
     at_once = inner.labels.size
-    return heldout_loss(problem, params, state.stats, outer, at_once)
+    return heldout_loss(problem, params, state.stats, outer, at_once, separate)
 
   gradient, info = hypergradient(
     inner_loss,
@@ -125,7 +137,11 @@ def _outer_step(
     state.method.value,
     solver,
     damping=damping,
+    separate=separate,
   )
+  # Zero if a product was not finite: NaN instead, so that nothing moves.
+  broken = info.status == Status.NONFINITE
+  gradient = jnp.where(broken, jnp.nan, gradient)
   alpha = chain.update(state.method, gradient)
   metrics = {
     "hypergradient": gradient,
@@ -140,12 +156,13 @@ def _outer_step(
   return state.replace(method=alpha), metrics
 
 
-def heldout_loss(problem, params, stats, batch, at_once):
+def heldout_loss(problem, params, stats, batch, at_once, separate=False):
   """``L_CLS`` as at test time: running statistics, no dropout.
 
-  Of more than ``at_once`` samples the mean goes over parts of that size, one of
-  them in memory at a time, for the gradient too. Not so for small models on
-  CPU, where convolutions in a loop take several times as long.
+  More than ``at_once`` samples go through the model in parts of that size, so
+  that only one part is in memory at a time, for the gradient too. Small models
+  on CPU take the batch as a whole: convolutions in a loop would be several
+  times slower. ``separate``: products are compiled one by one.
   """
 
   def mean(part):
@@ -153,7 +170,7 @@ def heldout_loss(problem, params, stats, batch, at_once):
     each = losses.cross_entropy(outputs.logits, part.labels)
     return losses.masked_mean(each, part.mask)
 
-  small = jax.default_backend() == "cpu" and not loops.apart()
+  small = jax.default_backend() == "cpu" and not separate
   if small or batch.labels.size <= at_once:
     return mean(batch)
   parts = _parts(batch, at_once)

@@ -33,7 +33,7 @@ from flax import struct
 from jaxtyping import PyTree
 
 from dmg_jax import trees
-from dmg_jax.bilevel import Iterate, tangent_step, zero_tangent
+from dmg_jax.bilevel import Iterate, loops, tangent_step, zero_tangent
 from dmg_jax.bilevel.alpha import Alpha, AlphaOptimiser
 from dmg_jax.methods._matching import Matching, make_total
 from dmg_jax.methods.lb import heldout_loss, outer_split
@@ -76,6 +76,7 @@ def make(
     outer_step=functools.partial(_outer_step, chain),
     inner_iters=inner_iters,
     outer_split=outer_split(outer, inner_iters),
+    diagnostics=("hypergradient",),
   )
 
 
@@ -114,8 +115,11 @@ def _outer_step(chain, problem, state, inner, outer, key):
   """One step of α along the tangent, which then starts again."""
   del key
   at_once = inner.labels.size
+  separate = loops.separate(trees.size(state.params))
   slope = jax.grad(
-    lambda params: heldout_loss(problem, params, state.stats, outer, at_once)
+    lambda params: heldout_loss(
+      problem, params, state.stats, outer, at_once, separate
+    )
   )(state.params)
   gradient = trees.vdot(slope, state.method.tangent.params)
   alpha = chain.update(state.method.alpha, gradient)

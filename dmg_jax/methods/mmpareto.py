@@ -71,7 +71,7 @@ def make(*, gamma: float = 1.5) -> Method:
     _needs.independent_readout(problem, "mmpareto")
     return ()
 
-  return Method(step=step, init=init)
+  return Method(step=step, init=init, diagnostics=("weight",))
 
 
 def balance(problem, fused, unimodal, gamma):

@@ -117,7 +117,12 @@ def make(
     return old.replace(**fields)
 
   step = functools.partial(train_step, unimodal_weight)
-  return Method(step=step, init=init, between_epochs=between_epochs)
+  return Method(
+    step=step,
+    init=init,
+    between_epochs=between_epochs,
+    diagnostics=("active",),
+  )
 
 
 def restored(problem, state, m, faithful):

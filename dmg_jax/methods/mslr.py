@@ -113,7 +113,12 @@ def make(
       problem, state, batch, key, apply, own_scale(problem, state.method.rates)
     )
 
-  return Method(step=step, init=init, between_epochs=between_epochs)
+  return Method(
+    step=step,
+    init=init,
+    between_epochs=between_epochs,
+    diagnostics=("rate",),
+  )
 
 
 def remember(mstate: State, accuracy) -> State:

@@ -88,6 +88,7 @@ def make(
     modulate,
     init=lambda problem, state, key: scalar(start <= 0 <= end),
     between_epochs=between_epochs,
+    diagnostics=("kappa",),
   )
 
 

@@ -84,6 +84,7 @@ def make(
     step=step,
     init=lambda problem, state, key: scalar(warmup <= 0),
     between_epochs=between_epochs,
+    diagnostics=("drop",),
   )
 
 

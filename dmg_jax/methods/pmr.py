@@ -125,7 +125,8 @@ def make(
     active = scalar(start <= epoch <= end)
     return state.replace(method=mstate.replace(active=active))
 
-  return from_loss(loss, init=init, between_epochs=between_epochs)
+  hooks = {"init": init, "between_epochs": between_epochs}
+  return from_loss(loss, diagnostics=("beta",), **hooks)
 
 
 def nearness(z, prototypes, seen):

@@ -115,7 +115,12 @@ def make(
       copies[m] = jnp.asarray(row)
     return state.replace(method=State(copies))
 
-  return Method(step=step, init=init, between_epochs=between_epochs)
+  return Method(
+    step=step,
+    init=init,
+    between_epochs=between_epochs,
+    diagnostics=("copies",),
+  )
 
 
 def alone(features, kept):

@@ -1,4 +1,4 @@
-"""What stands below each picture, or in its place."""
+"""Captions of the pictures, and the reasons for missing ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dmg_jax.report import diagrams, features, skeleton
+from dmg_jax.report import diagrams, features, figures, skeleton
 from dmg_jax.report.reading import Workdir
 from dmg_jax.report.skeleton import Html
 
@@ -21,9 +21,9 @@ def pictures(
   names: Sequence[str],
   more: Sequence[Html] = (),
 ) -> Html:
-  """The pictures that there are with captions, and why the others are not.
+  """The pictures with their captions, and why others are missing.
 
-  ``more`` stands beside the last picture.
+  ``more`` is placed beside the last picture.
   """
   there = [n for n in names if n in drawn]
   figures = [
@@ -78,8 +78,8 @@ def _accuracy_caption(found: Workdir) -> str:
     return f"Accuracy on the validation split.{_seeds(found)}"
   return (
     "Accuracy on the validation split. The distance between the coloured lines "
-    "is the gap between modalities; one that lies far below the others is "
-    "trained too little inside the fused model, or under-rated by its read-out"
+    "is the gap between modalities. A modality far below the others is trained "
+    "too little inside the fused model, or its read-out underrates it"
     f"{f' ({found.readout})' if found.readout else ''}.{_seeds(found)}"
   )
 
@@ -98,9 +98,12 @@ def _loss_caption(found: Workdir) -> str:
   text = "Loss terms in training, means over each epoch"
   if len(found.runs) == 1:
     text += " (faint: single steps)"
+  left = figures.loss_terms(found)[1 + figures.MAX_TERMS :]
+  rest = f" Not drawn, but in metrics.jsonl: {', '.join(left)}." if left else ""
   return (
-    f"{text}; dashed: fused cross-entropy on the validation split. It rises "
-    f"while the training loss falls where the model over-fits.{_seeds(found)}"
+    f"{text}; dashed: fused cross-entropy on the validation split. Where the "
+    "model over-fits, it rises while the training loss falls."
+    f"{rest}{_seeds(found)}"
   )
 
 
@@ -124,10 +127,10 @@ def _gap_caption(found: Workdir) -> str:
 
 def _reliability_caption(found: Workdir) -> str:
   text = (
-    "Reliability on test, 15 bins of equal width: how often a prediction is "
-    "right, over how sure it was. Below the dashed line a read-out is too sure "
-    "of itself. The area of a mark is the share of samples; ECE, the expected "
-    "calibration error, is the mean distance from the line."
+    "Reliability on test, 15 bins of equal width: how often predictions are "
+    "right, against their confidence. Below the dashed line a read-out is "
+    "overconfident. The area of a mark is the share of samples; ECE, the "
+    "expected calibration error, is the mean distance from the line."
   )
   more = " Seeds put together; ECE: mean of the seeds."
   return text + (more if len(found.runs) > 1 else "")

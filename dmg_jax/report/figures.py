@@ -38,6 +38,7 @@ from dmg_jax.report.style import (
 )
 
 MAX_POINTS = 300
+MAX_TERMS = 4
 
 
 def draw_all(found: Workdir, folder: Path) -> dict[str, Path]:
@@ -60,9 +61,14 @@ def draw_all(found: Workdir, folder: Path) -> dict[str, Path]:
   return save_all(makers, folder)
 
 
+def loss_terms(found: Workdir) -> list[str]:
+  """Loss terms of all runs; the picture shows ``loss`` and ``MAX_TERMS``."""
+  return list(dict.fromkeys(k for r in found.runs for k in r.terms()))
+
+
 def loss(found: Workdir) -> Figure | None:
   """Loss terms of training, epoch by epoch, and the loss on val."""
-  names = list(dict.fromkeys(k for r in found.runs for k in r.terms()))
+  names = loss_terms(found)[: 1 + MAX_TERMS]
   colours = dict(
     zip((k for k in names if k != "loss"), COLOURS, strict=False), loss=BLACK
   )

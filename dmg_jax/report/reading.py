@@ -1,4 +1,4 @@
-"""What a work directory holds, finished or not."""
+"""The contents of a work directory, finished or not."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from typing import Any
 import numpy as np
 
 from dmg_jax.errors import InputError, MissingFileError
+from dmg_jax.model import registry
 from dmg_jax.report import readout_table
 from dmg_jax.report.examples import load_examples
 from dmg_jax.report.features import load_features
 from dmg_jax.report.predictions import load_predictions
 from dmg_jax.tracking.logging import METRICS, read_metrics
+from dmg_jax.types import Method
 
-# What train lines hold beside loss terms.
-_NO_LOSS = re.compile(
-  r"step|epoch|split|seed|alpha|.*/.*|.*norm.*|.*lr|.*rate|.*acc.*|.*second.*"
-  r"|.*time.*|.*residual|.*gradient|.*ratio.*|.*weight.*|kappa.*|coef.*|score.*"
-)
-MAX_TERMS = 4
+# On a train line beside loss terms and what the method declares.
+_NO_TERMS = frozenset({"step", "epoch", "split", "alpha", "weight_norm"})
 _SPECIAL = {"NaN", "Infinity", "-Infinity"}
 
 Points = tuple[np.ndarray, np.ndarray]
@@ -41,6 +39,8 @@ class RunFiles:
     predictions: contents of ``test_predictions.npz``, or ``None``.
     examples: contents of ``test_examples.npz``, or ``None``.
     readouts: contents of ``readouts.json``, or ``None``.
+    method: the training method, which declares its diagnostics; ``None`` if
+      this version has none of that name.
   """
 
   name: str
@@ -50,12 +50,13 @@ class RunFiles:
   predictions: dict[str, np.ndarray] | None = None
   examples: dict[str, np.ndarray] | None = None
   readouts: dict[str, Any] | None = None
+  method: Method | None = None
 
   def series(self, split: str, name: str) -> Points:
-    """``(x, y)`` of a value, x in epochs done; points that are not finite go.
+    """``(x, y)`` of a value over epochs done, without points not finite.
 
     Returns:
-      Two arrays [n]; n is 0 where nothing was logged.
+      Two arrays [n]; n is 0 if nothing was logged.
     """
     per_epoch = self.steps_per_epoch()
     found = [
@@ -87,15 +88,24 @@ class RunFiles:
     return epoch[last], y[last]
 
   def terms(self) -> list[str]:
-    """Loss terms of train lines, ``loss`` first; none that only repeats it."""
+    """Loss terms of train lines, ``loss`` first; none that only repeats it.
+
+    They are all metrics but ``alpha`` and the method's declared diagnostics.
+    """
     train = [line for line in self.lines if line["split"] == "train"]
-    names = dict.fromkeys(k for line in train for k in line)
-    names = [k for k in names if k != "loss" and not _NO_LOSS.fullmatch(k)]
     total = self.series("train", "loss")[1]
     own = [
-      k for k in names if not np.array_equal(self.series("train", k)[1], total)
+      name
+      for name in dict.fromkeys(k for line in train for k in line)
+      if self._is_term(name)
+      and not np.array_equal(self.series("train", name)[1], total)
     ]
-    return ([] if total.size == 0 else ["loss"]) + own[:MAX_TERMS]
+    return ([] if total.size == 0 else ["loss"]) + own
+
+  def _is_term(self, name: str) -> bool:
+    if name == "loss" or name in _NO_TERMS:
+      return False
+    return self.method is None or not self.method.is_diagnostic(name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +164,7 @@ class Workdir:
 
   @property
   def epochs(self) -> int | None:
-    """Epochs that the run is meant to have."""
+    """Epochs that the run was configured with."""
     return self.get("train", "epochs", default=None)
 
   @property
@@ -192,7 +202,9 @@ def read(workdir: str | Path) -> Workdir:
       "work directory of a run with --workdir"
     )
   seeds = sorted(path.glob("seed_*"), key=_natural)
-  runs = [_run(folder) for folder in seeds if folder.is_dir()] or [_run(path)]
+  folders = [folder for folder in seeds if folder.is_dir()] or [path]
+  method = _method(stored)
+  runs = [_run(folder, method) for folder in folders]
   return Workdir(path, stored, _json(path / "results.json"), runs)
 
 
@@ -200,7 +212,16 @@ def _natural(path: Path) -> list[Any]:
   return [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", path.name)]
 
 
-def _run(folder: Path) -> RunFiles:
+def _method(stored: Mapping[str, Any]) -> Method | None:
+  """The method of a run; ``None`` if an older or newer version wrote it."""
+  options = (stored.get("config") or {}).get("method") or {}
+  try:
+    return registry.make_method(**options)
+  except (TypeError, ValueError):
+    return None
+
+
+def _run(folder: Path, method: Method | None) -> RunFiles:
   metrics = folder / METRICS
   lines = read_metrics(metrics) if metrics.exists() else []
   return RunFiles(
@@ -211,6 +232,7 @@ def _run(folder: Path) -> RunFiles:
     load_predictions(folder),
     load_examples(folder),
     _json(folder / readout_table.FILE),
+    method,
   )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import itertools
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,14 @@ import jax
 
 from data_pipelines import core
 from dmg_jax import report
-from dmg_jax.errors import DivergedError, UnsuitableError
+from dmg_jax.errors import (
+  MEMORY_ADVICE,
+  DivergedError,
+  UnsuitableError,
+  UserError,
+  one_line,
+  out_of_memory,
+)
 from dmg_jax.model import registry
 from dmg_jax.tables import cells, page, summary, tuning, writers
 from dmg_jax.tables.cells import TableRun
@@ -208,9 +216,17 @@ def _forget() -> None:
 def _note_failure(
   cell: TableRun, status: str, error: Exception, console
 ) -> None:
-  reason = " ".join(str(error).split()) or type(error).__name__
-  if not isinstance(error, (ValueError, DivergedError)):
+  reason, trace = one_line(error), ""
+  if out_of_memory(error):
+    reason = f"{MEMORY_ADVICE}. {reason[:300]}"
+  elif not isinstance(error, UserError | OSError):
     reason = f"{type(error).__name__}: {reason}"
+    trace = "".join(traceback.format_exception(error))
+  found = {"status": status, "reason": reason[:1000]}
   cell.failure.parent.mkdir(parents=True, exist_ok=True)
-  write_json(cell.failure, {"status": status, "reason": reason[:1000]})
+  write_json(cell.failure, {**found, **({"traceback": trace} if trace else {})})
   console.note(f"{cell}: {status}: {reason}")
+  if trace:
+    console.note(
+      f"this is a bug in dmg_jax: please report it with {cell.failure}"
+    )

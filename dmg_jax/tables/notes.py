@@ -1,4 +1,4 @@
-"""What stands below a table: conditions, tuned values, failures, statistics."""
+"""The notes below a table: conditions, tuned values, failures, statistics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AGAINST = "Against the best other row: "
 
 
 def conditions(found: Summary) -> list[str]:
-  """What the figures are, and what the reader must know of them."""
+  """How the numbers were obtained, and what to keep in mind."""
   total = [c for r in found.rows for c in r.cells]
   done = sum(c.status == DONE for c in total)
   seeds = [c.seed for c in found.rows[0].cells]
@@ -34,7 +34,7 @@ def conditions(found: Summary) -> list[str]:
     "and the second underlined, among rows that have all seeds of the others."
   )
   if any(found.has_reported(c) for c in found.columns):
-    notes.append(f"paper: the figure of the paper, {_paper_name(found.name)}.")
+    notes.append(f"paper: the paper's number, {_paper_name(found.name)}.")
   return [*notes, *_readouts(found), *found.notes]
 
 
@@ -47,18 +47,18 @@ def _paper_name(table: str) -> str:
 
 
 def _readouts(found: Summary) -> list[str]:
-  """The read-outs by their full names."""
+  """The full names of the read-outs."""
   names = sorted({c.readout for r in found.rows for c in r.cells if c.readout})
   if not names:
     return []
   return [
-    f"Read-out of single modalities: {'; '.join(names)}. Figures of different "
-    "read-outs cannot be compared with each other."
+    f"Read-out of single modalities: {'; '.join(names)}. Numbers from "
+    "different read-outs cannot be compared."
   ]
 
 
 def tuned(found: Summary) -> list[str]:
-  """What each row's trials have chosen."""
+  """The values that each row's trials led to."""
   return [
     f"{r.label}: {_chosen(r)}" for r in found.rows if r.choice is not None
   ]
@@ -67,9 +67,10 @@ def tuned(found: Summary) -> list[str]:
 def tuning_rule(found: Summary) -> str:
   """How values were chosen."""
   return (
-    f"Each row had {found.trials} trials on one seed that is none of the "
-    "above, the first with the defaults; the highest fused accuracy on val was "
-    "taken, of equals the lowest loss. No trial has read test."
+    f"Each row had {found.trials} trials on one seed that is not among those "
+    "above, the first with the defaults. The trial with the highest fused "
+    "accuracy on val was chosen, of equals the one with the lowest loss. No "
+    "trial read the test split."
   )
 
 
@@ -123,7 +124,7 @@ def _compare(a: Row, b: Row, column: Column) -> statistics.Comparison:
 
 
 def rival(found: Summary) -> Row | None:
-  """The row of the best mean beside ours, of those with all seeds."""
+  """The other row with the best mean, among those with all seeds."""
   column = found.columns[0]
   values = {r.name: r.values(column) for r in found.rows if r.name != OURS}
   most = max((len(v) for v in values.values()), default=0)
@@ -152,15 +153,15 @@ def paired(found: Summary) -> list[str]:
 
 
 def paired_rule(found: Summary) -> str:
-  """What the sentences of ``paired`` say."""
+  """How to read the sentences of ``paired``."""
   column = found.columns[0]
   name = f"fused {column.name}" if column.head == FUSED else column.name
   return (
-    f"Paired over seeds, {name} in points, mean of the differences and its "
-    "95 % bootstrap interval; better or worse where the interval leaves out 0. "
-    "Beyond these samples: the interval that holds for other samples of the "
-    "same kind, too. Nothing is corrected for the number of rows, and the best "
-    "other row is picked by the same figures."
+    f"Paired over seeds, {name} in points: the mean difference and its 95 % "
+    "bootstrap interval; better or worse where the interval excludes 0. The "
+    "interval that allows for other test samples covers both sources of "
+    "chance. Nothing is corrected for the number of rows, and the best other "
+    "row is chosen by the same numbers."
   )
 
 

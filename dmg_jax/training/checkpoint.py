@@ -1,12 +1,12 @@
-"""Checkpoints: the last state, the best on val, and those asked for, by Orbax.
+"""Checkpoints with Orbax: the last state, the best on val, and chosen epochs.
 
-They are written in the background. A step is committed by an atomic rename, so
-a process killed at any moment leaves whole checkpoints only; what was
-half-written is removed at the next start.
+They are written in the background. A checkpoint is committed by an atomic
+rename, so a process killed at any moment leaves only whole ones; half-written
+files are removed at the next start.
 
-Where epochs take less than ``EVERY`` seconds, not each is written: the best so
-far is held in memory until the next that is. A killed process loses that much
-time at most; its run goes on from what it had written and ends the same.
+If epochs take less than ``EVERY`` seconds, not every one is written: the best
+so far is held in memory until the next write. A killed process loses that much
+time at most; the run resumes from the last checkpoint and ends the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EVERY = 10.0  # seconds
 
 
 def saved(workdir: Path) -> set[int]:
-  """Steps of the whole checkpoints of a run; none if there is no folder."""
+  """Steps of a run's complete checkpoints; empty without a folder."""
   folder = Path(workdir) / FOLDER
   if not folder.is_dir():
     return set()
@@ -40,14 +40,14 @@ class Checkpoints:
   """The checkpoints of one run, in ``<workdir>/checkpoints``."""
 
   def __init__(self, workdir: Path, latest: int = 1, keep: Iterable[int] = ()):
-    """Opens (or makes) the folder; leftovers of a killed process go.
+    """Opens or creates the folder; removes leftovers of a killed process.
 
     Args:
       workdir: of the run.
       latest: how many of the last states are kept. Runs that train together
         need three: a process may be killed when only some have written, and
-        those have the best that they had held, too.
-      keep: steps whose checkpoints stay, beside the last and the best.
+        those also have the best state that was held in memory.
+      keep: steps whose checkpoints are kept, in addition to the last and best.
     """
     policy = checkpoint_managers.AnyPreservationPolicy(
       [
@@ -76,10 +76,10 @@ class Checkpoints:
   def offer(
     self, state: TrainState, val: dict[str, float] | None, due: bool
   ) -> None:
-    """The state at the end of an epoch; ``val`` are its metrics on val.
+    """Takes the state at the end of an epoch and its metrics on val.
 
-    It is written if it is ``due`` or to be kept. Else, if it is the best so
-    far, it is held until the next that is written, or the end.
+    It is written if it is ``due`` or its step is one to keep. Otherwise the
+    best state so far is held in memory until the next write, or the end.
     """
     if due or int(state.step) in self._keep:
       self.save(state, val)

@@ -1,4 +1,4 @@
-"""What a run will do, in words for its beginning."""
+"""The facts about a run that are shown before it starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def describe(
   epochs: int,
   choice: seeds.Choice,
 ) -> dict[str, Any]:
-  """What runs will do: data, splits, parameters, recipe, seeds, device."""
+  """Facts about runs: data, splits, parameters, recipe, seeds, device."""
   setup, count = setups[0], len(setups)
   config, spec = setup.config, setup.dataset.spec
   device = jax.devices()[0]

@@ -1,4 +1,4 @@
-"""From a config to everything a run needs, checked before any work."""
+"""Builds everything that a run needs from its config, and checks it first."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Setup:
   start: Callable[[int], TrainState]
   apply: Apply
   mesh: jax.sharding.Mesh
-  # Of training and of both batches of an outer step: as configured, at most a
-  # split's size, and of the inner one that of training.
+  # As configured, but at most the size of the split; the inner batch is at
+  # most the training batch.
   batch_size: int
   inner_batch_size: int
   outer_batch_size: int
@@ -57,7 +57,7 @@ class Setup:
     return self.start(self.config.seed)
 
   def with_seed(self, seed: int, runs: int = 1) -> Setup:
-    """The same run of another seed; data, model and method are shared."""
+    """The run of another seed, with the same data, model and method."""
     config: Config = ConfigDict(self.config.to_dict())
     config.update(seed=seed, seeds=1)
     return dataclasses.replace(self, config=config, runs=runs)
@@ -68,16 +68,28 @@ class Setup:
     return sharding.make_place(self.mesh)
 
   def loader(
-    self, split: str, batch_size: int, train: bool
+    self,
+    split: str,
+    batch_size: int,
+    *,
+    shuffle: bool = False,
+    augment: bool = False,
   ) -> Loader | resident.Resident:
-    """Batches of a split: shuffled and augmented, or in order and padded."""
+    """Batches of a split.
+
+    Args:
+      split: one of the data set's.
+      batch_size: over all processes together.
+      shuffle: in a new order in each epoch.
+      augment: with the data set's training augmentation.
+    """
     loader = Loader(
       self.dataset,
       split,
       batch_size,
       seed=self.config.seed,
-      shuffle=train,
-      augment=train,
+      shuffle=shuffle,
+      augment=augment,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       workers=self.workers,
@@ -95,7 +107,7 @@ class Setup:
   def batches(self, split: str) -> Iterator[Batch]:
     """One pass over a split, on the devices."""
     size = self.config.eval.batch_size
-    for batch in self.loader(split, size, train=False).padded():
+    for batch in self.loader(split, size).padded():
       yield self.place(batch)
 
 
@@ -120,7 +132,7 @@ def assemble(config: Config, dataset: core.Dataset | None = None) -> Setup:
   _check_encoders(config, method, spec)
   sizes = batch_sizes(config, method, spec)
   encoders = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
-  problem, params, draw, loaded = _problem(config, encoders, spec)
+  problem, parameters, draw, loaded = _problem(config, encoders, spec)
   mesh = sharding.make_mesh(sizes["batch_size"])
   per_epoch = spec.sizes["train"] // sizes["batch_size"]
   init_opt, apply = _optimiser(config, problem, per_epoch)
@@ -142,7 +154,7 @@ def assemble(config: Config, dataset: core.Dataset | None = None) -> Setup:
     apply=apply,
     mesh=mesh,
     **sizes,
-    parameters=_count(params, problem),
+    parameters=parameters,
     encoders=encoders,
     pretrained=loaded,
     home=_home(config, dataset, mesh),
@@ -151,7 +163,7 @@ def assemble(config: Config, dataset: core.Dataset | None = None) -> Setup:
 
 
 def _problem(config, encoders, spec):
-  """The problem, its first weights, those of a seed, and what was loaded."""
+  """The problem, its size, a seed's first weights, and what was loaded."""
   model = registry.make_classifier(
     encoders, config.fusion.to_dict(), len(spec.classes)
   )
@@ -162,13 +174,14 @@ def _problem(config, encoders, spec):
     model, params, stats, x, spec.sizes["train"], readout
   )
 
-  def draw(seed: int):
-    """Weights and batch statistics, on buffers of their own."""
-    if seed != config.seed:
-      return registry.load_weights(encoders, *init(seed))[:2]
-    return jax.tree.map(lambda x: x.copy(), (params, stats))
+  drawn = {config.seed: (params, stats)}
 
-  return problem, params, draw, loaded
+  def draw(seed: int):
+    """Weights and batch statistics, on buffers that nothing else holds."""
+    made = drawn.pop(seed, None)
+    return made or registry.load_weights(encoders, *init(seed))[:2]
+
+  return problem, _count(params, problem), draw, loaded
 
 
 def _home(config, dataset, mesh) -> resident.Home | None:

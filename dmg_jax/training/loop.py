@@ -1,9 +1,9 @@
 """The training loop.
 
-It is Algorithm 1 of the paper: ``inner_iters`` steps of the method, then
-one outer step if it has an outer level. Batches are pure functions of (seed,
-step) and a checkpoint holds all the rest, so a run that was stopped anywhere
-ends with the same bits as one that never was.
+It is Algorithm 1 of the paper: ``inner_iters`` steps of the method, then one
+outer step if it has an outer level. Batches are pure functions of seed and
+step, and a checkpoint holds everything else, so a run that was stopped anywhere
+and resumed ends with the same bits as one that was not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dmg_jax.types import Batch, Method, Metrics, TrainState
 
 __all__ = ["DivergedError", "EpochData", "Stop", "Trainer"]
 
-Values = list[dict[str, float]]  # Of each run.
+Values = list[dict[str, float]]  # One dictionary for each run.
 
 
 class Stop:
@@ -59,7 +59,7 @@ class Stop:
 
 
 class EpochData:
-  """What ``types.Data`` promises to methods between epochs."""
+  """``types.Data``: what methods can read between epochs."""
 
   def __init__(self, setup: Setup, steps_per_epoch: int):
     self.epochs = setup.config.train.epochs
@@ -76,13 +76,13 @@ class EpochData:
 class Trainer:
   """Runs in progress that differ in their seeds: one, or several at once.
 
-  What cannot work fails in the constructor; only ``open`` makes files. States
-  are those of all runs, as ``Programs.pack`` makes them.
+  Wrong configurations fail in the constructor; only ``open`` creates files.
+  States are those of all runs, as ``Programs.pack`` makes them.
 
   Args:
     setups: of the runs.
-    console: where to say how far they are.
-    programs: compiled for so many runs at once, if they have been before.
+    console: shows the progress.
+    programs: compiled before for as many runs at once, if there are any.
   """
 
   def __init__(
@@ -109,7 +109,7 @@ class Trainer:
     self._trace()
 
   def _trace(self) -> None:
-    """Traces what is compiled later, which takes no time away from then."""
+    """Traces the steps, so that errors in them come before any file."""
     state = jax.eval_shape(self.programs.stack, *self._fresh)
     batches = [r.loader.batch(0) for r in self.replicas]
     batch = self.programs.place(batches)
@@ -254,6 +254,9 @@ class Trainer:
     hyper = self.hyper_batches(batches, step // self.outer_every - 1)
     state, metrics = self.programs.outer(state, *hyper, self.seeds)
     values = self._checked(step, self.programs.scalars(metrics))
+    for replica, own in zip(self.replicas, values, strict=True):
+      if replica.skipped(step, own, self.console):
+        own["skipped"] = 1.0
     self._write(step, "outer", values)
     return state
 
@@ -262,7 +265,10 @@ class Trainer:
       return
     step, metrics = pending
     values = self._checked(step, self.programs.scalars(metrics))
-    self.console.advance(step, _mean(values))
+    shown = _mean(values)
+    for name in [k for k in shown if self.setup.method.is_diagnostic(k)]:
+      del shown[name]
+    self.console.advance(step, shown)
     if last or step % self.setup.config.train.log_steps == 0:
       self._write(step, "train", values)
 

@@ -1,8 +1,8 @@
 """The optimiser as a pure function: one optax chain per owner of weights.
 
-Each owner has moments and a step count of its own, so that a method that
-updates one owner at a time (MLA) or freezes one (phases) leaves the others'
-bias correction alone. The learning rate is a function of ``TrainState.step``,
+Each owner has its own moments and step count, so a method that updates one
+owner at a time (MLA) or freezes one (phases) does not change the others' bias
+correction. The learning rate is a function of ``TrainState.step``,
 times the scale of ``TrainState.plateau`` if there is one, and multiplies what
 the chain returns.
 """
@@ -34,8 +34,8 @@ def _direction(
 ) -> optax.GradientTransformation:
   """Descent direction of unit learning rate, weight decay included.
 
-  ``adamw`` decays weights beside the moments, ``adam`` and ``sgd`` add the
-  decay to the gradient (L2), as torch does.
+  ``adamw`` decouples weight decay from the moments; ``adam`` and ``sgd`` add it
+  to the gradient (L2), as torch does.
   """
   decay = optax.add_decayed_weights(weight_decay) if weight_decay else None
   if name == "sgd":

@@ -1,4 +1,4 @@
-"""What is compiled for runs that differ in nothing but their seeds.
+"""The compiled steps of runs that differ only in their seeds.
 
 One run at a time, or several in one step: ``jax.vmap`` over an axis of
 replicas in front of every array of their states.
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmg_jax.bilevel import loops
 from dmg_jax.evaluation.metrics import (
   Evaluation,
   evaluate,
@@ -28,8 +29,8 @@ from dmg_jax.types import Batch, TrainState
 class Programs:
   """The compiled steps of ``count`` runs at once.
 
-  Between ``pack`` and ``unpack`` a state is that of all runs; of a single run
-  it is the run's own, and nothing is done to it.
+  ``pack`` joins the states of all runs into one and ``unpack`` separates them;
+  with a single run both leave its state as it is.
 
   Args:
     setup: of any of the runs.
@@ -44,7 +45,7 @@ class Programs:
     self.train = steps.make_train_step(problem, method, setup.apply, several)
     self.outer = None
     if method.outer_step is not None:
-      parts = steps.in_parts(sum(setup.parameters.values()))
+      parts = loops.separate(sum(setup.parameters.values()))
       self.outer = steps.make_outer_step(problem, method, parts, several)
     self.eval = make_eval_step(problem, method, several)
 

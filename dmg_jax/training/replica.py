@@ -1,4 +1,4 @@
-"""One run of those that are trained at once: its batches and its files."""
+"""One of the runs that are trained together: its batches and its files."""
 
 from __future__ import annotations
 
@@ -20,31 +20,34 @@ from dmg_jax.types import Batch, TrainState
 
 
 class Replica:
-  """What a run has of its own while its seed trains, alone or beside others.
+  """What each run has for itself, whether it trains alone or with others.
 
-  Nothing is made on the disk before ``open``.
+  Nothing is written to disk before ``open``.
   """
 
   def __init__(self, setup: Setup):
     method = setup.method
     self.setup = setup
-    self.loader = setup.loader("train", setup.batch_size, train=True)
+    self.loader = setup.loader(
+      "train", setup.batch_size, shuffle=True, augment=True
+    )
     self.per_epoch = self.loader.steps_per_epoch
     self.outer_loader: Loader | resident.Resident | None = None
     if method.outer_step is not None:
+      # Not augmented: the outer loss is that of test time.
       self.outer_loader = setup.loader(
-        method.outer_split, setup.outer_batch_size, train=True
+        method.outer_split, setup.outer_batch_size, shuffle=True
       )
 
   def open(self, workdir: Path, console: Console, beside: int = 0) -> None:
-    """Opens what the run writes; ``beside``: how many others run with it."""
-    config, tells = self.setup.config, jax.process_index() == 0
+    """Opens the run's files; ``beside`` other runs train with it."""
+    config, first = self.setup.config, jax.process_index() == 0
     self.workdir, self._several = workdir, beside > 0
     kept = [epoch * self.per_epoch for epoch in config.train.keep]
     self.checkpoints = Checkpoints(workdir, 3 if beside else 1, kept)
     self.log = MetricsFile(workdir)
     self.tracking = Tracking(
-      config.track if tells else "", workdir, config.to_dict(), console.note
+      config.track if first else "", workdir, config.to_dict(), console.note
     )
 
   def start(self, step: int, fresh: TrainState) -> TrainState:
@@ -82,7 +85,7 @@ class Replica:
     return inner, self.outer_loader.batch(number)
 
   def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-    """A line of the log."""
+    """Writes a line of the log."""
     epoch = (step - 1) // self.per_epoch + 1
     line = {"step": step, "epoch": epoch, "split": split}
     self.log.write({**line, **values})
@@ -90,12 +93,13 @@ class Replica:
     self.tracking.log({"epoch": epoch, **tagged}, step)
 
   def check_finite(self, step: int, values: Mapping[str, float]) -> None:
-    """Stops at the first NaN.
+    """Stops at the first loss or weight that is NaN or infinite.
 
     Raises:
       DivergedError: with the step and the term; nothing bad has been saved.
     """
-    bad = [k for k, v in values.items() if not math.isfinite(v)]
+    method = self.setup.method
+    bad = [k for k in _not_finite(values) if not method.is_diagnostic(k)]
     if not bad:
       return
     terms = [k for k in bad if k != "loss"] or bad
@@ -109,6 +113,28 @@ class Replica:
       self.workdir,
     )
 
+  def skipped(
+    self, step: int, values: Mapping[str, float], console: Console
+  ) -> bool:
+    """Whether an outer step changed nothing; then it says so.
+
+    Args:
+      step: of training, for the message.
+      values: metrics of the outer step.
+      console: for the warning.
+    """
+    bad = _not_finite(values)
+    if not bad:
+      return False
+    skipped = "hypergradient" in bad
+    kept = f"; α stays {values['alpha']:.3g}" if "alpha" in values else ""
+    which = f"seed {self.setup.config.seed}: " if self._several else ""
+    console.note(
+      f"warning: {which}step {step}: {', '.join(bad)} not finite"
+      + (kept if skipped else "")
+    )
+    return skipped
+
   def watch(self, state: TrainState, loss: float, console: Console):
     """The state with the learning rate lowered if the loss has settled."""
     plateau = self.setup.plateau
@@ -120,7 +146,11 @@ class Replica:
     if scale < before:
       which = f"seed {self.setup.config.seed}: " if self._several else ""
       console.note(
-        f"{which}learning rate times {scale:g} from here: the loss on val has "
-        "settled"
+        f"{which}learning rate times {scale:g} from here on: the loss on val "
+        "no longer falls"
       )
     return state
+
+
+def _not_finite(values: Mapping[str, float]) -> list[str]:
+  return [k for k, v in values.items() if not math.isfinite(v)]

@@ -1,11 +1,10 @@
-"""Splits that live on the accelerator: a batch is gathered, cut, flipped there.
+"""Splits in the accelerator's memory: batches are gathered and augmented there.
 
-A resident split is decoded once, pictures as uint8 and sounds as bfloat16
-(rounded to 8 bits of mantissa; batches hold float32 again). A batch then costs
-one compiled call and no transfer but that of its row numbers. Rows come in the
-very order of ``Loader``; augmentations have twins here, ``AUGMENT`` and
-``VIEW``, whose random numbers are JAX's: a run's bits depend on where its data
-live.
+A resident split is decoded once, pictures as uint8 and sounds as bfloat16 (8
+bits of mantissa; batches are float32 again). A batch then costs one compiled
+call and the transfer of its row numbers. Rows come in the order of ``Loader``.
+Augmentations have counterparts here, ``AUGMENT`` and ``VIEW``, which draw
+JAX's random numbers, so results depend on where the data are.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def _mirror(key, x):
 def _random_resized_crop(key, x, *, size, scale, ratio, flip):
   """As ``crop.random_resized_crop``, but for whole pixels: boxes are real.
 
-  Beyond its edge a box is filtered with what lies there in the picture.
+  At its edge a box is filtered with the pixels around it.
   """
   if x.ndim == 4:
     one = functools.partial(
@@ -76,8 +75,9 @@ def _resize(x, *, size):
   return jnp.clip(jnp.round(real), 0, 255).astype(x.dtype)
 
 
-# Function of the host -> (key, array) -> array, and array -> array; of a
-# ``functools.partial``, that of its function, with its keywords.
+# Function of the host -> its counterpart here: (key, array) -> array for
+# ``AUGMENT``, array -> array for ``VIEW``. A ``functools.partial`` is looked up
+# by its function and keeps its keywords.
 AUGMENT: dict[Any, Callable] = {
   image.mirror: _mirror,
   crop.cut: _random_resized_crop,
@@ -104,7 +104,7 @@ def obstacle(dataset: Dataset) -> str | None:
 
 
 def nbytes(dataset: Dataset) -> int:
-  """Bytes of all splits, as they would lie on a device."""
+  """Bytes of all splits in the form that they have on a device."""
   sample = sum(
     int(np.prod(s.shape, dtype=np.int64)) * _dtype(s).itemsize
     for s in dataset.stored.values()
@@ -124,11 +124,11 @@ def fits(dataset: Dataset) -> bool:
 
 
 class Home:
-  """The splits of a data set that are on the devices of a mesh, so far.
+  """The splits of a data set that have been put on the devices of a mesh.
 
   Args:
     dataset: the samples.
-    mesh: the samples are on each of its devices, whole.
+    mesh: each of its devices holds all samples.
 
   Raises:
     ValueError: the data cannot be resident.
@@ -149,7 +149,7 @@ class Home:
     )
 
   def loader(self, loader: Loader, split: str) -> Resident:
-    """``loader``, with batches from here; ``split`` is its split."""
+    """``loader`` of this split, with batches made on the devices."""
     if split not in self._splits:
       self._splits[split] = _put(self._dataset, split, self._mesh)
     samples = self._splits[split]

@@ -30,7 +30,7 @@ def runs(workdir: Path) -> list[Path]:
 
 
 def changes(config: Any) -> dict[str, Any]:
-  """What of a config counts for a run that is only read: ``restore``'s."""
+  """The fields of a config that apply to reading a run, for ``restore``."""
   return {"eval": config.eval.to_dict(), "data": {"dir": config.data.dir}}
 
 
@@ -39,7 +39,8 @@ def restore(
 ) -> tuple[experiment.Setup, TrainState]:
   """The run in ``folder`` as it was configured, at its checkpoint.
 
-  Encoders are as they were then, so that pretrained weights are not read again.
+  Encoders have the options they had then; pretrained weights are not read
+  again.
 
   Args:
     folder: of a single run.
@@ -77,19 +78,19 @@ def chosen(folder: Path, setup: experiment.Setup) -> TrainState:
 def at_epochs(
   folder: Path, setup: experiment.Setup, epochs: Iterable[int]
 ) -> Iterator[TrainState]:
-  """The states that a run had after these epochs, one after the other.
+  """The states of a run after these epochs, one after another.
 
   Args:
     folder: of a single run.
     setup: of that run, ``configured``.
-    epochs: from 1 on; other than the last and the best, a run keeps those of
+    epochs: from 1 on. Apart from the last and the best, a run keeps those in
       ``train.keep``.
 
   Raises:
     ValueError: the checkpoint of an epoch is not there.
   """
   size = setup.batch_size
-  per_epoch = setup.loader("train", size, train=True).steps_per_epoch
+  per_epoch = setup.loader("train", size).steps_per_epoch
   checkpoints = Checkpoints(folder)
   try:
     there, like = checkpoints.steps(), setup.fresh()
@@ -116,7 +117,7 @@ def configured(folder: Path, changes: Mapping[str, Any]) -> experiment.Setup:
   found = stored(folder)
   own: experiment.Config = ConfigDict(found["config"])
   own.update(changes)
-  own.track = ""  # Nothing is sent while a run is read.
+  own.track = ""  # Reading a run is not tracked.
   for m, options in found.get("encoders", {}).items():
     own.encoders[m] = {**options, "pretrained": ""}
   setup = experiment.assemble(own)

@@ -1,4 +1,4 @@
-"""Whether a work directory holds the run that is asked for."""
+"""What a work directory says of its run: config, data, versions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from dmg_jax.config import identity
 from dmg_jax.errors import InputError
 from dmg_jax.tracking.logging import write_json
 
@@ -26,10 +27,11 @@ _VERSIONS = (
 
 
 def check_config(config: Config, workdir: Path) -> None:
-  """Refuses to go on with a run of another config.
+  """Refuses to continue a run of another config; see ``config.identity``.
 
   Raises:
-    ValueError: the fields that differ; or other files than those of a run.
+    ValueError: fields differ that decide what a run computes, or the folder
+      holds other files than those of a run.
   """
   path = workdir / FILE
   if not path.exists():
@@ -38,36 +40,18 @@ def check_config(config: Config, workdir: Path) -> None:
         f"{workdir} is not empty and holds no run: choose another --workdir"
       )
     return
-  old = _flat(json.loads(path.read_text())["config"])
-  new = _flat(json.loads(json.dumps(config.to_dict())))
-  free = (
-    "variant",
-    "eval.",
-    "data.dir",
-    "track",
-    "vmap_seeds",
-    "train.keep",
-  )  # Change nothing that is learned.
-  other = sorted(
-    k for k in old | new if old.get(k) != new.get(k) and not k.startswith(free)
-  )
+  there = json.loads(path.read_text(encoding="utf-8"))["config"]
+  other = identity.differences(config, there)
   if other:
-    shown = ", ".join(f"{k} ({old.get(k)} there)" for k in other[:4])
+    shown = ", ".join(f"{k} ({v} there)" for k, v in list(other.items())[:4])
     raise InputError(
       f"{workdir} holds a run of another config, which differs in {shown}: "
       "choose another --workdir or delete that one"
     )
 
 
-def _flat(tree: Any, path: str = "") -> dict[str, Any]:
-  if not isinstance(tree, dict):
-    return {path: tree}
-  parts = (_flat(v, f"{path}.{k}".lstrip(".")) for k, v in tree.items())
-  return {k: v for part in parts for k, v in part.items()}
-
-
 def fingerprint(workdir: Path) -> str:
-  """Of the data that the run is on; empty if it is not known."""
+  """Fingerprint of the run's data; empty if it is not known."""
   path = workdir / FILE
   if not path.exists():
     return ""
@@ -75,11 +59,11 @@ def fingerprint(workdir: Path) -> str:
 
 
 def check_data(now: str, workdir: Path) -> None:
-  """Refuses data that are not those of the run in ``workdir``.
+  """Refuses other data than those of the run in ``workdir``.
 
   Args:
     now: fingerprint of the data; nothing is checked if it is empty.
-    workdir: of a run, or not yet.
+    workdir: of a run, or of one that has not begun.
 
   Raises:
     ValueError: the data differ; with both fingerprints and the fix.
@@ -89,8 +73,8 @@ def check_data(now: str, workdir: Path) -> None:
     raise InputError(
       f"the data have changed since the run in {workdir} began: fingerprint "
       f"{there[:8]} in {workdir / FILE}, now {now[:8]}. Choose another "
-      "--workdir for the new data, or bring back the old ones (rows and files "
-      'of a manifest, raw data); if the change is of no account, delete "data" '
+      "--workdir for the new data, or restore the old ones (rows and files "
+      'of a manifest, raw data); if the change does not matter, delete "data" '
       f"from {FILE}"
     )
 
@@ -98,14 +82,14 @@ def check_data(now: str, workdir: Path) -> None:
 def write_config(
   config: Config, workdir: Path, command: str | None, setup: Any
 ) -> None:
-  """``config.json``, once: with it, the run can be made and read again.
+  """Writes ``config.json`` once: enough to repeat the run and to read it.
 
   Args:
     config: as given.
     workdir: of the run.
     command: the command line.
-    setup: of ``config``. Of its encoders that started from pretrained weights,
-      the options are kept as the weights completed them.
+    setup: of ``config``. For encoders with pretrained weights it has the
+      options that come from the weights; they are kept, too.
   """
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / FILE

@@ -33,16 +33,16 @@ def run(
   command: str | None = None,
   page: bool = True,
 ) -> dict[str, Any] | None:
-  """Trains every seed of ``config`` and reports.
+  """Trains every seed of ``config`` and writes the report.
 
-  A run that was interrupted goes on where it stopped; one that is finished is
-  only shown again.
+  A run that was interrupted resumes where it stopped; a finished one is only
+  shown again.
 
   Args:
     config: as ``configs/*.py`` make it.
-    workdir: folder of the run; made once everything else is in order.
-    console: where to say what happens; standard output by default.
-    command: the command line, to be shown in the report.
+    workdir: folder of the run, created when all checks have passed.
+    console: shows the progress; standard output by default.
+    command: the command line, for the report.
     page: draw the report at the end.
 
   Returns:
@@ -72,10 +72,10 @@ def run(
 
 
 def finished(config: Config, workdir: str | Path) -> dict[str, Any] | None:
-  """The results of this very config in ``workdir``, ``None`` if there are none.
+  """The results of this config in ``workdir``, ``None`` if there are none.
 
-  A run that ended on val (``eval.test`` was false) and is now to be tested is
-  not finished.
+  A run that was not tested (``eval.test`` was false) and now should be is not
+  finished.
 
   Raises:
     ValueError: a work directory that holds a run of another config.
@@ -90,7 +90,7 @@ def finished(config: Config, workdir: str | Path) -> dict[str, Any] | None:
 
 
 def _run_seeds(config, workdir, console, command):
-  """One run a seed, in ``seed_<i>`` folders; then their mean and std."""
+  """One run per seed, in ``seed_<i>`` folders; then mean and std."""
   jobs = []
   for seed in range(config.seed, config.seed + config.seeds):
     one = ConfigDict(config.to_dict())
@@ -140,15 +140,15 @@ def run_jobs(
   done: Callable[[Path, Any], None] = lambda folder, outcome: None,
   dataset: core.Dataset | None = None,
 ) -> list[dict[str, Any] | DivergedError] | None:
-  """Does runs that differ in their seeds, at once or one after another.
+  """Runs that differ in their seeds, one after another or at once.
 
   Args:
     jobs: the runs; finished ones are not done again.
-    root: work directory of all of them, where the choice is kept.
-    console: where to say what happens.
+    root: work directory of all of them, where ``seeds.json`` is.
+    console: shows the progress.
     command: the command line of each.
     above: config, folder and command line of what the runs are part of.
-    done: told the folder and the outcome of each run as it ends.
+    done: called with folder and outcome of each run as it ends.
     dataset: as for ``assemble.assemble``.
 
   Returns:
@@ -167,7 +167,7 @@ def run_jobs(
     for folder in [root] * (above is not None) + [j.folder for j in rest]:
       run_folder.check_data(setup.dataset.fingerprint, folder)
     choice = seeds.choose(setup, len(rest), root)
-    made = _Made(setup, choice, root, console, command, above)
+    made = _Made(setup, choice, len(rest), root, console, command, above)
   while rest:
     some, step = seeds.group(rest if made.choice.vmap else rest[:1])
     try:
@@ -189,6 +189,7 @@ class _Made(NamedTuple):
 
   setup: experiment.Setup
   choice: seeds.Choice
+  count: int
   root: Path
   console: Console
   command: str | None
@@ -204,7 +205,7 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
   files = [(job.config, job.folder, made.command) for job in jobs]
   for file in files if made.above is None else [made.above, *files]:
     run_folder.write_config(*file, setup=made.setup)
-  seeds.remember(made.choice, made.root)
+  seeds.remember(made.choice, made.count, made.root)
   where = jobs[0].folder if count == 1 else jobs[0].folder.parent
   console.announce(describe(setups, where, trainer.epochs, made.choice))
   state = trainer.open([j.folder for j in jobs], step)
@@ -231,10 +232,7 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
 
 
 def _results(trainer: Trainer, state: TrainState) -> list[dict[str, Any]]:
-  """The one reading of the test split, and what is known of training.
-
-  Nothing of test is read where ``eval.test`` is false: a trial ends on val.
-  """
+  """Evaluates once on val and test; with ``eval.test=False`` on val alone."""
   tested = trainer.setup.config.eval.test
   splits = ("val", "test") if tested else ("val",)
   found = {split: trainer.evaluate(state, split) for split in splits}
@@ -270,7 +268,7 @@ def _result(trainer, replica, state, scores) -> dict[str, Any]:
 
 
 def _check_prepared(config, workdir: Path, console: Console) -> None:
-  """Whether the data of a finished run, if they can be read, are the same."""
+  """Checks that a finished run's data are unchanged, if they are available."""
   if not run_folder.fingerprint(workdir):
     return
   options = config.data.to_dict()

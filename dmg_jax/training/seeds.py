@@ -1,15 +1,16 @@
-"""Runs that differ in their seeds: at once, or one after another.
+"""Runs that differ in their seeds: one after another, or at once.
 
-At once means one compiled step for all of them (``jax.vmap``): many small
-products become few large ones, but a convolution becomes one in groups, which
-a CPU in particular computes slowly. One after another means the compiled steps
-of a single run, used again by the next. ``vmap_seeds=auto`` measures a step of
-both kinds, once a work directory, takes the first if it saves a fifth of the
-time, and keeps what it found in ``seeds.json``; a run that goes on does so as
-it began.
+One after another (``vmap_seeds=off``, the default) reuses the compiled steps of
+a single run, and each seed gives the same bits as if it were run alone. At once
+(``on``) is one compiled step for all of them (``jax.vmap``): many small
+products become few large ones, but a convolution becomes a grouped one, which
+is slow on CPU in particular. Each seed then equals its run alone up to rounding
+only, because XLA sums batched operations in another order.
 
-A replica among others is the run of its seed alone up to rounding: XLA orders
-the sums of batched operations otherwise.
+``auto`` times a step of both kinds and trains at once if that saves a fifth of
+the time. So its results depend, in their last bits, on how busy the machine is.
+
+What was chosen is kept in ``seeds.json``: a work directory goes on as it began.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ from typing import Any, NamedTuple
 
 import jax
 
+from dmg_jax.errors import out_of_memory
 from dmg_jax.tracking.logging import write_json
 from dmg_jax.training import checkpoint
 from dmg_jax.training.experiment import Config, Setup
 from dmg_jax.training.programs import Programs
 
 FILE = "seeds.json"
-# What at once must take of the time of one after another to be chosen: less is
-# not worth giving up exactly equal results.
+# ``auto`` trains at once if that takes less than this share of the time.
 GAIN = 0.8
-_TIMES = 3  # A step is measured; the fastest counts.
+_TIMES = 3  # Steps that are timed; the fastest counts.
 
 
 class Job(NamedTuple):
-  """A run to be done: its config, of one seed, and its folder."""
+  """One run: its config, with a single seed, and its folder."""
 
   config: Config
   folder: Path
@@ -48,8 +49,8 @@ class Choice:
   """Whether runs train at once.
 
   Attributes:
-    vmap: the choice.
-    measured: what it rests on, ``{}`` where nothing was measured.
+    vmap: whether they do.
+    measured: the timings behind it, ``{}`` if nothing was measured.
     programs: compiled so far, by the number of runs at once.
   """
 
@@ -59,33 +60,31 @@ class Choice:
 
 
 def choose(setup: Setup, count: int, root: Path) -> Choice:
-  """Whether ``count`` runs train at once, as configured or as measured.
+  """Whether ``count`` runs train at once: as they began, or as configured.
 
   Args:
     setup: of one of the runs.
     count: their number.
-    root: the work directory that an earlier choice may lie in.
+    root: their work directory, which may hold an earlier choice.
   """
-  wanted = setup.config.vmap_seeds
   # Several processes would have to agree on what each of them measures.
-  if count == 1 or wanted == "off" or jax.process_count() > 1:
+  if count == 1 or jax.process_count() > 1:
     return Choice(False)
-  if wanted == "on":
-    return Choice(True)
   path = root / FILE
   if path.exists():
     stored = json.loads(path.read_text(encoding="utf-8"))
     return Choice(bool(stored["vmap"]), stored)
-  return measure(setup, count)
+  wanted = setup.config.vmap_seeds
+  return measure(setup, count) if wanted == "auto" else Choice(wanted == "on")
 
 
 def measure(setup: Setup, count: int) -> Choice:
-  """Times a step of ``count`` runs at once against as many single ones."""
+  """Times a step of ``count`` runs at once and ``count`` single steps."""
   alone, single = _step_seconds(setup, 1)
   try:
     at_once, several = _step_seconds(setup, count)
   except jax.errors.JaxRuntimeError as error:
-    if "RESOURCE_EXHAUSTED" not in str(error):
+    if not out_of_memory(error):
       raise
     at_once, several = math.inf, single
   vmap = at_once < GAIN * count * alone
@@ -100,17 +99,18 @@ def measure(setup: Setup, count: int) -> Choice:
   return Choice(vmap, measured, programs)
 
 
-def remember(choice: Choice, root: Path) -> None:
-  """Keeps what was measured; nothing is written twice."""
-  if choice.measured and not (root / FILE).exists():
+def remember(choice: Choice, count: int, root: Path) -> None:
+  """Keeps the choice for ``count`` runs; the first one stays."""
+  if count > 1 and not (root / FILE).exists():
     root.mkdir(parents=True, exist_ok=True)
-    write_json(root / FILE, choice.measured)
+    kept = choice.measured or {"vmap": choice.vmap, "seeds": count}
+    write_json(root / FILE, kept)
 
 
 def describe(choice: Choice, count: int) -> str:
   """The choice in a few words."""
   how = "at once" if choice.vmap else "one after another"
-  if not choice.measured:
+  if "step_seconds_at_once" not in choice.measured:
     return f"{count} seeds {how}"
   times = (
     choice.measured["step_seconds_at_once"],
@@ -121,11 +121,10 @@ def describe(choice: Choice, count: int) -> str:
 
 
 def group(jobs: Sequence[Job]) -> tuple[list[Job], int]:
-  """The jobs that can go on together, and the step they go on from.
+  """The jobs that can continue together, and the step they continue from.
 
-  That is the least step that one of them has come to. Where a process was
-  killed while some had saved and others not, those that were quicker still
-  have the checkpoint before.
+  That is the earliest of their last checkpoints. If a process was killed when
+  only some had saved, those still have the checkpoint before, too.
   """
   saved = {job.folder: checkpoint.saved(job.folder) for job in jobs}
   step = min(max(s, default=0) for s in saved.values())
@@ -138,12 +137,12 @@ def group(jobs: Sequence[Job]) -> tuple[list[Job], int]:
 
 
 def _step_seconds(setup: Setup, count: int) -> tuple[float, Programs]:
-  """Of a compiled training step of ``count`` runs; and the programs."""
+  """Seconds of a compiled training step of ``count`` runs; the programs."""
   programs = Programs(setup, count)
   first = setup.config.seed
   setups = [setup.with_seed(first + i, count) for i in range(count)]
   state = programs.pack([s.fresh() for s in setups])
-  batch = setup.loader("train", setup.batch_size, train=True).batch(0)
+  batch = setup.loader("train", setup.batch_size).batch(0)
   batch, seeds = programs.place([batch] * count), programs.seeds(setups)
   state, _ = jax.block_until_ready(programs.train(state, batch, seeds))
   took = []

@@ -1,4 +1,4 @@
-"""The jit boundary: the only place where training code is compiled."""
+"""The jit boundary: where training steps are compiled."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.extend import core
-from jax.interpreters import partial_eval
 from jaxtyping import PyTree
 
-from dmg_jax.bilevel import loops
 from dmg_jax.errors import InputError
 from dmg_jax.types import (
   Apply,
@@ -30,8 +28,6 @@ from dmg_jax.types import (
 
 # Independent streams of randomness, all functions of (seed, step).
 _INIT, _STEP, _OUTER, _ORDER = range(4)
-_LARGE = 10**7  # weights
-
 
 # A number, or one of a compiled program's arguments.
 Seed = Any
@@ -117,11 +113,6 @@ def make_train_step(
   return jax.jit(step, donate_argnums=0)
 
 
-def in_parts(weights: int) -> bool:
-  """Whether an outer step over so many weights is compiled in parts."""
-  return jax.default_backend() == "cpu" and weights > _LARGE
-
-
 def make_outer_step(
   problem: Problem,
   method: Method,
@@ -130,9 +121,9 @@ def make_outer_step(
 ) -> Callable[[TrainState, Batch, Batch, Seed], tuple[TrainState, Metrics]]:
   """One outer step of a bi-level method, compiled once.
 
-  In ``parts``, what it repeats is compiled once and not once a repetition, by a
-  CPU compiler whose time grows faster than the program. Seed and ``several`` as
-  in ``make_train_step``.
+  In ``parts``, each ``jit`` inside is compiled by itself, and what it repeats
+  only once; see ``bilevel.loops.separate``. Seed and ``several`` as in
+  ``make_train_step``.
   """
   outer_step = method.outer_step
   if outer_step is None:
@@ -147,15 +138,13 @@ def make_outer_step(
 
 
 def _in_parts(step: Callable[..., Any]) -> Callable[..., Any]:
-  """``step``, traced once; each ``jit`` inside is compiled by itself."""
+  """``step``, traced once; each ``jit`` inside it is compiled by itself."""
 
   @functools.cache
   def traced(structure, shapes):
     args = jax.tree.unflatten(structure, shapes)
-    with loops.in_parts():
-      program, out = jax.make_jaxpr(step, return_shape=True)(*args)
-    # Without what nobody asks for, which a compiler would leave out.
-    needed, _ = partial_eval.dce_jaxpr(program.jaxpr, True, instantiate=True)
+    program, out = jax.make_jaxpr(step, return_shape=True)(*args)
+    needed = program.jaxpr.replace(eqns=_needed(program.jaxpr))
     function = core.jaxpr_as_fun(core.ClosedJaxpr(needed, program.consts))
     return function, jax.tree.structure(out)
 
@@ -166,3 +155,13 @@ def _in_parts(step: Callable[..., Any]) -> Callable[..., Any]:
     return jax.tree.unflatten(out, function(*leaves))
 
   return run
+
+
+def _needed(program: core.Jaxpr) -> list[core.JaxprEqn]:
+  """The equations that some result depends on; a compiler drops the others."""
+  wanted, kept = set(map(id, program.outvars)), []
+  for equation in reversed(program.eqns):
+    if equation.effects or any(id(x) in wanted for x in equation.outvars):
+      wanted.update(map(id, equation.invars))
+      kept.append(equation)
+  return kept[::-1]

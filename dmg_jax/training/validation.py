@@ -1,4 +1,4 @@
-"""What is wrong with a config, before any work is done for it."""
+"""Checks of a config before any work is done."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ Config = Any
 SELECT = ("best", "last")
 SPLITS = ("outer", "test", "train", "val")
 AUTO = ("auto", "off", "on")
+_SIZES = ("features", "width", "widths", "blocks", "hidden", "types")
+DTYPES = ("bfloat16", "float16", "float32")
 
 # Field -> (lowest, highest), both allowed but for those in _OPEN.
 _RANGES = {
@@ -82,7 +84,7 @@ def check(config: Config) -> Method:
 
 
 def _check_range(path, value, low, high, excluded=None) -> None:
-  """``None`` means that the field is not set."""
+  """Raises if the value is outside; ``None`` is a field that is not set."""
   if value is None or (low <= value <= high and value != excluded):
     return
   left, right = (
@@ -95,11 +97,11 @@ def _check_range(path, value, low, high, excluded=None) -> None:
 
 
 def _check_keep(epochs: Any) -> None:
-  """Epochs after which a checkpoint stays; old configs have none."""
+  """Epochs whose checkpoint is not deleted; old configs have none."""
   counts = [isinstance(e, int) and e > 0 for e in epochs]
   if not all(counts):
     raise InputError(
-      "train.keep must be made of epochs, whole numbers of at least 1, as in "
+      "train.keep must be a list of epochs, whole numbers from 1 on, as in "
       f"(1, 10), got {tuple(epochs)!r}"
     )
 
@@ -112,8 +114,10 @@ def _check_encoder(modality: str, options: Config) -> None:
     path = f"encoders.{modality}.{name}"
     if name == "dropout":
       _check_range(path, value, 0, 1, excluded=1)
-    # Where 0 or none is the default, it is the architecture's own size.
-    sized = name in ("features", "width", "widths")
+    if name == "dtype":
+      _check_dtype(path, value)
+    # If 0 or none is the default, it means the architecture's own size.
+    sized = name in _SIZES
     if sized and (value or defaults.get(name)):
       sizes = value if isinstance(value, tuple | list) else (value,)
       if not sizes or not all(isinstance(x, int) and x > 0 for x in sizes):
@@ -121,6 +125,11 @@ def _check_encoder(modality: str, options: Config) -> None:
           f"{path} must be made of whole numbers of at least 1, got {value!r}"
         )
   registry.make_encoder(**registry.with_vocabulary(options.to_dict(), 2))
+
+
+def _check_dtype(path: str, name: Any) -> None:
+  if name not in DTYPES:
+    raise unknown(path, name, DTYPES)
 
 
 def get(config: Config, path: str) -> Any:

@@ -112,6 +112,29 @@ def test_runs_compiles_once_and_keeps_its_structure(name, modalities):
 
 
 @every_method
+def test_declares_what_is_no_loss_term(name):
+  """Every declared diagnostic is logged; the losses are none of them."""
+  run = plain(name)
+  modalities = len(run.problem.modalities)
+  state, batch = run.fresh(), toys.batch(modalities)
+  logged = set(jax.eval_shape(run.step, state, batch)[1])
+  if run.outer is not None:
+    logged |= set(jax.eval_shape(run.outer, state, batch, batch)[1])
+  found = {k for k in logged if run.method.is_diagnostic(k)}
+  for declared in run.method.diagnostics:
+    of = {f"{declared}_{m}" for m in run.problem.modalities}
+    assert found & {declared, f"{declared}_fused", *of}, declared
+  assert not found & {"loss", "weight_norm", "alpha", "cls"}
+  # What is left is a loss, in nats, of something.
+  terms = logged - found - {"loss", "weight_norm", "alpha"}
+  known = (
+    "cls", "matching", "boost", "boosters", "rank", "edl", "distil", "proto",
+    "cosine",
+  )  # fmt: skip
+  assert all(t.partition("_")[0] in known for t in terms), terms
+
+
+@every_method
 def test_learns(name):
   run = noisy(name)
   state, losses = run.fresh(), []

@@ -7,7 +7,6 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import toys
-from dmg_jax.bilevel import loops
 from dmg_jax.bilevel.alpha import AlphaOptimiser
 from dmg_jax.methods import lb, lb_forward
 from dmg_jax.methods._matching import Matching
@@ -234,11 +233,12 @@ def test_heldout_loss_in_parts_is_the_whole(at_once):
   params = wide(run.params)
 
   def loss(params, at_once):
-    return lb.heldout_loss(run.problem, params, {}, batch, at_once)
+    return lb.heldout_loss(
+      run.problem, params, {}, batch, at_once, separate=True
+    )
 
-  with loops.in_parts():
-    program = str(jax.make_jaxpr(loss, static_argnums=1)(params, at_once))
-    found = jax.value_and_grad(loss)(params, at_once)
+  program = str(jax.make_jaxpr(loss, static_argnums=1)(params, at_once))
+  found = jax.value_and_grad(loss)(params, at_once)
   assert f"length={-(-12 // at_once)}" in program
   toys.assert_close(found, jax.value_and_grad(loss)(params, 12), 1e-12, 1e-12)
   np.testing.assert_allclose(found[0], heldout(run, batch, params), rtol=1e-12)
@@ -252,10 +252,9 @@ def test_heldout_loss_in_parts_of_a_batch_on_several_devices():
   )
 
   def slope(params, batch, at_once):
-    with loops.in_parts():
-      return jax.grad(
-        lambda p: lb.heldout_loss(run.problem, p, {}, batch, at_once)
-      )(params)
+    return jax.grad(
+      lambda p: lb.heldout_loss(run.problem, p, {}, batch, at_once, True)
+    )(params)
 
   found = jax.jit(slope, static_argnums=2)(run.params, placed, 16)
   toys.assert_close(found, slope(run.params, outer, 40))

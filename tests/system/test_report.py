@@ -253,3 +253,41 @@ def test_no_global_side_effects(tmp_path, unrendered):
     "sys.exit(bool({'jax', 'matplotlib.pyplot', 'sklearn'} & set(sys.modules)))"
   )
   subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _with_terms(folder, method, *terms):
+  """A log of a run of ``method`` with these metrics on its train lines."""
+  folder.mkdir(exist_ok=True)
+  config(folder, ["image", "text"])
+  stored = json.loads((folder / "config.json").read_text())
+  stored["config"]["method"] = method
+  write_json(folder / "config.json", stored)
+  file = MetricsFile(folder)
+  for step in range(1, 5):
+    place = {"step": step, "epoch": step, "split": "train"}
+    values = {t: 0.1 * (i + step) for i, t in enumerate(terms)}
+    common = {"alpha": 0.5, "weight_norm": 20.0}
+    file.write({**place, "loss": 1.0 / step, **values, **common})
+  file.close()
+  return reading.read(folder)
+
+
+def test_a_term_of_any_name_is_drawn(tmp_path):
+  """What is no loss term is declared by the method, not guessed by its name."""
+  names = ("accord", "second_norm", "coefficient")
+  found = _with_terms(tmp_path / "a", {"name": "joint"}, *names)
+  assert found.runs[0].terms() == ["loss", *names]
+  declared = ("cls", "kappa_image", "score_text")
+  found = _with_terms(tmp_path / "b", {"name": "agm"}, *declared)
+  assert found.runs[0].terms() == ["loss", "cls"]
+  # Of another version, whose method or options are not known here.
+  for method in ({"name": "gone"}, {"name": "agm", "gone": 1}, {}):
+    found = _with_terms(tmp_path / repr(method), method, "cls")
+    assert found.runs[0].terms() == ["loss", "cls"]
+
+
+def test_terms_that_are_not_drawn_are_named(tmp_path, unrendered):
+  names = ("cls", "accord", "rank", "boost", "distil", "proto")
+  _with_terms(tmp_path, {"name": "joint"}, *names)
+  text = write_report(tmp_path).read_text(encoding="utf-8")
+  assert "Not drawn, but in metrics.jsonl: distil, proto." in text

@@ -142,19 +142,48 @@ def test_one_diverges_and_the_others_end(quick, tiny, tmp_path, monkeypatch):
 
 def test_the_choice_is_measured_once(quick, tiny, tmp_path):
   del quick
-  setup = experiment.assemble(tiny("joint,seeds=2"))
+  setup = experiment.assemble(tiny("joint,seeds=2,vmap_seeds=auto"))
   choice = seeds.choose(setup, 2, tmp_path)
   took = choice.measured
   others = took["step_seconds_one_after_another"]
   faster = took["step_seconds_at_once"] < seeds.GAIN * others
   assert choice.vmap == faster and list(choice.programs) == [1 + choice.vmap]
-  seeds.remember(choice, tmp_path)
+  seeds.remember(choice, 2, tmp_path)
   assert seeds.choose(setup, 3, tmp_path).measured == took
   (tmp_path / seeds.FILE).write_text(json.dumps({**took, "vmap": not faster}))
   assert seeds.choose(setup, 2, tmp_path).vmap is not faster
-  off = experiment.assemble(tiny("joint,seeds=2,vmap_seeds=off"))
-  assert seeds.choose(off, 2, tmp_path) == seeds.Choice(False)
   assert seeds.choose(setup, 1, tmp_path) == seeds.Choice(False)
+
+
+def test_no_stopwatch_by_default(quick, tiny, tmp_path, monkeypatch):
+  """The same bits every time, however busy the machine is."""
+  del quick
+
+  def measured(setup, count):
+    raise AssertionError("a step was timed")
+
+  monkeypatch.setattr(seeds, "measure", measured)
+  config = tiny("joint,seeds=2")
+  assert config.vmap_seeds == "off"
+  setup = experiment.assemble(config)
+  assert seeds.choose(setup, 2, tmp_path) == seeds.Choice(False)
+  on = experiment.assemble(tiny("joint,seeds=2,vmap_seeds=on"))
+  assert seeds.choose(on, 2, tmp_path) == seeds.Choice(True)
+
+
+def test_a_folder_goes_on_as_it_began(quick, tiny, tmp_path):
+  del quick
+  setups = {
+    how: experiment.assemble(tiny(f"joint,seeds=2,vmap_seeds={how}"))
+    for how in ("on", "off")
+  }
+  for began, other in (("on", "off"), ("off", "on")):
+    folder = tmp_path / began
+    seeds.remember(seeds.choose(setups[began], 2, folder), 2, folder)
+    again = seeds.choose(setups[other], 2, folder)
+    assert again.vmap is (began == "on")
+    how = "at once" if began == "on" else "one after another"
+    assert seeds.describe(again, 2) == f"2 seeds {how}"
 
 
 def test_too_little_memory_is_one_after_another(quick, tiny, monkeypatch):

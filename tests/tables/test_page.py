@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from configs import tables
 from dmg_jax.tables import cells, page, pictures, summary
 from fake_runs import metrics
-from fake_tables import made
+from fake_tables import FUSED, made
 from pages import Page
 
 EVIL = '<script>alert("&")</script>'
@@ -60,7 +60,8 @@ def test_page(tmp_path):
 
 def test_figures_of_the_paper_stand_beside(tmp_path, undrawn):
   del undrawn
-  found = made(tmp_path, dataset="crema_d")
+  rows = [*FUSED, "lfm_paper"]
+  found = made(tmp_path, dataset="crema_d", rows=rows)
   page.write(found, tmp_path)
   got = read(tmp_path)
   assert "83.62" in got.text and "as reported there" in got.text
