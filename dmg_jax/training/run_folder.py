@@ -52,7 +52,7 @@ def check_config(config: Config, workdir: Path) -> None:
     k for k in old | new if old.get(k) != new.get(k) and not k.startswith(free)
   )
   if other:
-    shown = ", ".join(f"{k} ({old.get(k)} there)" for k in other[:4])
+    shown = ", ".join(f"{k} ({str(old.get(k))[:80]} there)" for k in other[:4])
     raise InputError(
       f"{workdir} holds a run of another config, which differs in {shown}: "
       "choose another --workdir or delete that one"
