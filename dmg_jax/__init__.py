@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from dmg_jax import bilevel
+  from dmg_jax.api.binding import Functional, bind, functional
   from dmg_jax.api.fitting import fit
   from dmg_jax.api.inputs import Modalities
+  from dmg_jax.api.loop import Loop
   from dmg_jax.api.recipes import recipes
   from dmg_jax.api.run import Run, load
   from dmg_jax.errors import UserError
@@ -33,6 +35,8 @@ __version__ = "0.1.0"
 # Name -> the module that defines it.
 _PUBLIC = {
   "Batch": "dmg_jax.types",
+  "Functional": "dmg_jax.api.binding",
+  "Loop": "dmg_jax.api.loop",
   "Method": "dmg_jax.types",
   "Modalities": "dmg_jax.api.inputs",
   "Outputs": "dmg_jax.types",
@@ -42,13 +46,17 @@ _PUBLIC = {
   "Run": "dmg_jax.api.run",
   "TrainState": "dmg_jax.types",
   "UserError": "dmg_jax.errors",
+  "bind": "dmg_jax.api.binding",
   "fit": "dmg_jax.api.fitting",
+  "functional": "dmg_jax.api.binding",
   "load": "dmg_jax.api.run",
   "recipes": "dmg_jax.api.recipes",
 }
 
 __all__ = [
   "Batch",
+  "Functional",
+  "Loop",
   "Method",
   "Modalities",
   "Outputs",
@@ -59,7 +67,9 @@ __all__ = [
   "TrainState",
   "UserError",
   "bilevel",
+  "bind",
   "fit",
+  "functional",
   "load",
   "recipes",
 ]

@@ -90,6 +90,7 @@ def fit(
     True
   """
   names = {k: v for k, v in (encoders or {}).items() if isinstance(v, str)}
+  modules = {k: v for k, v in (encoders or {}).items() if k not in names}
   slots = {ENCODER + m: name for m, name in names.items()}
   chosen = RecipeKeys(recipe, {**keys, **slots})
   owner = Temporary() if workdir is None else None
@@ -98,9 +99,10 @@ def fit(
     with quietly(not verbose):
       made = _config(data, y, chosen, dict(config or {}), folder, owner)
       console = Console(quiet=not verbose)
-      if train(made, folder, console, page=False) is None:
+      done = train(made, folder, console, page=False, encoders=modules)
+      if done is None:
         raise KeyboardInterrupt
-    return Run(folder, owner=owner)
+    return Run(folder, owner=owner, encoders=modules)
   except BaseException:
     if owner is not None:
       owner.close()
@@ -113,9 +115,10 @@ def train(
   console: Console,
   command: str | None = None,
   page: bool = True,
+  encoders: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
   """Trains what a config names; arguments and result as ``runner.run``."""
-  return runner.run(config, workdir, console, command, page=page)
+  return runner.run(config, workdir, console, command, page, encoders)
 
 
 def _config(

@@ -24,6 +24,8 @@ class Opened:
     folder: of a single run.
     changes: {field of the config: other value}, nested.
     quiet: nothing is printed while data are prepared again.
+    encoders: {modality: Flax module}, those of the user's own that the run was
+      trained with.
     like: a run that differs from this one in its seed alone; data, model and
       compiled programs are shared with it.
   """
@@ -34,9 +36,10 @@ class Opened:
     changes: Mapping[str, Any],
     quiet: bool = True,
     like: Opened | None = None,
+    encoders: Mapping[str, Any] | None = None,
   ):
     self.folder, self.changes = folder, changes
-    self._quiet, self._like = quiet, like
+    self._quiet, self._like, self._encoders = quiet, like, encoders
 
   @functools.cached_property
   def stored(self) -> dict[str, Any]:
@@ -53,7 +56,7 @@ class Opened:
     """
     if self._like is None:
       with quietly() if self._quiet else contextlib.nullcontext():
-        return restore.configured(self.folder, self.changes)
+        return restore.configured(self.folder, self.changes, self._encoders)
     setup = self._like.setup
     run_folder.check_data(setup.dataset.fingerprint, self.folder)
     return setup.with_seed(self.stored["config"]["seed"])

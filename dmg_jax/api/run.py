@@ -56,6 +56,7 @@ class Run:
     changes: Mapping[str, Any] | None = None,
     owner: Any = None,
     quiet: bool = True,
+    encoders: Mapping[str, Any] | None = None,
   ):
     """Opens the folder; users call ``dmg_jax.load``.
 
@@ -64,6 +65,8 @@ class Run:
       changes: {field of the config: other value}, nested, for reading the run.
       owner: keeps the folder as long as it lives.
       quiet: nothing is printed while data are prepared again.
+      encoders: {modality: Flax module}, those of your own that the run was
+        trained with.
 
     Raises:
       ValueError: the folder holds no run.
@@ -71,7 +74,7 @@ class Run:
     self._folder, self._owner = Path(folder).expanduser(), owner
     folders = sorted(restore.runs(self._folder), key=_seed)
     found = _with_data(self._folder, changes or {})
-    first = Opened(folders[0], found, quiet)
+    first = Opened(folders[0], found, quiet, encoders=encoders)
     rest = [Opened(f, found, quiet, first) for f in folders[1:]]
     self._opened = [first, *rest]
 
@@ -288,6 +291,7 @@ def load(
   folder: str | os.PathLike[str],
   data_dir: str | os.PathLike[str] | None = None,
   batch_size: int | None = None,
+  encoders: Mapping[str, Any] | None = None,
 ) -> Run | Predictor:
   """Opens a trained run, or what ``export`` wrote.
 
@@ -298,6 +302,8 @@ def load(
     data_dir: folder of prepared data, if it has moved.
     batch_size: samples that go through the model at once, at most; default the
       run's own.
+    encoders: {modality: Flax module}, those of your own that the run was
+      trained with; what needs the model asks for them. An export has them.
 
   Returns:
     The run; of an export its ``Predictor``, which only predicts.
@@ -326,7 +332,7 @@ def load(
     changes["eval"] = {"batch_size": batch_size}
   if data_dir is not None:
     changes["data"] = {"dir": os.fspath(data_dir)}
-  return Run(path, changes)
+  return Run(path, changes, encoders=encoders)
 
 
 def _with_data(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,13 +64,15 @@ Flags = tuple[dict[str, float], dict[str, float]]
 
 
 def of_runs(
-  folders: Sequence[Path], changes: Mapping[str, Any]
+  folders: Sequence[Path],
+  changes: Mapping[str, Any],
+  encoders: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
   """All read-outs of runs, also written to ``readouts.json`` of each run.
 
   Args:
     folders: folders of single runs that differ only in their seeds.
-    changes: as in ``restore.restore``.
+    changes, encoders: as in ``restore.restore``.
 
   Yields:
     {"dataset", "recipe", "seed", "fusion", "samples", "names": {read-out: its
@@ -85,7 +87,7 @@ def of_runs(
   """
   for folder in folders:
     check_finished(folder)
-  shared = restore.configured(folders[0], changes)
+  shared = restore.configured(folders[0], changes, encoders)
   step = make_step(shared.problem, shared.method)
   for folder in folders:
     run_folder.check_data(shared.dataset.fingerprint, folder)

@@ -78,6 +78,8 @@ def without_maps(setup: Setup, modality: str) -> str:
   if spec.kind not in _AXES:
     return f"{spec.kind} has no height and width"
   name = setup.encoders[modality]["name"]
+  if modality in setup.modules:
+    return "its encoder is a module of your own, which has no stages"
   encoder = _encoder(setup, modality)
   if not hasattr(encoder, "stages"):
     return f"its encoder {name} has no stages"

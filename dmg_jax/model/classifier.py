@@ -46,23 +46,12 @@ class Classifier(nn.Module):
     keep: Mapping[str, jax.Array] | None = None,
     present: Mapping[str, jax.Array] | None = None,
   ) -> Outputs:
-    if present is not None:
-      inputs = {
-        m: jax.tree.map(functools.partial(_ablate, present[m]), x)
-        if m in present
-        else x
-        for m, x in inputs.items()
-      }
+    inputs = with_present(inputs, present)
     if hasattr(self.fusion, "encode"):
       features = self.fusion.encode(self.encoders, inputs, train)
     else:
       features = {m: e(inputs[m], train) for m, e in self.encoders.items()}
-    fused = features
-    if keep is not None:
-      fused = {
-        m: z * keep[m].astype(z.dtype)[:, None] if m in keep else z
-        for m, z in features.items()
-      }
+    fused = with_kept(features, keep)
     logits, unimodal, extra = self.fusion(fused, train)
     return Outputs(logits, unimodal, features, dict(extra))
 
@@ -71,6 +60,30 @@ class Classifier(nn.Module):
     features = {m: features[m] for m in self.encoders}
     logits, unimodal, extra = self.fusion(features, train)
     return Fused(logits, unimodal, dict(extra))
+
+
+def with_present(
+  inputs: Mapping[str, Any], present: Mapping[str, jax.Array] | None
+) -> Mapping[str, Any]:
+  """Inputs with those that are not ``present`` ablated (read-out R4)."""
+  return {
+    m: jax.tree.map(functools.partial(_ablate, present[m]), x)
+    if present is not None and m in present
+    else x
+    for m, x in inputs.items()
+  }
+
+
+def with_kept(
+  features: Mapping[str, jax.Array], keep: Mapping[str, jax.Array] | None
+) -> Mapping[str, jax.Array]:
+  """Features with those that are not to ``keep`` at zero (read-out R3)."""
+  return {
+    m: z * keep[m].astype(z.dtype)[:, None]
+    if keep is not None and m in keep
+    else z
+    for m, z in features.items()
+  }
 
 
 def _ablate(present: jax.Array, x: jax.Array) -> jax.Array:

@@ -13,13 +13,13 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import flax.linen as nn
 
 from dmg_jax.errors import InputError, unknown
-from dmg_jax.model import classifier
+from dmg_jax.model import classifier, own
 from dmg_jax.model.classifier import Classifier
 from dmg_jax.model.encoders import pretrained
 from dmg_jax.types import Method, Params, Stats
@@ -134,17 +134,21 @@ def with_vocabulary(
   cls = encoder_class(options["name"])
   if "vocab_size" not in {f.name for f in dataclasses.fields(cls)}:
     return options
-  own = options.get("vocab_size", size)
-  if size is not None and own < size:
+  words = options.get("vocab_size", size)
+  if size is not None and words < size:
     raise InputError(
-      f"the weights of encoder {options['name']!r} know {own} words, the data "
-      f"have {size}: use the tokenizer that belongs to the weights"
+      f"the weights of encoder {options['name']!r} know {words} words, the "
+      f"data have {size}: use the tokenizer that belongs to the weights"
     )
-  return {**options, "vocab_size": own}
+  return {**options, "vocab_size": words}
 
 
 def make_encoder(name: str, **kwargs: Any) -> nn.Module:
-  """The encoder ``<file>.<Class>`` with its options."""
+  """The encoder ``<file>.<Class>`` with its options.
+
+  Raises:
+    ValueError: unknown encoder or option, with the choices.
+  """
   return _call("encoder", name, encoder_class(name), kwargs)
 
 
@@ -168,12 +172,21 @@ def make_classifier(
   encoders: Mapping[str, Mapping[str, Any]],
   fusion: Mapping[str, Any],
   num_classes: int,
+  modules: Mapping[str, own.Own] = MappingProxyType({}),
 ) -> Classifier:
-  """Encoders and fusion from ``{"name": ..., **options}`` dictionaries."""
-  return Classifier(
-    {m: make_encoder(**options) for m, options in encoders.items()},
-    make_fusion(num_classes=num_classes, **fusion),
-  )
+  """Encoders and fusion from ``{"name": ..., **options}`` dictionaries.
+
+  Args:
+    encoders: {modality: options}.
+    fusion: options.
+    num_classes: k.
+    modules: {modality: encoder of the user's own}; its options are not used.
+  """
+  made = {
+    m: modules[m] if m in modules else make_encoder(**options)
+    for m, options in encoders.items()
+  }
+  return Classifier(made, make_fusion(num_classes=num_classes, **fusion))
 
 
 def complete_encoders(
@@ -186,6 +199,9 @@ def complete_encoders(
   """
   made = {}
   for key, options in encoders.items():
+    if options["name"] == own.NAME:
+      made[key] = dict(options)
+      continue
     try:
       cls = encoder_class(options["name"])
       made[key] = pretrained.complete(cls, options)
@@ -195,23 +211,36 @@ def complete_encoders(
 
 
 def load_weights(
-  encoders: Mapping[str, Mapping[str, Any]], params: Params, stats: Stats
+  encoders: Mapping[str, Mapping[str, Any]],
+  params: Params,
+  stats: Stats,
+  modules: Mapping[str, own.Own] = MappingProxyType({}),
 ) -> tuple[Params, Stats, dict[str, str]]:
-  """Pretrained weights in place of fresh ones, for encoders that name some.
+  """Pretrained weights in place of fresh ones, for encoders that have some.
 
   Args:
     encoders: {modality: options} as ``complete_encoders`` returns them.
     params, stats: of the classifier.
+    modules: as for ``make_classifier``; those with weights start from them.
 
   Returns:
     Both, and {modality: what was loaded}.
   """
   loaded = {}
   for m, options in encoders.items():
-    if options.get("pretrained"):
+    if m in modules:
+      given = own.start(modules[m])
+      what = f"the weights of the given {modules[m].functions.name}"
+    elif options.get("pretrained"):
       folder = options["pretrained"]
-      own = classifier.encoder_variables(params, stats, m)
-      own, what = pretrained.load(make_encoder(**options), Path(folder), own)
-      params, stats = classifier.with_encoder_variables(params, stats, m, own)
-      loaded[m] = f"{folder} ({what})"
+      fresh = classifier.encoder_variables(params, stats, m)
+      given, found = pretrained.load(
+        make_encoder(**options), Path(folder), fresh
+      )
+      what = f"{folder} ({found})"
+    else:
+      continue
+    if given is not None:
+      params, stats = classifier.with_encoder_variables(params, stats, m, given)
+      loaded[m] = what
   return params, stats, loaded

@@ -10,7 +10,7 @@ import jax
 from data_pipelines import core
 from data_pipelines.transforms import preprocess
 from dmg_jax.evaluation import metrics
-from dmg_jax.model import classifier, registry
+from dmg_jax.model import classifier, own, registry
 from dmg_jax.model.encoders import pretrained
 from dmg_jax.model.encoders.pretrained import Pretrained
 from dmg_jax.serving import predictor as predicting
@@ -25,12 +25,17 @@ def encoders(
   """Encoders as safetensors in ``folder/<modality>``; a sentence for each."""
   said = []
   for m, options in setup.encoders.items():
+    if m in setup.modules:
+      variables = classifier.encoder_variables(state.params, state.stats, m)
+      pretrained.write_tensors(folder / m, own.tensors(variables), options)
+      said.append(f"written: {folder / m}")
+      continue
     encoder = registry.make_encoder(**options)
     if not isinstance(encoder, Pretrained):
       said.append(f"not written: {m} ({options['name']} has no export)")
       continue
-    own = classifier.encoder_variables(state.params, state.stats, m)
-    pretrained.write(folder / m, encoder, own)
+    variables = classifier.encoder_variables(state.params, state.stats, m)
+    pretrained.write(folder / m, encoder, variables)
     said.append(f"written: {folder / m}")
   return said
 

@@ -32,7 +32,9 @@ def describe(
     "classes": len(spec.classes),
     "splits": dict(spec.sizes),
     "loading": _loading(setup),
-    "encoders": {m: o["name"] for m, o in setup.encoders.items()},
+    "encoders": {
+      m: o.get("class", o["name"]) for m, o in setup.encoders.items()
+    },
     "pretrained": setup.pretrained,
     "parameters": setup.parameters,
     "epochs": epochs,

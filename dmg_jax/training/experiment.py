@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from data_pipelines.core import catalog
 from data_pipelines.load.loader import Loader
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.evaluation import metrics
-from dmg_jax.model import classifier, registry
+from dmg_jax.model import classifier, own, registry
 from dmg_jax.training import optim, resident, sharding, steps, validation
 from dmg_jax.training.optim import Plateau
 from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
@@ -47,6 +47,8 @@ class Setup:
   encoders: dict[str, dict[str, Any]]
   # {modality: what was loaded of which weights}.
   pretrained: dict[str, str]
+  # {modality: encoder of the user's own}.
+  modules: dict[str, own.Own] = dataclasses.field(default_factory=dict)
   home: resident.Home | None = None
   plateau: Plateau | None = None
   # Runs that share the machine, this one among them.
@@ -111,16 +113,49 @@ class Setup:
       yield self.place(batch)
 
 
-def assemble(config: Config, dataset: core.Dataset | None = None) -> Setup:
+def with_modules(
+  config: Config, modules: Mapping[str, Any] | None
+) -> tuple[Config, dict[str, own.Own]]:
+  """The config with encoders of the user's own entered, and those encoders.
+
+  Args:
+    config: of a run. One that has been trained with such encoders, as
+      ``config.json`` holds it, must have been so with the same.
+    modules: {modality: Flax module}, see ``own.wrap``.
+
+  Raises:
+    ValueError: what cannot be an encoder; or other modules than the run's.
+  """
+  encoders = {m: own.wrap(m, module) for m, module in (modules or {}).items()}
+  there = config.encoders.to_dict()
+  for m, options in there.items():
+    if options["name"] == own.NAME and m not in encoders:
+      raise own.missing(m, options)
+  if not encoders:
+    return config, encoders
+  changed: Config = ConfigDict(config.to_dict())
+  for m, encoder in encoders.items():
+    options = own.checked_options(m, encoder, there.get(m, {}))
+    changed.encoders[m] = ConfigDict(options)
+  return changed, encoders
+
+
+def assemble(
+  config: Config,
+  dataset: core.Dataset | None = None,
+  encoders: Mapping[str, Any] | None = None,
+) -> Setup:
   """Builds all that ``config`` names.
 
   Args:
     config: of the run.
     dataset: what ``config.data`` names, all modalities, if it is loaded.
+    encoders: {modality: Flax module of the user's own}, see ``own.wrap``.
 
   Raises:
     ValueError: a name, value or combination that cannot work.
   """
+  config, modules = with_modules(config, encoders)
   method = validation.check(config)
   complete = _completed(config)  # Before the data, which may take hours.
   if dataset is None:
@@ -129,14 +164,37 @@ def assemble(config: Config, dataset: core.Dataset | None = None) -> Setup:
     dataset = dataset.select(method.modalities)
   spec = dataset.spec
   metrics.check_names(tuple(spec.modalities))
-  _check_encoders(config, method, spec)
+  modules = _checked_modules(config, modules, method, spec)
   sizes = batch_sizes(config, method, spec)
-  encoders = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
-  problem, parameters, draw, loaded = _problem(config, encoders, spec)
+  chosen = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
+  problem, parameters, draw, loaded = _problem(config, chosen, modules, spec)
   mesh = sharding.make_mesh(sizes["batch_size"])
   per_epoch = spec.sizes["train"] // sizes["batch_size"]
   init_opt, apply = _optimiser(config, problem, per_epoch)
   plateau = _plateau(config)
+
+  return Setup(
+    config=config,
+    dataset=dataset,
+    problem=problem,
+    method=method,
+    start=_start(problem, method, draw, init_opt, plateau, mesh),
+    apply=apply,
+    mesh=mesh,
+    **sizes,
+    parameters=parameters,
+    encoders=chosen,
+    modules=modules,
+    pretrained=loaded,
+    home=_home(config, dataset, mesh),
+    plateau=plateau,
+  )
+
+
+def _start(
+  problem, method, draw, init_opt, plateau, mesh
+) -> Callable[[int], TrainState]:
+  """``seed -> state`` before the first step, on the devices."""
 
   def start(seed: int) -> TrainState:
     params, stats = draw(seed)
@@ -145,31 +203,19 @@ def assemble(config: Config, dataset: core.Dataset | None = None) -> Setup:
       state = state.replace(plateau=plateau.start())
     return sharding.replicate(mesh, state)
 
-  return Setup(
-    config=config,
-    dataset=dataset,
-    problem=problem,
-    method=method,
-    start=start,
-    apply=apply,
-    mesh=mesh,
-    **sizes,
-    parameters=parameters,
-    encoders=encoders,
-    pretrained=loaded,
-    home=_home(config, dataset, mesh),
-    plateau=plateau,
-  )
+  return start
 
 
-def _problem(config, encoders, spec):
+def _problem(config, encoders, modules, spec):
   """The problem, its size, a seed's first weights, and what was loaded."""
   model = registry.make_classifier(
-    encoders, config.fusion.to_dict(), len(spec.classes)
+    encoders, config.fusion.to_dict(), len(spec.classes), modules
   )
   x, readout = _example(spec), registry.readout(config.fusion.name)
   init = classifier.make_init(model, x)
-  params, stats, loaded = registry.load_weights(encoders, *init(config.seed))
+  params, stats, loaded = registry.load_weights(
+    encoders, *init(config.seed), modules
+  )
   problem = classifier.bind(
     model, params, stats, x, spec.sizes["train"], readout
   )
@@ -179,7 +225,7 @@ def _problem(config, encoders, spec):
   def draw(seed: int):
     """Weights and batch statistics, on buffers that nothing else holds."""
     made = drawn.pop(seed, None)
-    return made or registry.load_weights(encoders, *init(seed))[:2]
+    return made or registry.load_weights(encoders, *init(seed), modules)[:2]
 
   return problem, _count(params, problem), draw, loaded
 
@@ -253,8 +299,23 @@ def _check_encoders(config: Config, method: Method, spec: core.Spec) -> None:
       raise unknown("modality or kind of an encoder", key, choices)
 
 
+def _checked_modules(config, modules, method, spec):
+  """Encoders of the user's own that the run has a modality for, traced."""
+  _check_encoders(config, method, spec)
+  inputs = _example(spec)
+  for m in modules:
+    if m not in inputs and method.modalities is None:
+      raise unknown("modality of an own encoder", m, inputs)
+  used = {m: encoder for m, encoder in modules.items() if m in inputs}
+  for m, encoder in used.items():
+    own.check(m, encoder, inputs[m])
+  return used
+
+
 def _encoder(config, modality, spec):
   options = encoder_options(config, modality, spec.kind).to_dict()
+  if options["name"] == own.NAME:
+    return options
   registry.check_input(options["name"], modality, spec.kind, spec.shape)
   return registry.with_vocabulary(options, spec.vocab_size)
 

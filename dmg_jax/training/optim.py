@@ -91,8 +91,49 @@ def make(
   Raises:
     ValueError: unknown name; ``scale`` names an owner that does not exist.
   """
-  labels = sorted(set(jax.tree.leaves(owner)))
   direction = _direction(name, momentum, weight_decay)
+  return _functions(
+    owner, direction, clip_norm, lambda state: rate(state.step) * _scale(state)
+  )
+
+
+def from_optax(
+  owner: PyTree[str],
+  transformation: Any,
+  clip_norm: float | None = None,
+) -> tuple[Callable[[Params], PyTree], Apply]:
+  """``make`` for a transformation of optax, its learning rate included.
+
+  Every owner's weights go through it by themselves, with a state of their own:
+  what it computes over all weights, as a global norm, is over one owner's.
+
+  Args:
+    owner: pytree of owners, as ``Problem.owner``.
+    transformation: an optimiser or chain, e.g. ``optax.adam(1e-3)``.
+    clip_norm: largest norm of the whole gradient, before anything else.
+
+  Returns:
+    As ``make``.
+
+  Raises:
+    ValueError: it is no transformation of optax.
+  """
+  if not isinstance(transformation, optax.GradientTransformation):
+    raise InputError(
+      "the optimiser must be a gradient transformation of optax, as "
+      f"optax.adam(1e-3), got {transformation!r}"
+    )
+  return _functions(owner, transformation, clip_norm, lambda state: 1.0)
+
+
+def _functions(
+  owner: PyTree[str],
+  direction: optax.GradientTransformation,
+  clip_norm: float | None,
+  rate: Callable[[TrainState], Any],
+) -> tuple[Callable[[Params], PyTree], Apply]:
+  """``init`` and ``apply`` of ``make``; ``rate`` is of the state."""
+  labels: Any = sorted(set(jax.tree.leaves(owner)))
   chain = optax.partition(dict.fromkeys(labels, direction), owner)
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else None
 
@@ -104,7 +145,7 @@ def make(
     updates, opt_state = chain.update(grads, state.opt_state, state.params)
     factors = _factors(labels, scale)
     opt_state = _keep_frozen(opt_state, state.opt_state, factors)
-    lr = rate(state.step) * _scale(state)
+    lr = rate(state)
     params = jax.tree.map(
       lambda p, u, o: _step(p, u, lr, factors[o]), state.params, updates, owner
     )

@@ -35,7 +35,9 @@ def changes(config: Any) -> dict[str, Any]:
 
 
 def restore(
-  folder: Path, changes: Mapping[str, Any]
+  folder: Path,
+  changes: Mapping[str, Any],
+  encoders: Mapping[str, Any] | None = None,
 ) -> tuple[experiment.Setup, TrainState]:
   """The run in ``folder`` as it was configured, at its checkpoint.
 
@@ -45,12 +47,14 @@ def restore(
   Args:
     folder: of a single run.
     changes: {field of the config: other value}, nested.
+    encoders: {modality: Flax module}, those of the user's own that the run was
+      trained with, see ``own.wrap``.
 
   Raises:
     ValueError: no checkpoint, or one that does not fit; other data.
     core.DataError: the data are not there or damaged.
   """
-  setup = configured(folder, changes)
+  setup = configured(folder, changes, encoders)
   return setup, chosen(folder, setup)
 
 
@@ -107,7 +111,11 @@ def at_epochs(
     checkpoints.close()
 
 
-def configured(folder: Path, changes: Mapping[str, Any]) -> experiment.Setup:
+def configured(
+  folder: Path,
+  changes: Mapping[str, Any],
+  encoders: Mapping[str, Any] | None = None,
+) -> experiment.Setup:
   """The run in ``folder`` as it was configured; arguments as ``restore``.
 
   Raises:
@@ -120,7 +128,7 @@ def configured(folder: Path, changes: Mapping[str, Any]) -> experiment.Setup:
   own.track = ""  # Reading a run is not tracked.
   for m, options in found.get("encoders", {}).items():
     own.encoders[m] = {**options, "pretrained": ""}
-  setup = experiment.assemble(own)
+  setup = experiment.assemble(own, encoders=encoders)
   run_folder.check_data(setup.dataset.fingerprint, folder)
   return setup
 
@@ -131,10 +139,12 @@ def stored(folder: Path) -> dict[str, Any]:
 
 
 def inference(
-  folder: Path, changes: Mapping[str, Any]
+  folder: Path,
+  changes: Mapping[str, Any],
+  encoders: Mapping[str, Any] | None = None,
 ) -> tuple[experiment.Setup, Evaluation]:
   """Restores the run in ``folder`` and evaluates ``eval.split``."""
-  setup, state = restore(folder, changes)
+  setup, state = restore(folder, changes, encoders)
   eval_step = make_eval_step(setup.problem, setup.method)
   split = setup.config.eval.split
   return setup, evaluate(eval_step, state, setup.batches(split))

@@ -43,7 +43,9 @@ def check_config(config: Config, workdir: Path) -> None:
   there = json.loads(path.read_text(encoding="utf-8"))["config"]
   other = identity.differences(config, there)
   if other:
-    shown = ", ".join(f"{k} ({v} there)" for k, v in list(other.items())[:4])
+    shown = ", ".join(
+      f"{k} ({str(v)[:80]} there)" for k, v in list(other.items())[:4]
+    )
     raise InputError(
       f"{workdir} holds a run of another config, which differs in {shown}: "
       "choose another --workdir or delete that one"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ def run(
   console: Console | None = None,
   command: str | None = None,
   page: bool = True,
+  encoders: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
   """Trains every seed of ``config`` and writes the report.
 
@@ -44,6 +45,7 @@ def run(
     console: shows the progress; standard output by default.
     command: the command line, for the report.
     page: draw the report at the end.
+    encoders: {modality: Flax module of the user's own}, see ``own.wrap``.
 
   Returns:
     The contents of ``results.json``, or ``None`` if a signal stopped the run.
@@ -54,6 +56,7 @@ def run(
     DivergedError: training became NaN or infinite.
   """
   workdir, console = Path(workdir), console or Console()
+  config, modules = experiment.with_modules(config, encoders)
   validation.check(config)
   results = finished(config, workdir)
   if results is not None:
@@ -61,9 +64,10 @@ def run(
     console.note(f"finished before: {workdir / 'results.json'}")
   elif config.seeds == 1:
     job = Job(config, workdir)
-    results = _single((run_jobs([job], workdir, console, command) or [None])[0])
+    found = run_jobs([job], workdir, console, command, encoders=modules)
+    results = _single((found or [None])[0])
   else:
-    results = _run_seeds(config, workdir, console, command)
+    results = _run_seeds(config, workdir, console, command, modules)
   if results is not None:
     console.results(results)
     if page:
@@ -89,7 +93,7 @@ def finished(config: Config, workdir: str | Path) -> dict[str, Any] | None:
   return results if tested or not config.eval.test else None
 
 
-def _run_seeds(config, workdir, console, command):
+def _run_seeds(config, workdir, console, command, encoders):
   """One run per seed, in ``seed_<i>`` folders; then mean and std."""
   jobs = []
   for seed in range(config.seed, config.seed + config.seeds):
@@ -97,7 +101,7 @@ def _run_seeds(config, workdir, console, command):
     one.update(seed=seed, seeds=1)
     jobs.append(Job(one, workdir / f"seed_{seed}"))
   above = (config, workdir, command)
-  outcomes = run_jobs(jobs, workdir, console, above=above)
+  outcomes = run_jobs(jobs, workdir, console, above=above, encoders=encoders)
   if outcomes is None:
     return None
   runs = [_single(found) for found in outcomes]
@@ -139,6 +143,7 @@ def run_jobs(
   above: tuple[Config, Path, str | None] | None = None,
   done: Callable[[Path, Any], None] = lambda folder, outcome: None,
   dataset: core.Dataset | None = None,
+  encoders: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any] | DivergedError] | None:
   """Runs that differ in their seeds, one after another or at once.
 
@@ -149,7 +154,7 @@ def run_jobs(
     command: the command line of each.
     above: config, folder and command line of what the runs are part of.
     done: called with folder and outcome of each run as it ends.
-    dataset: as for ``assemble.assemble``.
+    dataset, encoders: as for ``experiment.assemble``.
 
   Returns:
     Results or the error of each run, ``None`` if a signal stopped them.
@@ -163,7 +168,7 @@ def run_jobs(
     if found is not None:
       done(folder, found)
   if rest:
-    setup = experiment.assemble(rest[0].config, dataset)
+    setup = experiment.assemble(rest[0].config, dataset, encoders)
     for folder in [root] * (above is not None) + [j.folder for j in rest]:
       run_folder.check_data(setup.dataset.fingerprint, folder)
     choice = seeds.choose(setup, len(rest), root)

@@ -92,7 +92,11 @@ def alike(state: TrainState, old: TrainState) -> TrainState:
 
 
 def make_train_step(
-  problem: Problem, method: Method, apply: Apply, several: bool = False
+  problem: Problem,
+  method: Method,
+  apply: Apply,
+  several: bool = False,
+  donate: bool = True,
 ) -> Callable[[TrainState, Batch, Seed], tuple[TrainState, Metrics]]:
   """One step of the method, compiled once; the old state is donated.
 
@@ -110,7 +114,7 @@ def make_train_step(
     return state.replace(step=state.step + 1), metrics
 
   step = jax.vmap(train_step) if several else train_step
-  return jax.jit(step, donate_argnums=0)
+  return jax.jit(step, donate_argnums=(0,) if donate else ())
 
 
 def make_outer_step(
@@ -118,6 +122,7 @@ def make_outer_step(
   method: Method,
   parts: bool = False,
   several: bool = False,
+  donate: bool = True,
 ) -> Callable[[TrainState, Batch, Batch, Seed], tuple[TrainState, Metrics]]:
   """One outer step of a bi-level method, compiled once.
 
@@ -134,7 +139,9 @@ def make_outer_step(
     return outer_step(problem, state, inner, outer, key)
 
   step = jax.vmap(one) if several else one
-  return _in_parts(step) if parts else jax.jit(step, donate_argnums=0)
+  if parts:
+    return _in_parts(step)
+  return jax.jit(step, donate_argnums=(0,) if donate else ())
 
 
 def _in_parts(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.evaluation import metrics
-from dmg_jax.model import registry
+from dmg_jax.model import own, registry
 from dmg_jax.tracking import trackers
 from dmg_jax.training import optim
 from dmg_jax.training.optim import Plateau
@@ -108,6 +108,8 @@ def _check_keep(epochs: Any) -> None:
 
 def _check_encoder(modality: str, options: Config) -> None:
   """Its name, its options' names, and sizes and probabilities."""
+  if options.name == own.NAME:
+    return  # A module of the user's own: its options are the user's, too.
   fields = dataclasses.fields(registry.encoder_class(options.name))
   defaults = {f.name: f.default for f in fields}
   for name, value in options.items():

@@ -281,9 +281,15 @@ def write(folder: Path, module: Any, variables: Mapping[str, Any]) -> None:
     module: a ``Pretrained``.
     variables: variables of the module, {collection: nested dictionary}.
   """
+  write_tensors(folder, *module.to_tensors(variables))
+
+
+def write_tensors(
+  folder: Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
+) -> None:
+  """``write`` for tensors and a ``config.json`` that are made already."""
   from safetensors.numpy import save_file
 
-  tensors, config = module.to_tensors(variables)
   part = folder.with_name(f"{folder.name}.part")
   shutil.rmtree(part, ignore_errors=True)
   part.mkdir(parents=True)

@@ -1,0 +1,395 @@
+"""A model of your own as a ``Problem``, which any method can train."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import PyTree
+
+from dmg_jax.errors import InputError, UnsuitableError, unknown
+from dmg_jax.model import classifier, own
+from dmg_jax.types import SHARED, Fused, Outputs, Params, Problem, Stats
+
+_PARTS = ("head", "gate")
+_FIELDS = ("logits", "unimodal", "features", "extra")
+
+
+class LackingError(UnsuitableError):
+  """A method needs something that the bound model does not have.
+
+  Attributes:
+    what: the thing, and how to provide it.
+  """
+
+  def __init__(self, what: str):
+    super().__init__(f"this model lacks {what}")
+    self.what = what
+
+
+class _Missing(dict):
+  """In place of outputs that a model does not return: using it is an error."""
+
+  def __init__(self, what: str):
+    super().__init__()
+    self.what = what
+
+  def _refuse(self, *_: Any) -> Any:
+    raise LackingError(self.what)
+
+  __getitem__ = __iter__ = __contains__ = _refuse
+  __or__ = __ror__ = keys = values = items = get = _refuse
+
+
+jax.tree_util.register_pytree_node(
+  _Missing, lambda x: ((), x.what), lambda what, _: _Missing(what)
+)
+
+_MISSING = {
+  "unimodal": "unimodal logits: return 'unimodal', {modality: [b k]}",
+  "features": "features: return 'features', {modality: [b d]}",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bound(Problem):
+  """A ``Problem`` made by ``bind``.
+
+  Attributes:
+    start: weights and batch statistics that ``bind`` was given.
+    example: inputs of two samples, as shapes and dtypes.
+  """
+
+  start: tuple[Params, Stats]
+  example: PyTree
+
+  def __repr__(self) -> str:
+    kept = ", ".join(self.modalities)
+    return f"<Problem of {kept}, {self.classes} classes>"
+
+  def __getattribute__(self, name: str) -> Any:
+    value = super().__getattribute__(name)
+    if name == "samples" and not value:
+      raise LackingError(
+        "the size of the training split: bind it with samples=..., and give "
+        "each batch an index"
+      )
+    return value
+
+
+def bind(
+  apply: Callable[..., Any],
+  params: Params,
+  *,
+  owner: PyTree[str] | Callable[[tuple[str, ...]], str],
+  inputs: Mapping[str, Any],
+  stats: Stats | None = None,
+  fuse: Callable[..., Any] | None = None,
+  samples: int = 0,
+  readout: str = "the model's own",
+) -> Problem:
+  r"""A pure function as a ``Problem`` that any method can train.
+
+  With ``M`` modalities the function maps weights and inputs to
+
+  .. math:: o \in R^{b \times k}, \quad \{o_m \in R^{b \times k}\}, \quad
+    \{z_m \in R^{b \times d_m}\}
+
+  the fused logits, the logits of each modality alone and its features.
+
+  Args:
+    apply: ``apply(params, inputs, *, train, key)``; with ``stats``,
+      ``apply(params, stats, inputs, *, train, key) -> (outputs, stats)``. Pure
+      and traceable. ``key`` is a JAX random key in training, and ``None`` or a
+      key otherwise. The outputs are ``Outputs`` or a dictionary: ``logits`` [b
+      k], and what the method needs of ``unimodal`` {modality: [b k]},
+      ``features`` {modality: [b d]} and ``extra`` (a dictionary).
+    params: the weights, a pytree of arrays. Training starts from them.
+    owner: who owns each weight: a pytree of names like ``params`` (or a prefix
+      of it), or a function of a weight's path, a tuple of strings. A name is a
+      modality (its encoder), ``<modality>/head`` (its part of the fusion),
+      ``<modality>/gate`` or ``shared``.
+    inputs: a batch of inputs, {modality: [b ...]}, for names and shapes.
+    stats: batch statistics, a pytree of arrays. They are used in evaluation,
+      and change in training steps only.
+    fuse: the fusion alone, ``fuse(params, features, *, train, key)``, with
+      ``stats`` after ``params`` if there are any. It returns fused logits, or
+      a dictionary as ``apply`` does. For methods that mask features.
+    samples: size of the training split, for methods that keep something for
+      each sample; batches then need an ``index``.
+    readout: how unimodal logits are obtained, in the words of the field.
+
+  Returns:
+    The problem. A method that needs something it lacks is refused by name.
+
+  Raises:
+    InputError: outputs of wrong names, shapes or dtypes; an unknown owner;
+      statistics that change their structure.
+
+  Example:
+
+    >>> import jax.numpy as jnp
+    >>> import dmg_jax
+    >>> params = {m: jnp.zeros((4, 2)) for m in ("image", "text")}
+    >>> def apply(params, inputs, *, train, key):
+    ...   unimodal = {m: inputs[m] @ params[m] for m in params}
+    ...   return {"logits": sum(unimodal.values()), "unimodal": unimodal}
+    >>> problem = dmg_jax.bind(
+    ...   apply, params, owner=lambda path: path[0],
+    ...   inputs={m: jnp.ones((8, 4)) for m in params},
+    ... )
+    >>> problem.modalities, problem.classes
+    (('image', 'text'), 2)
+  """
+  names = tuple(inputs)
+  call, whole = _made(apply, names, stats), stats is not None
+  join = None if fuse is None else _made_fuse(fuse, stats)
+  # Converted as a compiled step will: float64 becomes float32 by default.
+  params, stats = jax.tree.map(jnp.asarray, (params, stats or {}))
+  example = jax.eval_shape(
+    lambda: jax.tree.map(lambda x: jnp.asarray(x)[:2], dict(inputs))
+  )
+  forward = _forward(call, join)
+  outputs, new = _traced(forward, params, stats, example)
+  _check_outputs(outputs, names, len(jax.tree.leaves(example)[0]))
+  if whole:
+    _check_stats(new, stats)
+  return Bound(
+    forward=forward,
+    fuse=join or _no_fuse,
+    owner=_owners(owner, params, names),
+    modalities=names,
+    outputs=outputs,
+    samples=samples,
+    readout=readout,
+    start=(params, stats),
+    example=example,
+  )
+
+
+class Functional(NamedTuple):
+  """An NNX model as a pure function, made by ``functional``.
+
+  Attributes:
+    apply: ``(params, stats, inputs, *, train, key) -> (outputs, stats)``.
+    params: its weights as nested dictionaries with strings as keys.
+    stats: its other variables, such as batch statistics; ``{}`` for none.
+    module: ``(params, stats) -> module``, the NNX model with these weights, in
+      evaluation mode.
+  """
+
+  apply: Callable[..., Any]
+  params: Params
+  stats: Stats
+  module: Callable[[Params, Stats], Any]
+
+
+def functional(module: Any) -> Functional:
+  """An NNX model as a pure function, for ``bind``.
+
+  ``train`` sets its mode (``module.train()``, ``module.eval()``, and an
+  argument ``train`` or ``deterministic`` of its ``__call__``); its random
+  streams start from ``key``. The module itself is not changed.
+
+  Args:
+    module: called as ``module(inputs)``, with {modality: [b ...]}.
+
+  Raises:
+    InputError: it is no NNX module, or asks for other arguments.
+
+  Example:
+
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> import dmg_jax
+    >>> f = dmg_jax.functional(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+    >>> sorted(f.params), f.stats
+    (['bias', 'kernel'], {})
+    >>> y, stats = f.apply(
+    ...   f.params, f.stats, jnp.ones((4, 3)), train=False, key=None
+    ... )
+    >>> y.shape
+    (4, 2)
+  """
+  if not isinstance(module, nnx.Module):
+    raise InputError(
+      f"functional takes an NNX module, got {type(module).__name__}: a Linen "
+      "module's apply is a pure function already"
+    )
+  made = own.of_nnx("the model", module)
+  assert made.start is not None and made.module is not None
+
+  def apply(params, stats, inputs, *, train, key):
+    return made.apply(params, stats, inputs, key, train)
+
+  return Functional(apply, *made.start(), made.module)
+
+
+def _made(apply, names, stats):
+  """``(params, stats, inputs, key, train) -> (Outputs, stats)``."""
+
+  def call(params, old, inputs, key, train):
+    if stats is None:
+      return _outputs(apply(params, inputs, train=train, key=key), names), old
+    found = apply(params, old, inputs, train=train, key=key)
+    if not isinstance(found, tuple) or len(found) != 2:
+      raise InputError(
+        "with stats, apply must return (outputs, stats), got "
+        f"{type(found).__name__}"
+      )
+    return _outputs(found[0], names), found[1]
+
+  return call
+
+
+def _made_fuse(fuse, stats):
+  """The user's ``fuse`` as a ``types.Fuse``."""
+
+  has_stats = stats is not None
+
+  def join(params, stats, features, key, train):
+    more = (stats,) if has_stats else ()
+    found = fuse(params, *more, features, train=train, key=key)
+    if not isinstance(found, Mapping | Outputs | Fused):
+      found = {"logits": found}
+    made = _outputs(found, tuple(features))
+    return Fused(made.logits, made.unimodal, made.extra)
+
+  return join
+
+
+def _no_fuse(params, stats, features, key, train):
+  del params, stats, features, key, train
+  raise LackingError("the fusion alone: bind it with fuse=...")
+
+
+def _forward(call, join):
+  """The whole ``types.Forward``."""
+
+  def forward(params, stats, inputs, key, train, keep=None, present=None):
+    inputs = classifier.with_present(inputs, present)
+    outputs, new = call(params, stats, inputs, key, train)
+    if keep is not None:
+      join_ = join or _no_fuse
+      kept = classifier.with_kept(outputs.features, keep)
+      fused = join_(params, stats, kept, key, train)
+      outputs = outputs.replace(logits=fused.logits, unimodal=fused.unimodal)
+    return outputs, new if train else stats
+
+  return forward
+
+
+def _outputs(found: Any, names: tuple[str, ...]) -> Outputs:
+  """What a function returned, with modalities in their order."""
+  if isinstance(found, Outputs):
+    found = {f: getattr(found, f) for f in _FIELDS}
+  elif isinstance(found, Fused):
+    found = found._asdict()
+  if not isinstance(found, Mapping) or "logits" not in found:
+    raise InputError(
+      "apply must return a dictionary with 'logits' [b k], or Outputs; got "
+      + (_listed(found) if isinstance(found, Mapping) else own.shape_of(found))
+    )
+  for key in found:
+    if key not in _FIELDS:
+      raise unknown("output", key, _FIELDS)
+  made: dict[str, Any] = {"logits": found["logits"]}
+  for field, what in _MISSING.items():
+    given = found.get(field)
+    if isinstance(given, _Missing) or not given:
+      made[field] = _Missing(what)
+      continue
+    for m in given:
+      if m not in names:
+        raise unknown(f"modality in {field!r}", m, names)
+    if set(given) != set(names):
+      raise InputError(
+        f"{field!r} lacks {_listed(set(names) - set(given))}: give all of the "
+        f"modalities {_listed(names)}"
+      )
+    made[field] = {m: given[m] for m in names}
+  return Outputs(**made, extra=dict(found.get("extra") or {}))
+
+
+def _traced(forward, params, stats, example):
+  """Shapes of the outputs in evaluation, and of statistics after training."""
+
+  def both(params, stats, inputs):
+    key = jax.random.key(0)
+    outputs, _ = forward(params, stats, inputs, key, False)
+    return outputs, forward(params, stats, inputs, key, True)[1]
+
+  return jax.eval_shape(both, params, stats, example)
+
+
+def _check_outputs(outputs: Outputs, names: tuple[str, ...], count: int):
+  """Raises ``InputError`` unless they are [b k] and [b d] of floats."""
+  found: dict[str, tuple[Any, Any]] = {"logits": (outputs.logits, None)}
+  classes = getattr(outputs.logits, "shape", (0,))[-1:]
+  if not isinstance(outputs.unimodal, _Missing):
+    for m in names:
+      found[f"unimodal[{m!r}]"] = (outputs.unimodal[m], classes)
+  if not isinstance(outputs.features, _Missing):
+    for m in names:
+      found[f"features[{m!r}]"] = (outputs.features[m], None)
+  for name, (x, last) in found.items():
+    wanted = "[b d]" if name.startswith("features") else "[b k]"
+    if not own.is_rows(x, count) or (last is not None and x.shape[1:] != last):
+      raise InputError(
+        f"{name} must be floats {wanted}, a row for each of the {count} "
+        f"samples; got {own.shape_of(x)}"
+        + (f" beside logits {own.shape_of(outputs.logits)}" if last else "")
+      )
+
+
+def _check_stats(new: Any, old: Any) -> None:
+  """Raises ``InputError`` unless training leaves structure and shapes alone."""
+  shape = jax.tree.map(lambda x: (x.shape, x.dtype), (new, old))
+  if shape[0] != shape[1]:
+    raise InputError(
+      "apply must return statistics like those it was given: "
+      f"{own.shape_of(old)}, got {own.shape_of(new)}"
+    )
+
+
+def _owners(owner: Any, params: Params, names: tuple[str, ...]) -> PyTree[str]:
+  """The owner of every weight, checked."""
+  choices = [*names, *(f"{m}/{p}" for m in names for p in _PARTS), SHARED]
+
+  def checked(path, name):
+    if name not in choices:
+      where = "/".join(_path(path))
+      raise unknown(f"owner of the weight {where}", str(name), choices)
+    return name
+
+  if callable(owner):
+    found = jax.tree_util.tree_map_with_path(
+      lambda path, _: owner(_path(path)), params
+    )
+  else:
+    try:
+      found = jax.tree.broadcast(owner, params)
+    except ValueError as error:
+      raise InputError(
+        f"owner must be a pytree like params, or a prefix of it: {error}"
+      ) from error
+  return jax.tree_util.tree_map_with_path(checked, found)
+
+
+def _path(path: tuple[Any, ...]) -> tuple[str, ...]:
+  """Keys, indices and attributes on the way to a weight, as strings."""
+  names = []
+  for entry in path:
+    for attribute in ("key", "idx", "name"):
+      if hasattr(entry, attribute):
+        names.append(str(getattr(entry, attribute)))
+        break
+  return tuple(names)
+
+
+def _listed(names: Any) -> str:
+  return ", ".join(sorted(map(str, names))) or "nothing"
