@@ -9,7 +9,9 @@ import tomllib
 from pathlib import Path
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-FAMILY = ("jax", "flax", "optax", "grain", "jaxtyping")
+FAMILY = (
+  "jax", "flax", "optax", "orbax-checkpoint", "grain", "jaxtyping",
+)  # fmt: skip
 
 
 def pins() -> list[str]:
