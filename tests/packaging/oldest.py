@@ -9,9 +9,7 @@ import tomllib
 from pathlib import Path
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-FAMILY = (
-  "jax", "flax", "optax", "orbax-checkpoint", "grain", "jaxtyping",
-)  # fmt: skip
+FAMILY = ("jax", "flax", "optax", "orbax-checkpoint", "jaxtyping")
 
 
 def pins() -> list[str]:
