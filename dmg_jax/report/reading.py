@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 
 from dmg_jax.errors import InputError, MissingFileError
-from dmg_jax.model import registry
 from dmg_jax.report import readout_table
 from dmg_jax.report.examples import load_examples
 from dmg_jax.report.features import load_features
 from dmg_jax.report.predictions import load_predictions
 from dmg_jax.tracking.logging import METRICS, read_metrics
-from dmg_jax.types import Method
 
 # On a train line beside loss terms and what the method declares.
 _NO_TERMS = frozenset({"step", "epoch", "split", "alpha", "weight_norm"})
@@ -39,8 +37,7 @@ class RunFiles:
     predictions: contents of ``test_predictions.npz``, or ``None``.
     examples: contents of ``test_examples.npz``, or ``None``.
     readouts: contents of ``readouts.json``, or ``None``.
-    method: the training method, which declares its diagnostics; ``None`` if
-      this version has none of that name.
+    diagnostics: metrics that are no loss terms, as the method declares them.
   """
 
   name: str
@@ -50,7 +47,7 @@ class RunFiles:
   predictions: dict[str, np.ndarray] | None = None
   examples: dict[str, np.ndarray] | None = None
   readouts: dict[str, Any] | None = None
-  method: Method | None = None
+  diagnostics: tuple[str, ...] = ()
 
   def series(self, split: str, name: str) -> Points:
     """``(x, y)`` of a value over epochs done, without points not finite.
@@ -105,7 +102,9 @@ class RunFiles:
   def _is_term(self, name: str) -> bool:
     if name == "loss" or name in _NO_TERMS:
       return False
-    return self.method is None or not self.method.is_diagnostic(name)
+    return not any(
+      name == one or name.startswith(f"{one}_") for one in self.diagnostics
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,8 +202,8 @@ def read(workdir: str | Path) -> Workdir:
     )
   seeds = sorted(path.glob("seed_*"), key=_natural)
   folders = [folder for folder in seeds if folder.is_dir()] or [path]
-  method = _method(stored)
-  runs = [_run(folder, method) for folder in folders]
+  declared = _diagnostics(stored)
+  runs = [_run(folder, declared) for folder in folders]
   return Workdir(path, stored, _json(path / "results.json"), runs)
 
 
@@ -212,16 +211,22 @@ def _natural(path: Path) -> list[Any]:
   return [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", path.name)]
 
 
-def _method(stored: Mapping[str, Any]) -> Method | None:
-  """The method of a run; ``None`` if an older or newer version wrote it."""
-  options = (stored.get("config") or {}).get("method") or {}
+def _diagnostics(stored: Mapping[str, Any]) -> tuple[str, ...]:
+  """What the method of a run declares; an older run is looked up by name."""
+  if "diagnostics" in stored:
+    return tuple(stored["diagnostics"])
+  options = (stored.get("config") or {}).get("method")
+  if not options:
+    return ()
+  from dmg_jax.model import registry  # Late: it loads JAX.
+
   try:
-    return registry.make_method(**options)
-  except (TypeError, ValueError):
-    return None
+    return registry.make_method(**options).diagnostics
+  except (TypeError, ValueError):  # Of another version.
+    return ()
 
 
-def _run(folder: Path, method: Method | None) -> RunFiles:
+def _run(folder: Path, diagnostics: tuple[str, ...]) -> RunFiles:
   metrics = folder / METRICS
   lines = read_metrics(metrics) if metrics.exists() else []
   return RunFiles(
@@ -232,7 +237,7 @@ def _run(folder: Path, method: Method | None) -> RunFiles:
     load_predictions(folder),
     load_examples(folder),
     _json(folder / readout_table.FILE),
-    method,
+    diagnostics,
   )
 
 

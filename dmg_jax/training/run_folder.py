@@ -102,6 +102,7 @@ def write_config(
       "versions": versions,
       "git": revision(),
       "command": command,
+      "diagnostics": setup.method.diagnostics,
     }
     if setup.dataset.fingerprint:
       content["data"] = {"fingerprint": setup.dataset.fingerprint}

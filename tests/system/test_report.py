@@ -280,6 +280,12 @@ def test_a_term_of_any_name_is_drawn(tmp_path):
   declared = ("cls", "kappa_image", "score_text")
   found = _with_terms(tmp_path / "b", {"name": "agm"}, *declared)
   assert found.runs[0].terms() == ["loss", "cls"]
+  stored = json.loads((tmp_path / "b" / "config.json").read_text())
+  stored |= {"diagnostics": ["cls"]}  # As runs write it.
+  write_json(tmp_path / "b" / "config.json", stored)
+  assert reading.read(tmp_path / "b").runs[0].terms() == [
+    "loss", "kappa_image", "score_text",
+  ]  # fmt: skip
   # Of another version, whose method or options are not known here.
   for method in ({"name": "gone"}, {"name": "agm", "gone": 1}, {}):
     found = _with_terms(tmp_path / repr(method), method, "cls")
