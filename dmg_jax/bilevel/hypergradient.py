@@ -43,6 +43,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
@@ -127,7 +128,7 @@ def _can_be_kept(static: Any, arrays: Any) -> bool:
   """Whether a program may be kept: nothing is traced, all can be hashed."""
   # Under jit every new array is traced, too.
   leaves = [*jax.tree.leaves(arrays), jnp.zeros(())]
-  if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+  if any(isinstance(leaf, Tracer) for leaf in leaves):
     return False
   try:
     hash(static)
@@ -143,11 +144,12 @@ def _is_zero(damping: ArrayLike) -> bool:
 @functools.lru_cache(maxsize=16)
 def _compiled(*static: Any) -> Callable[..., tuple[PyTree, HypergradientInfo]]:
   """``_implicit`` of these functions and options, compiled."""
+  fixed = functools.partial(_implicit, *static)
 
   @jax.jit
   def run(params, hyper, batches, damping, q0):
     damping = 0 if damping is None else damping
-    return _implicit(*static, params, hyper, batches, damping, q0)
+    return fixed(params, hyper, batches, damping, q0)
 
   return run
 
