@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   from dmg_jax import bilevel
   from dmg_jax.api.binding import Functional, bind, functional
+  from dmg_jax.api.estimator import MultimodalClassifier
   from dmg_jax.api.fitting import fit
   from dmg_jax.api.inputs import Modalities
   from dmg_jax.api.loop import Loop
@@ -39,6 +40,7 @@ _PUBLIC = {
   "Loop": "dmg_jax.api.loop",
   "Method": "dmg_jax.types",
   "Modalities": "dmg_jax.api.inputs",
+  "MultimodalClassifier": "dmg_jax.api.estimator",
   "Outputs": "dmg_jax.types",
   "Prediction": "dmg_jax.serving.predictor",
   "Predictor": "dmg_jax.serving.predictor",
@@ -59,6 +61,7 @@ __all__ = [
   "Loop",
   "Method",
   "Modalities",
+  "MultimodalClassifier",
   "Outputs",
   "Prediction",
   "Predictor",

@@ -27,6 +27,7 @@ __all__ = [
   "ListedDataError",
   "MissingFileError",
   "MissingPackageError",
+  "NotPicklableError",
   "UnsuitableError",
   "UserError",
   "close_to",
@@ -46,6 +47,10 @@ MEMORY_ADVICE = (
 
 class UnsuitableError(InputError):
   """A method that does not work with such data, whatever else is configured."""
+
+
+class NotPicklableError(UserError, TypeError):
+  """Something that pickle cannot keep; the message says what does."""
 
 
 class DivergedError(UserError, RuntimeError):

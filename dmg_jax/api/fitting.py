@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.core.progress import quietly
+from data_pipelines.manifest import memory
+from dmg_jax.api import inputs
 from dmg_jax.api.run import DATA, Run
 from dmg_jax.api.temporary import Temporary
-from dmg_jax.config import fields, files, own_data
+from dmg_jax.config import compose, fields, files, own_data
 from dmg_jax.config.compose import ENCODER, RecipeKeys
 from dmg_jax.config.defaults import DEFAULTS
 from dmg_jax.errors import InputError
 from dmg_jax.tracking.logging import Console
-from dmg_jax.training import runner
+from dmg_jax.training import runner, validation
 from dmg_jax.training.experiment import Config
+
+_DIR = DEFAULTS["data"]["dir"]
 
 
 def fit(
@@ -129,11 +133,14 @@ def _config(
   folder: Path,
   owner: Temporary | None,
 ) -> Config:
-  """The run's config, its data where they are to lie."""
+  """The run's config; data in memory are stored on the way."""
   if not isinstance(data, str | os.PathLike):
-    raise InputError(
-      f"data must be the path of a manifest or of a config file, got {data!r}"
-    )
+    config = own_data.get_config(chosen)
+    fields.set_all(config, changes)
+    validation.check(config)
+    if config.data.dir == _DIR:
+      config.data.dir = str((owner.path if owner else folder) / DATA)
+    return _stored(config, inputs.table(data, y), "eval.test" in changes)
   if y is not None:
     raise InputError("labels y are for data in memory: a file has its own")
   path = os.fspath(data)
@@ -143,8 +150,26 @@ def _config(
     config = own_data.get_config(chosen)
     config.data.manifest = path
   fields.set_all(config, changes)
-  if owner is not None and config.data.dir == DEFAULTS["data"]["dir"]:
+  if owner is not None and config.data.dir == _DIR:
     config.data.dir = str(owner.path / DATA)
+  return config
+
+
+def _stored(config: Config, table: inputs.Columns, tests: bool) -> Config:
+  """The config of a table that is stored now.
+
+  Args:
+    config: with ``data.dir``.
+    table: as ``inputs.table``.
+    tests: the user says whether the run is tested; else rows of test do.
+  """
+  known = compose.options(memory.prepare)
+  options = {k: v for k, v in config.data.to_dict().items() if k in known}
+  del options["name"]
+  made = memory.prepare(table, config.data.dir, **options)
+  config.data.prepared = made.versions["key"]
+  if not tests:
+    config.eval.test = bool(made.counts.get("test"))
   return config
 
 

@@ -139,6 +139,29 @@ def with_kinds(found: Mapping[str, Column]) -> Columns:
   return made
 
 
+def table(data: Any, y: Any = None) -> Columns:
+  """The columns of a manifest, labels among them.
+
+  Args:
+    data: as ``columns``.
+    y: the labels, if the data have no column of them.
+
+  Raises:
+    ValueError: as ``columns``, ``with_kinds`` and ``labels``; or labels are
+      given twice or not at all.
+  """
+  found = columns(data)
+  if y is None and "label" not in found:
+    raise InputError("there are no labels: give y, or a column 'label'")
+  if y is not None and "label" in found:
+    raise InputError(
+      "labels are given twice, as y and as column 'label': drop one of them"
+    )
+  found["label"] = labels(found["label"] if y is None else y)
+  check_lengths(found)
+  return with_kinds(found)
+
+
 def new_samples(data: Any, modalities: Mapping[str, str]) -> Columns:
   """{modality, ``id`` or ``label``: entries} of samples for a run.
 
@@ -174,7 +197,8 @@ def check_lengths(found: Mapping[str, Column]) -> None:
   """
   lengths = {name: len(cells) for name, cells in found.items()}
   if len(set(lengths.values())) > 1:
-    raise InputError(f"as many entries of each modality, got {lengths}")
+    shown = ", ".join(f"{name!r} has {n}" for name, n in lengths.items())
+    raise InputError(f"all columns must have as many rows: {shown}")
 
 
 def labels(y: Any) -> list[str | int | None]:

@@ -154,7 +154,8 @@ class Predictor:
         raise InputError(f"{m} must be a list with an entry a sample")
     lengths = {m: len(values) for m, values in inputs.items()}
     if len(set(lengths.values())) > 1:
-      raise InputError(f"as many entries of each modality, got {lengths}")
+      shown = ", ".join(f"{m!r} has {n}" for m, n in lengths.items())
+      raise InputError(f"all columns must have as many rows: {shown}")
 
 
 def of_run(setup: experiment.Setup, state: TrainState) -> Predictor:

@@ -35,7 +35,9 @@ def check_config(config: Config, workdir: Path) -> None:
   """
   path = workdir / FILE
   if not path.exists():
-    if workdir.is_dir() and any(p.suffix != ".part" for p in workdir.iterdir()):
+    data = Path(config.data.dir).resolve()  # It may lie in the run's folder.
+    others = workdir.iterdir() if workdir.is_dir() else ()
+    if any(p.suffix != ".part" and p.resolve() != data for p in others):
       raise InputError(
         f"{workdir} is not empty and holds no run: choose another --workdir"
       )

@@ -145,7 +145,7 @@ def test_wrong_inputs(loaded, tmp_path):
   for inputs, said in (
     ({"caption": text}, r"photo \(image\).*got caption"),
     ({"photo": "a.png", "caption": text, "sensor": values}, "must be a list"),
-    ({"photo": [], "caption": text, "sensor": values}, "as many entries"),
+    ({"photo": [], "caption": text, "sensor": values}, "as many rows"),
   ):
     with pytest.raises(ValueError, match=said):
       loaded.predict(inputs)
