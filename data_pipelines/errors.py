@@ -11,7 +11,17 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-  """Something that the user can fix; the message says what and how."""
+  """Something that the user can fix; the message says what and how.
+
+  Example:
+
+    >>> import dmg_jax
+    >>> try:
+    ...   dmg_jax.fit({"sensor": [[1.0], [2.0]]}, ["a", "b"], recipe="bl")
+    ... except dmg_jax.UserError as error:
+    ...   print(str(error)[:41])
+    unknown recipe 'bl'; did you mean 'lb'? (
+  """
 
 
 class InputError(UserError, ValueError):

@@ -2,15 +2,6 @@
 
 The public names are those of ``__all__``; everything else may change. They are
 loaded when they are first used, so importing the package costs nothing.
-
-Example:
-
-  >>> import dmg_jax, numpy as np
-  >>> x = np.random.default_rng(0).normal(size=(24, 3))
-  >>> y = np.where(x[:, 0] > 0, "up", "down")
-  >>> run = dmg_jax.fit({"sensor": x}, y, recipe="joint", epochs=1)
-  >>> len(run.predict({"sensor": x}).labels)
-  24
 """
 
 from __future__ import annotations

@@ -51,6 +51,14 @@ class Outputs(struct.PyTreeNode):
       that the fusion declares.
     features: {modality: [b d]}, encoder features before fusion.
     extra: further outputs of the fusion, by name; its docstring lists them.
+
+  Example:
+
+    >>> import dmg_jax, jax.numpy as jnp
+    >>> logits = jnp.zeros((2, 3))
+    >>> outputs = dmg_jax.Outputs(logits, {"image": logits}, {"image": logits})
+    >>> outputs.extra
+    {}
   """
 
   logits: Leaf
@@ -128,6 +136,12 @@ class Problem:
     outputs: shapes and dtypes of the outputs of ``forward`` for two samples.
     samples: number of samples of the training split.
     readout: how the fusion obtains unimodal logits, e.g. "R1, split head".
+
+  Example:
+
+    >>> import dmg_jax, dataclasses
+    >>> [f.name for f in dataclasses.fields(dmg_jax.Problem)][:3]
+    ['forward', 'fuse', 'owner']
   """
 
   forward: Forward
@@ -160,6 +174,16 @@ class TrainState(struct.PyTreeNode):
     method: the method's own state.
     plateau: state of ``training.optim.Plateau``, which follows the validation
       loss; ``()`` without a plateau schedule.
+
+  Example:
+
+    >>> import dmg_jax, jax.numpy as jnp
+    >>> step, params = jnp.zeros((), int), {"w": jnp.ones(2)}
+    >>> state = dmg_jax.TrainState(
+    ...   step, params, stats={}, opt_state=(), method=()
+    ... )
+    >>> int(state.replace(step=state.step + 1).step)
+    1
   """
 
   step: Leaf
@@ -265,6 +289,12 @@ class Method:
       state, with or without ``_<modality>`` behind them. They may be NaN or
       infinite while training goes on, and no picture of losses shows them. All
       other metrics but ``alpha`` are loss terms.
+
+  Example:
+
+    >>> from dmg_jax.methods import joint, lb
+    >>> joint.make().outer_step is None, lb.make().outer_split
+    (True, 'outer')
   """
 
   step: StepFn

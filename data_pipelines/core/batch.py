@@ -19,6 +19,16 @@ class Batch:
     mask: float [b], 1 for a sample, 0 for padding. Padding has no influence on
       anything.
     index: int [b], position of each sample in its split.
+
+  Example:
+
+    >>> import dmg_jax, numpy as np
+    >>> sensor, labels = np.zeros((2, 3)), np.array([0, 1])
+    >>> batch = dmg_jax.Batch(
+    ...   {"sensor": sensor}, labels, mask=np.ones(2), index=np.arange(2)
+    ... )
+    >>> batch.replace(mask=np.zeros(2)).mask
+    array([0., 0.])
   """
 
   inputs: dict[str, Any]

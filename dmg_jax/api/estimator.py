@@ -164,15 +164,13 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
 
   def _columns(self, X: Any, reset: bool) -> inputs.Columns:
     """{modality: entries}; an array becomes the modality ``x``."""
-    named = not inputs.is_frame(X) and hasattr(X, "keys")
-    if named:
-      return inputs.columns(X)
     if inputs.is_frame(X):
       validate_data(self, X, reset=reset, skip_check_array=True)
-      return inputs.columns(X)
-    if np.ndim(X) <= 2 or not hasattr(X, "shape"):
-      X = validate_data(self, X, reset=reset)
-    return {inputs.TABLE: X}
+    elif not isinstance(X, Mapping | inputs.Modalities):
+      if len(getattr(X, "shape", ())) <= 2:
+        X = validate_data(self, X, reset=reset)
+      X = {inputs.TABLE: X}
+    return inputs.columns(X)
 
   def _labels(self, y: Any) -> list[Any]:
     """Labels by name; sets ``classes_``."""

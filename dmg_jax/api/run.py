@@ -227,8 +227,11 @@ class Run:
     columns = inputs.new_samples(new, self.modalities)
     ids, targets = columns.pop("id", None), columns.pop("label", None)
     found = one.predictor.predict(columns)
-    ids = None if ids is None else [str(i) for i in ids]
-    return dataclasses.replace(found, ids=ids, targets=targets)
+    return dataclasses.replace(
+      found,
+      ids=None if ids is None else [str(i) for i in ids],
+      targets=None if targets is None else _names(targets),
+    )
 
   def readouts(self) -> dict[str, Any]:
     """What each modality says by itself, by every read-out and a linear probe.
@@ -342,6 +345,11 @@ def _with_data(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
   if stored["config"]["data"].get("prepared") and (folder / DATA).is_dir():
     data = {"dir": str(folder / DATA), **data}
   return {**changes, "data": data} if data else dict(changes)
+
+
+def _names(targets: Any) -> list[str]:
+  """Labels as texts; an empty one where there is none."""
+  return ["" if c is None else str(c) for c in inputs.labels(targets)]
 
 
 def _of_split(one: Opened, split: str) -> Prediction:

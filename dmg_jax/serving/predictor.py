@@ -35,6 +35,13 @@ class Prediction:
     probabilities: {"fused" or modality: float [n k]}, rows sum to 1.
     ids: of the samples, if they have any.
     targets: names of the right classes, if they were given.
+
+  Example:
+
+    >>> import dmg_jax, numpy as np
+    >>> p = np.array([[0.2, 0.8], [0.6, 0.4]])
+    >>> dmg_jax.Prediction(("cat", "dog"), {"fused": p}).labels
+    ['dog', 'cat']
   """
 
   classes: tuple[str, ...]
@@ -71,6 +78,18 @@ class Predictor:
     classes: names.
     preprocessors: {modality: its preprocessing}; ``.spec.kind`` is its kind.
     batch_size: samples that go through the model at once, at most.
+
+  Example:
+
+    >>> import dmg_jax, numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(24, 3))
+    >>> y = np.where(x[:, 0] > 0, "up", "down")
+    >>> run = dmg_jax.fit({"sensor": x}, y, recipe="joint", epochs=1)
+    >>> predictor = run.predictor  # As dmg_jax.load of an export returns it.
+    >>> predictor.classes
+    ('down', 'up')
+    >>> predictor.preprocessors["sensor"](x[0]).shape
+    (3,)
   """
 
   def __init__(
@@ -87,7 +106,7 @@ class Predictor:
     self._function, self.batch_size = function, batch_size
     self._fixed = fixed
 
-  def predict(self, inputs: Mapping[str, Sequence[Any]]) -> Prediction:
+  def predict(self, inputs: Mapping[str, Any]) -> Prediction:
     """Probabilities of samples, preprocessed as the run's own.
 
     Args:
@@ -142,7 +161,7 @@ class Predictor:
     heads = (FUSED, *(h for h in made if h != FUSED))
     return {h: np.asarray(made[h])[:count] for h in heads}
 
-  def _check(self, inputs: Mapping[str, Sequence[Any]]) -> None:
+  def _check(self, inputs: Mapping[str, Any]) -> None:
     known = self.preprocessors
     wanted = ", ".join(f"{m} ({p.spec.kind})" for m, p in known.items())
     if set(inputs) != set(known):
