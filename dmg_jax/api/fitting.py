@@ -87,7 +87,7 @@ def fit(
     ...   {"sensor": x, "note": words}, y, recipe="h", epochs=2, seed=1
     ... )
     >>> run.modalities
-    {'note': 'text', 'sensor': 'array'}
+    {'sensor': 'array', 'note': 'text'}
     >>> sorted(run.results["val"])
     ['fused', 'gap', 'note', 'sensor']
     >>> run.predict({"sensor": x[:1], "note": ["rising"]}).labels[0] in y

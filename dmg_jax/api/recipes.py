@@ -57,7 +57,7 @@ def recipes() -> list[RecipeInfo]:
     >>> by_name["lb"].category, by_name["joint"].aliases
     ('matching', ('concat',))
     >>> by_name["ogm_ge"].options["alpha"]
-    0.1
+    0.8
   """
   found: dict[str, RecipeInfo] = {}
   for name, recipe in RECIPES.items():

@@ -115,6 +115,11 @@ class Run:
       ValueError: the run is not finished.
     """
     path = self._folder / "results.json"
+    if not self._folder.exists():
+      raise InputError(
+        f"{self._folder} is not there any more: a run without workdir is "
+        "deleted with its object, or by close; give fit a workdir"
+      )
     if not path.exists():
       raise InputError(
         f"{self._folder} is not finished: call fit with the same arguments and "

@@ -18,10 +18,10 @@ from tiny_samples import SMALL, samples
 # Check of scikit-learn -> why it does not fit.
 LEFT_OUT = {
   "check_estimators_pickle": "a fitted estimator refuses to be pickled",
-  "check_supervised_y_no_nan": "rows without a label are listed, as the command "
-  "lists them, by a DataError and no ValueError",
-  "check_fit2d_1sample": "that one sample is too few is said in the command's "
-  "words: there must be two classes",
+  "check_supervised_y_no_nan": "as the command does, it lists rows without a "
+  "label in a DataError, which is no ValueError",
+  "check_fit2d_1sample": "one sample is refused in the command's words: there "
+  "must be two classes",
 }
 # Those that take seconds, of estimators that are not fitted or on few inputs.
 QUICK = {

@@ -105,6 +105,8 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch):
   assert one.predict(x).labels  # A part keeps the whole.
   one.close()
   assert not folder.exists() and not list(tmp_path.iterdir())
+  with pytest.raises(ValueError, match="is not there any more"):
+    _ = one.results
 
 
 def test_nothing_is_left_of_what_failed(tmp_path, monkeypatch):
@@ -126,15 +128,14 @@ def test_data_in_memory_with_a_work_directory(tmp_path, monkeypatch):
   work = tmp_path / "run"
   keys = {"recipe": "joint", "epochs": 1, "config": SMALL, "workdir": work}
   run = dmg_jax.fit(frame, **keys)
-  assert (work / "data").is_dir() and run.results["test"]["gap"][
-    "accuracy"
-  ] >= 0
+  results = run.results
+  assert (work / "data").is_dir() and "test" in results
   assert run.config.eval.test is True
   again = dmg_jax.fit(frame, **keys)  # Finished: only opened.
-  assert again.results == run.results
+  assert again.results == results
   moved = work.rename(tmp_path / "moved")
   loaded = dmg_jax.load(moved)
-  assert loaded.evaluate("test") == run.results["test"]
+  assert loaded.evaluate("test") == results["test"]
   with pytest.raises(ValueError, match="another config"):
     dmg_jax.fit(frame, **{**keys, "workdir": moved, "epochs": 2})
 
