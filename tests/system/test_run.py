@@ -70,7 +70,8 @@ def test_recipe(straight, name):
 
 def check_files(work, results):
   config = json.loads((work / "config.json").read_text())
-  assert set(config) == {"config", "versions", "git", "command", "data"}
+  fields = {"config", "versions", "git", "command", "data", "diagnostics"}
+  assert set(config) == fields
   assert config["config"]["recipe"] == results["recipe"]
   assert "jax" in config["versions"]
   assert (work / "report" / "report.html").stat().st_size > 1000
