@@ -180,6 +180,15 @@ class Functional(NamedTuple):
     stats: its other variables, such as batch statistics; ``{}`` for none.
     module: ``(params, stats) -> module``, the NNX model with these weights, in
       evaluation mode.
+
+  Example:
+
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> import dmg_jax
+    >>> f = dmg_jax.functional(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+    >>> f.module(f.params, f.stats)(jnp.ones((4, 3))).shape
+    (4, 2)
   """
 
   apply: Callable[..., Any]

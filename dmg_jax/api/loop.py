@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from dmg_jax import trees
 from dmg_jax.api.binding import Bound, LackingError
+from dmg_jax.bilevel import loops
 from dmg_jax.errors import InputError, UnsuitableError, unknown
 from dmg_jax.model import registry
 from dmg_jax.training import optim, steps
@@ -196,7 +197,7 @@ class Loop:
       self._outer = steps.make_outer_step(
         self.problem,
         self.method,
-        steps.in_parts(trees.size(state.params)),
+        loops.separate(trees.size(state.params)),
         donate=self._donate,
       )
     with self._named():
