@@ -16,6 +16,7 @@ from data_pipelines.core import catalog
 from dmg_jax.config import compose
 from dmg_jax.config.defaults import DEFAULTS
 from dmg_jax.model import registry
+from dmg_jax.model.own import NAME
 
 # Field -> why another value changes no weight and no number of training.
 FREE = {
@@ -55,6 +56,7 @@ def defaults(config: Any) -> dict[str, Any]:
   found["encoders"] = {
     m: compose.options(registry.encoder_class(own.name), skip)
     for m, own in config.encoders.items()
+    if own.name != NAME  # A module of the user's has no options.
   }
   fusion = registry.fusion_class(config.fusion.name)
   found["fusion"] = compose.options(fusion, skip)

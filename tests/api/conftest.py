@@ -14,7 +14,7 @@ def _one_device(batch_size):
   return jax.make_mesh((1,), ("b",), axis_types=kind, devices=one)
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_device():
   """What runs on one device compiles faster than what eight share."""
   with pytest.MonkeyPatch.context() as patch:
@@ -26,6 +26,9 @@ def one_device():
 def run():
   """A run of ``h`` without a work directory."""
   x, y = samples()
-  made = dmg_jax.fit(x, y, recipe="h", epochs=1, seed=1, config=SMALL)
+  # This fixture is made before those of a module.
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sharding, "make_mesh", _one_device)
+    made = dmg_jax.fit(x, y, recipe="h", epochs=1, seed=1, config=SMALL)
   yield made
   made.close()

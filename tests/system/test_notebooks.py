@@ -109,9 +109,7 @@ def config(file, recipe):
 def test_a_command_is_kept_where_one_was_given(words, kept, monkeypatch):
   found = []
   monkeypatch.setattr(sys, "argv", words)
-  monkeypatch.setattr(
-    runner, "run", lambda *given, **_: found.append(given[-1])
-  )
+  monkeypatch.setattr(runner, "run", lambda *given, **_: found.append(given[3]))
   assert modes.run("train", openmoji.get_config("joint"), "run", True) == 0
   assert found == [kept]
 

@@ -68,7 +68,7 @@ def test_every_mode_compares_before_it_works(monkeypatch, tmp_path):
   config = manifest.get_config("joint")
   work = run_on(tmp_path, "1" * 32, config)
   other = SimpleNamespace(dataset=SimpleNamespace(fingerprint="2" * 32))
-  monkeypatch.setattr(experiment, "assemble", lambda *_: other)
+  monkeypatch.setattr(experiment, "assemble", lambda *_, **__: other)
   for start in (
     lambda: runner.run(config, work, Console(quiet=True)),
     lambda: modes.run("evaluate", config, str(work)),

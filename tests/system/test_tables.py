@@ -101,7 +101,7 @@ def toy(quick, monkeypatch):
   monkeypatch.setattr(experiment, "load", lambda config, method: counted)
   original, made = experiment.assemble, []
 
-  def once(config, _=None):
+  def once(config, *_):
     """Compiled once: whether test is read changes no step."""
     made.extend([] if made else [original(config)])
     return dataclasses.replace(made[0], config=config)
