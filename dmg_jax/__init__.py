@@ -22,7 +22,7 @@ if TYPE_CHECKING:
   from dmg_jax.serving.predictor import Prediction, Predictor
   from dmg_jax.types import Batch, Method, Outputs, Problem, TrainState
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Name -> the module that defines it.
 _PUBLIC = {

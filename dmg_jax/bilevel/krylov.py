@@ -27,8 +27,9 @@ Scalar = Float[Array, ""]
 class _Conjugate(NamedTuple):
   """Loop state: iterate ``q``, residual ``r``, direction ``p``, ``⟨r, r⟩``.
 
-  ``best`` is the iterate of least ``⟨r, r⟩``; ``lanczos`` holds the diagonal
-  and off-diagonal of the Lanczos matrix, ``carried`` its next contribution.
+  ``best`` is the iterate with the smallest ``⟨r, r⟩``. ``lanczos`` holds the
+  diagonal and off-diagonal of the Lanczos matrix; ``carried`` is added to the
+  next diagonal entry.
   """
 
   q: PyTree
@@ -48,25 +49,25 @@ class _Conjugate(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ConjugateGradient:
-  r"""Conjugate gradient, stopped at the first direction of negative curvature.
+  r"""Conjugate gradient; ends at the first direction of negative curvature.
 
   .. math::
     a = ⟨r,r⟩/⟨p,Hp⟩, \; q ← q + a p, \; r' = r - a Hp, \;
     p ← r' + (⟨r',r'⟩/⟨r,r⟩) p
 
-  At ``⟨p, Hp⟩ < 0`` the iterate of least residual so far is returned and the
-  status is INDEFINITE (if that is the first direction the implicit part is
-  zero). The residual is the recursive one, exact up to rounding; λmax comes
-  from the Lanczos matrix that the coefficients make up.
+  If ``⟨p, Hp⟩ < 0``, the result is the iterate with the smallest residual so
+  far and the status is INDEFINITE. If this happens in the first direction, the
+  implicit part of the gradient is zero. The residual is the recursive one,
+  exact up to rounding. λmax comes from the Lanczos matrix of the coefficients.
 
   Attributes:
-    iterations: products at most.
-    rtol: stop at ``‖r‖ ≤ rtol ‖v‖``; never below what the dtype can resolve.
-    damping: ρ ≥ 0, solves with ``H + ρI``.
+    iterations: largest number of products.
+    rtol: stop at ``‖r‖ ≤ rtol ‖v‖``, but not below the precision of the dtype.
+    damping: ρ ≥ 0; the system solved is ``(H + ρI) q = v``.
 
   Reference: Hestenes and Stiefel, Methods of Conjugate Gradients for Solving
-    Linear Systems, J. Res. NBS 1952; the stop: Steihaug, The Conjugate Gradient
-    Method and Trust Regions in Large Scale Optimization, SINUM 1983.
+    Linear Systems, J. Res. NBS 1952. The stopping rule: Steihaug, The Conjugate
+    Gradient Method and Trust Regions in Large Scale Optimization, SINUM 1983.
 
   Deviations: 1. Steihaug moves to the boundary of a trust region at negative
     curvature; there is none here, so the iterate stays where it is.
@@ -171,7 +172,7 @@ class ConjugateGradient:
 
 
 def _lanczos_bound(lanczos: Float[Array, "2 m"]) -> Scalar:
-  """Largest eigenvalue of the tridiagonal matrix of the rounds made."""
+  """Largest eigenvalue of the Lanczos matrix of the rounds so far."""
   diagonal, beside = lanczos[0], lanczos[1, :-1] * (lanczos[0, 1:] != 0)
   matrix = jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
   sound = jnp.all(jnp.isfinite(matrix))
@@ -180,20 +181,21 @@ def _lanczos_bound(lanczos: Float[Array, "2 m"]) -> Scalar:
 
 @dataclasses.dataclass(frozen=True)
 class GMRES:
-  r"""Least residual over a Krylov space; Arnoldi, fully orthogonalised.
+  r"""Minimises the residual over a Krylov space, by full Arnoldi iteration.
 
   .. math:: q = q_0 + V y, \qquad y = \arg\min ‖ ‖r_0‖ e_1 - \bar H y ‖
 
   where the columns of ``V`` span ``{r_0, H r_0, ...}`` and ``H V = V' \bar H``.
-  It also solves with an indefinite H, and says so: the eigenvalues of
-  ``Vᵀ H V`` give the curvature and λmax, much tighter than single directions
-  do. It stores ``iterations + 1`` vectors like the parameters.
+  It also solves systems with an indefinite H, with status INDEFINITE. The
+  eigenvalues of ``Vᵀ H V`` give the sign of the curvature and λmax, more
+  tightly than single directions do. It stores ``iterations + 1`` vectors of the
+  size of the parameters.
 
   Attributes:
-    iterations: size of the Krylov space, and products made. No restarts: start
-      again with ``q0=info.q``.
-    rtol: residual that counts as converged.
-    damping: ρ ≥ 0, solves with ``H + ρI``.
+    iterations: dimension of the Krylov space, and number of products. There
+      are no restarts; call it again with ``q0=info.q``.
+    rtol: relative residual that counts as converged.
+    damping: ρ ≥ 0; the system solved is ``(H + ρI) q = v``.
 
   Reference: Saad and Schultz, GMRES, SIAM J. Sci. Stat. Comput. 1986.
   """
@@ -241,7 +243,7 @@ class GMRES:
   def _arnoldi(
     self, operator: Operator, r: PyTree
   ) -> tuple[PyTree, Float[Array, "rows columns"]]:
-    """Orthonormal basis, stacked on a leading axis, and the Hessenberg bar."""
+    """Orthonormal basis (leading axis) and rectangular Hessenberg matrix."""
     m = self.iterations
     first = trees.unit(r)
     basis = jax.tree.map(
@@ -258,7 +260,7 @@ class GMRES:
         part = _coordinates(basis, w).astype(bar.dtype)
         column, w = column + part, _remove(basis, part, w)
       after = trees.norm(w)
-      # What is left of a vector inside the space is rounding: a zero column.
+      # A vector inside the space leaves only rounding: then a zero column.
       after = jnp.where(
         after > 100 * jnp.finfo(bar.dtype).eps * before, after, 0.0
       )

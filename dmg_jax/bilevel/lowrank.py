@@ -1,4 +1,4 @@
-"""Solvers that hold a matrix: randomised low rank, and dense for tests."""
+"""Solvers that store a matrix: randomised low rank, and dense for tests."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ from dmg_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Nystrom:
-  r"""Low-rank inverse from ``rank`` products with random directions.
+  r"""Low-rank approximation of the inverse from ``rank`` random directions.
 
   .. math::
     H ≈ Y (ΩᵀY)^{-1} Yᵀ, \quad Y = HΩ, \qquad
     q = \tfrac{1}{ρ} \big( v - Y (ρ ΩᵀY + YᵀY)^{-1} Yᵀ v \big)
 
-  the Woodbury form of ``(H_rank + ρI)^{-1} v``. Away from the sketched space
-  the inverse is ``1/ρ``, so that ρ is both damping and a prior on the curvature
-  there: with few directions choose it near the eigenvalues left out. One more
-  product gives the exact residual with respect to ``H + ρI``; if the answer is
-  worse than none (residual above 1) it is scaled to the least residual, and the
-  status is DIVERGED. ``q0`` is ignored. It stores ``3 rank`` vectors like the
-  parameters.
+  which is the Woodbury form of ``(H_rank + ρI)^{-1} v``. Outside the span of
+  the directions the inverse is ``1/ρ``. So ρ is both the damping and a guess of
+  the curvature there; with few directions choose it near the eigenvalues that
+  they miss. One more product gives the exact residual of ``(H + ρI) q = v``. If
+  the answer is worse than zero (relative residual above 1), it is scaled to the
+  smallest residual and the status is DIVERGED. ``q0`` is ignored. It stores
+  ``3 rank`` vectors of the size of the parameters.
 
   Attributes:
-    rank: directions; capped at the number of parameters, where it is exact.
+    rank: number of directions, at most the number of parameters, where the
+      inverse is exact.
     rho: ρ > 0.
-    key: of the directions, a key or an integer seed.
-    rtol: residual that counts as converged.
+    key: random key or integer seed of the directions.
+    rtol: relative residual that counts as converged.
 
   Reference: Hataya and Yamada, Nyström Method for Accurate and Scalable
     Implicit Differentiation, AISTATS 2023, Eq. 6.
 
-  Deviations: 1. the directions Ω are random and orthonormal, where the paper
-    samples columns of H (Frangella, Tropp and Udell, Randomized Nyström
-    Preconditioning, SIMAX 2023): a column of one weight says little of a deep
+  Deviations: 1. The directions Ω are random and orthonormal (Frangella, Tropp
+    and Udell, Randomized Nyström Preconditioning, SIMAX 2023). The paper
+    samples columns of H, and one weight's column says little about a deep
     network. 2. The same matrix is inverted in an orthonormal basis of Y, which
     does not square the condition number. 3. The scaling above.
   """
@@ -122,7 +123,7 @@ class Nystrom:
     inside = half @ across.T + rho * jnp.eye(core.shape[0], dtype=core.dtype)
     along = jax.vmap(lambda b: trees.vdot(b, v))(basis).astype(core.dtype)
     q = _combine(_symmetric_solve(inside, along), basis)
-    if core.shape[0] == trees.size(v):  # nothing is left out but rounding
+    if core.shape[0] == trees.size(v):  # only rounding is left out
       return q
     outside = trees.axpy(-1.0, _combine(along, basis), v)
     return trees.axpy(1 / rho, outside, q)
@@ -135,10 +136,9 @@ def _combine(weights: Float[Array, " n"], stack: PyTree) -> PyTree:
 
 
 def _orthonormal(stack: PyTree) -> PyTree:
-  """Orthonormal vectors of the same span; zero for what is dependent."""
-  for _ in range(
-    2
-  ):  # one pass loses digits where the vectors are near-parallel
+  """Orthonormal vectors of the same span; zero for dependent vectors."""
+  # One pass loses digits if vectors are nearly parallel.
+  for _ in range(2):
     gram = _gram(stack, stack)
     values, vectors = jnp.linalg.eigh((gram + gram.T) / 2)
     cut = values.size * jnp.finfo(values.dtype).eps * jnp.max(values)
@@ -161,7 +161,7 @@ def _gram(x: PyTree, y: PyTree) -> Float[Array, "n n"]:
 def _symmetric_solve(
   matrix: Float[Array, "n n"], vector: Float[Array, " n"]
 ) -> Float[Array, " n"]:
-  """Least-norm solution; eigenvalues that are rounding count as zero."""
+  """Minimum-norm solution; eigenvalues at the level of rounding are zero."""
   values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
   size = matrix.shape[0]
   cut = size * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
@@ -172,17 +172,17 @@ def _symmetric_solve(
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-  r"""The matrix itself: ``q = H⁺ v``. For tests and tiny problems.
+  r"""Builds the whole matrix: ``q = H⁺ v``. For tests and tiny problems.
 
   .. math:: H = \sum_i λ_i u_i u_iᵀ, \qquad q = \sum_{λ_i ≠ 0} u_i u_iᵀ v / λ_i
 
-  An indefinite H is inverted all the same and reported INDEFINITE; a null space
-  is left out (least-norm solution), which the residual shows. ``q0`` is
-  ignored. Memory is the square of the number of parameters.
+  An indefinite H is inverted as well, with status INDEFINITE. Null directions
+  are left out (minimum-norm solution); the residual shows it. ``q0`` is
+  ignored. Memory grows with the square of the number of parameters.
 
   Attributes:
-    damping: ρ ≥ 0, solves with ``H + ρI``.
-    rtol: residual that counts as converged.
+    damping: ρ ≥ 0; the system solved is ``(H + ρI) q = v``.
+    rtol: relative residual that counts as converged.
   """
 
   damping: ArrayLike = 0.0

@@ -23,10 +23,11 @@ _EMPTY = jax.tree.structure(())
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-  """``q = v``: the curvature is taken to be the identity (T1-T2, one step).
+  """``q = v``: takes the Hessian to be the identity (T1-T2, one step).
 
-  No product is made, so that the residual is reported as infinity (unknown)
-  unless ``exact_residual=True`` is asked for. ``q0`` is ignored.
+  It makes no Hessian product, so the residual is unknown and reported as
+  infinity. ``exact_residual=True`` computes it with one product. ``q0`` is
+  ignored.
 
   Reference: Luketina, Berglund, Greff and Raiko, Scalable Gradient-Based Tuning
     of Continuous Regularization Hyperparameters, ICML 2016.
@@ -43,13 +44,13 @@ class Identity:
 
 
 class _Series(NamedTuple):
-  """Loop state: partial sum ``q`` with residual ``r = v - H q``, and records.
+  """Loop state: partial sum ``q`` with its residual ``r = v - H q``.
 
-  ``q`` and ``best`` are pairs with the mixed product of the sum, ``()`` unless
-  the products bring it.
+  ``q`` and ``best`` are pairs: the partial sum, and its mixed product, which
+  is ``()`` unless the Hessian products return it as well.
 
-  ``best`` is the partial sum of least residual norm ``least``; ``square``
-  and ``energy`` are ``⟨r, r⟩`` and ``⟨r, H r⟩`` one term before.
+  ``best`` is the partial sum with the smallest residual norm so far, ``least``.
+  ``square`` and ``energy`` are ``⟨r, r⟩`` and ``⟨r, H r⟩`` of the term before.
   """
 
   q: tuple[PyTree, PyTree]
@@ -67,58 +68,60 @@ class _Series(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Neumann:
-  r"""``terms`` products of the series for the inverse.
+  r"""Truncated Neumann series for the inverse Hessian, ``terms`` products.
 
   .. math::
     q = Σ_{j=0}^{K} η (I - ηH)^j v, \qquad
     r_j = (I - ηH)^j v = v - H q_j, \qquad H^{-1} v = \lim_{K→∞} q
 
-  for a given step ``η``. It needs ``0 < η < 2/λmax``. ``K = terms`` counts
-  products; the sum has ``K + 1`` summands, equals ``K + 1`` fixed-point
-  iterations, and gradient descent differentiated through its last ``K + 1``
-  steps. A small K is biased: the answer is the inverse on eigenvalues above
-  ``1/(ηK)`` only.
+  for a constant step ``η``, which must satisfy ``0 < η < 2/λmax``.
+  ``K = terms`` counts Hessian products. The sum has ``K + 1`` summands. It is
+  equal to ``K + 1`` fixed-point iterations, and to differentiating through the
+  last ``K + 1`` steps of gradient descent. A small K gives a biased answer:
+  only eigenvalues above ``1/(ηK)`` are really inverted.
 
-  ``step_size="auto"`` chooses the step of each term so as to make the next
-  residual least,
+  ``step_size="auto"`` gives each term the step that minimises the next
+  residual,
 
-  .. math:: η_j = ⟨r_j, H r_j⟩ / ‖H r_j‖² ∈ [1/λmax, 1/λmin]
+  .. math:: η_j = ⟨r_j, H r_j⟩ / ‖H r_j‖² ∈ [1/λmax, 1/λmin].
 
-  which needs no estimate and no product beyond the K of the series, cannot
-  diverge (the residual never grows), and falls by ``(κ-1)/(κ+1)`` a term or
-  better when H is positive definite with condition number κ, which is the rate
-  of the best constant step. The sum then has K summands, and its residual is
-  known exactly. Negative curvature along a residual stops the series.
+  It needs no estimate of λmax and no product besides the K of the series. It
+  cannot diverge, since the residual never grows. If H is positive definite with
+  condition number κ, each term shrinks the residual by ``(κ-1)/(κ+1)`` or
+  better, the rate of the best constant step. The sum then has K summands and
+  its residual is known exactly. Negative curvature along a residual ends the
+  series.
 
-  ``step_size="power"`` is the constant step ``1/λmax`` with λmax from
-  ``power_iterations`` products, made in addition.
+  ``step_size="power"`` is the constant step ``1/λmax``. λmax comes from
+  ``power_iterations`` additional products.
 
-  A constant step that the products prove too large (``η ‖H r‖ > 2 ‖r‖``) is
-  replaced by ``‖r‖/‖H r‖`` from that term on, and the status is DIVERGED. What
-  is returned is the full sum while the residual falls, and otherwise the
-  partial sum of least residual. With a constant step ``info.residual`` is that
-  of the sum short of its last summand: an upper bound, since knowing better
-  would cost a product.
+  If the products prove a constant step too large (``η ‖H r‖ > 2 ‖r‖``), the
+  step is ``‖r‖/‖H r‖`` from that term on and the status is DIVERGED. The result
+  is the full sum if the residual kept falling, otherwise the partial sum with
+  the smallest residual. With a constant step ``info.residual`` belongs to the
+  sum without its last summand. This is an upper bound; the exact value would
+  cost one more product.
 
   Attributes:
-    terms: K, products of the series, at least 1; 0 is allowed with a given
-      step, and is a scaled identity.
+    terms: K, the number of products, at least 1. With a constant step it may
+      be 0, which is a scaled identity.
     step_size: ``"auto"``, ``"power"``, or η > 0 (may be traced).
-    damping: ρ ≥ 0, solves with ``H + ρI``.
-    power_iterations: of ``step_size="power"``.
-    seed: of the power iteration's start vector.
-    rtol: residual that counts as converged; it does not stop the series.
+    damping: ρ ≥ 0; the system solved is ``(H + ρI) q = v``.
+    power_iterations: products for ``step_size="power"``.
+    seed: seed of the power iteration's start vector.
+    rtol: relative residual that counts as converged. It does not end the
+      series.
 
-  With a start vector ``q0`` one more product gives its residual, and the series
-  is applied to that. With ``batches`` product i uses batch i.
+  A start vector ``q0`` costs one more product, for its residual; the series is
+  then applied to that residual. With ``batches``, product i uses batch i.
 
   Reference: Lorraine, Vicol and Duvenaud, Optimizing Millions of
     Hyperparameters by Implicit Differentiation, AISTATS 2020, Alg. 3; the
     automatic step is the minimal residual iteration, Saad, Iterative Methods
     for Sparse Linear Systems, 2nd ed., SIAM 2003, §5.3.2.
 
-  Deviations: 1. the sum carries the factor η, which the paper absorbs in the
-    learning rate. 2. Safeguard on the step, as above.
+  Deviations: 1. The sum carries the factor η, which the paper absorbs into the
+    learning rate. 2. Steps that are too large are replaced, as above.
   """
 
   terms: int = 10
@@ -176,7 +179,7 @@ class Neumann:
   def _constant_step(
     self, operator: Operator, v: PyTree
   ) -> tuple[Scalar | None, ArrayLike, int]:
-    """The step, ``None`` if it varies; what is known of λmax; products made."""
+    """The step (``None`` if it varies), a bound on λmax, and products made."""
     if self.step_size == "auto":
       return None, 0.0, 0
     if self.step_size == "power":
@@ -251,9 +254,9 @@ class Neumann:
 
 
 def _two_terms(s: _Series, rr: Scalar, rHr: Scalar) -> tuple[Scalar, Scalar]:
-  """Extreme Rayleigh quotients over the last two residuals.
+  """Smallest and largest Rayleigh quotient on the last two residuals' span.
 
-  With ``r' = r - ηHr`` all inner products follow from scalars at hand:
+  With ``r' = r - ηHr`` all inner products follow from known scalars:
   ``⟨r, r'⟩ = ⟨r, r⟩ - η⟨r, Hr⟩`` and ``η⟨r, Hr'⟩ = ⟨r, r'⟩ - ⟨r', r'⟩``.
   """
   cross = s.square - s.step * s.energy
@@ -285,7 +288,7 @@ def _start(
 def _seen(
   s: _Series, rr: Scalar, rHr: Scalar, HrHr: Scalar, fixed: bool
 ) -> tuple[Scalar, Bool[Array, ""]]:
-  """What this term adds to the λmax estimate and to the sign of curvature."""
+  """The bound on λmax and whether curvature was negative, after this term."""
   kind = jnp.finfo(rr.dtype)
   alive = rr > kind.tiny / kind.eps  # below, products of residuals lose digits
   length = trees.safe_divide(jnp.sqrt(HrHr), jnp.sqrt(rr))
