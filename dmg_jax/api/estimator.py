@@ -33,8 +33,8 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
   - a pandas DataFrame, a column a modality: called ``name:kind``, or by its
     name alone where the kind follows from the cells (``dmg_jax.fit`` says
     how). A frame of nothing but numbers is one modality, ``x``;
-  - ``{modality or "name:kind": one entry a sample}``. To split the samples, as
-    ``cross_val_score`` and ``GridSearchCV`` do, wrap it:
+  - ``{modality or "name:kind": one entry per sample}``. To split the samples,
+    as ``cross_val_score`` and ``GridSearchCV`` do, wrap it:
     ``dmg_jax.Modalities(X)``;
   - an array: numbers [n features] are one modality, ``x``.
 

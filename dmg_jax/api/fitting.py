@@ -46,8 +46,8 @@ def fit(
       - the path of a config file (``configs/openmoji.py``);
       - a pandas DataFrame with the columns of a manifest: ``label``, one
         ``name:kind`` for each modality, and perhaps ``split`` and ``id``;
-      - ``{modality or "name:kind": one entry a sample}``: arrays, texts, paths
-        of files or PIL pictures. Without a kind it follows from the entries:
+      - ``{modality or "name:kind": one entry per sample}``: arrays, texts,
+        paths of files or PIL pictures. Without a kind it follows from the entries:
         ``uint8`` pictures and frames are image and video, other numbers array,
         strings text unless all of them are files.
     y: the labels, if the data have none: texts or whole numbers, [n].

@@ -1,6 +1,6 @@
 """Data in memory as columns of a manifest: kinds, lengths, labels.
 
-Data are a pandas DataFrame or a dictionary {name: one entry a sample}. The
+Data are a pandas DataFrame or a dictionary {name: one entry per sample}. The
 columns ``split``, ``label`` and ``id`` mean what they mean in a manifest. Any
 other is a modality, called ``name:kind``; where the kind is left out it follows
 from the entries:
@@ -53,7 +53,7 @@ class Modalities:
   to know how many there are and to pick some: wrap the dictionary then.
 
   Args:
-    columns: {modality or "name:kind": one entry a sample}.
+    columns: {modality or "name:kind": one entry per sample}.
 
   Raises:
     ValueError: the entries differ in number.
@@ -112,7 +112,7 @@ def columns(data: Any) -> Columns:
   if not is_frame(data) and not hasattr(data, "keys"):
     raise InputError(
       "data must be the path of a manifest, a DataFrame or a dictionary "
-      f"{{modality: one entry a sample}}, got {type(data).__name__}"
+      f"{{modality: one entry per sample}}, got {type(data).__name__}"
     )
   if is_frame(data):
     repeated = [str(c) for c in data.columns[data.columns.duplicated()]]
@@ -205,11 +205,12 @@ def labels(y: Any) -> list[str | int | None]:
   """Classes as texts and whole numbers; ``None`` where one is missing.
 
   Raises:
-    ValueError: not one label a sample, or one that is neither.
+    ValueError: not one label per sample, or one that is neither.
   """
   if getattr(y, "ndim", 1) != 1:
     raise InputError(
-      f"labels are one a sample, [n]; got an array of shape {tuple(y.shape)}"
+      "labels must be one per sample, [n]; got an array of shape "
+      f"{tuple(y.shape)}"
     )
   return [_label(i, value) for i, value in enumerate(_sequence("label", y))]
 
@@ -331,9 +332,9 @@ def _sequence(name: Any, values: Any) -> Column:
   if isinstance(values, str | bytes | os.PathLike) or not hasattr(
     values, "__getitem__"
   ):
-    raise InputError(f"{name} must be a list with an entry a sample")
+    raise InputError(f"{name} must be a list with one entry per sample")
   if getattr(values, "ndim", 1) == 0:
-    raise InputError(f"{name} must be a list with an entry a sample")
+    raise InputError(f"{name} must be a list with one entry per sample")
   return values
 
 

@@ -211,7 +211,7 @@ class Run:
 
     Args:
       new: path of a manifest; a DataFrame; or {modality or "name:kind": a
-        list, one entry a sample}: texts, paths of files, arrays, pictures.
+        list, one entry per sample}: texts, paths of files, arrays, pictures.
         Columns ``id`` and ``label`` are passed on, ``split`` is not read.
       split: a split of the run's own data instead.
 

@@ -77,8 +77,12 @@ def make(
   unimodal_weight: float = 0.0,
 ) -> Method:
   """Args:
-  start, rate, normalise, optimiser, momentum: α's chain, ``AlphaOptimiser``;
-    the rate ``None`` is deviation 2's.
+  start: α before the first update.
+  rate: learning rate of α; ``None`` follows from the number of updates
+    (deviation 2).
+  normalise: how the gradient is scaled, see ``AlphaOptimiser``.
+  optimiser: ``sgd`` or ``adam``, see ``AlphaOptimiser``.
+  momentum: of ``sgd``, or b1 of ``adam``.
   solver: by name, see ``dmg_jax.bilevel.solver_by_name``.
   iterations: Neumann terms, Krylov iterations or Nyström rank.
   damping: ρ ≥ 0 added to the Hessian's diagonal.

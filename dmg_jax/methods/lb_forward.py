@@ -67,7 +67,19 @@ def make(
   scaled: bool = True,
   unimodal_weight: float = 0.0,
 ) -> Method:
-  """Args: as ``lb``, without what concerns the inverse Hessian; a rate."""
+  """Args:
+  start: α before the first update.
+  rate: learning rate of α.
+  normalise: how the gradient is scaled, see ``AlphaOptimiser``.
+  optimiser: ``sgd`` or ``adam``, see ``AlphaOptimiser``.
+  momentum: of ``sgd``, or b1 of ``adam``.
+  inner_iters: steps of θ between two of α; ``None`` is one epoch.
+  outer: ``heldout`` or ``train``: the split that updates α, as in ``lb``.
+  matching: the matching loss, see ``Matching``.
+  temperature: of the matching loss.
+  scaled: divide the matching loss by log n, see ``Matching``.
+  unimodal_weight: w of the cross-entropy at each modality.
+  """
   chain = AlphaOptimiser(start, rate, normalise, optimiser, momentum)
   total = make_total(Matching(matching, temperature, scaled), unimodal_weight)
   return Method(

@@ -110,8 +110,8 @@ class Predictor:
     """Probabilities of samples, preprocessed as the run's own.
 
     Args:
-      inputs: {modality: a list, one entry a sample}: texts, paths of files, or
-        arrays (``Preprocessor.__call__`` says which).
+      inputs: {modality: a list, one entry per sample}: texts, paths of files,
+        or arrays (``Preprocessor.__call__`` says which).
 
     Raises:
       ValueError: a modality is missing or unknown, or lists differ in length.
@@ -170,7 +170,7 @@ class Predictor:
       )
     for m, values in inputs.items():
       if isinstance(values, str | bytes | Path):
-        raise InputError(f"{m} must be a list with an entry a sample")
+        raise InputError(f"{m} must be a list with one entry per sample")
     lengths = {m: len(values) for m, values in inputs.items()}
     if len(set(lengths.values())) > 1:
       shown = ", ".join(f"{m!r} has {n}" for m, n in lengths.items())

@@ -92,7 +92,7 @@ def test_labels():
   assert inputs.labels(given) == [1, 2, 3, "True", "word", None, None, None]
   with pytest.raises(ValueError, match=r"label 1 is 0\.5, neither"):
     inputs.labels([1, 0.5])
-  with pytest.raises(ValueError, match=r"one a sample.*\(2, 2\)"):
+  with pytest.raises(ValueError, match=r"one per sample.*\(2, 2\)"):
     inputs.labels(np.eye(2))
 
 

@@ -201,11 +201,13 @@ def test_options_have_their_meaning():
   import methods_page
   from benchmarks import methods
 
-  row = next(r for r in methods.rows() if r.names[0] == "lb")
-  table = methods_page._options(row, methods_page._source(row))
-  lines = table.splitlines()[2:]
-  assert len(lines) >= 10
-  for line in lines:
-    name, default, meaning = (c.strip() for c in line.split(" | "))
-    assert name.startswith("| `") and default.startswith("`")
-    assert len(meaning) > 5, name
+  counts = {}
+  for row in methods.rows():
+    table = methods_page._options(row, methods_page._source(row))
+    lines = table.splitlines()[2:]
+    counts[row.names[0]] = len(lines)
+    for line in lines:
+      name, default, meaning = (c.strip() for c in line.split(" | "))
+      assert name.startswith("| `") and default.startswith("`")
+      assert len(meaning) > 5, (row.names[0], name)
+  assert counts["lb"] >= 10 and counts["lb_forward"] >= 10
