@@ -47,9 +47,9 @@ def fit(
       - a pandas DataFrame with the columns of a manifest: ``label``, one
         ``name:kind`` for each modality, and perhaps ``split`` and ``id``;
       - ``{modality or "name:kind": one entry per sample}``: arrays, texts,
-        paths of files or PIL pictures. Without a kind it follows from the entries:
-        ``uint8`` pictures and frames are image and video, other numbers array,
-        strings text unless all of them are files.
+        paths of files or PIL pictures. Without a kind it follows from the
+        entries: ``uint8`` pictures and frames are image and video, other
+        numbers array, strings text unless all of them are files.
     y: the labels, if the data have none: texts or whole numbers, [n].
     recipe: its name; ``dmg_jax.recipes()`` lists them.
     workdir: folder of the run. A run that was interrupted goes on there when
