@@ -283,6 +283,8 @@ def _fusion(recipe: Recipe, name: str) -> Config:
 def assign(config: Config, path: str, value: Any) -> None:
   """Sets the field at a path such as ``a.b.c``.
 
+  A tuple of numbers may be a list or, as on the command line, ``1+2+3``.
+
   Raises:
     ValueError: the value has another type.
   """
@@ -291,6 +293,8 @@ def assign(config: Config, path: str, value: Any) -> None:
   for part in parents:
     node = node[part]
   kind, optional = node.get_type(name), node[name] is None
+  if kind is tuple:
+    value = _tuple(name, value)
   # Python counts bools as numbers, and ml_collections accepts None everywhere.
   wrong = not optional if value is None else isinstance(value, bool)
   try:
@@ -300,6 +304,21 @@ def assign(config: Config, path: str, value: Any) -> None:
   except (TypeError, ValueError) as error:
     raise InputError(
       f"{name} must be of type {kind.__name__}, got {value!r}"
+    ) from error
+
+
+def _tuple(name: str, value: Any) -> Any:
+  """``1+2+3``, a number or a list as a tuple; anything else as it is."""
+  if isinstance(value, list):
+    return tuple(value)
+  if isinstance(value, bool) or not isinstance(value, str | int | float):
+    return value
+  try:
+    parts = str(value).split("+")
+    return tuple(int(x) if x.isdecimal() else float(x) for x in parts)
+  except ValueError as error:
+    raise InputError(
+      f"{name} must be numbers joined by +, such as 1+0.5; got {value!r}"
     ) from error
 
 

@@ -78,6 +78,8 @@ def make(
   check_range("super_epoch", super_epoch, 1, 1e6)
   for w in weights or ():
     check_range("weights", w, 0, 1e6)
+  if weights and not any(weights):
+    raise InputError("weights must not all be 0: nothing would be trained")
 
   def init(problem, state, key):
     del key

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import launch
+from configs import openmoji
 from data_pipelines import core
 from dmg_jax.cli import modes
 from dmg_jax.config.recipes import RECIPES
@@ -31,6 +32,8 @@ PARSED = [
   ("lb,temperature=no", "", "temperature", "float", "'no'"),
   ("lb,inner_iters=2.5", "", "inner_iters", "int", "2.5"),
   ("lb,scaled=2", "", "scaled", "bool", "2"),
+  ("gblend,weights=1+x", "", "weights", "joined by +", "'1+x'"),
+  ("gblend,weights=true", "", "weights", "tuple", "True"),
   ("joint", "--mode=trian", "trian", "'train'", "evaluate", "report"),
   ("joint", "--modee=train", "modee", "'mode'", "workdir"),
   ("joint", "--nope", "nope", "workdir"),
@@ -85,6 +88,7 @@ RANGES = [
 METHODS = [
   ("constant,alpha=1.5", "alpha", "[0, 1]", "1.5"),
   ("lb,start=2", "start", "[0, 1]", "2"),
+  ("gblend,weights=0+0+0", "weights", "all be 0"),
   ("lb,rate=0", "rate", "positive"),
   ("lb,inner_iters=0", "inner_iters", "0"),
   ("lb,temperature=0", "temperature", "0"),
@@ -193,6 +197,15 @@ def test_modes_that_need_a_run(command, words, tmp_path, mode):
   code, _, err = command(*words("joint", work), f"--mode={mode}")
   assert code == 1 and err.count("\n") == 1 and str(work) in err
   assert not work.exists()
+
+
+@pytest.mark.parametrize(
+  "text,value",
+  [("1+2+0.5", (1, 2, 0.5)), ("2", (2,)), ("1e-1+0", (0.1, 0))],
+)
+def test_several_numbers_behind_a_recipe(text, value):
+  config = openmoji.get_config(f"gblend,weights={text}")
+  assert config.method.weights == value
 
 
 def test_interrupted_before_training(command, words, tmp_path, monkeypatch):
