@@ -53,8 +53,14 @@ def _cases():
       yield pytest.param(page, found, id=f"{name}-slow", marks=mark)
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+  """Where pages that train the same network find its compiled programs."""
+  return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.mark.parametrize(("page", "found"), _cases())
-def test_blocks_run(page, found, data_dir, tmp_path):
+def test_blocks_run(page, found, data_dir, compiled, tmp_path):
   if any("torch" in b.text for b in found):
     pytest.importorskip("torch")  # Of the extra parity.
   place = tmp_path / "work"
@@ -70,7 +76,7 @@ def test_blocks_run(page, found, data_dir, tmp_path):
   run = subprocess.run(
     [sys.executable, str(script), page.name, str(given)],
     cwd=place,
-    env=environment(),
+    env=environment(compiled),
     capture_output=True,
     text=True,
     timeout=900,
@@ -78,13 +84,15 @@ def test_blocks_run(page, found, data_dir, tmp_path):
   assert run.returncode == 0, (run.stdout + run.stderr)[-4000:]
 
 
-def environment():
-  """As a user has it, but for programs that are compiled quickly."""
+def environment(compiled):
+  """As a user has it, but for programs that are compiled quickly, or once."""
   return {
     **os.environ,
     "PYTHONPATH": str(site_pages.ROOT),
     "JAX_PLATFORMS": "cpu",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_COMPILATION_CACHE_DIR": str(compiled),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     "MPLBACKEND": "agg",
   }
 
@@ -105,7 +113,7 @@ def test_what_cannot_run_is_not_fenced_as_if_it_could():
 
 
 @pytest.mark.slow
-def test_first_command_of_readme(data_dir, tmp_path):
+def test_first_command_of_readme(data_dir, compiled, tmp_path):
   """Installing is what the environment of the tests has done."""
   text = (site_pages.ROOT / "README.md").read_text("utf-8")
   first = "pip install -e '.[demo]' && python launch.py "
@@ -114,5 +122,6 @@ def test_first_command_of_readme(data_dir, tmp_path):
   (tmp_path / "configs").symlink_to(site_pages.ROOT / "configs")
   command = [sys.executable, str(site_pages.ROOT / "launch.py")]
   command.append("--config=configs/openmoji.py:lb")
-  subprocess.run(command, cwd=tmp_path, env=environment(), check=True)
+  run = {"cwd": tmp_path, "env": environment(compiled), "check": True}
+  subprocess.run(command, **run)
   assert (tmp_path / "runs/openmoji-lb/report/report.html").is_file()
