@@ -4,7 +4,7 @@ A CSV, TSV, JSONL or Parquet file with the columns
 
 ==========  ===================================================================
 split       train and test; outer and val are taken from train if absent
-label       the class, a word or a whole number
+label       the class, a text or a number; 1.0 is 1, in each format
 name:kind   one column a modality, e.g. ``photo:image``, ``caption:text``
 id          optional and unique; by default the number of the row
 ==========  ===================================================================

@@ -13,8 +13,10 @@ import numpy as np
 from data_pipelines import core
 from data_pipelines.core.progress import progress
 from data_pipelines.errors import InputError
+from data_pipelines.manifest.cells import Cell, Value
+from data_pipelines.manifest.faults import Fault
 from data_pipelines.manifest.rows import Row
-from data_pipelines.manifest.table import Cell, Column, Fault, Value
+from data_pipelines.manifest.table import Column
 from data_pipelines.transforms import kinds, preprocess, text
 
 SECONDS = (1.0, 10.0)  # bounds of the length that follows from the clips

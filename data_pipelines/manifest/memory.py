@@ -24,7 +24,7 @@ import numpy as np
 from data_pipelines import core
 from data_pipelines.core import storage
 from data_pipelines.errors import InputError
-from data_pipelines.manifest import media, prepared, table
+from data_pipelines.manifest import cells, faults, media, prepared, table
 
 NAME = "memory"
 _COUNTED = "counted from 1"
@@ -102,22 +102,23 @@ def read(
     core.DataError: columns that do not fit.
   """
   title = "the table"
-  cells = {str(c).strip(): list(columns[c]) for c in columns}
-  lengths = {c: len(values) for c, values in cells.items()}
+  given = {str(c).strip(): _entries(columns[c]) for c in columns}
+  lengths = {c: len(values) for c, values in given.items()}
   if len(set(lengths.values())) > 1:
     shown = ", ".join(f"{c!r} has {n}" for c, n in lengths.items())
     raise InputError(f"all columns must have as many rows: {shown}")
-  header = tuple(cells)
+  header = tuple(given)
   modalities = table.columns_of(title, header, needed)
   kinds = {c.header: c.kind for c in modalities}
+  used = {c: values for c, values in given.items() if table.is_used(c)}
   problems, lines = [], []
   for i in range(max(lengths.values(), default=0)):
-    line: dict[str, table.Cell] = {}
-    for column, values in cells.items():
+    line: dict[str, cells.Cell] = {}
+    for column, values in used.items():
       try:
-        line[column] = _cell(values[i], kinds.get(column, "text"))
+        line[column] = _cell(values[i], kinds.get(column, ""))
       except ValueError as error:
-        problems.append(table.Fault(i + 1, column, str(error)))
+        problems.append(faults.Fault(i + 1, column, str(error)))
         line[column] = ""
     lines.append(table.Line(i + 1, line))
   return table.Table(
@@ -140,20 +141,28 @@ def _all_train(content: table.Table) -> table.Table:
   return dataclasses.replace(content, header=header, lines=lines)
 
 
-def _cell(value: Any, kind: str) -> table.Cell:
+def _entries(values: Any) -> list[Any]:
+  """The entries of a column, floats with as many digits as their type has."""
+  if str(getattr(values, "dtype", "")) in ("float16", "float32"):
+    values = np.asarray(values)
+  return list(values)
+
+
+def _cell(value: Any, kind: str) -> cells.Cell:
   """A cell as a manifest has it, or what a file would hold.
 
   Raises:
     ValueError: it is neither.
   """
   if isinstance(value, np.generic):
-    value = value.item()
+    exact = not kind and isinstance(value, np.floating)
+    value = value if exact else value.item()
   if value is None or type(value).__name__ in _MISSING:
     return ""
-  if kind == "text" or isinstance(value, str):
-    return table.cell_of(value)
+  if kind in ("", "text") or isinstance(value, str):
+    return cells.cell_of(value, kind)
   if isinstance(value, os.PathLike):
     return os.fspath(value)
   if isinstance(value, float) and value != value:
     return ""
-  return table.Value(value)
+  return cells.Value(value)

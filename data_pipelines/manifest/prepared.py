@@ -14,13 +14,22 @@ from typing import Any
 from data_pipelines.core import storage, summary
 from data_pipelines.core.progress import progress
 from data_pipelines.errors import DataError, InputError
-from data_pipelines.manifest import media, rows, table
+from data_pipelines.manifest import (
+  cells,
+  faults,
+  labels,
+  leaks,
+  media,
+  rows,
+  table,
+)
 from data_pipelines.transforms import video
 
 VERSION = "1.1.0"  # of the prepared data: any change of them raises it
 # Beside the records: {modality: what loading needs}, and the options.
 FILE, OPTIONS = "modalities.json", "options.json"
 _PREFIX = "manifest_"
+_SHOWN = 10  # columns that are not used
 _KEY = re.compile(r"[0-9a-f]{16}")
 
 
@@ -116,8 +125,9 @@ class Manifest:
     try:
       splits, notes = rows.carve(kept, self._options.held_out)
     except ValueError as error:
-      raise self._failure([table.Fault(0, "split", str(error))]) from error
-    notes += rows.shared(splits, columns) + self._unused()
+      raise self._failure([faults.Fault(0, "split", str(error))]) from error
+    notes = [*self._table.notes, *notes, *self._labels(kept)]
+    notes += leaks.notes(splits, columns, self._table.folder) + self._unused()
     splits = {s: m for s, m in splits.items() if m or s in self._needed}
     modalities = [
       media.Modality(c, self._media, self._options.settings, splits["train"])
@@ -159,18 +169,30 @@ class Manifest:
       )
     return [row for row in found if row.number not in bad], left_out
 
-  def _failure(self, problems: list[table.Fault]) -> DataError:
+  def _failure(self, problems: list[faults.Fault]) -> DataError:
     content = self._table
-    return table.failure(content.title, problems, counted=content.counted)
+    return faults.failure(content.title, problems, counted=content.counted)
+
+  def _labels(self, kept: list[rows.Row]) -> list[str]:
+    """Notes on labels in several forms."""
+    given = {
+      line.number: str(line.cells["label"]) for line in self._table.lines
+    }
+    counts = collections.Counter(row.label for row in kept)
+    pairs = ((given[row.number], row.label) for row in kept)
+    return [*labels.rewritten(pairs), *labels.alike(counts)]
 
   def _unused(self) -> list[str]:
-    known = {*table.NEEDED, *table.OPTIONAL}
-    known |= {c.header for c in self._table.columns}
-    return [
-      f"column {c!r} is not used: a modality's is called name:kind"
-      for c in self._table.header
-      if c not in known
+    """Notes on columns that nothing is read from."""
+    names = [c for c in self._table.header if c and not table.is_used(c)]
+    notes = [
+      f"column {faults.cut(c, 60)!r} is not used: a modality's is called "
+      "name:kind"
+      for c in dict.fromkeys(names[:_SHOWN])
     ]
+    if len(names) > _SHOWN:
+      notes.append(f"{len(names) - _SHOWN} more columns are not used")
+    return notes
 
   def _write(
     self,
@@ -256,7 +278,7 @@ def of_table(
   for line in content.lines:
     for header, cell in line.cells.items():
       known: tuple[Any, ...] = (line.number, header)
-      if isinstance(cell, table.Value):
+      if isinstance(cell, cells.Value):
         known += (cell.digest,)
       elif kinds.get(header, "text") == "text" or not cell:
         known += (cell,)

@@ -9,19 +9,14 @@ from typing import NamedTuple
 
 from data_pipelines import core
 from data_pipelines.errors import InputError, unknown
-from data_pipelines.manifest.table import Cell, Column, Fault, Line, Table
+from data_pipelines.manifest.cells import SPLITS, Cell
+from data_pipelines.manifest.faults import Fault, cut
+from data_pipelines.manifest.labels import label_of
+from data_pipelines.manifest.table import Column, Line, Table
 
-GIVEN = {
-  "train": "train",
-  "outer": "outer",
-  "val": "val",
-  "valid": "val",
-  "validation": "val",
-  "dev": "val",
-  "test": "test",
-}
 NEEDED = ("train", "test")
 CARVED = ("outer", "val")
+_LONGEST = 60  # characters of a value in a message
 
 
 class Row(NamedTuple):
@@ -40,14 +35,16 @@ def check(table: Table) -> tuple[list[Row], list[Fault]]:
   Rows with an unknown split or without a label are left out.
   """
   rows, problems = [], list(table.problems)
+  told = {(p.row, p.column) for p in problems}
   seen: dict[str, int] = {}
   for line in table.lines:
     row, found = _row(line, table.columns, "id" in table.header)
-    problems += found
+    # A cell that could not be read is empty, too.
+    problems += [p for p in found if (p.row, p.column) not in told]
     if row is None:
       continue
     if row.id and row.id in seen:
-      text = f"{row.id!r} is the id of row {seen[row.id]}, too"
+      text = f"{cut(row.id, _LONGEST)!r} is the id of row {seen[row.id]}, too"
       problems.append(Fault(row.number, "id", text))
     seen.setdefault(row.id, row.number)
     rows.append(row)
@@ -64,12 +61,13 @@ def _row(
     for c in ("split", "label", *["id"] * has_id, *(c.header for c in columns))
     if not cells[c]
   ]
-  split = GIVEN.get(split_word.lower())
+  split = SPLITS.get(split_word.lower())
   if split_word and split is None:
-    error = unknown("split", split_word, GIVEN)
+    error = unknown("split", cut(split_word, _LONGEST), SPLITS)
     problems.append(Fault(number, "split", str(error)))
   if split is None or not label:
     return None, problems
+  label = label_of(label)
   key = str(cells["id"]) if has_id else str(number)
   given = {c.name: cells[c.header] for c in columns}
   return Row(number, key, split, label, given), problems
@@ -81,7 +79,7 @@ def strangers(rows: Iterable[Row]) -> list[Fault]:
   known = {r.label for r in rows if r.split == "train"}
   text = "no row of split 'train' is of class {!r}"
   return [
-    Fault(r.number, "label", text.format(r.label))
+    Fault(r.number, "label", text.format(cut(r.label, _LONGEST)))
     for r in rows
     if r.label not in known
   ]
@@ -145,22 +143,6 @@ def carve(
     f"({share:.0%} of each class, by a hash of the id)"
     for split in absent
   ]
-
-
-def shared(
-  splits: dict[str, list[Row]], columns: Sequence[Column]
-) -> list[str]:
-  """A note for each modality with files in both train and test."""
-  notes = []
-  for column in (c for c in columns if c.kind != "text"):
-    files = {
-      split: {row.cells[column.name] for row in members}
-      for split, members in splits.items()
-    }
-    both = len(files["test"] & (files["train"] | files["outer"]))
-    if both:
-      notes.append(f"column {column.header!r}: {both} files of test also train")
-  return notes
 
 
 def _digest(key: str) -> bytes:

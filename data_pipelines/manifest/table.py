@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import hashlib
-import json
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
-from PIL import Image
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from data_pipelines import core
-from data_pipelines.errors import (
-  DataError,
-  InputError,
-  ListedDataError,
-  MissingPackageError,
-  unknown,
-)
-from data_pipelines.transforms import image
+from data_pipelines.errors import unknown
+from data_pipelines.manifest import formats
+from data_pipelines.manifest.cells import Cell, cell_of
+from data_pipelines.manifest.faults import BELOW_HEADER, Fault, cut, failure
 
 NEEDED, OPTIONAL = ("split", "label"), ("id",)
 # Legends of Matplotlib leave out what begins with _.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_SHOWN = 20
-
-
-class Fault(NamedTuple):
-  """What is wrong with a row, or with the whole table (row 0)."""
-
-  row: int
-  column: str
-  text: str
-
-  def __str__(self) -> str:
-    place = f"row {self.row}" if self.row else ""
-    column = f"column {self.column!r}" if self.column else ""
-    where = ", ".join(p for p in (place, column) if p)
-    return f"{where}: {self.text}" if where else self.text
+# Not that of pandas' ``Unnamed: 0``; an unknown kind is a mistake.
+_KIND = re.compile(r"([A-Za-z]\w*)?")
+_LONGEST = 200  # characters of a list of columns
 
 
 class Column(NamedTuple):
@@ -50,45 +28,6 @@ class Column(NamedTuple):
   name: str
   kind: str
   header: str
-
-
-class Value:
-  """A cell with the content of a file; equal if the content is.
-
-  Attributes:
-    content: an array, a PIL picture, or what becomes an array.
-    digest: hash of the content.
-  """
-
-  def __init__(self, content: Any):
-    self.content = content
-    self.digest = _digest(content)
-
-  def __hash__(self) -> int:
-    return hash(self.digest)
-
-  def __eq__(self, other: object) -> bool:
-    return isinstance(other, Value) and self.digest == other.digest
-
-  def __str__(self) -> str:
-    return f"this {type(self.content).__name__}"
-
-
-def _digest(content: Any) -> bytes:
-  """Of type, shape and bytes."""
-  try:
-    if isinstance(content, Image.Image):
-      content = image.to_rgb(content)
-    array = np.asarray(content)
-  # Reading refuses it, and says why.
-  except Exception:
-    array = np.empty(0, object)
-  kind = f"{type(content).__name__} {array.dtype.str} {array.shape} "
-  data = repr(content).encode() if array.dtype.hasobject else array.tobytes()
-  return hashlib.sha256(kind.encode() + data).digest()
-
-
-Cell = str | Value
 
 
 class Line(NamedTuple):
@@ -107,9 +46,11 @@ class Table:
     folder: paths in cells are relative to it.
     header: names of all columns.
     columns: of the modalities.
-    lines: all rows; empty rows of a file are left out.
+    lines: all rows with the cells of columns of use; empty rows of a file
+      are left out.
     problems: faults found while reading.
     counted: how rows are counted, for messages.
+    notes: what was found while reading and is no fault.
   """
 
   title: str
@@ -118,29 +59,8 @@ class Table:
   columns: tuple[Column, ...]
   lines: tuple[Line, ...]
   problems: tuple[Fault, ...]
-  counted: str = "1 is below the header"
-
-
-_SKIP = "Correct these, or leave bad rows out: --config.data.skip_bad=True"
-
-
-def failure(
-  title: object,
-  problems: Iterable[Fault],
-  advice: str = _SKIP,
-  counted: str = "1 is below the header",
-) -> ListedDataError:
-  """The error that lists faults, or the first ones if there are many."""
-  problems = sorted(problems, key=lambda p: p.row)
-  rows = len({p.row for p in problems if p.row})
-  first = f"; the first {_SHOWN}" if len(problems) > _SHOWN else ""
-  head = f"{title}: {len(problems)} problem{'s' * (len(problems) > 1)}"
-  if rows:
-    head += f" in {rows} row{'s' * (rows > 1)} ({counted})"
-  lines = [f"{head}{first}:", *(f"  {p}" for p in problems[:_SHOWN])]
-  if rows:
-    lines.append(advice)
-  return ListedDataError("\n".join(lines))
+  counted: str = BELOW_HEADER
+  notes: tuple[str, ...] = ()
 
 
 def read(
@@ -159,47 +79,46 @@ def read(
     DataError: no such file, not a table, or bad columns.
     ModuleNotFoundError: a Parquet file without pyarrow.
   """
-  known = ", ".join(_READERS)
-  if path.suffix.lower() not in _READERS:
-    raise DataError(f"{path}: the name of a manifest ends in one of {known}")
-  try:
-    header, rows, problems = _READERS[path.suffix.lower()](path)
-  except FileNotFoundError as error:
-    raise DataError(
-      f"no manifest {path}: name one with --config.{field} ({known})"
-    ) from error
-  except UnicodeDecodeError as error:
-    raise DataError(f"{path} is not UTF-8 ({error}): save it as such") from None
-  columns = columns_of(path, header, needed)
-  lines = []
-  for number, row in enumerate(rows, 1):
-    cells = {}
-    for column in header:
+  raw = formats.read(path, is_used, field)
+  columns = columns_of(path, raw.header, needed)
+  kinds = {c.header: c.kind for c in columns}
+  used = [c for c in raw.header if is_used(c)]
+  lines, problems = [], list(raw.problems)
+  for number, row in enumerate(raw.rows, 1):
+    if row is None:
+      continue
+    line: dict[str, Cell] = {}
+    for column in used:
       try:
-        cells[column] = cell_of(row.get(column))
+        line[column] = cell_of(row.get(column), kinds.get(column, ""))
       except ValueError as error:
         problems.append(Fault(number, column, str(error)))
-        cells[column] = ""
-    if any(cells.values()):
-      lines.append(Line(number, cells))
+        line[column] = ""
+    lines.append(Line(number, line))
   return Table(
-    str(path), path.parent, header, columns, tuple(lines), tuple(problems)
+    str(path),
+    path.parent,
+    raw.header,
+    columns,
+    tuple(lines),
+    tuple(problems),
+    notes=tuple(raw.notes),
   )
 
 
-def cell_of(value: Any) -> str:
-  """A text or whole number as text; None and NaN become ``""``.
+def is_used(header: str) -> bool:
+  """Whether a column is read: split, label, id or ``name:kind``."""
+  name, colon, kind = header.rpartition(":")
+  return header in (*NEEDED, *OPTIONAL) or bool(
+    colon and name and _KIND.fullmatch(kind.strip())
+  )
 
-  Raises:
-    ValueError: anything else.
-  """
-  if value is None or (isinstance(value, float) and value != value):
-    return ""
-  if isinstance(value, str):
-    return value.strip()
-  if isinstance(value, int) and not isinstance(value, bool):
-    return str(value)
-  raise InputError(f"{value!r} is neither a text nor a whole number")
+
+def no_column(name: str, header: Sequence[str]) -> Fault:
+  """The fault that a column is absent."""
+  names = [c for c in header if c]
+  there = cut(", ".join(names), _LONGEST) if names else "none with a name"
+  return Fault(0, "", f"there is no column {name!r}; there are {there}")
 
 
 def modality_name(text: str) -> str:
@@ -216,17 +135,14 @@ def columns_of(
   Raises:
     DataError: a column is absent, occurs twice or has no good name.
   """
-  problems = [
-    Fault(0, "", f"there is no column {c!r}; there are {', '.join(header)}")
-    for c in needed
-    if c not in header
-  ]
+  problems = [no_column(c, header) for c in needed if c not in header]
   problems += [
     Fault(0, c, "it occurs twice")
     for c in sorted({c for c in header if header.count(c) > 1})
+    if is_used(c)
   ]
   columns: list[Column] = []
-  for text in (c for c in header if ":" in c):
+  for text in (c for c in header if ":" in c and is_used(c)):
     name, _, kind = (part.strip() for part in text.rpartition(":"))
     if kind not in core.KINDS:
       error = unknown("kind of modality", kind, core.KINDS)
@@ -248,76 +164,3 @@ def columns_of(
   if problems:
     raise failure(title, problems)
   return tuple(columns)
-
-
-_Raw = tuple[tuple[str, ...], list[dict[str, Any]], list[Fault]]
-
-
-def _delimited(path: pathlib.Path) -> _Raw:
-  """CSV or TSV, with or without a byte order mark, any line ends."""
-  delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-  rows, problems = [], []
-  with path.open(encoding="utf-8-sig", newline="") as file:
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
-    try:
-      header = tuple(c.strip() for c in next(reader, ()))
-      for cells in reader:
-        rows.append(dict(zip(header, cells, strict=False)))
-        if len(cells) > len(header):
-          text = (
-            f"{len(cells)} cells, the header has {len(header)}: put a text "
-            f"that holds {delimiter!r} in double quotes"
-          )
-          problems.append(Fault(len(rows), "", text))
-    except csv.Error as error:
-      raise DataError(f"{path}, line {reader.line_num}: {error}") from error
-  if len(header) == 1 and ";" in header[0]:
-    raise DataError(f"{path} is divided by ';': save it with commas")
-  return header, rows, problems
-
-
-def _json_lines(path: pathlib.Path) -> _Raw:
-  rows, problems = [], []
-  header: dict[str, None] = {}
-  with path.open(encoding="utf-8-sig") as file:
-    for text in file:
-      row = {}
-      if text.strip():
-        try:
-          row = json.loads(text)
-          if not isinstance(row, dict):
-            raise InputError("the line is no JSON object")
-        except ValueError as error:
-          problems.append(Fault(len(rows) + 1, "", str(error)))
-          row = {}
-      rows.append({key.strip(): value for key, value in row.items()})
-      header |= dict.fromkeys(rows[-1])
-  return tuple(header), rows, problems
-
-
-def _parquet(path: pathlib.Path) -> _Raw:
-  try:
-    from pyarrow import ArrowException, parquet
-  except ModuleNotFoundError as error:
-    raise MissingPackageError(
-      f"a Parquet manifest needs pyarrow ({error}): pip install -e '.[parquet]'"
-    ) from error
-  try:
-    with path.open("rb") as file:
-      table = parquet.read_table(file)
-  except ArrowException as error:
-    raise DataError(f"{path} is no Parquet file: {error}") from error
-  header = tuple(str(c).strip() for c in table.column_names)
-  columns = [column.to_pylist() for column in table.columns]
-  cells = zip(*columns, strict=True)
-  rows = [dict(zip(header, values, strict=True)) for values in cells]
-  return header, rows, []
-
-
-_READERS: dict[str, Callable[[pathlib.Path], _Raw]] = {
-  ".csv": _delimited,
-  ".tsv": _delimited,
-  ".jsonl": _json_lines,
-  ".ndjson": _json_lines,
-  ".parquet": _parquet,
-}

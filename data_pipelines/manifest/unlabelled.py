@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.core.progress import progress
-from data_pipelines.manifest import memory, table
+from data_pipelines.manifest import cells, memory, table
 from data_pipelines.transforms.preprocess import Preprocessor
 
 _THREADS = 8
@@ -66,9 +66,8 @@ class Unlabelled:
   def _columns(self, wanted: Mapping[str, str]) -> dict[str, str]:
     """{modality: header of its column}."""
     found = {f"{c.name}:{c.kind}": c.header for c in self._table.columns}
-    there = ", ".join(self._table.header)
     problems = [
-      table.Fault(0, "", f"there is no column {h!r}; there are {there}")
+      table.no_column(h, self._table.header)
       for h in wanted.values()
       if h not in found
     ]
@@ -114,7 +113,7 @@ class Unlabelled:
     cell = row.cells[header]
     if not cell:
       return table.Fault(row.number, header, "the cell is empty")
-    value = cell.content if isinstance(cell, table.Value) else cell
+    value = cell.content if isinstance(cell, cells.Value) else cell
     if isinstance(cell, str) and preprocessor.spec.kind != "text":
       value = str(self._table.folder / cell)
     try:

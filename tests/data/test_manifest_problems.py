@@ -75,7 +75,7 @@ PROBLEMS = [
 
 
 def test_problems_are_listed_at_once(tmp_path, monkeypatch):
-  monkeypatch.setattr("data_pipelines.manifest.table._SHOWN", 100)
+  monkeypatch.setattr("data_pipelines.manifest.faults._SHOWN", 100)
   path = broken(tmp_path)
   with pytest.raises(ListedDataError) as caught:
     load(path, tmp_path / "data")
@@ -114,7 +114,8 @@ def test_bad_rows_can_be_left_out(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("content,parts", [
-  ("", ["no column 'split'", "no column 'label'", "photo:image"]),
+  ("", ["is empty", "split, label"]),
+  ("\n,,\n", ["no column 'split'", "none with a name", "photo:image"]),
   ("split,label\n", ["kinds: image, text, audio, video, array"]),
   ("split,lable,a:text\n", ["no column 'label'; there are split, lable"]),
   ("split,label,a:imgae\n", ["column 'a:imgae'", "did you mean 'image'"]),
@@ -127,7 +128,7 @@ def test_bad_rows_can_be_left_out(tmp_path, capsys):
   ("split,label,a:text\ntrain,x,y\ntrain,z,y\n", ["no row of split 'test'"]),
   ("split,label,a:text\ntrain,x,y\ntest,x,y\n", ["two classes"]),
   ("split,label,a:text\ntrain,x,y\ntrain,z,y\ntest,x,y\n", ["too few rows"]),
-  ('split,label,a:text\ntrain,x,"y\n', [", line 2"]),
+  ('split,label,a:text\ntrain,x,"y\n', ["row 1, column 'a:text'", "line 2 of"]),
 ])  # fmt: skip
 def test_what_is_no_manifest(tmp_path, content, parts):
   path = tmp_path / "a.csv"
@@ -151,11 +152,11 @@ def test_files_that_are_no_manifest(tmp_path):
   (tmp_path / "c.parquet").write_bytes(b"nothing")
   with pytest.raises(core.DataError, match="no Parquet file"):
     load(tmp_path / "c.parquet", tmp_path)
-  lines = '{"split": "train", "label": 1.5, "a:text": "x"}\n[]\n{"spl\n'
+  lines = '{"split": "train", "label": [1.5], "a:text": "x"}\n[]\n{"spl\n'
   (tmp_path / "d.jsonl").write_text(lines)
   with pytest.raises(core.DataError) as caught:
     load(tmp_path / "d.jsonl", tmp_path)
-  assert "row 1, column 'label': 1.5 is neither" in str(caught.value)
+  assert "row 1, column 'label': a list of length 1 is" in str(caught.value)
   assert "row 2: the line is no JSON object" in str(caught.value)
   assert "row 3: " in str(caught.value)
 

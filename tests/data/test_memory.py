@@ -109,7 +109,7 @@ def test_all_that_is_wrong_is_listed(table, tmp_path):
     prepare(columns, tmp_path / "data")
   text = str(caught.value)
   for part in (
-    "the table: 8 problems in 7 rows (counted from 1)",
+    "the table: 7 problems in 7 rows (counted from 1)",
     "row 2, column 'photo:image': this ndarray cannot be used as image: an "
     "array must be uint8 [h w 3] or [h w], got float64 of shape (4, 4, 3)",
     "row 3, column 'photo:image': the cell is empty",
