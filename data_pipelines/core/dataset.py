@@ -9,7 +9,7 @@ evaluation cut it to size.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -29,6 +29,8 @@ Record = TypeVar("Record", covariant=True)
 Take = Callable[
   [np.ndarray, Iterable[str]], tuple[dict[str, np.ndarray], np.ndarray]
 ]
+# {modality: [n ...]}, labels [n] int32, ids.
+Arrays = tuple[dict[str, np.ndarray], np.ndarray, list[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +100,12 @@ class Records(Protocol[Record]):
   def __getitem__(self, index: int, /) -> Record: ...
 
 
+def iterated(records: Records[Record]) -> Iterator[Record]:
+  """All records in order, in the source's own way if it has one."""
+  own = getattr(records, "__iter__", None)
+  return own() if own else (records[i] for i in range(len(records)))
+
+
 class Decoded(Generic[Record]):
   """Decodes a record each time it is read."""
 
@@ -108,6 +116,9 @@ class Decoded(Generic[Record]):
 
   def __len__(self) -> int:
     return len(self._records)
+
+  def __iter__(self) -> Iterator[Sample]:
+    return map(self._decode, iterated(self._records))
 
   def __getitem__(self, index: int, /) -> Sample:
     return self._decode(self._records[index])
@@ -122,14 +133,27 @@ class Cached:
       m: np.empty((n, *s.shape), s.dtype) for m, s in modalities.items()
     }
     self._labels, self._ids = np.zeros(n, np.int32), [""] * n
-    for i in range(n):
-      sample = source[i]
+    for i, sample in enumerate(iterated(source)):
       check_sample(sample, modalities)
       for m, array in self._inputs.items():
         array[i] = sample["inputs"][m]
       self._labels[i], self._ids[i] = int(sample["label"]), str(sample["id"])
     for array in self._inputs.values():
       array.flags.writeable = False
+
+  @classmethod
+  def of(cls, arrays: Arrays) -> Cached:
+    """The source with these arrays, which it keeps and freezes."""
+    made = cls((), {})
+    made._inputs, made._labels, made._ids = arrays
+    for array in made._inputs.values():
+      array.flags.writeable = False
+    return made
+
+  @property
+  def arrays(self) -> Arrays:
+    """All samples: {modality: [n ...]}, labels [n] int32, ids."""
+    return self._inputs, self._labels, self._ids
 
   def __len__(self) -> int:
     return len(self._ids)

@@ -28,6 +28,7 @@ from data_pipelines.errors import DataError
 
 # Checksums are read back for data up to this size, sizes always.
 _CHECKSUM_BYTES = 64 * 2**20
+_BULK_BYTES = 16 * 2**20  # records read at once
 _PART = ".part-"  # temporary folders
 _STALE_SECONDS = 7 * 24 * 3600
 
@@ -113,6 +114,17 @@ def read(
 
   Fields in ``undecoded`` stay as stored, e.g. the encoded bytes of a picture.
   """
+  return Records(folder, _source(folder, split, undecoded))
+
+
+def read_fields(folder: pathlib.Path, split: str) -> Fields:
+  """The records of a split whose fields are texts, or arrays kept as bytes."""
+  return Fields(folder, _source(folder, split).data_source)
+
+
+def _source(
+  folder: pathlib.Path, split: str, undecoded: Sequence[str] = ()
+) -> Any:
   import tensorflow_datasets as tfds
 
   skip = {field: tfds.decode.SkipDecoding() for field in undecoded}
@@ -120,7 +132,7 @@ def read(
     with _quiet(tfds):
       builder = tfds.builder_from_directory(folder)
       source: Any = builder.as_data_source
-      return Records(folder, source(split=split, decoders=skip))
+      return source(split=split, decoders=skip)
   except (RuntimeError, ValueError, OSError) as error:
     raise DataError(damaged(folder, str(error))) from error
 
@@ -143,6 +155,49 @@ class Records:
     except (RuntimeError, ValueError, OSError) as error:
       message = damaged(self._folder, f"record {index}: {error}")
       raise DataError(message) from error
+
+
+class Fields:
+  """Random access to records as {field: bytes}, many at once when iterated."""
+
+  def __init__(self, folder: pathlib.Path, source: Any):
+    self._folder, self._source = folder, source
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int, /) -> dict[str, bytes]:
+    return self._some([index])[0]
+
+  def __iter__(self) -> Iterator[dict[str, bytes]]:
+    start = 0
+    while start < len(self):
+      first = self._some([start])
+      yield from first
+      bulk = sum(map(len, first[0].values())) + 1
+      stop = min(start + 1 + _BULK_BYTES // bulk, len(self))
+      yield from self._some(range(start + 1, stop))
+      start = stop
+
+  def _some(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    if not indices:
+      return []
+    messages: Any = tf_example_pb2
+    parse = messages.Example.FromString
+    try:
+      return [
+        {
+          name: field.bytes_list.value[0]
+          for name, field in parse(raw).features.feature.items()
+        }
+        for raw in self._source.__getitems__(indices)
+      ]
+    # The parser's own errors are of a class that it does not show.
+    except Exception as error:
+      first = f"records from {indices[0]} on: {error}"
+      raise DataError(damaged(self._folder, first)) from error
 
 
 def _write_records(

@@ -23,22 +23,26 @@ array       float32: a ``.npy`` file, the same shape in all rows, standardised
 ==========  ===================================================================
 
 All rows and files are checked before training, and all faults are listed at
-once. Prepared data are named by a hash of the manifest, the options, and the
-sizes and times of the files; after any change they are prepared again.
+once. After any change of the manifest, the options or the content of a file the
+data are prepared again. A file whose size and time are as before is not read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from data_pipelines import core
-from data_pipelines.core import storage
+from data_pipelines.core import decoded, storage
 from data_pipelines.errors import InputError
-from data_pipelines.manifest import media
+from data_pipelines.manifest import media, opening
 from data_pipelines.manifest import prepared as making
 from data_pipelines.transforms import image, kinds, text
 
@@ -116,6 +120,8 @@ def prepare(
   manifest: str = "",
   prepared: str = "",
   image_size: int = 32,
+  tokenizer: str = "",
+  max_words: int = 64,
   sample_rate: int = 16000,
   seconds: float = 0.0,
   nperseg: int = 512,
@@ -127,7 +133,8 @@ def prepare(
 ) -> core.PreparedSummary:
   """Checks all rows and files and stores the samples; arguments as in ``load``.
 
-  Intact data are left alone; damaged data are replaced.
+  Intact data are left alone; damaged data are replaced. Many samples are also
+  decoded, so that the first ``load`` of the same options is quick.
 
   Raises:
     ValueError: as ``load``.
@@ -143,10 +150,16 @@ def prepare(
     return core.PreparedSummary.read(
       making.known_folder(data_dir, prepared, options)
     )
-  made = making.of_file(data_dir, manifest, options)
+  made = opening.of_file(data_dir, manifest, options)
   if storage.problem_of(made.folder) is None:
     return core.PreparedSummary.read(made.folder)
-  return made.prepare()
+  found = made.prepare()
+  if any(sum(n.values()) >= decoded.LEAST for n in found.counts.values()):
+    # Texts may be numbered later: a tokenizer may not be here now.
+    with contextlib.suppress(core.DataError, ModuleNotFoundError):
+      tokens = text.tokenizer(tokenizer) if tokenizer else None
+      _assemble(made.folder, max_words, tokens, {})
+  return found
 
 
 def _prepared_folder(
@@ -159,7 +172,7 @@ def _prepared_folder(
   _check_one(manifest, prepared)
   if prepared:
     return making.known_folder(data_dir, prepared, options)
-  made = making.of_file(data_dir, manifest, options)
+  made = opening.of_file(data_dir, manifest, options)
   if not made.folder.exists():
     made.prepare().announce()
   storage.check(made.folder)
@@ -199,12 +212,21 @@ def _assemble(
       settings[m] = its["intake"]
       steps[m] = kinds.step(its["kind"], its["intake"])
   numbers = {c: i for i, c in enumerate(made.classes)}
-  decode = functools.partial(_decode, steps=steps, numbers=numbers)
+  forms = {
+    m: (s.dtype, s.shape) for m, s in modalities.items() if s.kind != "text"
+  }
+  decode = functools.partial(_decode, steps=steps, forms=forms, numbers=numbers)
+  known = _identity(made, settings, tokens)
   sources = {
-    split: core.cache_if_small(
-      core.Decoded(storage.read(folder, split), decode), modalities
+    split: decoded.source(
+      folder,
+      split,
+      functools.partial(_open, folder, split, decode),
+      sum(counts.values()),
+      modalities,
+      known,
     )
-    for split in made.counts
+    for split, counts in made.counts.items()
   }
   sizes = {split: len(source) for split, source in sources.items()}
   spec = core.Spec(made.name, modalities, made.classes, sizes)
@@ -214,9 +236,37 @@ def _assemble(
   )
 
 
+def _identity(
+  made: core.PreparedSummary,
+  settings: dict[str, dict[str, Any]],
+  tokens: text.Tokens | None,
+) -> Any:
+  """All that decoded samples depend on; ``None`` if it is not known."""
+  if not made.fingerprint:
+    return None
+  return [made.fingerprint, settings, tokens and tokens.identity]
+
+
+def _open(
+  folder: pathlib.Path, split: str, decode: Callable[[Any], core.Sample]
+) -> core.Source:
+  """The samples of a split, decoded on access."""
+  return core.Decoded(storage.read_fields(folder, split), decode)
+
+
 def _decode(
-  record: dict[str, Any], steps: dict[str, Any], numbers: dict[str, int]
+  record: dict[str, bytes],
+  steps: dict[str, Any],
+  forms: dict[str, tuple[Any, tuple[int, ...]]],
+  numbers: dict[str, int],
 ) -> core.Sample:
-  inputs = {m: step.decode(record[f"input_{m}"]) for m, step in steps.items()}
+  """``forms`` is {modality: dtype and shape of what is stored}."""
+  inputs = {}
+  for m, step in steps.items():
+    stored: Any = record[f"input_{m}"]
+    if m in forms:
+      dtype, shape = forms[m]
+      stored = np.frombuffer(stored, dtype).reshape(shape)
+    inputs[m] = step.decode(stored)
   label, key = numbers[record["label"].decode()], record["id"].decode()
   return {"inputs": inputs, "label": label, "id": key}

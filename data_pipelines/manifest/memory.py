@@ -24,7 +24,14 @@ import numpy as np
 from data_pipelines import core
 from data_pipelines.core import storage
 from data_pipelines.errors import InputError
-from data_pipelines.manifest import cells, faults, media, prepared, table
+from data_pipelines.manifest import (
+  cells,
+  faults,
+  media,
+  opening,
+  prepared,
+  table,
+)
 
 NAME = "memory"
 _COUNTED = "counted from 1"
@@ -79,7 +86,7 @@ def prepare(
   content = read(columns, ("label",), folder)
   if "split" not in content.header:
     content = _all_train(content)
-  made = prepared.of_table(data_dir, name, content, options, ("train",))
+  made = opening.of_table(data_dir, name, content, options, ("train",))
   if storage.problem_of(made.folder) is None:
     return core.PreparedSummary.read(made.folder)
   return made.prepare()

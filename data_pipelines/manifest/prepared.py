@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 from data_pipelines.core import storage, summary
@@ -21,6 +23,7 @@ from data_pipelines.manifest import (
   leaks,
   media,
   rows,
+  sources,
   table,
 )
 from data_pipelines.transforms import video
@@ -28,7 +31,7 @@ from data_pipelines.transforms import video
 VERSION = "1.1.0"  # of the prepared data: any change of them raises it
 # Beside the records: {modality: what loading needs}, and the options.
 FILE, OPTIONS = "modalities.json", "options.json"
-_PREFIX = "manifest_"
+PREFIX = "manifest_"
 _SHOWN = 10  # columns that are not used
 _KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -58,7 +61,7 @@ class Options:
 
 def folder_of(data_dir: str | os.PathLike, key: str) -> pathlib.Path:
   """The folder of prepared data with a key."""
-  return storage.folder_of(data_dir, f"{_PREFIX}{key}", VERSION)
+  return storage.folder_of(data_dir, f"{PREFIX}{key}", VERSION)
 
 
 def known_folder(
@@ -72,8 +75,8 @@ def known_folder(
   """
   folder = folder_of(data_dir, key)
   if not _KEY.fullmatch(key) or not folder.exists():
-    found = sorted(pathlib.Path(data_dir).glob(f"{_PREFIX}*/{VERSION}"))
-    keys = ", ".join(p.parent.name.removeprefix(_PREFIX) for p in found)
+    found = sorted(pathlib.Path(data_dir).glob(f"{PREFIX}*/{VERSION}"))
+    keys = ", ".join(p.parent.name.removeprefix(PREFIX) for p in found)
     raise DataError(
       f"no prepared data {key!r} in {data_dir} (there are {keys or 'none'}): "
       "prepare them first, or name their folder with --config.data.dir"
@@ -102,19 +105,25 @@ class Manifest:
     self,
     data_dir: str | os.PathLike,
     name: str,
-    content: table.Table,
+    read: Callable[[], table.Table],
     key: str,
+    origin: sources.Sources,
     options: Options,
     needed: tuple[str, ...] = rows.NEEDED,
   ):
-    """``key`` is a hash of everything that the data depend on.
+    """``key`` names the prepared data.
 
+    ``read`` returns the table, ``origin`` is what it was made from, and
     ``needed`` are the splits that must have rows.
     """
-    self.name, self._table, self._key = name, content, key[:16]
-    self._options, self._needed = options, needed
-    self._media = media.CellReader(content.folder, options.settings)
+    self.name, self._read, self._key = name, read, key[:16]
+    self._options, self._needed, self._origin = options, needed, origin
+    self._media = media.CellReader(origin.base, options.settings)
     self.folder = folder_of(data_dir, self._key)
+
+  @functools.cached_property
+  def _table(self) -> table.Table:
+    return self._read()
 
   def prepare(self) -> summary.PreparedSummary:
     """Checks, splits and stores the samples."""
@@ -146,6 +155,7 @@ class Manifest:
       tuple(notes),
     )
     self._write(splits, modalities, made)
+    sources.note(self.folder, self._origin)
     return made
 
   def _checked(self) -> tuple[list[rows.Row], list[str]]:
@@ -226,64 +236,3 @@ class Manifest:
         OPTIONS: json.dumps(self._options.to_json()),
       },
     )
-
-
-def of_file(
-  data_dir: str | os.PathLike, manifest: str, options: Options
-) -> Manifest:
-  """A manifest by its path.
-
-  Raises:
-    ValueError, core.DataError: there is no such table.
-  """
-  if not manifest:
-    raise InputError(
-      "no manifest is named: add --config.data.manifest=FILE, one of .csv, "
-      ".tsv, .jsonl, .parquet with the columns split, label and name:kind"
-    )
-  path = pathlib.Path(manifest).expanduser()
-  content = table.read(path)
-  key = options.hashed(path.name)
-  key.update(path.read_bytes())
-  files = {
-    str(line.cells[c.header])
-    for c in content.columns
-    if c.kind != "text"
-    for line in content.lines
-  }
-  for name in sorted(files - {""}):
-    key.update(repr((name, *_state(content.folder / name))).encode())
-  return Manifest(data_dir, path.name, content, key.hexdigest(), options)
-
-
-def _state(path: pathlib.Path) -> tuple[int, int] | tuple[None]:
-  """Size and time of a file."""
-  try:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
-  except (OSError, ValueError):
-    return (None,)
-
-
-def of_table(
-  data_dir: str | os.PathLike,
-  name: str,
-  content: table.Table,
-  options: Options,
-  needed: tuple[str, ...],
-) -> Manifest:
-  """A table in memory; arguments as ``Manifest``'s."""
-  key = options.hashed(f"{name} in memory")
-  kinds = {c.header: c.kind for c in content.columns}
-  for line in content.lines:
-    for header, cell in line.cells.items():
-      known: tuple[Any, ...] = (line.number, header)
-      if isinstance(cell, cells.Value):
-        known += (cell.digest,)
-      elif kinds.get(header, "text") == "text" or not cell:
-        known += (cell,)
-      else:
-        path = content.folder / cell
-        known += (os.path.abspath(path), *_state(path))
-      key.update(repr(known).encode())
-  return Manifest(data_dir, name, content, key.hexdigest(), options, needed)

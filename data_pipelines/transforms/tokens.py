@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import pathlib
 from typing import Any
 
@@ -52,6 +55,15 @@ class Tokens:
         raise DataError(f"{folder} holds no fast tokenizer: it needs {wanted}")
       return cls(name, _read(folder))
     return cls(name, _read(_download(name)))
+
+  @functools.cached_property
+  def identity(self) -> str:
+    """A hash of all that turns a text into numbers."""
+    # Encoding sets a length in it, which is none of the tokenizer's.
+    stored = json.loads(self._tokenizer.backend_tokenizer.to_str())
+    stored |= {"truncation": None, "padding": None}
+    known = json.dumps([stored, self.padding], sort_keys=True)
+    return hashlib.sha256(known.encode()).hexdigest()
 
   def __len__(self) -> int:
     """Number of tokens, including special ones."""

@@ -1,0 +1,125 @@
+"""Decoded splits, kept beside prepared data so that they open at once.
+
+To read and decode 100,000 records takes most of a minute; to read the arrays
+that come out takes a fraction of a second. So the arrays of a split of
+``LEAST`` samples or more are kept in one file, named by a hash of all that they
+depend on. The files may be deleted at any time: they are made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.core.dataset import (
+  CACHE_BYTES,
+  Arrays,
+  Cached,
+  ModalitySpec,
+  Source,
+  cache_if_small,
+)
+
+FOLDER = "decoded"  # in the folder of the prepared data
+LEAST = 1000  # samples of a split
+_FORMAT = 1
+_KEPT = 3  # files of a split, which differ in the settings
+
+
+def source(
+  folder: pathlib.Path,
+  split: str,
+  read: Callable[[], Source],
+  count: int,
+  modalities: Mapping[str, ModalitySpec],
+  settings: Any,
+) -> Source:
+  """The samples of a split, in memory if they are small enough.
+
+  Args:
+    folder: of the prepared data.
+    split: its name.
+    read: opens the split; its samples are decoded on access.
+    count: samples in it.
+    modalities: {name: spec} of decoded samples.
+    settings: all that decoding depends on besides, in JSON's types; ``None`` if
+      it is not known, and then no file is used.
+  """
+  size = count * sum(s.nbytes for s in modalities.values())
+  if settings is None or count < LEAST or size > CACHE_BYTES:
+    return cache_if_small(read(), modalities)
+  specs = {
+    m: (s.kind, s.shape, str(s.dtype), s.vocab_size)
+    for m, s in modalities.items()
+  }
+  text = json.dumps([_FORMAT, split, specs, settings], sort_keys=True)
+  key = hashlib.sha256(text.encode()).hexdigest()[:16]
+  path = folder / FOLDER / f"{split}-{key}.npz"
+  arrays = _load(path, count, modalities)
+  if arrays is not None:
+    return Cached.of(arrays)
+  made = Cached(read(), modalities)
+  # A folder that cannot be written to is no fault: reading is slower then.
+  with contextlib.suppress(OSError):
+    _save(path, made.arrays)
+    _clear(path.parent, split)
+  return made
+
+
+def _load(
+  path: pathlib.Path, count: int, modalities: Mapping[str, ModalitySpec]
+) -> Arrays | None:
+  """What ``_save`` wrote; ``None`` if it is not there, or not whole."""
+  try:
+    with path.open("rb") as whole, np.load(whole, allow_pickle=False) as file:
+      inputs = {m: file[f"input_{m}"] for m in modalities}
+      labels, ids = file["label"], json.loads(file["id"].tobytes())
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    return None
+  fits = (
+    len(ids) == count
+    and labels.shape == (count,)
+    and all(
+      inputs[m].shape == (count, *s.shape) and inputs[m].dtype == s.dtype
+      for m, s in modalities.items()
+    )
+  )
+  return (inputs, labels, ids) if fits else None
+
+
+def _save(path: pathlib.Path, arrays: Arrays) -> None:
+  inputs, labels, ids = arrays
+  path.parent.mkdir(exist_ok=True)
+  number, name = tempfile.mkstemp(".part", f"{path.name}.", path.parent)
+  part = pathlib.Path(name)
+  try:
+    with os.fdopen(number, "wb") as file:
+      np.savez(
+        file,
+        allow_pickle=False,
+        label=labels,
+        id=np.frombuffer(json.dumps(ids).encode(), np.uint8),
+        **{f"input_{m}": array for m, array in inputs.items()},
+      )
+    part.chmod(0o644)
+    os.replace(part, path)
+  finally:
+    part.unlink(missing_ok=True)
+
+
+def _clear(folder: pathlib.Path, split: str) -> None:
+  """Deletes the oldest files of a split."""
+  files = sorted(
+    folder.glob(f"{split}-*.npz"), key=lambda p: p.stat().st_mtime_ns
+  )
+  for path in files[:-_KEPT]:
+    path.unlink(missing_ok=True)
