@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-NAMES = ("hypergradient", "training", "loading", "throughput", "startup")
+NAMES = (
+  "hypergradient", "training", "loading", "throughput", "startup", "opening",
+)  # fmt: skip
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("dmg_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 

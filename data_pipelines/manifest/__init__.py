@@ -154,12 +154,20 @@ def prepare(
   if storage.problem_of(made.folder) is None:
     return core.PreparedSummary.read(made.folder)
   found = made.prepare()
-  if any(sum(n.values()) >= decoded.LEAST for n in found.counts.values()):
-    # Texts may be numbered later: a tokenizer may not be here now.
-    with contextlib.suppress(core.DataError, ModuleNotFoundError):
-      tokens = text.tokenizer(tokenizer) if tokenizer else None
-      _assemble(made.folder, max_words, tokens, {})
+  _decode_many(found, tokenizer, max_words)
   return found
+
+
+def _decode_many(
+  made: core.PreparedSummary, tokenizer: str, max_words: int
+) -> None:
+  """Decodes the samples if they are many, so that opening them is quick."""
+  if all(sum(n.values()) < decoded.LEAST for n in made.counts.values()):
+    return
+  # Texts may be numbered later: a tokenizer may not be here now.
+  with contextlib.suppress(core.DataError, ModuleNotFoundError):
+    tokens = text.tokenizer(tokenizer) if tokenizer else None
+    _assemble(pathlib.Path(made.folder), max_words, tokens, {})
 
 
 def _prepared_folder(
@@ -211,13 +219,30 @@ def _assemble(
       modalities[m] = core.ModalitySpec(its["kind"], its["shape"], dtype)
       settings[m] = its["intake"]
       steps[m] = kinds.step(its["kind"], its["intake"])
+  known = _identity(made, settings, tokens)
+  sources = _sources(folder, made, modalities, steps, known)
+  sizes = {split: len(source) for split, source in sources.items()}
+  spec = core.Spec(made.name, modalities, made.classes, sizes)
+  own = {m: augment[s.kind] for m, s in modalities.items() if s.kind in augment}
+  return core.Dataset(
+    spec, sources, own, preprocessing=settings, fingerprint=made.fingerprint
+  )
+
+
+def _sources(
+  folder: pathlib.Path,
+  made: core.PreparedSummary,
+  modalities: dict[str, core.ModalitySpec],
+  steps: dict[str, Any],
+  known: Any,
+) -> dict[str, core.Source]:
+  """{split: its samples}."""
   numbers = {c: i for i, c in enumerate(made.classes)}
   forms = {
     m: (s.dtype, s.shape) for m, s in modalities.items() if s.kind != "text"
   }
   decode = functools.partial(_decode, steps=steps, forms=forms, numbers=numbers)
-  known = _identity(made, settings, tokens)
-  sources = {
+  return {
     split: decoded.source(
       folder,
       split,
@@ -228,12 +253,6 @@ def _assemble(
     )
     for split, counts in made.counts.items()
   }
-  sizes = {split: len(source) for split, source in sources.items()}
-  spec = core.Spec(made.name, modalities, made.classes, sizes)
-  own = {m: augment[s.kind] for m, s in modalities.items() if s.kind in augment}
-  return core.Dataset(
-    spec, sources, own, preprocessing=settings, fingerprint=made.fingerprint
-  )
 
 
 def _identity(

@@ -17,7 +17,6 @@ from data_pipelines.core import storage, summary
 from data_pipelines.core.progress import progress
 from data_pipelines.errors import DataError, InputError
 from data_pipelines.manifest import (
-  cells,
   faults,
   labels,
   leaks,
