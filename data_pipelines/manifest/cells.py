@@ -30,6 +30,7 @@ _FILES = {
   "array": "arrays",
 }
 _LONGEST = 60  # characters of a value in a message
+_PATH = 4096  # characters of a path
 
 
 class Value:
@@ -84,21 +85,26 @@ def cell_of(value: Any, kind: str = "") -> str:
   Raises:
     ValueError: it cannot be a cell of that kind.
   """
+  if isinstance(value, str):
+    text = value.strip()
+    if kind in _FILES and len(text) > _PATH:
+      raise InputError(f"{shown(text)} is no path; {_files(kind)}")
+    return text if text.isascii() else _storable(text)
   if value is None or (_is_float(value) and value != value):
     return ""
-  if isinstance(value, str):
-    return _storable(value.strip())
   if isinstance(value, int) and not isinstance(value, bool):
     return str(value)
   if not kind and (_is_float(value) or isinstance(value, _NUMBERS)):
     return str(value)
   if kind in _FILES:
-    raise InputError(
-      f"{shown(value)}; {_FILES[kind]} must be files: write each to a file and "
-      "give its path"
-    )
+    raise InputError(f"{shown(value)}; {_files(kind)}")
   number = "whole number" if kind else "number"
   raise InputError(f"{shown(value)} is neither a text nor a {number}")
+
+
+def _files(kind: str) -> str:
+  called = _FILES[kind]
+  return f"{called} must be files: write each to a file and give its path"
 
 
 _NUMBERS = (bool, np.bool_, decimal.Decimal)
@@ -114,15 +120,14 @@ def _storable(text: str) -> str:
   Raises:
     ValueError: it holds half a character, which no file can hold.
   """
-  if not text.isascii():
-    try:
-      text.encode()
-    except UnicodeEncodeError as error:
-      half = ascii(text[error.start])
-      raise InputError(
-        f"{shown(text)} holds {half}, half a character: write the text again, "
-        "as UTF-8"
-      ) from None
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    half = ascii(text[error.start])
+    raise InputError(
+      f"{shown(text)} holds {half}, half a character: write the text again, as "
+      "UTF-8"
+    ) from None
   return text
 
 

@@ -61,18 +61,20 @@ def read(path: pathlib.Path) -> Raw:
     header = _header(path, records, delimiter)
     for record in records:
       number = len(rows) + 1
-      found = record.fault(number, header, delimiter)
-      if found is not None:
-        records.go_back()
-        problems.append(found)
-        rows.append(None)
-        continue
+      if len(record.lines) > 1 or record.error:
+        found = record.fault(number, header, delimiter)
+        if found is not None:
+          records.go_back()
+          problems.append(found)
+          rows.append(None)
+          continue
+        for column, value in zip(header, record.cells, strict=False):
+          if ends := _ends(value):
+            like = record.like_rows(header, delimiter)
+            spread.setdefault(column, []).append((ends, number, like))
       rows.append(record.row(header))
-      problems += _surplus(number, record.cells, header, delimiter)
-      for column, value in zip(header, record.cells, strict=False):
-        if len(record.lines) > 1 and (ends := _ends(value)):
-          like = record.like_rows(header, delimiter)
-          spread.setdefault(column, []).append((ends, number, like))
+      if len(record.cells) > len(header):
+        problems += _surplus(number, record.cells, header, delimiter)
   return Raw(header, rows, problems, _notes(spread))
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.core.progress import progress
+from data_pipelines.core.progress import is_quiet, progress
 from data_pipelines.manifest import cells, memory, table
 from data_pipelines.transforms.preprocess import Preprocessor
 
@@ -54,6 +55,8 @@ class Unlabelled:
     if isinstance(given, str | os.PathLike):
       path = pathlib.Path(given).expanduser()
       self._table = table.read(path, (), "eval.manifest")
+      if not is_quiet():
+        sys.stderr.write("".join(f"note: {n}\n" for n in self._table.notes))
     else:
       named = {wanted.get(c, c): given[c] for c in given}
       self._table = memory.read(named, (), folder)
@@ -90,8 +93,12 @@ class Unlabelled:
     """
     content = self._table
     lines = content.lines
-    used = set(self._headers.values())
-    problems = [p for p in content.problems if not p.column or p.column in used]
+    used, there = set(self._headers.values()), {x.number for x in lines}
+    problems = [
+      p
+      for p in content.problems
+      if not p.column or p.column in used or p.row not in there
+    ]
     starts = range(0, len(lines), size)
     with ThreadPoolExecutor(_THREADS) as pool:
       for start in progress(starts, "predicting", len(starts)):

@@ -287,3 +287,12 @@ def test_values_in_messages_are_short(tmp_path):
   wide = pd.DataFrame({f"column {i}": ["x"] for i in range(3000)})
   wide.to_csv(tmp_path / "wide.csv")
   assert len(refused(tmp_path / "wide.csv", tmp_path)) < 1500
+
+
+def test_paths_that_are_none(tmp_path):
+  rows = [r | {"photo:image": "iVBOR" * 40_000} for r in texts()]
+  said = refused(helpers.write_table(tmp_path / "m.jsonl", rows), tmp_path)
+  assert (
+    "24 problems in 24 rows" in said and "is no path; pictures must" in said
+  )
+  assert len(said) < 6000

@@ -133,6 +133,22 @@ def test_all_that_is_wrong_is_listed(table, preprocessors, tmp_path):
     assert part in text, text
 
 
+def test_rows_behind_an_open_quote_are_not_lost(table, preprocessors, capsys):
+  lines = table.read_text(encoding="utf-8").splitlines()
+  lines = [f"{i or 'id'},{line}" for i, line in enumerate(lines)][:8]
+  path = table.with_name("open.csv")
+  lines[3] = f'"{lines[3]}'
+  path.write_text("\n".join(lines), encoding="utf-8")
+  with pytest.raises(core.DataError, match="row 3, column 'id': the quote"):
+    list(Unlabelled(path, preprocessors).batches(8))
+  rows = helpers.read_table(table)[:2]
+  rows[1]["caption:text"] = "one line\nand another"
+  Unlabelled(helpers.write_table(path, rows), preprocessors)
+  assert "note: column 'caption:text': 1 cell of several" in (
+    capsys.readouterr().err
+  )
+
+
 def test_columns_that_are_missing(table, preprocessors, tmp_path):
   rows = [{"photo:array": "a.npy", "caption": "x", "sound:audio": "b.wav"}]
   path = helpers.write_table(tmp_path / "few.csv", rows)
