@@ -50,7 +50,7 @@ def fit(
         paths of files or PIL pictures. Without a kind it follows from the
         entries: ``uint8`` pictures and frames are image and video, other
         numbers array, strings text unless all of them are files.
-    y: the labels, if the data have none: texts or whole numbers, [n].
+    y: the labels, if the data have none: texts or numbers, [n].
     recipe: its name; ``dmg_jax.recipes()`` lists them.
     workdir: folder of the run. A run that was interrupted goes on there when
       ``fit`` is called again with the same arguments. Without it all files,

@@ -202,7 +202,10 @@ def check_lengths(found: Mapping[str, Column]) -> None:
 
 
 def labels(y: Any) -> list[str | int | None]:
-  """Classes as texts and whole numbers; ``None`` where one is missing.
+  """Classes as a manifest has them: texts and whole numbers, or ``None``.
+
+  ``0.5`` and ``True`` become texts, ``1.0`` a whole number; ``None`` stands
+  where a label is missing.
 
   Raises:
     ValueError: not one label per sample, or one that is neither.
@@ -216,18 +219,18 @@ def labels(y: Any) -> list[str | int | None]:
 
 
 def _label(i: int, value: Any) -> str | int | None:
-  value = value.item() if isinstance(value, np.generic) else value
-  if missing(value):
+  plain = value.item() if isinstance(value, np.generic) else value
+  if missing(plain):
     return None
-  if isinstance(value, bool):
+  if isinstance(plain, float) and plain.is_integer():
+    return int(plain)
+  if isinstance(plain, bool | float):
     return str(value)
-  if isinstance(value, float) and value.is_integer():
-    return int(value)
-  if isinstance(value, str | int):
-    return value
+  if isinstance(plain, str | int):
+    return plain
   raise InputError(
-    f"label {i} is {value!r}, neither a text nor a whole number: classes are "
-    "named by one of these"
+    f"label {i} is {value!r}, neither a text nor a number: classes are named "
+    "by one of these"
   )
 
 

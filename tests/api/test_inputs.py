@@ -90,8 +90,9 @@ def test_frames():
 def test_labels():
   given = [1, 2.0, np.int64(3), True, "word", None, float("nan"), pandas.NA]
   assert inputs.labels(given) == [1, 2, 3, "True", "word", None, None, None]
-  with pytest.raises(ValueError, match=r"label 1 is 0\.5, neither"):
-    inputs.labels([1, 0.5])
+  assert inputs.labels([0.5, np.float32(0.1)]) == ["0.5", "0.1"]
+  with pytest.raises(ValueError, match=r"label 1 is b'x', neither"):
+    inputs.labels([1, b"x"])
   with pytest.raises(ValueError, match=r"one per sample.*\(2, 2\)"):
     inputs.labels(np.eye(2))
 
