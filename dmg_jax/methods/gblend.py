@@ -58,6 +58,13 @@ class State(struct.PyTreeNode):
   after: dict[str, Leaf]
 
 
+def _check(weights: tuple[float, ...] | None) -> None:
+  for w in weights or ():
+    check_range("weights", w, 0, 1e6)
+  if weights and not any(weights):
+    raise InputError("weights must not all be 0: nothing would be trained")
+
+
 def make(
   *,
   online: bool = False,
@@ -76,10 +83,7 @@ def make(
   """
   check_range("probe_epochs", probe_epochs, 1, 1e6)
   check_range("super_epoch", super_epoch, 1, 1e6)
-  for w in weights or ():
-    check_range("weights", w, 0, 1e6)
-  if weights and not any(weights):
-    raise InputError("weights must not all be 0: nothing would be trained")
+  _check(weights)
 
   def init(problem, state, key):
     del key
