@@ -56,6 +56,17 @@ def unknown(what: str, value: object, known: Iterable[object]) -> InputError:
   return InputError(f"unknown {what} {value!r}{nearest(value, choices)}")
 
 
+def reason(error: Exception) -> str:
+  """What an error says, in one line, without numbers of the system.
+
+  Messages of decoders (FFmpeg, libsndfile) repeat the path and end in a log;
+  only their sentence is kept.
+  """
+  said = getattr(error, "strerror", None) or getattr(error, "error_string", "")
+  text = " ".join(str(said or error).split())
+  return text or type(error).__name__
+
+
 def nearest(value: object, choices: Iterable[object]) -> str:
   """``; did you mean 'x'? (choose from x, y)``, to end a message with."""
   names = [str(c) for c in choices]

@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from data_pipelines.core.progress import progress
-from data_pipelines.errors import DataError, InputError
+from data_pipelines.errors import DataError, InputError, reason
 
 FILE = "problems.csv"
 MISSING, UNDECODABLE, SKIPPED = "missing", "cannot be decoded", "skipped"
@@ -105,9 +105,8 @@ def named(path: str | os.PathLike) -> Iterator[None]:
     raise
   # A decoder may raise anything about a damaged file.
   except Exception as error:
-    short = isinstance(error, OSError) and error.strerror
-    text = str(short or error).replace(f" {name!r}", "")
-    raise InputError(f"{name}: {text or type(error).__name__}") from error
+    text = reason(error).replace(f" {name!r}", "")
+    raise InputError(f"{name}: {text}") from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,9 @@ manifest. In a batch the kinds become:
 ==========  ===================================================================
 image       [s s 3] uint8: any format of Pillow, padded to a white square
 video       [t s s 3] uint8: equally spaced frames; needs the extra ``video``
-audio       [freq time 1] float32: log-spectrogram, standardised per clip
+audio       [freq time 1] float32: log-spectrogram, standardised per clip; of
+            WAV, FLAC, OGG, MP3 and AIFF, and with the extra ``video`` of all
+            that has sound
 text        [t] int32: word numbers from the training texts, or the tokens of a
             pretrained language model
 array       float32: a ``.npy`` file, the same shape in all rows, standardised
@@ -44,6 +46,7 @@ from data_pipelines.core import decoded, storage
 from data_pipelines.errors import InputError
 from data_pipelines.manifest import media, opening
 from data_pipelines.manifest import prepared as making
+from data_pipelines.manifest.findings import tokens as of_tokens
 from data_pipelines.transforms import image, kinds, text
 
 
@@ -107,7 +110,7 @@ def load(
     image_size, sample_rate, seconds, nperseg, noverlap, frames, standardise
   )
   options = making.Options(settings, held_out, skip_bad)
-  folder = _prepared_folder(data_dir, manifest, prepared, options)
+  folder = _prepared_folder(data_dir, manifest, prepared, options, tokens)
   augment = {"text": drop} if word_dropout else {}
   if flip:
     augment |= {"image": image.mirror, "video": image.mirror}
@@ -134,7 +137,8 @@ def prepare(
   """Checks all rows and files and stores the samples; arguments as in ``load``.
 
   Intact data are left alone; damaged data are replaced. Many samples are also
-  decoded, so that the first ``load`` of the same options is quick.
+  decoded, so that the first ``load`` of the same options is quick. A note says
+  of how many texts the tokenizer, if it is here, knows nothing.
 
   Raises:
     ValueError: as ``load``.
@@ -151,23 +155,25 @@ def prepare(
       making.known_folder(data_dir, prepared, options)
     )
   made = opening.of_file(data_dir, manifest, options)
-  if storage.problem_of(made.folder) is None:
-    return core.PreparedSummary.read(made.folder)
-  found = made.prepare()
-  _decode_many(found, tokenizer, max_words)
-  return found
-
-
-def _decode_many(
-  made: core.PreparedSummary, tokenizer: str, max_words: int
-) -> None:
-  """Decodes the samples if they are many, so that opening them is quick."""
-  if all(sum(n.values()) < decoded.LEAST for n in made.counts.values()):
-    return
+  tokens = None
   # Texts may be numbered later: a tokenizer may not be here now.
   with contextlib.suppress(core.DataError, ModuleNotFoundError):
     tokens = text.tokenizer(tokenizer) if tokenizer else None
-    _assemble(pathlib.Path(made.folder), max_words, tokens, {})
+  if storage.problem_of(made.folder) is None:
+    return of_tokens.noted(core.PreparedSummary.read(made.folder), tokens)
+  found = made.prepare()
+  if tokens or not tokenizer:
+    _decode_many(found, max_words, tokens)
+  return of_tokens.noted(found, tokens)
+
+
+def _decode_many(
+  made: core.PreparedSummary, max_words: int, tokens: text.Tokens | None
+) -> None:
+  """Decodes the samples if they are many, so that opening them is quick."""
+  if any(sum(n.values()) >= decoded.LEAST for n in made.counts.values()):
+    with contextlib.suppress(core.DataError, ModuleNotFoundError):
+      _assemble(pathlib.Path(made.folder), max_words, tokens, {})
 
 
 def _prepared_folder(
@@ -175,6 +181,7 @@ def _prepared_folder(
   manifest: str,
   prepared: str,
   options: making.Options,
+  tokens: text.Tokens | None,
 ) -> pathlib.Path:
   """The folder to load, made if need be."""
   _check_one(manifest, prepared)
@@ -182,7 +189,7 @@ def _prepared_folder(
     return making.known_folder(data_dir, prepared, options)
   made = opening.of_file(data_dir, manifest, options)
   if not made.folder.exists():
-    made.prepare().announce()
+    of_tokens.noted(made.prepare(), tokens).announce()
   storage.check(made.folder)
   return made.folder
 

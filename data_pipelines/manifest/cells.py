@@ -59,7 +59,7 @@ def _digest(content: Any) -> bytes:
   """Of type, shape and bytes."""
   try:
     if isinstance(content, Image.Image):
-      content = image.to_rgb(content)
+      content = np.asarray(image.to_rgb(content))
     array = np.asarray(content)
   # Reading refuses it, and says why.
   except Exception:

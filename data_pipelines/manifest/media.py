@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,12 @@ from data_pipelines.core.progress import progress
 from data_pipelines.errors import InputError
 from data_pipelines.manifest.cells import Cell, Value
 from data_pipelines.manifest.faults import Fault
+from data_pipelines.manifest.findings import notes
+from data_pipelines.manifest.findings import shapes as shapes_of_arrays
 from data_pipelines.manifest.rows import Row
 from data_pipelines.manifest.table import Column
 from data_pipelines.transforms import kinds, preprocess, text
+from data_pipelines.transforms.files.remarks import Remark
 
 SECONDS = (1.0, 10.0)  # bounds of the length that follows from the clips
 
@@ -79,6 +82,7 @@ class CellReader:
     }
     self._kept: dict[tuple[str, Cell], np.ndarray] = {}
     self._room = core.CACHE_BYTES
+    self._said: dict[tuple[str, Cell], Remark] = {}
 
   def path(self, name: str) -> pathlib.Path:
     """The path of a file."""
@@ -95,17 +99,30 @@ class CellReader:
       return self._kept[kind, cell]
     step = self._steps[kind]
     value = cell.content if isinstance(cell, Value) else self.path(cell)
-    array = preprocess.using(kind, step, value, step.read, str(cell))
+
+    tell = functools.partial(self._said.__setitem__, (kind, cell))
+    made = functools.partial(step.read, tell=tell)
+    array = preprocess.using(kind, step, value, made, str(cell))
     if array.nbytes <= self._room:
       self._room -= array.nbytes
       self._kept[kind, cell] = array
     return array
 
+  def remark(self, kind: str, cell: Cell) -> Remark | None:
+    """What was said of a cell when it was read."""
+    return self._said.get((kind, cell))
+
 
 def check(
-  rows: Sequence[Row], columns: Sequence[Column], media: CellReader
+  rows: Sequence[Row],
+  columns: Sequence[Column],
+  media: CellReader,
+  by_row: bool,
 ) -> list[Fault]:
-  """Reads every cell and returns the faults."""
+  """Reads every cell and returns the faults.
+
+  ``by_row``: of arrays of several shapes, too, a fault a row.
+  """
   problems = []
   shapes = {c: [] for c in columns if c.kind == "array"}
   for row in progress(rows, "checking files", len(rows)):
@@ -121,26 +138,8 @@ def check(
         if column in shapes:
           shapes[column].append((row, array.shape))
   for column, found in shapes.items():
-    problems += _other_shapes(column, found)
+    problems += shapes_of_arrays.faults(column, found, by_row)
   return problems
-
-
-def _other_shapes(
-  column: Column, found: Sequence[tuple[Row, tuple[int, ...]]]
-) -> list[Fault]:
-  """Faults of arrays whose shape is not the most common one."""
-  counts = collections.Counter(shape for _, shape in found)
-  usual = counts.most_common(1)[0][0] if counts else ()
-  return [
-    Fault(
-      row.number,
-      column.header,
-      f"{row.cells[column.name]} has shape {shape}, {counts[usual]} of "
-      f"{len(found)} have {usual}",
-    )
-    for row, shape in found
-    if shape != usual
-  ]
 
 
 class Modality:
@@ -176,21 +175,28 @@ class Modality:
       return cell
     return self._step.pack(self._media.read(self.kind, cell))
 
-  def notes(self, rows: Iterable[Row]) -> list[str]:
-    """A note on the length of clips and how many are cut."""
-    if self.kind != "audio":
-      return []
+  def notes(self, rows: Sequence[Row]) -> list[str]:
+    """Notes on texts without words, on files, and on the length of clips."""
+    if self.kind == "text":
+      return notes.of_texts(self.name, rows)
+    found = {
+      r.number: self._media.remark(self.kind, r.cells[self.name]) for r in rows
+    }
+    said = {number: x for number, x in found.items() if x is not None}
+    lengths = self._lengths(rows) if self.kind == "audio" else []
+    return lengths + notes.of_files(self.name, self.kind, rows, said)
+
+  def _lengths(self, rows: Sequence[Row]) -> list[str]:
     lengths = [
       len(self._media.read("audio", row.cells[self.name])) for row in rows
     ]
     length = self.preprocessing["length"]
     cut = sum(n > length for n in lengths)
     seconds = length / self._settings.sample_rate
-    note = (
+    return [
       f"{self.name}: clips of {seconds:.3g} s, spectrograms of shape "
       f"{self.shape}; {cut} of {len(lengths)} clips are longer and cut"
-    )
-    return [note]
+    ]
 
   def to_json(self) -> dict[str, Any]:
     """What loading needs to know."""

@@ -34,7 +34,7 @@ from data_pipelines.manifest import (
 )
 
 NAME = "memory"
-_COUNTED = "counted from 1"
+COUNTED = "counted from 1"
 _MISSING = ("NAType", "NaTType")  # of pandas
 
 
@@ -135,7 +135,7 @@ def read(
     modalities,
     tuple(lines),
     tuple(problems),
-    _COUNTED,
+    COUNTED,
   )
 
 

@@ -17,6 +17,8 @@ from data_pipelines.manifest.prepared import (
   Options,
 )
 
+_UPRIGHT = b"upright"  # Videos were stored on their side before.
+
 
 def of_file(
   data_dir: str | os.PathLike, manifest: str, options: Options
@@ -43,6 +45,8 @@ def of_file(
   states = sources.states(path.parent, sorted({*files_of(content)}))
   for name, state in states.items():
     key.update(repr((name, *state)).encode())
+  if any(c.kind == "video" for c in content.columns):
+    key.update(_UPRIGHT)
   origin = sources.Sources(about, path.parent, states)
   return _made(data_dir, path.name, content, key.hexdigest(), options, origin)
 
@@ -70,6 +74,7 @@ def of_table(
         known += (cell,)
       else:
         known, state = (*known, paths[cell]), states[paths[cell]]
+        key.update(_UPRIGHT * (kinds[header] == "video"))
       about.update(repr(known).encode())
       key.update(repr((*known, *state)).encode())
   base = content.folder

@@ -161,7 +161,9 @@ class Manifest:
     """Rows to keep, and a sentence for each row left out."""
     skip_bad = self._options.skip_bad
     found, problems = rows.check(self._table)
-    problems += media.check(found, self._table.columns, self._media)
+    problems += media.check(
+      found, self._table.columns, self._media, by_row=skip_bad
+    )
     if skip_bad:
       bad = {p.row for p in problems}
       found = [row for row in found if row.number not in bad]

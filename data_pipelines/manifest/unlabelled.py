@@ -21,7 +21,7 @@ from data_pipelines.manifest import cells, memory, table
 from data_pipelines.transforms.preprocess import Preprocessor
 
 _THREADS = 8
-_ADVICE = "Nothing is predicted until these are corrected or left out"
+ADVICE = "Nothing is predicted until these are corrected or left out"
 
 
 class Unlabelled:
@@ -113,7 +113,7 @@ class Unlabelled:
         if not problems:
           yield {m: np.stack(arrays) for m, arrays in batch.items()}
     if problems:
-      raise table.failure(content.title, problems, _ADVICE, content.counted)
+      raise table.failure(content.title, problems, ADVICE, content.counted)
 
   def _read(self, m: str, row: table.Line) -> np.ndarray | table.Fault:
     header, preprocessor = self._headers[m], self._preprocessors[m]

@@ -8,26 +8,35 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.errors import InputError
+from data_pipelines.transforms.files import signatures
+
+_MAGIC = b"\x93NUMPY"
+LARGEST = 1e18  # of a number: its square still fits into float32
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
   """The numbers of a ``.npy`` file as float32; objects are refused.
 
   Raises:
-    ValueError: not a single array of finite numbers.
-    OSError: not a ``.npy`` file.
+    ValueError: not a ``.npy`` file with a single array of finite numbers.
+    OSError: the file is absent.
   """
-  values = np.load(path, allow_pickle=False)
-  if not isinstance(values, np.ndarray):
+  with open(path, "rb") as file:
+    start = file.read(len(_MAGIC))
+  if start.startswith(b"PK\x03\x04"):
     raise InputError("it holds several arrays: save each alone, as .npy")
-  return checked(values)
+  if start != _MAGIC:
+    why = "it is no .npy file: write it with numpy.save"
+    raise signatures.unreadable("array", path, why)
+  return checked(np.load(path, allow_pickle=False))
 
 
 def checked(values: np.ndarray) -> np.ndarray:
   """The same numbers as float32.
 
   Raises:
-    ValueError: the array is empty, or has entries that are not finite numbers.
+    ValueError: the array is empty, or has entries that are not finite numbers
+      or beyond ``LARGEST``.
   """
   if values.dtype.kind not in "fiub":
     raise InputError(f"{values.dtype} is no type of real numbers")
@@ -37,17 +46,30 @@ def checked(values: np.ndarray) -> np.ndarray:
     values = values.astype(np.float32)
   if not np.isfinite(values).all():
     raise InputError("some numbers are NaN or infinite, as float32")
+  _check_size(values)
   return values
+
+
+def _check_size(values: np.ndarray) -> None:
+  largest = np.abs(values).max(initial=0)
+  if largest > LARGEST:
+    raise InputError(
+      f"some numbers are as large as {largest:.3g}, more than {LARGEST:g}: a "
+      "mark for missing values? Otherwise divide all by the same number"
+    )
 
 
 def standardise(values: np.ndarray, mean: Any, scale: Any) -> np.ndarray:
   """``(values - mean) / scale`` as float32.
 
   Raises:
-    ValueError: ``values`` and ``mean`` differ in shape.
+    ValueError: ``values`` and ``mean`` differ in shape, or a result is beyond
+      ``LARGEST``.
   """
   if values.shape != np.shape(mean):
     raise InputError(
       f"it has shape {values.shape}, those of training have {np.shape(mean)}"
     )
-  return ((values - mean) / scale).astype(np.float32)
+  made = ((values - mean) / scale).astype(np.float32)
+  _check_size(made)
+  return made

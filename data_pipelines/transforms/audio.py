@@ -7,21 +7,31 @@ import os
 import numpy as np
 
 from data_pipelines.errors import InputError
+from data_pipelines.transforms.files import remarks, sounds
 
 FLOOR = 1e-7  # added to the power before taking the logarithm
+LARGEST = 2.0**31  # of a sample: full scale of 32 bits
 
 
-def read(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
-  """A sound file (WAV, FLAC, OGG, MP3) as mono, resampled if need be.
+def read(
+  path: str | os.PathLike,
+  sample_rate: int,
+  tell: remarks.Tell = remarks.ignore,
+) -> np.ndarray:
+  """A sound, or that of a video, as mono, resampled if need be.
+
+  WAV, FLAC, OGG, MP3 and AIFF are read by soundfile, all else by PyAV.
+
+  Args:
+    path: of the file.
+    sample_rate: samples a second.
+    tell: gets a remark if the file is damaged.
 
   Raises:
-    ValueError: no samples, or some that are not finite numbers.
-    RuntimeError: not a sound file.
+    ValueError: it cannot be read, or as ``checked``.
   """
-  import soundfile
-
-  channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
-  wave = checked(channels.mean(axis=1))
+  mono, rate = sounds.read(path, tell)
+  wave = checked(mono)
   if rate != sample_rate:
     import librosa
 
@@ -33,12 +43,23 @@ def checked(wave: np.ndarray) -> np.ndarray:
   """The wave itself.
 
   Raises:
-    ValueError: no samples, or some that are not finite numbers.
+    ValueError: no samples, or some that are not finite numbers or beyond
+      ``LARGEST``.
   """
   if not len(wave):
     raise InputError("it holds no samples")
-  if not np.isfinite(wave).all():
-    raise InputError("some samples are NaN or infinite")
+  odd = np.flatnonzero(~np.isfinite(wave))
+  if len(odd):
+    raise InputError(
+      f"some samples are NaN or infinite: {len(odd)} of {len(wave)}, the first "
+      f"is sample {odd[0]}"
+    )
+  largest = np.abs(wave).max()
+  if largest > LARGEST:
+    raise InputError(
+      f"some samples are as large as {largest:.3g}: full scale is 1, and no "
+      f"format goes beyond {LARGEST:g}"
+    )
   return wave
 
 

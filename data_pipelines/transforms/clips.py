@@ -12,6 +12,7 @@ from PIL import Image
 from data_pipelines.core import raw
 from data_pipelines.errors import InputError
 from data_pipelines.transforms import audio, image, video
+from data_pipelines.transforms.files import remarks
 
 PICTURES = (".jpg", ".jpeg", ".png")
 VIDEOS = (".mp4", ".flv", ".mkv", ".webm", ".avi", ".mov")
@@ -28,13 +29,18 @@ def picked(total: int, frames: int) -> np.ndarray:
   return total // frames * i if total >= frames else total * i // frames
 
 
-def sound(path: str, length: int, sample_rate: int) -> np.ndarray:
+def sound(
+  path: str,
+  length: int,
+  sample_rate: int,
+  tell: remarks.Tell = remarks.ignore,
+) -> np.ndarray:
   """The first ``length`` samples of a sound or video file, int16 [samples]."""
   with raw.named(path):
     if path.lower().endswith(VIDEOS):
       wave = video.sound(path, sample_rate)
     else:
-      wave = audio.read(path, sample_rate)
+      wave = audio.read(path, sample_rate, tell)
   return numbers_of(wave[:length])
 
 
@@ -48,12 +54,14 @@ def wave_of(numbers: np.ndarray) -> np.ndarray:
   return np.asarray(numbers, np.float32) / _FULL
 
 
-def frames(path: str, count: int, side: int) -> list[np.ndarray]:
+def frames(
+  path: str, count: int, side: int, tell: remarks.Tell = remarks.ignore
+) -> list[np.ndarray]:
   """``count`` frames of a video, or of a folder of pictures, as JPEG bytes."""
-  return [_jpeg(picture, side) for picture in _frames(path, count)]
+  return [_jpeg(picture, side) for picture in _frames(path, count, tell)]
 
 
-def _frames(path: str, frames: int) -> list[Image.Image]:
+def _frames(path: str, frames: int, tell: remarks.Tell) -> list[Image.Image]:
   if os.path.isdir(path):
     files = sorted(
       p for p in pathlib.Path(path).iterdir()
@@ -67,7 +75,7 @@ def _frames(path: str, frames: int) -> list[Image.Image]:
     return video.positions(total, OF_VIDEO)[picked(OF_VIDEO, frames)]
 
   with raw.named(path):
-    return video.pictures(path, choose)
+    return video.pictures(path, choose, tell)
 
 
 def _picture(path: pathlib.Path) -> Image.Image:

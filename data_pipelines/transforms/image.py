@@ -6,15 +6,18 @@ import functools
 import io
 import math
 import os
+import struct
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data_pipelines.core import Augment
 from data_pipelines.errors import InputError
+from data_pipelines.transforms.files import remarks, signatures
 
 WHITE = (255, 255, 255)
 QUALITY = 95  # of a JPEG
+_QUARTER = 2**14  # of the values of 16 bits
 
 
 def decode(
@@ -39,33 +42,67 @@ def read(path: str | os.PathLike, size: int) -> np.ndarray:
   return square(open_rgb(path), size)
 
 
-def open_rgb(path: str | os.PathLike | io.BytesIO) -> Image.Image:
+def open_rgb(
+  path: str | os.PathLike | io.BytesIO, tell: remarks.Tell = remarks.ignore
+) -> Image.Image:
   """A picture's file as RGB, see ``to_rgb``.
 
   Raises:
-    ValueError: pixels are not brightness values.
-    OSError: the file is absent or no picture (decoders may raise others).
+    ValueError: it is no picture, it is damaged, or pixels are not brightness
+      values.
+    OSError: the file is absent.
   """
-  with Image.open(path) as picture:
-    return to_rgb(picture)
+  try:
+    with Image.open(path) as picture:
+      return to_rgb(picture, tell)
+  except UnidentifiedImageError as error:
+    why = "it is no picture that Pillow can read; JPEG and PNG are the safest"
+    if isinstance(path, io.BytesIO):
+      raise InputError(why) from error
+    raise signatures.unreadable("image", path, why) from error
+  except (OSError, SyntaxError, struct.error) as error:
+    if isinstance(error, OSError) and error.errno:  # Of the file system.
+      raise
+    raise InputError(
+      f"it is damaged or cut off, and pictures must be whole: {error}"
+    ) from error
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(
+  picture: Image.Image, tell: remarks.Tell = remarks.ignore
+) -> Image.Image:
   """Any picture as RGB on a white background.
 
   Photographs are rotated as their EXIF data say; 16 bits become 8.
 
+  Args:
+    picture: of any mode.
+    tell: gets a remark if 16 bits are hardly used.
+
   Raises:
     ValueError: pixels are not brightness values.
   """
+  deep_colours = any(";16" in str(t) for t in getattr(picture, "tile", ()))
   upright = ImageOps.exif_transpose(picture)
   if upright.mode in ("I", "F"):
     raise InputError(
       f"pixels of mode {upright.mode}: convert the picture to 8 bits"
     )
   if upright.mode.startswith("I;16"):
-    upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
+    deep = np.asarray(upright)
+    _check_range(int(deep.min()), int(deep.max()), tell)
+    upright = Image.fromarray((deep // 257).astype(np.uint8))
+  elif deep_colours:  # Pillow keeps the upper 8 bits.
+    kept = np.asarray(upright.convert("RGB"))
+    _check_range(256 * int(kept.min()), 256 * int(kept.max()) + 255, tell)
   return _opaque(upright, WHITE)
+
+
+def _check_range(low: int, high: int, tell: remarks.Tell) -> None:
+  """A remark if 16 bits are dark or of little contrast, as depth maps are."""
+  dark = 0 < high < _QUARTER
+  if dark or 0 < high - low < _QUARTER:
+    tell(remarks.Shallow(low, high))
 
 
 def square(

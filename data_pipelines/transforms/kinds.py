@@ -3,8 +3,8 @@
 Each class handles one kind in three steps, shared by training, prediction and
 serving:
 
-* ``read(value)`` reads and checks a file, or the content of one. It does not
-  depend on other samples.
+* ``read(value, tell)`` reads and checks a file, or the content of one. It does
+  not depend on other samples. ``tell`` gets remarks on what was read.
 * ``pack(read)`` makes what prepared data store.
 * ``decode(packed)`` makes the array that the model sees in evaluation.
 
@@ -24,6 +24,7 @@ import PIL.Image
 
 from data_pipelines.errors import InputError
 from data_pipelines.transforms import array, audio, clips, image, text, video
+from data_pipelines.transforms.files.remarks import Tell, ignore
 
 Settings = Mapping[str, Any]
 Coder = text.WordVocabulary | text.Tokens
@@ -32,7 +33,7 @@ Coder = text.WordVocabulary | text.Tokens
 class Step(Protocol):
   """Preprocessing of one kind; see the module docstring."""
 
-  def read(self, value: Any) -> Any: ...
+  def read(self, value: Any, tell: Tell = ignore) -> Any: ...
 
   def pack(self, read: Any) -> Any: ...
 
@@ -45,9 +46,9 @@ class PaddedImage:
   def __init__(self, settings: Settings):
     self._size = settings["size"]
 
-  def read(self, value: Any) -> np.ndarray:
+  def read(self, value: Any, tell: Tell = ignore) -> np.ndarray:
     """uint8 [size size 3] of a path, encoded bytes, pixels or PIL picture."""
-    return image.square(_picture(value), self._size)
+    return image.square(_picture(value, tell), self._size)
 
   def pack(self, read: np.ndarray) -> np.ndarray:
     return read
@@ -62,9 +63,9 @@ class SquashedImage:
   def __init__(self, settings: Settings):
     self._size, self._side = settings["size"], settings["stored"]
 
-  def read(self, value: Any) -> bytes:
+  def read(self, value: Any, tell: Tell = ignore) -> bytes:
     """The JPEG of a path, encoded bytes, pixels or PIL picture."""
-    pixels = np.asarray(_picture(value), np.uint8)
+    pixels = np.asarray(_picture(value, tell), np.uint8)
     return image.jpeg(image.resize(pixels, self._side))
 
   def pack(self, read: bytes) -> bytes:
@@ -85,10 +86,10 @@ class Video:
   def __init__(self, settings: Settings):
     self._size, self._frames = settings["size"], settings["frames"]
 
-  def read(self, value: Any) -> np.ndarray:
+  def read(self, value: Any, tell: Tell = ignore) -> np.ndarray:
     """uint8 [frames size size 3] of a path, or of pixels [t h w 3]."""
     if _is_path(value):
-      return video.read(value, self._frames, self._size)
+      return video.read(value, self._frames, self._size, tell)
     given = np.asarray(value)
     if given.ndim != 4 or given.shape[-1] != 3 or given.dtype != np.uint8:
       raise _unlike("uint8 [t h w 3]", given)
@@ -115,11 +116,11 @@ class ClipVideo:
     self._size, self._frames = settings["size"], settings["frames"]
     self._side = settings["stored"]
 
-  def read(self, value: Any) -> list[np.ndarray]:
+  def read(self, value: Any, tell: Tell = ignore) -> list[np.ndarray]:
     """JPEGs, uint8 [bytes] each, of a video or a folder of pictures."""
     if not _is_path(value):
       raise InputError("give the path of a video or of a folder of pictures")
-    return clips.frames(os.fspath(value), self._frames, self._side)
+    return clips.frames(os.fspath(value), self._frames, self._side, tell)
 
   def pack(self, read: list[np.ndarray]) -> list[np.ndarray]:
     return read
@@ -139,9 +140,9 @@ class Audio:
     self._rate, self._length = settings["sample_rate"], settings["length"]
     self._window = settings["nperseg"], settings["noverlap"]
 
-  def read(self, value: Any) -> np.ndarray:
+  def read(self, value: Any, tell: Tell = ignore) -> np.ndarray:
     """The whole wave, float32 [samples], of a path or a wave."""
-    return _wave(value, self._rate)
+    return _wave(value, self._rate, tell)
 
   def pack(self, read: np.ndarray) -> np.ndarray:
     return audio.log_spectrogram(read, self._length, self._rate, *self._window)
@@ -157,11 +158,11 @@ class ClipAudio:
     self._rate, self._length = settings["sample_rate"], settings["length"]
     self._window = settings["nperseg"], settings["noverlap"]
 
-  def read(self, value: Any) -> np.ndarray:
+  def read(self, value: Any, tell: Tell = ignore) -> np.ndarray:
     """int16 [samples], ``length`` at most, of a sound, a video or a wave."""
     if _is_path(value):
-      return clips.sound(os.fspath(value), self._length, self._rate)
-    return clips.numbers_of(_wave(value, self._rate)[: self._length])
+      return clips.sound(os.fspath(value), self._length, self._rate, tell)
+    return clips.numbers_of(_wave(value, self._rate, tell)[: self._length])
 
   def pack(self, read: np.ndarray) -> np.ndarray:
     return read
@@ -178,7 +179,7 @@ class Text:
     self._length = settings.get("length", 0)
     self.coder = coder
 
-  def read(self, value: Any) -> str:
+  def read(self, value: Any, tell: Tell = ignore) -> str:
     """The text, which must not be empty."""
     if not isinstance(value, str):
       raise InputError("a text must be a str")
@@ -204,7 +205,7 @@ class Array:
     known = mean is not None
     self._moments = (np.asarray(mean), np.asarray(scale)) if known else None
 
-  def read(self, value: Any) -> np.ndarray:
+  def read(self, value: Any, tell: Tell = ignore) -> np.ndarray:
     """float32 of a ``.npy`` file's path, or of numbers."""
     if _is_path(value):
       return array.read(value)
@@ -258,14 +259,14 @@ def _is_path(value: Any) -> bool:
   return isinstance(value, str | os.PathLike)
 
 
-def _picture(value: Any) -> PIL.Image.Image:
+def _picture(value: Any, tell: Tell) -> PIL.Image.Image:
   """As RGB."""
   if _is_path(value):
-    return image.open_rgb(value)
+    return image.open_rgb(value, tell)
   if isinstance(value, bytes):
-    return image.open_rgb(io.BytesIO(value))
+    return image.open_rgb(io.BytesIO(value), tell)
   if isinstance(value, PIL.Image.Image):
-    return image.to_rgb(value)
+    return image.to_rgb(value, tell)
   pixels = np.asarray(value)
   grey = pixels.ndim == 2
   rgb = pixels.ndim == 3 and pixels.shape[-1] == 3
@@ -274,13 +275,13 @@ def _picture(value: Any) -> PIL.Image.Image:
   return PIL.Image.fromarray(pixels).convert("RGB")
 
 
-def _wave(value: Any, rate: int) -> np.ndarray:
+def _wave(value: Any, rate: int, tell: Tell) -> np.ndarray:
   if _is_path(value):
-    return audio.read(value, rate)
+    return audio.read(value, rate, tell)
   wave = np.asarray(value)
   if wave.ndim != 1 or not wave.size or wave.dtype.kind != "f":
     raise _unlike("a wave, floats [samples]", wave)
-  return audio.checked(wave.astype(np.float32))
+  return audio.checked(wave).astype(np.float32)
 
 
 def _unlike(wanted: str, given: np.ndarray) -> InputError:

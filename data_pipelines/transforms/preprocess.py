@@ -25,8 +25,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from data_pipelines import core
-from data_pipelines.errors import InputError
+from data_pipelines.errors import InputError, UserError, reason
 from data_pipelines.transforms import kinds
+from data_pipelines.transforms.files import signatures
 
 Settings = Mapping[str, Any]
 T = TypeVar("T")
@@ -124,8 +125,12 @@ def using(
     raise
   # A decoder may raise anything about a damaged file.
   except Exception as error:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    raise InputError(f"{name} cannot be used as {kind}: {reason}") from error
+    known = error
+    if _is_path(kind, value) and not isinstance(error, UserError):
+      known = signatures.unreadable(kind, value, reason(error))
+    raise InputError(
+      f"{name} cannot be used as {kind}: {reason(known)}"
+    ) from error
 
 
 def name_of(kind: str, value: Any) -> str:

@@ -33,6 +33,7 @@ class Tokens:
     self.name = name
     self.padding = int(tokenizer.pad_token_id)
     self.special = tuple(sorted(map(int, tokenizer.all_special_ids)))
+    self._special = frozenset(self.special)
     self._tokenizer = tokenizer
     self._least = 1 + tokenizer.num_special_tokens_to_add()
 
@@ -84,6 +85,11 @@ class Tokens:
       text, truncation=True, max_length=length, padding="max_length"
     )
     return np.asarray(made["input_ids"], np.int32)
+
+  def knows_any(self, text: str) -> bool:
+    """Whether a token of the whole text is neither unknown nor special."""
+    made = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+    return not self._special.issuperset(made)
 
   def decode(self, numbers: np.ndarray) -> str:
     """The text of ``encode``'s result, without special tokens."""

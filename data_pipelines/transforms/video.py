@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from data_pipelines.errors import InputError, MissingPackageError
+from data_pipelines.errors import InputError
 from data_pipelines.transforms import image
+from data_pipelines.transforms.files import container, remarks, upright
 
-
-def require() -> Any:
-  """The module of PyAV.
-
-  Raises:
-    ModuleNotFoundError: it is not installed; the message says how.
-  """
-  try:
-    return importlib.import_module("av")
-  except ModuleNotFoundError as error:
-    raise MissingPackageError(
-      f"videos need the package av ({error}): pip install -e '.[video]'"
-    ) from error
+require = container.require
 
 
 def positions(total: int, frames: int) -> np.ndarray:
@@ -33,14 +20,24 @@ def positions(total: int, frames: int) -> np.ndarray:
   return ((np.arange(frames) + 0.5) * total / frames).astype(int)
 
 
-def read(path: str | os.PathLike, frames: int, size: int) -> np.ndarray:
+def read(
+  path: str | os.PathLike,
+  frames: int,
+  size: int,
+  tell: remarks.Tell = remarks.ignore,
+) -> np.ndarray:
   """Equally spaced frames as RGB, [``frames``, ``size``, ``size``, 3].
 
+  Args:
+    path: of the video.
+    frames: how many.
+    size: side of a frame.
+    tell: gets a remark if the file is damaged.
+
   Raises:
-    ValueError: no frame can be decoded.
-    OSError: the file is absent or no video (decoders may raise others).
+    ValueError: no frame can be decoded, or too few.
   """
-  chosen = pictures(path, lambda total: positions(total, frames))
+  chosen = pictures(path, lambda total: positions(total, frames), tell)
   return np.stack([square(picture, size) for picture in chosen])
 
 
@@ -50,24 +47,29 @@ def square(picture: Image.Image, size: int) -> np.ndarray:
 
 
 def pictures(
-  path: str | os.PathLike, choose: Callable[[int], np.ndarray]
+  path: str | os.PathLike,
+  choose: Callable[[int], np.ndarray],
+  tell: remarks.Tell = remarks.ignore,
 ) -> list[Image.Image]:
-  """The frames that ``choose`` wants, as RGB pictures.
+  """The frames that ``choose`` wants, as RGB pictures, upright.
 
   Args:
     path: of the video.
     choose: number of frames -> positions of those wanted; may repeat.
+    tell: gets a remark if the file is damaged.
 
   Raises:
-    ValueError, OSError: as ``read``.
+    ValueError: as ``read``.
   """
-  total = _count(path)
-  kept, decoded = _decode(path, set(choose(total)))
+  found = container.survey(path, "video")
+  total, lost = found.packets, []
+  kept, decoded = _decode(path, set(choose(total)), lost)
   if decoded < total:  # Damaged packets, or some that make no frame.
     total = decoded
-    kept, _ = _decode(path, set(choose(total))) if total else ({}, 0)
+    kept, _ = _decode(path, set(choose(total)), []) if total else ({}, 0)
   if not total:
     raise InputError("no frame can be decoded")
+  remarks.check_whole(found.share, bool(lost), tell)
   return [kept[i] for i in choose(total)]
 
 
@@ -75,16 +77,14 @@ def sound(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
   """The sound track as mono, float32 [samples].
 
   Raises:
-    ValueError: there is none, or it holds no samples.
-    OSError: as ``read``.
+    ValueError: there is none, it holds no samples, or the file is no video.
   """
   av = require()
   parts = []
-  with av.open(os.fspath(path)) as container:
-    if not container.streams.audio:
-      raise InputError("it has no sound")
+  with container.opened(path, "audio") as file:
+    container.stream(file, "audio")
     resampler = av.AudioResampler("flt", "mono", sample_rate)
-    for frame in container.decode(audio=0):
+    for frame in file.decode(audio=0):
       parts += resampler.resample(frame)
     if parts:
       parts += resampler.resample(None)
@@ -95,20 +95,14 @@ def sound(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
   return wave.astype(np.float32)
 
 
-def _count(path) -> int:
-  """Number of video packets, without decoding; headers may be wrong."""
-  with require().open(os.fspath(path)) as container:
-    if not container.streams.video:
-      raise InputError("it has no pictures")
-    return sum(p.size > 0 for p in container.demux(video=0))
-
-
-def _decode(path, wanted: set[int]) -> tuple[dict[int, Image.Image], int]:
+def _decode(
+  path: str | os.PathLike, wanted: set[int], lost: list[str]
+) -> tuple[dict[int, Image.Image], int]:
   """{position: wanted frame}, and how many frames there are."""
   kept, decoded = {}, 0
-  with require().open(os.fspath(path)) as container:
-    for frame in container.decode(video=0):
+  with container.opened(path, "video") as file:
+    for frame in container.frames(file, "video", lost):
       if decoded in wanted:
-        kept[decoded] = frame.to_image()
+        kept[decoded] = upright.picture(frame)
       decoded += 1
   return kept, decoded

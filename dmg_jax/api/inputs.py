@@ -35,8 +35,8 @@ TABLE = "x"  # What a plain table of numbers is called.
 
 _ENDINGS = {
   "image": "bmp gif jpeg jpg png tif tiff webp",
-  "audio": "aif aiff flac mp3 ogg opus wav",
-  "video": "avi m4v mkv mov mp4 mpeg mpg webm",
+  "audio": "aac aif aiff au caf flac m4a mka mp3 oga ogg opus wav wma",
+  "video": "3gp avi flv m4v mkv mov mp4 mpeg mpg ts webm wmv",
   "array": "npy",
 }
 _BY_ENDING = {f".{e}": k for k, ends in _ENDINGS.items() for e in ends.split()}
@@ -300,9 +300,9 @@ def _is_file(text: str) -> bool:
 
 
 def _rgb(cell: Any) -> Any:
-  """Grey pictures with three channels, PIL's as arrays; paths stay."""
+  """Grey arrays with three channels; paths and PIL's pictures stay."""
   if isinstance(cell, Image.Image):
-    return np.asarray(cell.convert("RGB"))
+    return cell
   if hasattr(cell, "__array__"):
     array = np.asarray(cell)
     array = array[..., None] if array.ndim == 2 else array

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines.manifest import faults, memory
+from data_pipelines.manifest.unlabelled import ADVICE
 from data_pipelines.transforms.preprocess import Preprocessor, of
-from dmg_jax.errors import InputError, ListedDataError
+from dmg_jax.errors import InputError
 from dmg_jax.evaluation import metrics
 from dmg_jax.evaluation.metrics import FUSED
 from dmg_jax.serving import prediction_table, program
@@ -22,7 +24,6 @@ from dmg_jax.types import TrainState
 Arrays = Mapping[str, np.ndarray]
 # {modality: [b ...]} -> {"fused" or modality: [b k]}
 Function = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-_SHOWN = 20
 _BATCH = 256
 
 
@@ -125,12 +126,11 @@ class Predictor:
         try:
           found.append(preprocessor(value))
         except ValueError as error:
-          problems.append(f"  {m}[{i}]: {error}")
+          column = f"{m}:{preprocessor.spec.kind}"
+          problems.append(faults.Fault(i + 1, column, str(error)))
       arrays[m] = found
     if problems:
-      more = f"\n  and {len(problems) - _SHOWN} more"
-      text = "\n".join(problems[:_SHOWN]) + more * (len(problems) > _SHOWN)
-      raise ListedDataError(f"inputs that cannot be used:\n{text}")
+      raise faults.failure("the inputs", problems, ADVICE, memory.COUNTED)
     size = self.batch_size
     total = len(next(iter(arrays.values())))
     return self.run(

@@ -141,18 +141,20 @@ def test_a_file_for_each_seed(predict, work, new, at_once, tmp_path):
 
 
 def test_wrong_inputs(loaded, tmp_path):
-  text, values = ["a cat"], [np.zeros((2, 3))]
+  words, values = ["a cat"], [np.zeros((2, 3))]
   for inputs, said in (
-    ({"caption": text}, r"photo \(image\).*got caption"),
-    ({"photo": "a.png", "caption": text, "sensor": values}, "must be a list"),
-    ({"photo": [], "caption": text, "sensor": values}, "as many rows"),
+    ({"caption": words}, r"photo \(image\).*got caption"),
+    ({"photo": "a.png", "caption": words, "sensor": values}, "must be a list"),
+    ({"photo": [], "caption": words, "sensor": values}, "as many rows"),
   ):
     with pytest.raises(ValueError, match=said):
       loaded.predict(inputs)
   with pytest.raises(core.DataError) as caught:
     loaded.predict({"photo": ["a.png"], "caption": [""], "sensor": values})
-  assert "photo[0]: a.png" in str(caught.value)
-  assert "caption[0]" in str(caught.value)
+  text = str(caught.value)
+  assert "row 1, column 'photo:image': a.png: there is no such file" in text
+  assert "row 1, column 'caption:text': this str cannot be used as text" in text
+  assert ": the text is empty" in text
   empty = loaded.predict({"photo": [], "caption": [], "sensor": []})
   assert empty.labels == [] and empty.probabilities["fused"].shape == (0, 3)
 

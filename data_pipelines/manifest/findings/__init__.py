@@ -1,0 +1,1 @@
+"""What the checks of cells find: notes, and faults of a whole column."""
