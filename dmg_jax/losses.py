@@ -7,10 +7,12 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
 from dmg_jax.errors import InputError
+from dmg_jax.types import Batch
 
 
 def masked_mean(
@@ -42,6 +44,37 @@ def soft_cross_entropy(
   """``-Σ_k target_k log softmax(logits)_k`` per sample, in nats."""
   dtype = jnp.promote_types(logits.dtype, jnp.float32)
   return optax.softmax_cross_entropy(logits.astype(dtype), targets)
+
+
+def weighted(values: Float[Array, " b"], batch: Batch) -> Float[Array, " b"]:
+  """Losses of single samples, each times ``batch.weight`` if there is one."""
+  return values if batch.weight is None else values * batch.weight
+
+
+def with_class_weights(
+  batch: Batch, weights: np.ndarray | None, relative: bool = True
+) -> Batch:
+  r"""The batch with the weight of its class at each sample.
+
+  .. math:: \frac{\sum_i w_{y_i} \ell_i}{\sum_i w_{y_i}}
+    = \frac{1}{n} \sum_i \frac{w_{y_i}}{\bar w} \ell_i
+
+  With ``relative``, weights are divided by their mean over the batch, padding
+  left out, so the mean of a loss is PyTorch's weighted mean (the left side).
+  It is zero for a batch of classes without weight.
+
+  Args:
+    batch: any batch.
+    weights: [k], one of each class; ``None`` leaves the batch as it is.
+    relative: see above.
+  """
+  if weights is None:
+    return batch
+  own = jnp.asarray(weights, jnp.float32)[batch.labels]
+  if relative:
+    mean = masked_mean(own, batch.mask)
+    own = jnp.where(mean > 0, own / jnp.where(mean > 0, mean, 1.0), 0.0)
+  return batch.replace(weight=own)
 
 
 def unit(z: Float[Array, "b d"]) -> Float[Array, "b d"]:

@@ -17,6 +17,7 @@ from data_pipelines.core.dataset import (
   cache_if_small,
   check_sample,
   in_memory,
+  labels,
 )
 from data_pipelines.core.summary import PreparedSummary
 from data_pipelines.errors import DataError
@@ -40,4 +41,5 @@ __all__ = [
   "cache_if_small",
   "check_sample",
   "in_memory",
+  "labels",
 ]

@@ -19,6 +19,8 @@ class Batch:
     mask: float [b], 1 for a sample, 0 for padding. Padding has no influence on
       anything.
     index: int [b], position of each sample in its split.
+    weight: float [b], factor of each sample's cross-entropy; ``None`` stands
+      for 1.
 
   Example:
 
@@ -35,6 +37,7 @@ class Batch:
   labels: Leaf
   mask: Leaf
   index: Leaf
+  weight: Leaf = None
 
   def replace(self, **changes: Any) -> Batch:
     """The batch with some of its fields replaced."""

@@ -107,12 +107,21 @@ def iterated(records: Records[Record]) -> Iterator[Record]:
 
 
 class Decoded(Generic[Record]):
-  """Decodes a record each time it is read."""
+  """Decodes a record each time it is read.
+
+  Args:
+    records: of a split.
+    decode: of a record.
+    label: what a record stores as its label to the label; for ``labels``.
+  """
 
   def __init__(
-    self, records: Records[Record], decode: Callable[[Record], Sample]
+    self,
+    records: Records[Record],
+    decode: Callable[[Record], Sample],
+    label: Callable[[Any], int] = int,
   ):
-    self._records, self._decode = records, decode
+    self._records, self._decode, self._label = records, decode, label
 
   def __len__(self) -> int:
     return len(self._records)
@@ -122,6 +131,15 @@ class Decoded(Generic[Record]):
 
   def __getitem__(self, index: int, /) -> Sample:
     return self._decode(self._records[index])
+
+  def labels(self) -> np.ndarray:
+    """The label of every sample; nothing else is decoded if they are stored."""
+    column = getattr(self._records, "column", None)
+    if column is None:
+      found = (self[i]["label"] for i in range(len(self)))
+    else:
+      found = map(self._label, column("label"))
+    return np.fromiter(found, np.int32, len(self))
 
 
 class Cached:
@@ -163,6 +181,10 @@ class Cached:
     label, sample_id = int(self._labels[index]), self._ids[index]
     return {"inputs": inputs, "label": label, "id": sample_id}
 
+  def labels(self) -> np.ndarray:
+    """The label of every sample."""
+    return self._labels
+
   def take(
     self, rows: np.ndarray, modalities: Iterable[str]
   ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -186,6 +208,9 @@ class _Selected:
     inputs = {m: sample["inputs"][m] for m in self._modalities}
     return {**sample, "inputs": inputs}
 
+  def labels(self) -> np.ndarray:
+    return labels(self._source)
+
 
 def cache_if_small(
   source: Source,
@@ -200,6 +225,15 @@ def cache_if_small(
 def in_memory(source: Source) -> Take | None:
   """How to take many samples at once; ``None`` if they are not in memory."""
   return getattr(source, "take", None)
+
+
+def labels(source: Source) -> np.ndarray:
+  """The label of every sample of a split, int [n], in its order."""
+  known = getattr(source, "labels", None)
+  if known is not None:
+    return known()
+  found = (int(source[i]["label"]) for i in range(len(source)))
+  return np.fromiter(found, np.int32, len(source))
 
 
 def check_sample(

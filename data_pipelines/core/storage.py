@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -17,7 +18,7 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -114,7 +115,8 @@ def read(
 
   Fields in ``undecoded`` stay as stored, e.g. the encoded bytes of a picture.
   """
-  return Records(folder, _source(folder, split, undecoded))
+  column = functools.partial(_source, folder, split, ())
+  return Records(folder, _source(folder, split, undecoded), column)
 
 
 def read_fields(folder: pathlib.Path, split: str) -> Fields:
@@ -123,16 +125,22 @@ def read_fields(folder: pathlib.Path, split: str) -> Fields:
 
 
 def _source(
-  folder: pathlib.Path, split: str, undecoded: Sequence[str] = ()
+  folder: pathlib.Path,
+  split: str,
+  undecoded: Sequence[str] = (),
+  only: str = "",
 ) -> Any:
+  """The records of a split; with ``only``, decoded in that field alone."""
   import tensorflow_datasets as tfds
 
-  skip = {field: tfds.decode.SkipDecoding() for field in undecoded}
   try:
     with _quiet(tfds):
-      builder = tfds.builder_from_directory(folder)
-      source: Any = builder.as_data_source
-      return source(split=split, decoders=skip)
+      builder: Any = tfds.builder_from_directory(folder)
+      source = builder.as_data_source
+      if only:
+        undecoded = [field for field in builder.info.features if field != only]
+      decoders = {field: tfds.decode.SkipDecoding() for field in undecoded}
+      return source(split=split, decoders=decoders)
   except (RuntimeError, ValueError, OSError) as error:
     raise DataError(damaged(folder, str(error))) from error
 
@@ -140,14 +148,25 @@ def _source(
 class Records:
   """Random access to stored records; errors name the folder."""
 
-  def __init__(self, folder: pathlib.Path, source: Sequence[dict[str, Any]]):
-    self._folder, self._source = folder, source
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    source: Sequence[dict[str, Any]],
+    alone: Callable[[str], Sequence[dict[str, Any]]] | None = None,
+  ):
+    """``alone`` gives the records with a single field decoded."""
+    self._folder, self._source, self._alone = folder, source, alone
 
   def __len__(self) -> int:
     return len(self._source)
 
   def __iter__(self) -> Iterator[dict[str, Any]]:
     return (self[i] for i in range(len(self)))
+
+  def column(self, field: str) -> Iterator[Any]:
+    """One field of every record; the others are not decoded."""
+    source = self._source if self._alone is None else self._alone(field)
+    return (record[field] for record in Records(self._folder, source))
 
   def __getitem__(self, index: int, /) -> dict[str, Any]:
     try:
@@ -178,6 +197,10 @@ class Fields:
       stop = min(start + 1 + _BULK_BYTES // bulk, len(self))
       yield from self._some(range(start + 1, stop))
       start = stop
+
+  def column(self, field: str) -> Iterator[bytes]:
+    """One field of every record."""
+    return (record[field] for record in self)
 
   def _some(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
     from tensorflow_datasets.proto import tf_example_pb2

@@ -33,6 +33,9 @@ class Loader:
     batch_size: samples of a batch over all processes together.
     seed: of order and augmentation, 0 to 2**32 - 1.
     shuffle: a new order in each epoch; otherwise the split's order.
+    chances: [n], with ``shuffle``: probability of each sample. As many as the
+      split has are drawn for an epoch, with replacement. ``None`` takes each
+      once.
     augment: apply the data set's training augmentation in ``batch``.
     process_index: this process.
     process_count: processes; each gets ``batch_size / process_count`` samples
@@ -52,6 +55,7 @@ class Loader:
     *,
     seed: int,
     shuffle: bool = True,
+    chances: np.ndarray | None = None,
     augment: bool = True,
     process_index: int = 0,
     process_count: int = 1,
@@ -72,6 +76,7 @@ class Loader:
     self._view = dataset.view
     self._together = dataset.together
     self.seed, self._shuffle, self._workers = seed, shuffle, workers
+    self._chances = chances
     self._whole = None
     if not self._augment and not self._view:
       self._whole = in_memory(self._source)
@@ -179,8 +184,14 @@ class Loader:
     known = self._latest
     if known is None or known[0] != epoch:
       rng = np.random.default_rng([self.seed, epoch])
-      known = self._latest = epoch, rng.permutation(len(self._source))
+      known = self._latest = epoch, self._drawn(rng)
     return known[1]
+
+  def _drawn(self, rng: np.random.Generator) -> np.ndarray:
+    n = len(self._source)
+    if self._chances is None:
+      return rng.permutation(n)
+    return rng.choice(n, n, p=self._chances)
 
   def _of_epoch(self, order: np.ndarray, epoch: int, number: int) -> Batch:
     """This process's part of a batch of an epoch."""

@@ -253,7 +253,7 @@ def _sources(
     split: decoded.source(
       folder,
       split,
-      functools.partial(_open, folder, split, decode),
+      functools.partial(_open, folder, split, decode, numbers),
       sum(counts.values()),
       modalities,
       known,
@@ -274,10 +274,14 @@ def _identity(
 
 
 def _open(
-  folder: pathlib.Path, split: str, decode: Callable[[Any], core.Sample]
+  folder: pathlib.Path,
+  split: str,
+  decode: Callable[[Any], core.Sample],
+  numbers: dict[str, int],
 ) -> core.Source:
   """The samples of a split, decoded on access."""
-  return core.Decoded(storage.read_fields(folder, split), decode)
+  fields = storage.read_fields(folder, split)
+  return core.Decoded(fields, decode, lambda label: numbers[label.decode()])
 
 
 def _decode(

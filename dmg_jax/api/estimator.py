@@ -50,6 +50,8 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
     epochs: default: the config's.
     batch_size: default: the config's.
     learning_rate: default: the config's.
+    class_weight: weight of each class in the loss: ``None``, ``"balanced"`` or
+      {label: weight}. Labels that are left out have weight 1.
     encoders: {modality or kind: encoder}, as ``dmg_jax.fit``.
     options: {key: value}, options of the recipe's method and other keys, as
       ``{"temperature": 0.2}``.
@@ -83,6 +85,7 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
+    class_weight: str | Mapping[Any, float] | None = None,
     encoders: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
@@ -94,6 +97,7 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
     self.epochs = epochs
     self.batch_size = batch_size
     self.learning_rate = learning_rate
+    self.class_weight = class_weight
     self.encoders = encoders
     self.options = options
     self.config = config
@@ -111,6 +115,8 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
     columns = self._columns(X, reset=True)
     labels = self._labels(y)
     keys = {k: getattr(self, k) for k in _KEYS if getattr(self, k) is not None}
+    if self.class_weight is not None:
+      keys["class_weights"] = self.class_weight
     self.run_ = fitting.fit(
       columns,
       labels,

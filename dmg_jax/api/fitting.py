@@ -64,7 +64,9 @@ def fit(
     verbose: print what the command prints.
     **keys: what may stand behind the recipe on the command line: ``epochs``,
       ``seed``, ``seeds``, ``batch_size``, ``learning_rate``, ``weight_decay``,
-      ``schedule``, ``fusion``, and the options of the recipe's method.
+      ``schedule``, ``fusion``, and the options of the recipe's method. For
+      classes of different sizes: ``class_weights``, ``"balanced"`` or {label:
+      weight}; ``sampler="balanced"``; ``select_by="macro_f1"``.
 
   Returns:
     The finished run. Data in memory without rows of ``split`` test end on val:
@@ -96,7 +98,7 @@ def fit(
   names = {k: v for k, v in (encoders or {}).items() if isinstance(v, str)}
   modules = {k: v for k, v in (encoders or {}).items() if k not in names}
   slots = {ENCODER + m: name for m, name in names.items()}
-  chosen = RecipeKeys(recipe, {**keys, **slots})
+  chosen = RecipeKeys(recipe, {**_named(keys), **slots})
   owner = Temporary() if workdir is None else None
   folder = Path(owner.path / "run" if owner else workdir or "").expanduser()
   try:
@@ -111,6 +113,18 @@ def fit(
     if owner is not None:
       owner.close()
     raise
+
+
+def _named(keys: dict[str, Any]) -> dict[str, Any]:
+  """The keys, with weights of classes by the names of their labels."""
+  table = keys.get("class_weights")
+  if not isinstance(table, Mapping):
+    return keys
+  names = map(str, inputs.labels(list(table)))
+  return {
+    **keys,
+    "class_weights": dict(zip(names, table.values(), strict=True)),
+  }
 
 
 def train(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dmg_jax import trees
+from dmg_jax import losses, trees
 from dmg_jax.api.binding import Bound, LackingError
 from dmg_jax.bilevel import loops
 from dmg_jax.errors import InputError, UnsuitableError, unknown
@@ -85,6 +85,7 @@ class Loop:
     epochs: int = 1,
     steps_per_epoch: int | None = None,
     clip_norm: float | None = None,
+    class_weights: Any = None,
     donate: bool = False,
     **options: Any,
   ):
@@ -102,6 +103,8 @@ class Loop:
       steps_per_epoch: for the same; by default the number of batches of
         ``train`` that ``between_epochs`` is given.
       clip_norm: largest norm of the whole gradient, before the optimiser.
+      class_weights: [k] numbers, the weight of each class in every
+        cross-entropy of the method; only their ratios matter within a batch.
       donate: steps overwrite the state that they are given, which saves memory;
         the old state is then gone.
       **options: of the method.
@@ -129,8 +132,9 @@ class Loop:
     self._init_opt, self.apply = optim.from_optax(
       problem.owner, optimiser, clip_norm
     )
+    self._weights = _class_weights(class_weights, problem.classes)
     self._step = steps.make_train_step(
-      problem, self.method, self.apply, donate=donate
+      problem, self.method, self.apply, donate=donate, weights=self._weights
     )
     self._donate, self._outer = donate, None
     self._outputs = jax.jit(self._evaluated)
@@ -199,6 +203,7 @@ class Loop:
         self.method,
         loops.separate(trees.size(state.params)),
         donate=self._donate,
+        weights=self._weights,
       )
     with self._named():
       return self._outer(
@@ -294,13 +299,14 @@ class Loop:
     size = len(labels)
     mask = np.ones(size, np.float32) if mask is None else _host(mask)
     index = np.arange(size) if index is None else _host(index)
-    found = {**inputs, "mask": mask, "index": index}
+    weight = None if parts.get("weight") is None else _host(parts["weight"])
+    found = {**inputs, "mask": mask, "index": index, "weight": weight}
     for name, x in jax.tree_util.tree_leaves_with_path(found):
       if len(x) != size:
         where = jax.tree_util.keystr(name)
         raise InputError(f"a batch has {size} labels, but {len(x)} at {where}")
     return Batch(
-      inputs, labels, mask.astype(np.float32), index.astype(np.int32)
+      inputs, labels, mask.astype(np.float32), index.astype(np.int32), weight
     )
 
   def _counts(self) -> bool:
@@ -357,7 +363,23 @@ class _Splits:
     if callable(found):
       found = found()
     for batch in found:
-      yield self._loop.batch(batch)
+      yield losses.with_class_weights(
+        self._loop.batch(batch), self._loop._weights, relative=False
+      )
+
+
+def _class_weights(given: Any, classes: int) -> np.ndarray | None:
+  """Weights [k], checked."""
+  if given is None:
+    return None
+  weights = np.asarray(given, np.float64)
+  good = np.isfinite(weights).all() and (weights >= 0).all() and weights.any()
+  if weights.shape != (classes,) or not good:
+    raise InputError(
+      f"class_weights are {classes} numbers of at least 0, one of each class "
+      f"and not all 0; got {given!r}"
+    )
+  return weights
 
 
 def _check_modalities(name: str, method: Method, problem: Problem) -> None:

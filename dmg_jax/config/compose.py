@@ -25,6 +25,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from dmg_jax.config import class_weights
 from dmg_jax.config.defaults import DEFAULTS
 from dmg_jax.config.recipes import RECIPES, Recipe
 from dmg_jax.errors import InputError, unknown
@@ -43,6 +44,9 @@ SHORT = {
   "learning_rate": "optimiser.learning_rate",
   "weight_decay": "optimiser.weight_decay",
   "schedule": "optimiser.schedule",
+  "class_weights": "train.class_weights",
+  "sampler": "train.sampler",
+  "select_by": "train.select_by",
   "fusion": "fusion.name",
 }
 # The prefix of the key for the encoder of a modality or kind.
@@ -288,6 +292,8 @@ def assign(config: Config, path: str, value: Any) -> None:
   Raises:
     ValueError: the value has another type.
   """
+  if path == class_weights.FIELD and isinstance(value, Mapping):
+    value = class_weights.to_text(value)
   *parents, name = path.split(".")
   node = config
   for part in parents:

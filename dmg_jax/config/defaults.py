@@ -34,7 +34,16 @@ DEFAULTS: dict[str, Any] = {
     # Outer step: samples of the training batch, and held-out samples.
     "inner_batch_size": 64,
     "outer_batch_size": 256,
-    "select": "best",
+    # Factor of each class in the cross-entropies: "", "balanced" or a table,
+    # "cat=1,dog=2.5"; see dmg_jax/config/class_weights.py.
+    "class_weights": "",
+    # How an epoch's samples are drawn: "shuffle" takes each once, "balanced"
+    # takes all classes equally often, with replacement.
+    "sampler": "shuffle",
+    "select": "best",  # Or "last".
+    # Score of the fused prediction on val that "best" goes by: accuracy,
+    # balanced_accuracy, macro_f1, map or loss.
+    "select_by": "accuracy",
     "checkpoint_steps": 0,
     "keep": (),  # Epochs whose checkpoint is not deleted.
     "log_steps": 10,

@@ -4,7 +4,9 @@ Masked sums over samples are taken inside ``jit``. Metrics that need all samples
 at once (mean average precision, macro-F1) are computed once, on the host.
 
 - ``accuracy``: fraction of samples whose largest logit is that of the label.
-- ``loss``: mean cross-entropy, in nats.
+- ``balanced_accuracy``: recall averaged over the classes that occur in the
+  split.
+- ``loss``: mean cross-entropy, in nats, without weights of classes.
 - ``map``: average precision of each class against the rest, with samples ranked
   by the softmax probability of the class, averaged over the classes that occur
   in the split (without positives, recall would be 0/0).
@@ -16,8 +18,8 @@ at once (mean average precision, macro-F1) are computed once, on the host.
 - ``gap/centroid/<a>-<b>``: distance between the mean unit features of two
   modalities, in [0, 2]; omitted if their features differ in size.
 
-If a logit is NaN, accuracy and F1 count the sample as wrong, and ``map`` of the
-whole split is NaN.
+If a logit is NaN, accuracies and F1 count the sample as wrong, and ``map`` of
+the whole split is NaN.
 """
 
 from __future__ import annotations
@@ -36,7 +38,11 @@ from jaxtyping import Array, Float, Int
 
 from dmg_jax import losses
 from dmg_jax.errors import InputError
-from dmg_jax.evaluation.scores import macro_f1, mean_average_precision
+from dmg_jax.evaluation.scores import (
+  balanced_accuracy,
+  macro_f1,
+  mean_average_precision,
+)
 from dmg_jax.types import Batch, Leaf, Method, Problem, TrainState
 
 FUSED, GAP = "fused", "gap"
@@ -80,8 +86,9 @@ class Evaluation(Mapping[str, Any]):
   """Metrics of a split as a mapping, with the arrays they are computed from.
 
   Attributes:
-    metrics: ``{"fused": {"accuracy", "map", "macro_f1", "loss"}, "<modality>":
-      {the same}, "gap": {"accuracy", "centroid": {"<a>-<b>"}}}``, floats.
+    metrics: ``{"fused": {"accuracy", "balanced_accuracy", "map", "macro_f1",
+      "loss"}, "<modality>": {the same}, "gap": {"accuracy", "centroid":
+      {"<a>-<b>"}}}``, floats.
     labels: int [n], sorted by ``index`` like the arrays below.
     index: int [n], position of each sample in its split.
     probabilities: {"fused" or modality: [n k]}.
@@ -252,6 +259,7 @@ def reduce(parts: list[EvalPart]) -> Evaluation:
   metrics: dict[str, dict[str, Any]] = {
     head: {
       "accuracy": float(correct[head] / count),
+      "balanced_accuracy": balanced_accuracy(labels, predicted[head]),
       "map": mean_average_precision(labels, probabilities[head]),
       "macro_f1": macro_f1(labels, predicted[head]),
       "loss": float(loss[head] / count),

@@ -5,7 +5,9 @@ r"""Linear probe: a linear classifier fitted to frozen encoder features.
   x_i = (z_i - \mu) / \sigma
 
 where μ and σ are taken per feature over train (σ = 1 for a constant feature)
-and z is the encoder's output in evaluation mode, without augmentation. C is the
+and z is the encoder's output in evaluation mode, without augmentation. With
+weights of classes (``train.class_weights``) each cross-entropy is multiplied by
+that of its sample. C is the
 value of ``GRID`` with the highest accuracy on val; ties go to the lowest
 cross-entropy, then to the smallest C. The chosen classifier is evaluated on
 test once. The encoder and its head stay as they are, and the fit has a unique
@@ -55,9 +57,14 @@ class Probe(NamedTuple):
 
 
 def fit(
-  train: LabelledFeatures, val: LabelledFeatures, test: np.ndarray
+  train: LabelledFeatures,
+  val: LabelledFeatures,
+  test: np.ndarray,
+  weights: np.ndarray | None = None,
 ) -> Probe:
   """The probe fitted on train, with C chosen on val, applied to ``test`` [n d].
+
+  ``weights`` [k] are those of the classes, if they have any.
 
   Raises:
     ValueError: train has a single class, or a feature is not finite.
@@ -69,7 +76,7 @@ def fit(
   )
   tried = []
   for strength in GRID:
-    model = _fitted(own, train.labels, strength)
+    model = _fitted(own, train.labels, strength, weights)
     accuracy = float(np.mean(model.predict(other) == val.labels))
     tried.append((accuracy, -_loss(model, other, val.labels), model))
   best = max(range(len(GRID)), key=lambda i: (*tried[i][:2], -i))
@@ -83,12 +90,18 @@ def _wide(features: np.ndarray) -> np.ndarray:
   return np.asarray(features, np.float64)
 
 
-def _fitted(x: np.ndarray, labels: np.ndarray, strength: float) -> Any:
+def _fitted(
+  x: np.ndarray,
+  labels: np.ndarray,
+  strength: float,
+  weights: np.ndarray | None = None,
+) -> Any:
+  each = None if weights is None else weights[labels]
   model = LogisticRegression(C=strength, max_iter=_ITERATIONS)
   with warnings.catch_warnings():
     # ``Probe.converged`` reports it instead.
     warnings.simplefilter("ignore", ConvergenceWarning)
-    return model.fit(x, labels)
+    return model.fit(x, labels, sample_weight=each)
 
 
 def _loss(model: Any, x: np.ndarray, labels: np.ndarray) -> float:

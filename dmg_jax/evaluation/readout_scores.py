@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from dmg_jax.evaluation import probe
-from dmg_jax.evaluation.metrics import FUSED, macro_f1
+from dmg_jax.evaluation.metrics import FUSED
+from dmg_jax.evaluation.scores import balanced_accuracy, macro_f1
 
 Arrays = dict[str, Any]
 
@@ -39,8 +40,13 @@ def of_heads(test, own: str, fusion: str, talk: bool) -> dict[str, dict]:
   return found
 
 
-def of_probes(splits: Mapping[str, Arrays]) -> dict[str, dict]:
-  """Scores of probes on each modality's features and on all concatenated."""
+def of_probes(
+  splits: Mapping[str, Arrays], weights: np.ndarray | None = None
+) -> dict[str, dict]:
+  """Scores of probes on each modality's features and on all concatenated.
+
+  ``weights`` [k] are those of the classes, if they have any.
+  """
   sets = {m: (m,) for m in splits["train"]["features"]}
   sets[FUSED] = tuple(sets)
   found = {}
@@ -53,13 +59,13 @@ def of_probes(splits: Mapping[str, Arrays]) -> dict[str, dict]:
       probe.LabelledFeatures(x[k], splits[k]["labels"])
       for k in ("train", "val")
     )
-    found[name] = {"linear_probe": _probed(train, val, x, splits)}
+    found[name] = {"linear_probe": _probed(train, val, x, splits, weights)}
   return found
 
 
-def _probed(train, val, x, splits) -> dict[str, Any] | str:
+def _probed(train, val, x, splits, weights=None) -> dict[str, Any] | str:
   try:
-    made = probe.fit(train, val, x["test"])
+    made = probe.fit(train, val, x["test"], weights)
   except ValueError as error:
     return f"no probe could be fitted: {' '.join(str(error).split())}"
   return {
@@ -80,6 +86,7 @@ def _of_classes(predicted, labels) -> dict[str, Any]:
   return {
     "accuracy": float(np.mean(predicted == labels)),
     "macro_f1": macro_f1(labels, predicted),
+    "balanced_accuracy": balanced_accuracy(labels, predicted),
   }
 
 

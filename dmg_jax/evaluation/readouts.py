@@ -77,9 +77,9 @@ def of_runs(
   Yields:
     {"dataset", "recipe", "seed", "fusion", "samples", "names": {read-out: its
     name}, "scores": {"fused" or modality: {read-out: {"accuracy",
-    "macro_f1"}}}, "chance": {the same scores}, "absent": {"fused" or modality:
-    {read-out: reason}}, "notes"}. A probe also has ``strength``,
-    ``val_accuracy`` and ``converged``.
+    "macro_f1", "balanced_accuracy"}}}, "chance": {the same scores}, "absent":
+    {"fused" or modality: {read-out: reason}}, "notes"}. A probe also has
+    ``strength``, ``val_accuracy`` and ``converged``.
 
   Raises:
     ValueError: a run is not finished, was not evaluated on test, or used other
@@ -143,7 +143,10 @@ def read(
   test, labels = splits["test"], splits["test"][whole]["labels"]
   found = readout_scores.of_heads(test, own, config.fusion.name, talk)
   found = readout_scores.merged(
-    found, readout_scores.of_probes({k: v[whole] for k, v in splits.items()})
+    found,
+    readout_scores.of_probes(
+      {k: v[whole] for k, v in splits.items()}, setup.class_weights
+    ),
   )
   good, absent = readout_scores.split(found)
   return {

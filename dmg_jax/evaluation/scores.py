@@ -36,6 +36,18 @@ def mean_average_precision(
   return float(np.mean((found * hits).sum(axis=0) / hits.sum(axis=0)))
 
 
+def balanced_accuracy(
+  labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]
+) -> float:
+  r"""Mean recall of the classes that occur in ``labels``.
+
+  .. math:: R_c = \frac{TP_c}{|\{y = c\}|}
+  """
+  total = np.bincount(labels)
+  hits = np.bincount(labels[labels == predicted], minlength=len(total))
+  return float(np.mean(hits[total > 0] / total[total > 0]))
+
+
 def macro_f1(
   labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"]
 ) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dmg_jax import losses
+from dmg_jax.methods import _terms
 from dmg_jax.types import Batch, Params, Problem, Stats, TrainState
 
 PerBatch = Callable[[Problem, Params, Stats, Batch], Any]
@@ -57,8 +57,6 @@ def outputs(problem: Problem, params: Params, stats: Stats, batch: Batch):
     "features": out.features,
     "labels": batch.labels,
     "index": batch.index,
-    "loss": {
-      h: losses.cross_entropy(o, batch.labels) for h, o in heads.items()
-    },
+    "loss": {h: _terms.each(o, batch) for h, o in heads.items()},
     "correct": {h: o.argmax(axis=-1) == batch.labels for h, o in heads.items()},
   }

@@ -13,10 +13,14 @@ from dmg_jax import losses
 from dmg_jax.types import Batch, Outputs
 
 
+def each(logits: jax.Array, batch: Batch) -> jax.Array:
+  """``CE(o, y)`` of each sample [b] times its weight, in nats."""
+  return losses.weighted(losses.cross_entropy(logits, batch.labels), batch)
+
+
 def cross_entropy(logits: jax.Array, batch: Batch) -> jax.Array:
-  """``CE(o, y)``, the masked mean over the batch, in nats."""
-  each = losses.cross_entropy(logits, batch.labels)
-  return losses.masked_mean(each, batch.mask)
+  """``CE(o, y)``, the masked and weighted mean over the batch, in nats."""
+  return losses.masked_mean(each(logits, batch), batch.mask)
 
 
 def own(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:

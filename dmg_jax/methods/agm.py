@@ -144,9 +144,9 @@ def shapley(f):
 
 
 def floored(logits, batch):
-  """s_m: the mean of -log max(p[y], 1e-8), without gradient."""
+  """s_m: the weighted mean of -log max(p[y], 1e-8), without gradient."""
   p = jnp.maximum(_terms.true_class(logits, batch.labels), 1e-8)
-  return losses.masked_mean(-jnp.log(p), batch.mask)
+  return losses.masked_mean(losses.weighted(-jnp.log(p), batch), batch.mask)
 
 
 def relative(s):

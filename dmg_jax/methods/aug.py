@@ -120,7 +120,7 @@ def turn(params, problem, stats, batch, key, m, sigma):
   cls = _terms.cross_entropy(outputs.unimodal[m], batch)
   before = _terms.cross_entropy(extra["previous"][m], batch)
   p = _terms.true_class(extra["previous"][m], batch.labels)
-  each = losses.cross_entropy(extra["last"][m], batch.labels)
+  each = _terms.each(extra["last"][m], batch)
   residual = losses.masked_mean((1 - sigma * p) * each, batch.mask)
   more = extra["boosters"][m] > 0
   return cls + jnp.where(more, before + residual, 0.0), (outputs, new)

@@ -120,7 +120,10 @@ def make(
 
 
 def measure(problem, params, stats, batch):
-  """A ``look`` for ``sweep``: losses, agreement and index of each sample."""
+  """A ``look`` for ``sweep``: losses, agreement and index of each sample.
+
+  A class weight is no difficulty: these losses are without.
+  """
   outputs, _ = problem.forward(params, stats, batch.inputs, None, False)
   heads = {**outputs.unimodal, "fused": outputs.logits}
   each = {h: losses.cross_entropy(o, batch.labels) for h, o in heads.items()}

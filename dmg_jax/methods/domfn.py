@@ -133,10 +133,12 @@ def terms(outputs, batch, eta, gamma, tau, faithful):
     for m, o in outputs.unimodal.items()
   }
   delta = divergences(outputs.unimodal, faithful)
-  together = losses.cross_entropy(quirk(outputs.logits), batch.labels)
+  together = _terms.each(quirk(outputs.logits), batch)
   for m, ce in each.items():
-    together = together + 0.5 * ce**2 - eta * delta[m]
-  return _terms.total(each), together, gate(delta, gamma, tau)
+    square = losses.weighted(0.5 * ce**2, batch)
+    together = together + square - eta * delta[m]
+  apart = {m: losses.weighted(ce, batch) for m, ce in each.items()}
+  return _terms.total(apart), together, gate(delta, gamma, tau)
 
 
 def probabilities(logits, faithful):

@@ -46,7 +46,8 @@ def make(*, anneal: int = 10) -> Method:
       views["pseudo"] = extra["pseudo"]
     each = {
       v: losses.masked_mean(
-        evidential(jnp.exp(log_a), batch.labels, lam), batch.mask
+        losses.weighted(evidential(jnp.exp(log_a), batch.labels, lam), batch),
+        batch.mask,
       )
       for v, log_a in views.items()
     }

@@ -37,7 +37,7 @@ def make(*, weight: float = 0.3) -> Method:
     one_hot = jax.nn.one_hot(batch.labels, k, dtype=jnp.float32)
     targets = (1 - weight) * one_hot + weight / k
     each = losses.soft_cross_entropy(outputs.logits, targets)
-    value = losses.masked_mean(each, batch.mask)
+    value = losses.masked_mean(losses.weighted(each, batch), batch.mask)
     return value, {"cls": value}
 
   return from_loss(loss)

@@ -32,7 +32,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dmg_jax import losses, trees
+from dmg_jax import trees
 from dmg_jax.bilevel import (
   Identity,
   Status,
@@ -42,6 +42,7 @@ from dmg_jax.bilevel import (
 )
 from dmg_jax.bilevel.alpha import RATE, AlphaOptimiser, fitting_rate
 from dmg_jax.errors import InputError, unknown
+from dmg_jax.methods import _terms
 from dmg_jax.methods._adapters import check_range, from_loss
 from dmg_jax.methods._matching import Matching, make_total
 from dmg_jax.types import Card, Method
@@ -171,8 +172,7 @@ def heldout_loss(problem, params, stats, batch, at_once, separate=False):
 
   def mean(part):
     outputs, _ = problem.forward(params, stats, part.inputs, None, False)
-    each = losses.cross_entropy(outputs.logits, part.labels)
-    return losses.masked_mean(each, part.mask)
+    return _terms.cross_entropy(outputs.logits, part)
 
   small = jax.default_backend() == "cpu" and not separate
   if small or batch.labels.size <= at_once:

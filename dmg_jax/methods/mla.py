@@ -40,8 +40,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dmg_jax import losses
 from dmg_jax.errors import InputError, unknown
+from dmg_jax.methods import _terms
 from dmg_jax.types import SHARED, Card, Leaf, Method
 
 CARD = Card(
@@ -141,8 +141,8 @@ def _init(problem, state, key):
 
 def _loss(params, m, problem, stats, batch, key):
   outputs, stats = problem.forward(params, stats, batch.inputs, key, True)
-  each = losses.cross_entropy(outputs.unimodal[m], batch.labels)
-  return losses.masked_mean(each, batch.mask), (outputs.features[m], stats)
+  value = _terms.cross_entropy(outputs.unimodal[m], batch)
+  return value, (outputs.features[m], stats)
 
 
 def _turn(problem, m):

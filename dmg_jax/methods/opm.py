@@ -69,8 +69,7 @@ def make(
       q = {m: jnp.where(acts, v, 0.0) for m, v in q.items()}
       features, mask = drop(outputs.features, batch.mask, q, k_keep)
       fused = problem.fuse(params, state.stats, features, own_key(key), True)
-      each = losses.cross_entropy(fused.logits, batch.labels)
-      value = losses.masked_mean(each, mask)
+      value = losses.masked_mean(_terms.each(fused.logits, batch), mask)
       return value, {"cls": value, **_terms.named("drop", q)}
 
     done = differentiate(loss, problem, state, batch, key)

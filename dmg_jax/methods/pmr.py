@@ -101,7 +101,7 @@ def make(
     s = _terms.scores(near, batch.replace(mask=known))
     slow, fast = coefficients(s, faithful)
     proto = sum(
-      slow[m] * losses.masked_mean(losses.cross_entropy(v, batch.labels), known)
+      slow[m] * losses.masked_mean(_terms.each(v, batch), known)
       for m, v in near.items()
     )
     bonus = sum(

@@ -151,7 +151,7 @@ def boosts(outputs, batch, first, second):
   found = {}
   for m, logits in unimodal.items():
     others = _terms.true_class(scale * (total - logits), batch.labels)
-    each = losses.cross_entropy(logits, batch.labels)
+    each = _terms.each(logits, batch)
     weighted = (first - second * others) * each / classes
     found[m] = losses.masked_mean(weighted, batch.mask)
   return found

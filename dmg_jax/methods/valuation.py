@@ -34,7 +34,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from dmg_jax import losses
 from dmg_jax.errors import unknown
 from dmg_jax.methods import _epochs, _terms
 from dmg_jax.methods._adapters import check_range, differentiate, own_key
@@ -80,12 +79,12 @@ def make(
     copies = drawn(state.method.copies, batch, own_key(key))
 
     def loss(outputs, params):
-      each = losses.cross_entropy(outputs.logits, batch.labels) * batch.mask
+      each = _terms.each(outputs.logits, batch) * batch.mask
       value, count = each.sum(), batch.mask.sum()
       for m, number in copies.items():
         kept = alone(outputs.features, m)
         fused = problem.fuse(params, state.stats, kept, own_key(key), True)
-        each = losses.cross_entropy(fused.logits, batch.labels)
+        each = _terms.each(fused.logits, batch)
         value = value + (each * number).sum()
         count = count + number.sum()
       return value / jnp.maximum(count, 1.0), {}

@@ -18,7 +18,12 @@ from dmg_jax.report.reading import Workdir
 from dmg_jax.report.skeleton import Html, Section
 from dmg_jax.tracking.logging import mean_std
 
-_COLUMNS = {"accuracy": "accuracy", "map": "mAP", "macro_f1": "macro-F1"}
+_COLUMNS = {
+  "accuracy": "accuracy",
+  "balanced_accuracy": "balanced accuracy",
+  "map": "mAP",
+  "macro_f1": "macro-F1",
+}
 
 
 def page(found: Workdir, pictures: Mapping[str, Path]) -> str:
@@ -123,6 +128,8 @@ def _table(found: Workdir) -> Html:
   parts = ["Test split, %."]
   if len(found.tests) > 1:
     parts.append(f"Mean ± standard deviation of {len(found.tests)} seeds.")
+  if found.selected_by:
+    parts.append(_state(found.selected_by))
   if found.readout:
     parts.append(f"Unimodal read-out: {found.readout}.")
   if len(found.modalities) > 1:
@@ -131,6 +138,13 @@ def _table(found: Workdir) -> Html:
     parts.append("ECE: expected calibration error; lower is better.")
   head = ["read-out", *_COLUMNS.values(), *(["ECE"] if errors else [])]
   return skeleton.table(head, body, " ".join(parts))
+
+
+def _state(score: str) -> str:
+  """Which state of the run the scores are of."""
+  if score == "last":
+    return "State: the last."
+  return f"State: the best on val by {_COLUMNS.get(score, score)}."
 
 
 def _readouts(found: Workdir) -> Html:

@@ -152,6 +152,14 @@ class Workdir:
     return next((str(r["readout"]) for r in known if "readout" in r), "")
 
   @property
+  def selected_by(self) -> str:
+    """The score on val that chose the state, ``last``, or empty if unknown."""
+    known = [self.results or {}, *(self.results or {}).get("runs", [])]
+    known += [r.results or {} for r in self.runs]
+    said = [str(r["selected_by"]) for r in known if "selected_by" in r]
+    return said[0] if said else ""
+
+  @property
   def modalities(self) -> list[str]:
     """From the results, else from what was logged, else from the config."""
     for metrics in self.tests:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from dmg_jax.errors import InputError
+from dmg_jax.errors import InputError, UnsuitableError
 from dmg_jax.training import runner, validation
 from dmg_jax.training.experiment import Config
 
@@ -119,6 +119,8 @@ def check(config: Config) -> None:
       cell = TableRun(row, last, Path())
       try:
         validation.check(run_config(config, cell, trial))
+      except UnsuitableError:
+        break  # Its cells will say so; the other rows run.
       except ValueError as error:
         raise InputError(f"row {row!r}: {error}") from error
 

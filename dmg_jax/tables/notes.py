@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dmg_jax.evaluation import statistics
+from dmg_jax.evaluation import selection, statistics
 from dmg_jax.evaluation.metrics import FUSED
 from dmg_jax.tables import summary
 from dmg_jax.tables.summary import DONE, WAITING, Column, Row, Summary
@@ -28,14 +28,22 @@ def conditions(found: Summary) -> list[str]:
       f"{done} of {len(total)} runs are done"
       + (f", {waiting} are still to come." if waiting else ".")
     )
+  by = _by(found, "best on val", "best on val by {}")
   notes.append(
     f"Test split, %, {several if len(seeds) > 1 else f'seed {seeds[0]}'}; the "
-    "state of each run that was best on val. Of ours, the best mean is bold "
+    f"state of each run that was {by}. Of ours, the best mean is bold "
     "and the second underlined, among rows that have all seeds of the others."
   )
   if any(found.has_reported(c) for c in found.columns):
     notes.append(f"paper: the paper's number, {_paper_name(found.name)}.")
   return [*notes, *_readouts(found), *found.notes]
+
+
+def _by(found: Summary, usual: str, other: str) -> str:
+  """``usual`` where val accuracy chooses, else ``other`` with the score."""
+  if found.select_by == selection.DEFAULT:
+    return usual
+  return other.format(selection.NAMES[found.select_by])
 
 
 def _span(seeds: list[int]) -> str:
@@ -66,11 +74,15 @@ def tuned(found: Summary) -> list[str]:
 
 def tuning_rule(found: Summary) -> str:
   """How values were chosen."""
+  best = _by(
+    found,
+    "The trial with the highest fused accuracy on val was chosen",
+    "The trial that was best on val by the fused {} was chosen",
+  )
   return (
     f"Each row had {found.trials} trials on one seed that is not among those "
-    "above, the first with the defaults. The trial with the highest fused "
-    "accuracy on val was chosen, of equals the one with the lowest loss. No "
-    "trial read the test split."
+    f"above, the first with the defaults. {best}, of equals the one with the "
+    "lowest loss. No trial read the test split."
   )
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from dmg_jax.evaluation import selection
 from dmg_jax.evaluation.metrics import FUSED, GAP
 from dmg_jax.report import predictions, readout_table
 from dmg_jax.tables import cells, paper, tuning
 from dmg_jax.tables.paper import Reported
 from dmg_jax.training.experiment import Config
 
-NAMES = {"accuracy": "accuracy", "map": "mAP", "macro_f1": "macro-F1"}
+NAMES = {k: v for k, v in selection.NAMES.items() if k != "loss"}
 DONE, WAITING = "done", "waiting"
 
 
@@ -51,7 +52,7 @@ class Column:
 
   Attributes:
     head: ``fused``, a modality or ``gap``.
-    score: ``accuracy``, ``map`` or ``macro_f1``.
+    score: one of ``NAMES``.
     better: 1 if higher is better, -1 if lower is better, 0 if the best row is
       not marked. Gaps are marked only in the ablation tables, because a model
       at chance has no gap, either.
@@ -137,6 +138,7 @@ class Summary:
     trials: number of trials per row.
     reference: name of the row that others are compared with.
     notes: notes on the table itself.
+    select_by: the score on val that chooses the state of a run.
   """
 
   name: str
@@ -148,6 +150,7 @@ class Summary:
   trials: int
   reference: str
   notes: tuple[str, ...]
+  select_by: str = selection.DEFAULT
 
   @property
   def progress(self) -> tuple:
@@ -242,10 +245,11 @@ def collect(config: Config, workdir: Path) -> Summary:
     dataset=config.data.name,
     shown=shown(config),
     rows=rows,
-    columns=_columns(tuple(table.scores), widest),
+    columns=_columns(_scores(config), widest),
     trials=table.trials,
     reference=table.reference,
     notes=tuple(table.notes),
+    select_by=config.train.select_by,
   )
 
 
@@ -256,6 +260,16 @@ def shown(config: Config) -> str:
     return config.data.name
   path = Path(manifest).expanduser().resolve()
   return f"{path.parent.name}-{path.stem}".lstrip("-")
+
+
+def _scores(config: Config) -> tuple[str, ...]:
+  """The table's own, and those that its runs are trained for."""
+  train, scores = config.train, [*config.table.scores]
+  if train.class_weights or train.sampler == "balanced":
+    scores.append("balanced_accuracy")
+  if train.select_by in NAMES and train.select_by != selection.DEFAULT:
+    scores.append(train.select_by)
+  return tuple(dict.fromkeys(scores))
 
 
 def _columns(scores: tuple[str, ...], heads: list[str]) -> list[Column]:

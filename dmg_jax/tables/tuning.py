@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dmg_jax.evaluation import selection
 from dmg_jax.tables import cells
 from dmg_jax.training.experiment import Config
 
@@ -16,8 +17,8 @@ class Chosen(NamedTuple):
   Attributes:
     trial: number of the best trial; 0 without tuning or if all failed.
     values: the fields it sets, ``{}`` for the defaults.
-    tried: for each trial {"values", "accuracy", "loss"} on val, or {"values",
-      "status", "reason"} if it failed.
+    tried: for each trial {"values", "accuracy", "loss"} on val and the score
+      of ``train.select_by``, or {"values", "status", "reason"} if it failed.
   """
 
   trial: int
@@ -28,10 +29,12 @@ class Chosen(NamedTuple):
 def choose(config: Config, workdir: Path, row: str) -> Chosen | None:
   """The choice for a row; ``None`` while trials are missing.
 
-  The trial with the highest fused accuracy on val wins; ties go to the lowest
-  loss on val, then to the first trial. No trial uses test.
+  The trial that is best on val by the fused score ``train.select_by`` wins;
+  ties go to the lowest loss on val, then to the first trial. No trial uses
+  test.
   """
-  tried = []
+  tried, score = [], config.train.select_by
+  shown = dict.fromkeys(("accuracy", score, "loss"))
   for cell in cells.trials(config, workdir, row):
     assert cell.trial is not None
     entry = {"values": cells.values(config, row, cell.trial)}
@@ -39,19 +42,19 @@ def choose(config: Config, workdir: Path, row: str) -> Chosen | None:
     failed = cells.failure(cell) if found is None else None
     if found is not None:
       fused = found["val"]["fused"]
-      entry |= {k: float(fused[k]) for k in ("accuracy", "loss")}
+      entry |= {k: float(fused[k]) for k in shown}
     elif failed is not None:
       entry |= failed
     else:
       return None
     tried.append(entry)
   good = [i for i, x in enumerate(tried) if "accuracy" in x]
-  best = min(good, key=lambda i: _rank(tried[i]), default=0)
+  best = min(good, key=lambda i: _rank(tried[i], score), default=0)
   return Chosen(best, cells.values(config, row, best), tried)
 
 
-def _rank(entry: dict[str, Any]) -> tuple[float, float]:
+def _rank(entry: dict[str, Any], score: str) -> tuple[float, float]:
   """Sort key of a trial: smaller is better, NaN comes last."""
-  key = (-entry["accuracy"], entry["loss"])
+  key = (-selection.goodness(score, entry[score]), entry["loss"])
   a, b = (math.inf if math.isnan(x) else x for x in key)
   return a, b

@@ -24,7 +24,12 @@ from dmg_jax.errors import InputError
 METRICS = "metrics.jsonl"
 _PLACE = ("step", "epoch", "split")  # Where a line belongs: not metrics.
 _SPECIAL = {str(x): float(x) for x in ("NaN", "Infinity", "-Infinity")}
-_SCORES = {"accuracy": "accuracy", "map": "mAP", "macro_f1": "macro-F1"}
+_SCORES = {
+  "accuracy": "accuracy",
+  "balanced_accuracy": "balanced acc.",
+  "map": "mAP",
+  "macro_f1": "macro-F1",
+}
 _UNSHOWN = ("loss", "alpha", "weight_norm")
 
 
@@ -253,11 +258,13 @@ class Console:
   def _scores_table(self, title, runs, readout):
     from rich.table import Column, Table
 
-    columns = [Column(name, justify="right") for name in _SCORES.values()]
+    # A run of an older version has fewer scores.
+    scores = [s for s in _SCORES if all(s in r["fused"] for r in runs)]
+    columns = [Column(_SCORES[s], justify="right") for s in scores]
     table = Table("read-out", *columns, title=title, title_justify="left")
     named = f" ({readout})" if readout else ""
     for head in (h for h in runs[0] if h != "gap"):
-      row = [mean_std([r[head][s] for r in runs]) for s in _SCORES]
+      row = [mean_std([r[head][s] for r in runs]) for s in scores]
       table.add_row(head if head == "fused" else f"{head}{named}", *row)
     table.add_section()
     gaps = [r["gap"]["accuracy"] for r in runs]

@@ -11,7 +11,8 @@ time at most; the run resumes from the last checkpoint and ends the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,9 +22,10 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from dmg_jax.errors import InputError
+from dmg_jax.evaluation import selection
 from dmg_jax.types import TrainState
 
-METRIC = "fused/accuracy"
+METRIC = selection.key(selection.DEFAULT)
 FOLDER = "checkpoints"
 EVERY = 10.0  # seconds
 
@@ -39,7 +41,13 @@ def saved(workdir: Path) -> set[int]:
 class Checkpoints:
   """The checkpoints of one run, in ``<workdir>/checkpoints``."""
 
-  def __init__(self, workdir: Path, latest: int = 1, keep: Iterable[int] = ()):
+  def __init__(
+    self,
+    workdir: Path,
+    latest: int = 1,
+    keep: Iterable[int] = (),
+    score: str = selection.DEFAULT,
+  ):
     """Opens or creates the folder; removes leftovers of a killed process.
 
     Args:
@@ -48,12 +56,14 @@ class Checkpoints:
         need three: a process may be killed when only some have written, and
         those also have the best state that was held in memory.
       keep: steps whose checkpoints are kept, in addition to the last and best.
+      score: by which one is the best, see ``selection``.
     """
+    self._score, self._metric = score, selection.key(score)
     policy = checkpoint_managers.AnyPreservationPolicy(
       [
         checkpoint_managers.LatestN(latest),
         checkpoint_managers.BestN(
-          get_metric_fn=lambda metrics: metrics[METRIC],
+          get_metric_fn=self._goodness,
           n=1,
           keep_checkpoints_without_metrics=False,
         ),
@@ -63,7 +73,7 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(
       (Path(workdir) / FOLDER).absolute(),
       options=ocp.CheckpointManagerOptions(
-        best_fn=lambda metrics: metrics[METRIC],  # Without it, none is kept.
+        best_fn=self._goodness,  # Without it, none is kept.
         preservation_policy=policy,
         cleanup_tmp_directories=True,
       ),
@@ -71,7 +81,10 @@ class Checkpoints:
     self._keep = frozenset(keep)
     self._held: tuple[TrainState, dict[str, float]] | None = None
     best = self._best_saved()
-    self._best = 0.0 if best is None else best[0]
+    self._best = -math.inf if best is None else best[0]
+
+  def _goodness(self, metrics: Mapping[str, float]) -> float:
+    return selection.goodness(self._score, metrics[self._metric])
 
   def offer(
     self, state: TrainState, val: dict[str, float] | None, due: bool
@@ -83,8 +96,8 @@ class Checkpoints:
     """
     if due or int(state.step) in self._keep:
       self.save(state, val)
-    elif val is not None and val[METRIC] >= self._best:
-      self._best = val[METRIC]
+    elif val is not None and self._goodness(val) >= self._best:
+      self._best = self._goodness(val)
       # Copies: the next step takes the arrays.
       self._held = jax.tree.map(np.array, jax.device_get(state)), val
 
@@ -105,8 +118,10 @@ class Checkpoints:
     step = int(state.step)
     if step in self._manager.all_steps():
       return
-    metrics = None if val is None else {METRIC: float(val[METRIC])}
-    self._best = max(self._best, (metrics or {METRIC: 0.0})[METRIC])
+    metrics = None
+    if val is not None:
+      metrics = {self._metric: float(val[self._metric])}
+      self._best = max(self._best, self._goodness(metrics))
     args = ocp.args.StandardSave(state)
     # A run may have gone back to a step before its last, see ``latest``.
     late = step < (self._manager.latest_step() or 0)
@@ -130,14 +145,14 @@ class Checkpoints:
     return None if best is None else best[1]
 
   def _best_saved(self) -> tuple[float, int] | None:
-    """Score and step."""
+    """Goodness and step."""
     self._write_held()
     self._manager.wait_until_finished()  # Metrics are read from the disk.
     scores = []
     for step in self._manager.all_steps():
       metrics = self._manager.metrics(step)
       if metrics:
-        scores.append((metrics[METRIC], step))
+        scores.append((self._goodness(metrics), step))
     return max(scores) if scores else None
 
   def restore(self, step: int, like: TrainState) -> TrainState:

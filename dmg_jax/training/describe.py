@@ -39,6 +39,8 @@ def describe(
     "parameters": setup.parameters,
     "epochs": epochs,
     "batch_size": _batch_size(setup),
+    "class_weights": config.train.class_weights,
+    "sampler": "" if setup.chances is None else config.train.sampler,
     "seed": ", ".join(str(s.config.seed) for s in setups),
     "seeds": seeds.describe(choice, count) if count > 1 else "",
     "device": f"{jax.device_count()} x {device.device_kind}",

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from data_pipelines import core
 from data_pipelines.core import catalog
 from data_pipelines.load.loader import Loader
+from dmg_jax.config import class_weights
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.evaluation import metrics
 from dmg_jax.model import classifier, own, registry
@@ -51,6 +52,10 @@ class Setup:
   modules: dict[str, own.Own] = dataclasses.field(default_factory=dict)
   home: resident.Home | None = None
   plateau: Plateau | None = None
+  # [k], weights of the classes in every cross-entropy.
+  class_weights: np.ndarray | None = None
+  # [n], by which training samples are drawn with replacement.
+  chances: np.ndarray | None = None
   # Runs that share the machine, this one among them.
   runs: int = 1
 
@@ -75,6 +80,7 @@ class Setup:
     batch_size: int,
     *,
     shuffle: bool = False,
+    chances: np.ndarray | None = None,
     augment: bool = False,
   ) -> Loader | resident.Resident:
     """Batches of a split.
@@ -83,6 +89,7 @@ class Setup:
       split: one of the data set's.
       batch_size: over all processes together.
       shuffle: in a new order in each epoch.
+      chances: with ``shuffle``, draws samples by these, see ``Loader``.
       augment: with the data set's training augmentation.
     """
     loader = Loader(
@@ -91,6 +98,7 @@ class Setup:
       batch_size,
       seed=self.config.seed,
       shuffle=shuffle,
+      chances=chances,
       augment=augment,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
@@ -164,6 +172,7 @@ def assemble(
     dataset = dataset.select(method.modalities)
   spec = dataset.spec
   metrics.check_names(tuple(spec.modalities))
+  balance = _balance(config, dataset)
   modules = _checked_modules(config, modules, method, spec)
   sizes = batch_sizes(config, method, spec)
   chosen = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
@@ -172,7 +181,6 @@ def assemble(
   per_epoch = spec.sizes["train"] // sizes["batch_size"]
   init_opt, apply = _optimiser(config, problem, per_epoch)
   plateau = _plateau(config)
-
   return Setup(
     config=config,
     dataset=dataset,
@@ -188,7 +196,22 @@ def assemble(
     pretrained=loaded,
     home=_home(config, dataset, mesh),
     plateau=plateau,
+    **balance,
   )
+
+
+def _balance(config, dataset) -> dict[str, Any]:
+  """Weights of the classes and chances of the samples, if there are any."""
+  given = config.train.class_weights
+  even = config.train.sampler == "balanced"
+  if not given and not even:
+    return {}
+  labels, classes = core.labels(dataset.sources["train"]), dataset.spec.classes
+  counts = np.bincount(labels, minlength=len(classes))
+  return {
+    "class_weights": class_weights.resolve(given, classes, counts),
+    "chances": class_weights.even_chances(labels) if even else None,
+  }
 
 
 def _start(

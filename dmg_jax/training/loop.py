@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 
+from dmg_jax import losses
 from dmg_jax.errors import DivergedError, InputError
 from dmg_jax.evaluation.metrics import Evaluation
 from dmg_jax.tracking.logging import Console
@@ -70,7 +71,9 @@ class EpochData:
     """One pass in fixed order; ``test`` is not for methods."""
     if split not in ("train", "outer", "val"):
       raise InputError(f"a method may read train, outer and val, not {split}")
-    return self._setup.batches(split)
+    weights = self._setup.class_weights
+    for batch in self._setup.batches(split):
+      yield losses.with_class_weights(batch, weights, relative=False)
 
 
 class Trainer:

@@ -42,11 +42,16 @@ class Programs:
     self.count, several = count, count > 1
     self._mesh = setup.mesh
     self._place = sharding.make_place(setup.mesh, stacked=several)
-    self.train = steps.make_train_step(problem, method, setup.apply, several)
+    weights = setup.class_weights
+    self.train = steps.make_train_step(
+      problem, method, setup.apply, several, weights=weights
+    )
     self.outer = None
     if method.outer_step is not None:
       parts = loops.separate(sum(setup.parameters.values()))
-      self.outer = steps.make_outer_step(problem, method, parts, several)
+      self.outer = steps.make_outer_step(
+        problem, method, parts, several, weights=weights
+      )
     self.eval = make_eval_step(problem, method, several)
 
   def seeds(self, setups: Sequence[Setup]) -> Any:

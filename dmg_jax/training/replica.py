@@ -29,7 +29,11 @@ class Replica:
     method = setup.method
     self.setup = setup
     self.loader = setup.loader(
-      "train", setup.batch_size, shuffle=True, augment=True
+      "train",
+      setup.batch_size,
+      shuffle=True,
+      chances=setup.chances,
+      augment=True,
     )
     self.per_epoch = self.loader.steps_per_epoch
     self.outer_loader: Loader | resident.Resident | None = None
@@ -44,7 +48,9 @@ class Replica:
     config, first = self.setup.config, jax.process_index() == 0
     self.workdir, self._several = workdir, beside > 0
     kept = [epoch * self.per_epoch for epoch in config.train.keep]
-    self.checkpoints = Checkpoints(workdir, 3 if beside else 1, kept)
+    self.checkpoints = Checkpoints(
+      workdir, 3 if beside else 1, kept, config.train.select_by
+    )
     self.log = MetricsFile(workdir)
     self.tracking = Tracking(
       config.track if first else "", workdir, config.to_dict(), console.note

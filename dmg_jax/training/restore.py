@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from dmg_jax.config.defaults import DEFAULTS
 from dmg_jax.errors import InputError
 from dmg_jax.evaluation.metrics import Evaluation, evaluate, make_eval_step
 from dmg_jax.training import experiment, run_folder
@@ -68,7 +69,8 @@ def chosen(folder: Path, setup: experiment.Setup) -> TrainState:
   Raises:
     ValueError: no checkpoint, or one that does not fit.
   """
-  checkpoints = Checkpoints(folder)
+  score = setup.config.train.select_by
+  checkpoints = Checkpoints(folder, score=score)
   select = setup.config.train.select
   step = checkpoints.best() if select == "best" else checkpoints.last()
   if step is None:
@@ -95,7 +97,8 @@ def at_epochs(
   """
   size = setup.batch_size
   per_epoch = setup.loader("train", size).steps_per_epoch
-  checkpoints = Checkpoints(folder)
+  score = setup.config.train.select_by
+  checkpoints = Checkpoints(folder, score=score)
   try:
     there, like = checkpoints.steps(), setup.fresh()
     for epoch in epochs:
@@ -125,6 +128,10 @@ def configured(
   found = stored(folder)
   own: experiment.Config = ConfigDict(found["config"])
   own.update(changes)
+  # Fields that are newer than the run.
+  own.train.update(
+    {k: v for k, v in DEFAULTS["train"].items() if k not in own.train}
+  )
   own.track = ""  # Reading a run is not tracked.
   for m, options in found.get("encoders", {}).items():
     own.encoders[m] = {**options, "pretrained": ""}

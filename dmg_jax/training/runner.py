@@ -129,7 +129,9 @@ def _over_runs(statistic, values: list[Any]) -> Any:
   """The statistic of each number in dictionaries of the same shape."""
   if isinstance(values[0], dict):
     return {
-      key: _over_runs(statistic, [v[key] for v in values]) for key in values[0]
+      key: _over_runs(statistic, [v[key] for v in values])
+      for key in values[0]
+      if all(key in v for v in values)  # A run of an older version has fewer.
     }
   # JSON has no NaN: it was written as a word.
   return float(statistic(np.asarray([float(v) for v in values])))
@@ -251,6 +253,7 @@ def _results(trainer: Trainer, state: TrainState) -> list[dict[str, Any]]:
 def _result(trainer, replica, state, scores) -> dict[str, Any]:
   """Of one run."""
   config, dataset = replica.setup.config, replica.setup.dataset
+  train = config.train
   if "test" in scores:
     artefacts.save_test(replica.workdir, scores["test"], dataset)
   history = {
@@ -265,6 +268,7 @@ def _result(trainer, replica, state, scores) -> dict[str, Any]:
     "epochs": trainer.epochs,
     "alpha": [history[e] for e in sorted(history)],
     "selected_step": int(state.step),
+    "selected_by": train.select_by if train.select == "best" else "last",
     "readout": registry.readout(config.fusion.name),
     **{split: e.metrics for split, e in scores.items()},
   }

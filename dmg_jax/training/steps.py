@@ -13,6 +13,7 @@ import optax
 from jax.extend import core
 from jaxtyping import PyTree
 
+from dmg_jax import losses
 from dmg_jax.errors import InputError
 from dmg_jax.types import (
   Apply,
@@ -97,16 +98,19 @@ def make_train_step(
   apply: Apply,
   several: bool = False,
   donate: bool = True,
+  weights: np.ndarray | None = None,
 ) -> Callable[[TrainState, Batch, Seed], tuple[TrainState, Metrics]]:
   """One step of the method, compiled once; the old state is donated.
 
   The seed is an argument, so that runs of other seeds share the program. With
   ``several`` of them in one step, every argument and result has an axis of
-  replicas in front.
+  replicas in front. ``weights`` [k] are those of the classes in every
+  cross-entropy, see ``losses.with_class_weights``.
   """
 
   def train_step(state: TrainState, batch: Batch, seed: Seed):
     key = jax.random.fold_in(_key(seed, _STEP), state.step)
+    batch = losses.with_class_weights(batch, weights)
     state, metrics = method.step(problem, state, batch, key, apply)
     # Finite iff every weight is: what the loop watches for divergence.
     norm = optax.global_norm(state.params)
@@ -123,12 +127,13 @@ def make_outer_step(
   parts: bool = False,
   several: bool = False,
   donate: bool = True,
+  weights: np.ndarray | None = None,
 ) -> Callable[[TrainState, Batch, Batch, Seed], tuple[TrainState, Metrics]]:
   """One outer step of a bi-level method, compiled once.
 
   In ``parts``, each ``jit`` inside is compiled by itself, and what it repeats
-  only once; see ``bilevel.loops.separate``. Seed and ``several`` as in
-  ``make_train_step``.
+  only once; see ``bilevel.loops.separate``. Seed, ``several``
+  and ``weights`` as in ``make_train_step``.
   """
   outer_step = method.outer_step
   if outer_step is None:
@@ -136,6 +141,8 @@ def make_outer_step(
 
   def one(state: TrainState, inner: Batch, outer: Batch, seed: Seed):
     key = jax.random.fold_in(_key(seed, _OUTER), state.step)
+    inner = losses.with_class_weights(inner, weights)
+    outer = losses.with_class_weights(outer, weights)
     return outer_step(problem, state, inner, outer, key)
 
   step = jax.vmap(one) if several else one

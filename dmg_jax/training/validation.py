@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from dmg_jax.errors import InputError, unknown
-from dmg_jax.evaluation import metrics
+from dmg_jax.config import class_weights
+from dmg_jax.errors import InputError, UnsuitableError, unknown
+from dmg_jax.evaluation import metrics, selection
 from dmg_jax.model import own, registry
 from dmg_jax.tracking import trackers
 from dmg_jax.training import optim
@@ -17,6 +18,7 @@ from dmg_jax.types import Method
 Config = Any
 
 SELECT = ("best", "last")
+SAMPLERS = ("balanced", "shuffle")
 SPLITS = ("outer", "test", "train", "val")
 AUTO = ("auto", "off", "on")
 _SIZES = ("features", "width", "widths", "blocks", "hidden", "types")
@@ -62,6 +64,8 @@ def check(config: Config) -> Method:
   _check_keep(config.train.get("keep", ()))
   for path, choices in (
     ("train.select", SELECT),
+    ("train.select_by", tuple(selection.NAMES)),
+    ("train.sampler", SAMPLERS),
     ("eval.split", SPLITS),
     ("loader.resident", AUTO),
     ("vmap_seeds", AUTO),
@@ -80,7 +84,20 @@ def check(config: Config) -> Method:
   for modality, options in config.encoders.items():
     _check_encoder(modality, options)
   metrics.check_names(tuple(config.encoders))
-  return registry.make_method(**config.method.to_dict())
+  class_weights.parse(config.train.class_weights)
+  method = registry.make_method(**config.method.to_dict())
+  _check_sampler(config, method)
+  return method
+
+
+def _check_sampler(config, method: Method) -> None:
+  """A method with an order of its own leaves none to a sampler."""
+  if config.train.sampler != "shuffle" and method.order is not None:
+    raise UnsuitableError(
+      f"{config.method.name} chooses the order of its samples itself, so "
+      f"train.sampler={config.train.sampler} cannot: leave it at shuffle, or "
+      "set train.class_weights instead"
+    )
 
 
 def _check_range(path, value, low, high, excluded=None) -> None:

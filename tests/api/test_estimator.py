@@ -138,6 +138,17 @@ def test_labels_keep_their_type():
   assert clf.decision_function({"sensor": x["sensor"]}).shape == (24, 3)
 
 
+def test_class_weight_is_by_label():
+  x, y = samples()
+  number = (y == "up").astype(int)
+  table = {0: 1, 1: 7.0}
+  clf = make(class_weight=table).fit(x, number)
+  assert clf.run_.config["train"]["class_weights"] == '{"0": 1.0, "1": 7.0}'
+  assert clone(clf).get_params()["class_weight"] == table
+  with pytest.raises(ValueError, match="unknown class of train"):
+    make(class_weight={"up": 2}).fit(x, number)
+
+
 def test_arrays_in_a_pipeline():
   x, y = samples()
   pipeline = make_pipeline(StandardScaler(), make()).fit(x["sensor"], y)

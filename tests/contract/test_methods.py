@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import toys
-from dmg_jax import types
+from dmg_jax import losses, types
 from dmg_jax.model import registry
 from dmg_jax.training import sharding
 from dmg_jax.training.checkpoint import Checkpoints
@@ -142,6 +142,18 @@ def test_learns(name):
     state, metrics = run.step(state, toys.batch(count(name)))
     losses.append(float(metrics["loss"]))
   assert np.mean(losses[-5:]) < 0.8 * losses[0]
+
+
+@every_method
+def test_class_weights_reach_the_loss(name):
+  """Those of equal classes change nothing."""
+  run, batch = plain(name), toys.batch(count(name))
+  even = np.ones(toys.CLASSES)
+  heavy = np.arange(1.0, toys.CLASSES + 1)
+  weighted = [losses.with_class_weights(batch, w) for w in (even, heavy)]
+  found = [run.step(run.fresh(), b)[1]["loss"] for b in (batch, *weighted)]
+  np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+  assert abs(float(found[2] - found[0])) > 1e-4
 
 
 @every_method

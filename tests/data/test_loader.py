@@ -21,6 +21,7 @@ import helpers
 from data_pipelines.core import Cached, Dataset, ModalitySpec, Spec
 from data_pipelines.load import ahead
 from data_pipelines.load.loader import Loader
+from dmg_jax.config import class_weights
 from helpers import toy_dataset
 
 ALL = ("array", "image", "text")
@@ -353,3 +354,48 @@ def test_rows_are_the_batches_index():
     np.testing.assert_array_equal(make().rows(step), make().batch(step).index)
   part = make(process_index=1, process_count=2)
   np.testing.assert_array_equal(part.rows(2), make().rows(2)[4:])
+
+
+def chances(labels):
+  return class_weights.even_chances(np.asarray(labels))
+
+
+def test_a_balanced_epoch_has_all_classes_equally_often():
+  labels = np.repeat([0, 1, 3], [300, 60, 15])
+  spec = Spec("toy", {}, tuple("abcd"), {"train": 375})
+  cached = Cached(
+    [{"inputs": {}, "label": c, "id": str(i)} for i, c in enumerate(labels)], {}
+  )
+  data = Dataset(spec, {"train": cached})
+  loader = Loader(data, "train", 25, seed=3, chances=chances(labels))
+  assert loader.steps_per_epoch == 15
+  epochs = [
+    np.concatenate([loader.batch(15 * e + i).index for i in range(15)])
+    for e in range(40)
+  ]
+  seen = np.bincount(labels[np.concatenate(epochs)], minlength=4)
+  share = seen / seen.sum()
+  np.testing.assert_allclose(share, [1 / 3, 1 / 3, 0, 1 / 3], atol=0.02)
+  assert len(set(epochs[0])) < 375  # With replacement.
+  assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_a_balanced_order_is_a_function_of_seed_and_epoch():
+  even = chances([0] * 40 + [1] * 10)
+  first, late = (make(chances=even) for _ in range(2))
+  batches = [first.batch(i).index for i in range(9)]
+  assert np.array_equal(late.batch(8).index, batches[8])
+  stream = late.stream(4)
+  assert np.array_equal(next(stream).index, batches[4])
+  assert np.array_equal(first.rows(4), batches[4])
+  parts = [
+    make(chances=even, process_index=i, process_count=2).batch(4).index
+    for i in range(2)
+  ]
+  assert np.array_equal(np.concatenate(parts), batches[4])
+  assert not np.array_equal(make().batch(0).index, batches[0])
+
+
+def test_chances_are_one_over_the_classes():
+  labels = np.array([0, 0, 0, 2])
+  np.testing.assert_allclose(chances(labels), [1 / 6, 1 / 6, 1 / 6, 1 / 2])

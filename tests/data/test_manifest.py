@@ -9,8 +9,8 @@ from PIL import Image
 
 import helpers
 from configs import manifest as config_file
-from data_pipelines import core
-from data_pipelines.core import storage, summary
+from data_pipelines import core, manifest
+from data_pipelines.core import decoded, storage, summary
 from data_pipelines.load.loader import Loader
 from data_pipelines.manifest import rows
 from data_pipelines.transforms import image, text
@@ -204,3 +204,14 @@ def test_a_model_of_any_modalities(tmp_path):
   helpers.write_table(path, table)
   with pytest.raises(ValueError, match="'fused'"):
     experiment.assemble(config)
+
+
+def test_labels_are_read_without_decoding(made, tmp_path, monkeypatch):
+  """Data that do not fit into memory: only the column is decoded."""
+  whole = manifest.load(tmp_path, manifest=str(made)).sources["train"]
+  monkeypatch.setattr(decoded, "cache_if_small", lambda source, _: source)
+  monkeypatch.setattr(manifest, "_decode", pytest.fail)
+  stored = manifest.load(tmp_path, manifest=str(made)).sources["train"]
+  want = core.labels(whole)
+  assert len(want) and (core.labels(stored) == want).all()
+  assert not hasattr(stored, "take")

@@ -261,3 +261,10 @@ def test_batches_are_the_same_in_another_process(data_dir, openmoji):
   b = Loader(openmoji, "train", 16, seed=5).batch(100)
   x = b"".join(b.inputs[m].tobytes() for m in sorted(b.inputs))
   assert result.stdout == hashlib.sha256(x).hexdigest()
+
+
+def test_stored_labels_are_read_alone(data_dir):
+  whole = catalog.dataset("openmoji", data_dir, {}).sources["val"]
+  folder = storage.folder_of(data_dir, pipeline.NAME, pipeline.VERSION)
+  found = storage.read(folder, "val").column("label")
+  assert [int(x) for x in found] == core.labels(whole).tolist()

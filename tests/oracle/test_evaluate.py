@@ -98,6 +98,9 @@ def oracle(logits, labels):
       f1.append(2 * tp / (2 * tp + wrong))
   return {
     "accuracy": sum(predicted == labels) / n,
+    "balanced_accuracy": np.mean(
+      [np.mean(predicted[labels == c] == c) for c in sorted(set(labels))]
+    ),
     "map": np.mean(
       [
         average_precision((labels == c).tolist(), p[:, c].tolist())
@@ -243,6 +246,7 @@ def test_diverged_model_scores_nothing():
   step = make_eval_step(problem(("text",)), method())
   got = evaluate(step, state(), batches(inputs, labels))["text"]
   assert got["accuracy"] == got["macro_f1"] == 0
+  assert got["balanced_accuracy"] == 0
   assert np.isnan(got["map"]) and np.isnan(got["loss"])
 
 
@@ -271,7 +275,7 @@ def test_flat_and_report(tmp_path):
   flat = got.flat()
   assert flat["image/macro_f1"] == got["image"]["macro_f1"]
   assert flat["gap/accuracy"] == got["gap"]["accuracy"]
-  assert "gap/centroid/image-text" in flat and len(flat) == 3 * 4 + 2
+  assert "gap/centroid/image-text" in flat and len(flat) == 3 * 5 + 2
   assert all(type(value) is float for value in flat.values())
 
 

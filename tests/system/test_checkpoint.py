@@ -59,6 +59,22 @@ def test_the_best_is_held_until_the_next_is_written(at, tmp_path):
   assert checkpoint.saved(tmp_path) == {60}
 
 
+def test_the_best_by_loss_is_the_lowest(at, tmp_path):
+  def loss(value):
+    return {"fused/loss": value, "fused/accuracy": value}
+
+  kept = Checkpoints(tmp_path, score="loss")
+  kept.offer(at(10), loss(1.5), due=True)
+  kept.offer(at(20), loss(0.7), due=False)
+  kept.offer(at(30), loss(0.9), due=False)
+  kept.offer(at(40), loss(0.8), due=True)
+  kept.close()
+  assert checkpoint.saved(tmp_path) == {20, 40}
+  again = Checkpoints(tmp_path, score="loss")
+  assert again.best() == 20
+  again.close()
+
+
 def test_runs_together_keep_the_step_before(at, tmp_path):
   """One that has written its best and this step was killed before another."""
   kept = Checkpoints(tmp_path, latest=3)

@@ -38,6 +38,9 @@ def test_batches_are_the_loaders(mesh):
     same(own.batch(step), host.batch(step))
   for a, b in zip(itertools.islice(own.stream(4), 2), (4, 5), strict=True):
     same(a, host.batch(b))
+  chances = np.r_[np.full(24, 3 / 96), np.full(24, 1 / 96)]
+  host = Loader(PLAIN, "train", 16, seed=3, chances=chances)
+  same(home.loader(host, "train").batch(5), host.batch(5))
   order = np.random.default_rng(0).permutation(48)
   ordered = list(own.ordered(order, 2, 1))
   assert len(ordered) == 2

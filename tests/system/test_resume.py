@@ -41,7 +41,8 @@ def stopped(tiny, monkeypatch):
       monkeypatch.setattr(Trainer, "_save_here", save_here)
       assert runner.run(config, work, QUIET) is None
       assert not (work / "results.json").exists()
-      checkpoints = Checkpoints(_last_run(work))
+      score = config.train.select_by
+      checkpoints = Checkpoints(_last_run(work), score=score)
       assert checkpoints.last() == at
       checkpoints.close()
     monkeypatch.setattr(Trainer, "_save_here", original)
@@ -63,7 +64,8 @@ def _untimed(results):
 
 
 def _states(work, like):
-  checkpoints = Checkpoints(work)
+  config = json.loads((work / "config.json").read_text())["config"]
+  checkpoints = Checkpoints(work, score=config["train"]["select_by"])
   wanted = {"best": checkpoints.best(), "last": checkpoints.last()}
   found = {
     name: (step, jax.device_get(checkpoints.restore(step, like)))
@@ -97,6 +99,11 @@ CHAINS = [
   (
     "lb,inner_iters=7,iterations=1",
     [(1, TERM), (7, INT), (8, TERM), (15, TERM), (29, INT)],
+  ),
+  # Samples drawn with replacement, in mid-epoch.
+  (
+    "joint,sampler=balanced,class_weights=balanced,select_by=loss",
+    [(4, TERM), (22, INT)],
   ),
   # The tangent is half-way between two α steps.
   slow("lb_forward,inner_iters=7", [(11, TERM)]),

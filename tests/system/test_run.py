@@ -26,7 +26,7 @@ KEYS = {
 }
 ALIASES = {"concat": "joint", "heuristic": "h"}
 WITH_ALPHA = {"h", "lb"}
-SCORES = {"accuracy", "map", "macro_f1", "loss"}
+SCORES = {"accuracy", "balanced_accuracy", "map", "macro_f1", "loss"}
 
 
 def check_metrics(found, modalities):
@@ -52,7 +52,7 @@ def test_recipe(straight, name):
   results = json.loads((work / "results.json").read_text())
   assert set(results) == {
     "recipe", "dataset", "seed", "epochs", "alpha", "selected_step",
-    "readout", "val", "test", "timing",
+    "selected_by", "readout", "val", "test", "timing",
   }  # fmt: skip
   assert results["recipe"] == name and results["dataset"] == "openmoji"
   assert (results["seed"], results["epochs"]) == (0, EPOCHS)

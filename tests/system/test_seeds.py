@@ -52,6 +52,7 @@ def test_replica_is_the_run_alone(straight):
   "recipe", [
     LB, "joint", "ogm_ge", "mla", "bss", "mses", "lb_forward,inner_iters=7",
     "umt,teacher_epochs=1,schedule=plateau",
+    "joint,sampler=balanced,class_weights=balanced",
   ],
 )  # fmt: skip
 def test_each_replica_is_the_run_alone(straight, tiny, tmp_path, recipe):

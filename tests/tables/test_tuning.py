@@ -130,6 +130,25 @@ def test_ties_go_by_loss_then_by_order(tmp_path, monkeypatch):
   assert found is not None and found.trial == 3
 
 
+def test_the_score_that_selects_chooses_the_trial(tmp_path, monkeypatch):
+  keys = "trials=3,rows=joint,select_by=macro_f1"
+  config = tables.get_config(f"table1,dataset=openmoji,{keys}")
+  val = [(0.9, 0.2), (0.6, 0.5), (0.6, 0.7)]
+
+  def results(config, cell, trial):
+    accuracy, f1 = val[trial]
+    fused = {"accuracy": accuracy, "macro_f1": f1, "loss": 1.0}
+    return {"val": {"fused": fused}}
+
+  monkeypatch.setattr(cells, "results", results)
+  found = tuning.choose(config, tmp_path, "joint")
+  assert found is not None and found.trial == 2
+  assert found.tried[2]["macro_f1"] == 0.7
+  config.train.select_by = "loss"
+  found = tuning.choose(config, tmp_path, "joint")
+  assert found is not None and found.trial == 0
+
+
 def test_trials_that_fail_are_part_of_the_budget(run, fake, tmp_path):
   fake.faults = {"lb/trial_0": "diverged", "lb/trial_2": "error"}
   assert run("table1", KEYS) == 0
