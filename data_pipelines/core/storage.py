@@ -82,6 +82,18 @@ def write(
         raise _unwritable(folder, error) from error
 
 
+def find(data_dir: str | os.PathLike, fingerprint: str) -> pathlib.Path | None:
+  """The folder of prepared data with a fingerprint."""
+  for path in sorted(pathlib.Path(data_dir).glob(f"*/*/{FILE}")):
+    try:
+      stored = json.loads(path.read_text(encoding="utf-8"))
+      if stored["fingerprint"] == fingerprint:
+        return path.parent
+    except (OSError, ValueError, KeyError, TypeError):
+      continue  # Damaged data, which their own run reports.
+  return None
+
+
 def problem_of(folder: pathlib.Path) -> str | None:
   """What is wrong with the data in ``folder``; ``None`` if they are intact."""
   try:

@@ -32,11 +32,13 @@ data are prepared again. A file whose size and time are as before is not read.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import inspect
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -174,6 +176,27 @@ def _decode_many(
   if any(sum(n.values()) >= decoded.LEAST for n in made.counts.values()):
     with contextlib.suppress(core.DataError, ModuleNotFoundError):
       _assemble(pathlib.Path(made.folder), max_words, tokens, {})
+
+
+def key_of(data_dir: str | os.PathLike, folder: pathlib.Path) -> str:
+  """``prepared`` for the data in a folder; empty if they are no manifest's."""
+  key = folder.parent.name.removeprefix(making.PREFIX)
+  return key if making.folder_of(data_dir, key) == folder else ""
+
+
+def is_there(data_dir: str | os.PathLike, options: Mapping[str, Any]) -> bool:
+  """Whether a manifest and all files that it names exist.
+
+  Args:
+    data_dir: folder of all prepared data.
+    options: of ``load``.
+  """
+  known = {k: p.default for k, p in inspect.signature(load).parameters.items()}
+  known.update(options)  # An older run lacks newer options.
+  shaped = [f.name for f in dataclasses.fields(media.Settings)]
+  settings = media.Settings(**{k: known[k] for k in shaped})
+  chosen = making.Options(settings, known["held_out"], known["skip_bad"])
+  return opening.is_there(data_dir, known["manifest"], chosen)
 
 
 def _prepared_folder(

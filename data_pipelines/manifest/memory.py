@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import core
-from data_pipelines.core import storage
+from data_pipelines.core import passing, storage
 from data_pipelines.errors import InputError
 from data_pipelines.manifest import (
   cells,
@@ -96,6 +96,7 @@ def read(
   columns: Mapping[str, Sequence[Any]],
   needed: Sequence[str] = (),
   folder: str | os.PathLike = ".",
+  passed: Sequence[str] = (),
 ) -> table.Table:
   """The table of columns; every row of them is in it.
 
@@ -103,6 +104,7 @@ def read(
     columns: {header: cells}, see ``prepare``.
     needed: columns that there must be besides modalities.
     folder: that paths are relative to.
+    passed: columns that are only passed on, whatever they hold.
 
   Raises:
     ValueError: columns differ in length.
@@ -123,7 +125,10 @@ def read(
     line: dict[str, cells.Cell] = {}
     for column, values in used.items():
       try:
-        line[column] = _cell(values[i], kinds.get(column, ""))
+        if column in passed:
+          line[column] = passing.text(values[i])
+        else:
+          line[column] = _cell(values[i], kinds.get(column, ""))
       except ValueError as error:
         problems.append(faults.Fault(i + 1, column, str(error)))
         line[column] = ""

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from data_pipelines.errors import InputError
+from data_pipelines.errors import DataError, InputError
 from data_pipelines.manifest import cells, sources, table
 from data_pipelines.manifest.prepared import (
   PREFIX,
@@ -84,6 +84,24 @@ def of_table(
   origin = sources.Sources(about.hexdigest(), base, states)
   end = key.hexdigest(), options, origin, needed
   return _made(data_dir, name, content, *end)
+
+
+def is_there(
+  data_dir: str | os.PathLike, manifest: str, options: Options
+) -> bool:
+  """Whether a manifest and all files that it names exist."""
+  path = pathlib.Path(manifest).expanduser()
+  if not path.is_file():
+    return False
+  key = options.hashed(path.name)
+  key.update(_bytes(path))
+  if _found(data_dir, key.hexdigest(), path.parent) is not None:
+    return True
+  try:
+    names = {*files_of(table.read(path))}
+  except DataError:
+    return True  # Of another form now: reading it says what is wrong.
+  return all((path.parent / name).exists() for name in names)
 
 
 def files_of(content: table.Table) -> Iterator[str]:

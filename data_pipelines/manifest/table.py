@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from data_pipelines import core
+from data_pipelines.core import passing
 from data_pipelines.errors import unknown
 from data_pipelines.manifest import formats
 from data_pipelines.manifest.cells import Cell, cell_of
@@ -67,6 +68,7 @@ def read(
   path: pathlib.Path,
   needed: Sequence[str] = NEEDED,
   field: str = "data.manifest",
+  passed: Sequence[str] = (),
 ) -> Table:
   """Reads a manifest; the file's ending is its format.
 
@@ -74,6 +76,7 @@ def read(
     path: of the manifest.
     needed: required columns besides the modalities.
     field: the config field that names the manifest.
+    passed: columns that are only passed on, whatever they hold.
 
   Raises:
     DataError: no such file, not a table, or bad columns.
@@ -90,7 +93,11 @@ def read(
     line: dict[str, Cell] = {}
     for column in used:
       try:
-        line[column] = cell_of(row.get(column), kinds.get(column, ""))
+        value = row.get(column)
+        if column in passed:
+          line[column] = passing.text(value)
+        else:
+          line[column] = cell_of(value, kinds.get(column, ""))
       except ValueError as error:
         problems.append(Fault(number, column, str(error)))
         line[column] = ""

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.core import passing
 from data_pipelines.core.progress import is_quiet, progress
 from data_pipelines.manifest import cells, memory, table
 from data_pipelines.transforms.preprocess import Preprocessor
 
 _THREADS = 8
+_PASSED = ("id", "label")
 ADVICE = "Nothing is predicted until these are corrected or left out"
 
 
@@ -29,6 +31,7 @@ class Unlabelled:
 
   Attributes:
     ids: the column ``id``, or the number of the row, from 1.
+    notes: on rows without an id, and on ids that several rows have.
     labels: the column ``label``; ``None`` if there is none.
   """
 
@@ -54,15 +57,20 @@ class Unlabelled:
     wanted = {m: f"{m}:{p.spec.kind}" for m, p in preprocessors.items()}
     if isinstance(given, str | os.PathLike):
       path = pathlib.Path(given).expanduser()
-      self._table = table.read(path, (), "eval.manifest")
+      self._table = table.read(path, (), "eval.manifest", _PASSED)
       if not is_quiet():
         sys.stderr.write("".join(f"note: {n}\n" for n in self._table.notes))
     else:
       named = {wanted.get(c, c): given[c] for c in given}
-      self._table = memory.read(named, (), folder)
+      self._table = memory.read(named, (), folder, _PASSED)
     self._headers = self._columns(wanted)
     lines, header = self._table.lines, self._table.header
-    self.ids = [str(x.cells.get("id") or x.number) for x in lines]
+    self.ids = [str(x.number) for x in lines]
+    self.notes: tuple[str, ...] = ()
+    if "id" in header:
+      given_ids = [str(x.cells["id"]) for x in lines]
+      self.ids, notes = passing.names(given_ids, (x.number for x in lines))
+      self.notes = tuple(notes)
     known = "label" in header
     self.labels = [str(x.cells["label"]) for x in lines] if known else None
 
@@ -93,7 +101,8 @@ class Unlabelled:
     """
     content = self._table
     lines = content.lines
-    used, there = set(self._headers.values()), {x.number for x in lines}
+    used = {*self._headers.values(), *_PASSED}
+    there = {x.number for x in lines}
     problems = [
       p
       for p in content.problems

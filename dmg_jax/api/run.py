@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from data_pipelines.core import passing
 from data_pipelines.manifest.unlabelled import Unlabelled
 from dmg_jax.api import inputs
 from dmg_jax.api.opened import Opened
@@ -228,14 +229,20 @@ class Run:
     if isinstance(new, str | os.PathLike):
       given = Unlabelled(new, one.predictor.preprocessors)
       found = one.predictor.run(given.batches(one.predictor.batch_size))
-      return dataclasses.replace(found, ids=given.ids, targets=given.labels)
+      return dataclasses.replace(
+        found, ids=given.ids, targets=given.labels, notes=given.notes
+      )
     columns = inputs.new_samples(new, self.modalities)
     ids, targets = columns.pop("id", None), columns.pop("label", None)
     found = one.predictor.predict(columns)
+    named, notes = None, []
+    if ids is not None:
+      named, notes = passing.names([passing.text(i) for i in ids])
     return dataclasses.replace(
       found,
-      ids=None if ids is None else [str(i) for i in ids],
-      targets=None if targets is None else _names(targets),
+      ids=named,
+      targets=None if targets is None else [passing.text(t) for t in targets],
+      notes=tuple(notes),
     )
 
   def readouts(self) -> dict[str, Any]:
@@ -270,9 +277,13 @@ class Run:
 
     Returns:
       What was written and what was not, a sentence each.
+
+    Raises:
+      ValueError: other files than those of an export would be replaced.
     """
     one = self._only("export")
     to = one.folder / "export" if folder is None else Path(folder).expanduser()
+    export.check(to, one.setup)
     said = export.encoders(to, one.setup, one.state)
     return said + export.predictor(to, one.setup, one.state)
 
@@ -350,11 +361,6 @@ def _with_data(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
   if stored["config"]["data"].get("prepared") and (folder / DATA).is_dir():
     data = {"dir": str(folder / DATA), **data}
   return {**changes, "data": data} if data else dict(changes)
-
-
-def _names(targets: Any) -> list[str]:
-  """Labels as texts; an empty one where there is none."""
-  return ["" if c is None else str(c) for c in inputs.labels(targets)]
 
 
 def _of_split(one: Opened, split: str) -> Prediction:

@@ -168,10 +168,14 @@ def _predict(config, workdir, console) -> int:
   manifest, split = config.eval.manifest, config.eval.split
   changes = {"loader": {"resident": "off"}} if manifest else {}
   runs = _runs(config, workdir, **changes)
-  for run in runs:
-    path = _output(config, run.folder, len(runs) > 1)
+  outputs = [_output(config, run.folder, len(runs) > 1) for run in runs]
+  for path in outputs:
+    prediction_table.check(path)
+  for run, path in zip(runs, outputs, strict=True):
     made = run.predict(manifest) if manifest else run.predict(split=split)
     made.write(path)
+    for note in made.notes:
+      console.note(f"note: {note}")
     console.note(f"written: {path}")
   return 0
 
@@ -180,7 +184,6 @@ def _output(config, folder: Path, several: bool) -> Path:
   """Path of a run's table; with several runs, the name includes the seed."""
   if config.eval.output:
     path = Path(config.eval.output).expanduser()
-    prediction_table.check(path)
     return path.with_stem(f"{path.stem}_{folder.name}") if several else path
   if config.eval.manifest:
     return folder / f"predictions_of_{Path(config.eval.manifest).stem}.csv"

@@ -14,9 +14,24 @@ from dmg_jax.model import classifier, own, registry
 from dmg_jax.model.encoders import pretrained
 from dmg_jax.model.encoders.pretrained import Pretrained
 from dmg_jax.serving import predictor as predicting
-from dmg_jax.serving import program
+from dmg_jax.serving import program, replaceable
 from dmg_jax.training import experiment
 from dmg_jax.types import TrainState
+
+
+def check(folder: Path, setup: experiment.Setup) -> None:
+  """Refuses a folder with other files where an export would write.
+
+  Raises:
+    ValueError: such files are there; the message names one.
+  """
+  replaceable.check_export(
+    folder,
+    setup.encoders,
+    (pretrained.WEIGHTS, pretrained.CONFIG),
+    (program.PROGRAM, program.FACTS),
+    ("classes", "modalities", "outputs", "calling_convention"),
+  )
 
 
 def encoders(

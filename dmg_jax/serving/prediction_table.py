@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dmg_jax.errors import InputError, MissingPackageError
+from dmg_jax.serving import replaceable
 
 ENDINGS = (".csv", ".parquet")
 
@@ -18,7 +21,8 @@ def check(path: Path) -> None:
   """Refuses a table that cannot be written, before any work is done.
 
   Raises:
-    ValueError: another ending than ``ENDINGS``, or a folder.
+    ValueError: another ending than ``ENDINGS``, a folder, or a file that is not
+      a table of predictions.
     ModuleNotFoundError: Parquet without pyarrow.
   """
   if path.suffix.lower() not in ENDINGS:
@@ -29,6 +33,7 @@ def check(path: Path) -> None:
     raise InputError(f"eval.output names a file, {path} is a folder")
   if path.suffix.lower() == ".parquet":
     _pyarrow()
+  replaceable.check_table(path)
 
 
 def write(
@@ -55,8 +60,9 @@ def write(
     columns[f"{head}_prediction"] = [classes[int(i)] for i in best]
   for head, p in probabilities.items():
     columns |= {f"{head}:{c}": p[:, i] for i, c in enumerate(classes)}
+  path = path.resolve()  # What a link points to is written, not the link.
   path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_suffix(".part")
+  part = path.with_name(f"{path.name}.{os.getpid()}.{time.time_ns()}.part")
   try:
     if path.suffix.lower() == ".parquet":
       _parquet(part, columns)

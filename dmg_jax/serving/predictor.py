@@ -36,6 +36,7 @@ class Prediction:
     probabilities: {"fused" or modality: float [n k]}, rows sum to 1.
     ids: of the samples, if they have any.
     targets: names of the right classes, if they were given.
+    notes: on samples without an id, and on ids that several have.
 
   Example:
 
@@ -49,6 +50,7 @@ class Prediction:
   probabilities: dict[str, np.ndarray]
   ids: Sequence[str] | None = None
   targets: Sequence[str] | None = None
+  notes: tuple[str, ...] = ()
 
   @property
   def labels(self) -> list[str]:

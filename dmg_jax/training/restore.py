@@ -9,12 +9,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from data_pipelines import manifest
+from data_pipelines.core import storage
 from dmg_jax.config.defaults import DEFAULTS
-from dmg_jax.errors import InputError
+from dmg_jax.errors import DataError, InputError, one_line
 from dmg_jax.evaluation.metrics import Evaluation, evaluate, make_eval_step
 from dmg_jax.training import experiment, run_folder
 from dmg_jax.training.checkpoint import Checkpoints
 from dmg_jax.types import TrainState
+
+_ABOVE = 5  # folders above a run that are looked into for its data
 
 
 def runs(workdir: Path) -> list[Path]:
@@ -135,9 +139,70 @@ def configured(
   own.track = ""  # Reading a run is not tracked.
   for m, options in found.get("encoders", {}).items():
     own.encoders[m] = {**options, "pretrained": ""}
-  setup = experiment.assemble(own, encoders=encoders)
+  found_data = find_data(own, folder)
+  try:
+    setup = experiment.assemble(own, encoders=encoders)
+  except DataError as error:
+    if found_data or not own.data.get("manifest"):
+      raise
+    raise _missing(own, folder, error) from error
   run_folder.check_data(setup.dataset.fingerprint, folder)
   return setup
+
+
+def find_data(config: Any, folder: Path) -> bool:
+  """Enters into a config where the run's data are, if they are anywhere.
+
+  They are those with the run's fingerprint: in ``data.dir``; where they were
+  when the run was made; or beside the run, if the whole was moved. A manifest
+  that is gone, or one of its files, is not needed then.
+
+  Args:
+    config: of the run; ``data.dir`` and more of ``data`` are changed.
+    folder: of the run.
+
+  Returns:
+    Whether they were found.
+  """
+  fingerprint = run_folder.fingerprint(folder)
+  if not fingerprint:
+    return False
+  for place in _places(config, folder):
+    found = storage.find(place, fingerprint)
+    if found is None:
+      continue
+    config.data.dir = place
+    if config.data.name == "manifest" and config.data.manifest:
+      options = config.data.to_dict()
+      key = manifest.key_of(place, found)
+      if key and not manifest.is_there(place, options):
+        config.data.update(manifest="", prepared=key)
+    return True
+  return False
+
+
+def _missing(config: Any, folder: Path, error: DataError) -> DataError:
+  """The error for a run without prepared data that cannot be made again."""
+  places = ", ".join(dict.fromkeys(_places(config, folder)))
+  return DataError(
+    f"the prepared data of the run in {folder} are not there (looked for in "
+    f"{places}), and cannot be made again from {config.data.manifest}: "
+    f"{one_line(error)[:300]}. Name the folder of the prepared data with "
+    "--config.data.dir (data_dir=... in Python), or put the manifest and its "
+    "files back"
+  )
+
+
+def _places(config: Any, folder: Path) -> Iterator[str]:
+  """Folders that may hold prepared data."""
+  yield config.data.dir
+  known = run_folder.data_place(folder)
+  if known:
+    yield known
+  given = Path(run_folder.configured_dir(folder) or config.data.dir)
+  if not given.is_absolute():
+    for above in list(folder.resolve().parents)[:_ABOVE]:
+      yield str(above / given)
 
 
 def stored(folder: Path) -> dict[str, Any]:

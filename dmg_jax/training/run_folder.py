@@ -62,6 +62,20 @@ def fingerprint(workdir: Path) -> str:
   return json.loads(path.read_text()).get("data", {}).get("fingerprint", "")
 
 
+def data_place(workdir: Path) -> str:
+  """Where the run's prepared data were when it began; empty if not known."""
+  return _stored(workdir).get("data", {}).get("folder", "")
+
+
+def configured_dir(workdir: Path) -> str:
+  """The run's own ``data.dir``."""
+  return _stored(workdir)["config"].get("data", {}).get("dir", "")
+
+
+def _stored(workdir: Path) -> dict[str, Any]:
+  return json.loads((workdir / FILE).read_text(encoding="utf-8"))
+
+
 def check_data(now: str, workdir: Path) -> None:
   """Refuses other data than those of the run in ``workdir``.
 
@@ -107,7 +121,10 @@ def write_config(
       "diagnostics": setup.method.diagnostics,
     }
     if setup.dataset.fingerprint:
-      content["data"] = {"fingerprint": setup.dataset.fingerprint}
+      content["data"] = {
+        "fingerprint": setup.dataset.fingerprint,
+        "folder": str(Path(config.data.dir).resolve()),
+      }
     loaded = {m: o for m, o in setup.encoders.items() if o.get("pretrained")}
     if loaded:
       content["encoders"] = loaded

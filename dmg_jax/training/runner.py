@@ -18,7 +18,13 @@ from dmg_jax.errors import DivergedError
 from dmg_jax.evaluation import artefacts
 from dmg_jax.model import registry
 from dmg_jax.tracking.logging import Console, write_json
-from dmg_jax.training import experiment, run_folder, seeds, validation
+from dmg_jax.training import (
+  experiment,
+  restore,
+  run_folder,
+  seeds,
+  validation,
+)
 from dmg_jax.training.describe import describe
 from dmg_jax.training.experiment import Config
 from dmg_jax.training.loop import Stop, Trainer
@@ -279,6 +285,14 @@ def _result(trainer, replica, state, scores) -> dict[str, Any]:
 def _check_prepared(config, workdir: Path, console: Console) -> None:
   """Checks that a finished run's data are unchanged, if they are available."""
   if not run_folder.fingerprint(workdir):
+    return
+  found: Config = ConfigDict(config.to_dict())
+  name = config.data.get("manifest")
+  if restore.find_data(found, workdir) and name and not found.data.manifest:
+    console.note(
+      f"the run's data cannot be compared: {name} or one of its files is not "
+      "there; the prepared data are"
+    )
     return
   options = config.data.to_dict()
   try:

@@ -26,6 +26,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -37,6 +38,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from dmg_jax.errors import InputError
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WRITTEN = {"written_by": "dmg_jax"}  # in the metadata of the weights
 INDEX = f"{WEIGHTS}.index.json"
 _FREE = ("features", "dropout", "attention_dropout")  # The user's choice.
 _FILES = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors"]
@@ -290,12 +292,12 @@ def write_tensors(
   """``write`` for tensors and a ``config.json`` that are made already."""
   from safetensors.numpy import save_file
 
-  part = folder.with_name(f"{folder.name}.part")
-  shutil.rmtree(part, ignore_errors=True)
-  part.mkdir(parents=True)
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  part = Path(tempfile.mkdtemp(".part", f"{folder.name}.", folder.parent))
+  part.chmod(0o755)
   whole = {k: np.asarray(v, order="C") for k, v in tensors.items()}
   # transformers requires this metadata.
-  save_file(whole, part / WEIGHTS, metadata={"format": "pt"})
+  save_file(whole, part / WEIGHTS, metadata={"format": "pt", **WRITTEN})
   text = json.dumps(config, indent=2, sort_keys=True)
   (part / CONFIG).write_text(f"{text}\n", encoding="utf-8")
   shutil.rmtree(folder, ignore_errors=True)
