@@ -73,7 +73,7 @@ def test_own_splits(run):
     ({"more": [1] * 24}, "got sensor, note, more"),
     ({"note": ["a"]}, "as many rows: 'sensor' has 24, 'note' has 1"),
     ({"sensor": np.zeros((24, 2))}, r"has shape \(2,\), those of training"),
-    ({"note": [""] * 24}, r"note\[0\].*empty"),
+    ({"note": [""] * 24}, r"row 1, column 'note:text': .*empty"),
     ({"note": "a"}, "must be a list"),
   ],
 )
