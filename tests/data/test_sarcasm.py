@@ -224,7 +224,7 @@ def broken(folder, download):
     last: (raw.UNDECODABLE, "utf-8"),
     ids[1]: (raw.MISSING, f"{ids[1]}.jpg"),
     ids[2]: (raw.UNDECODABLE, "truncated"),
-    ids[6]: (raw.UNDECODABLE, "cannot identify"),
+    ids[6]: (raw.UNDECODABLE, "empty file"),
   }
 
 
