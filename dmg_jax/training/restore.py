@@ -101,8 +101,7 @@ def at_epochs(
   """
   size = setup.batch_size
   per_epoch = setup.loader("train", size).steps_per_epoch
-  score = setup.config.train.select_by
-  checkpoints = Checkpoints(folder, score=score)
+  checkpoints = Checkpoints(folder)
   try:
     there, like = checkpoints.steps(), setup.fresh()
     for epoch in epochs:

@@ -46,7 +46,8 @@ def test_mode(folder, words, command):
   want = evaluate.evaluate(step, state, setup.batches("test"))
   for head in ("fused", "image", "text"):
     own = found["scores"][head]["own"]
-    assert own == {k: want[head][k] for k in ("accuracy", "macro_f1")}
+    scores = ("accuracy", "balanced_accuracy", "macro_f1")
+    assert own == {k: want[head][k] for k in scores}
 
 
 def test_test_is_not_read_before_its_time(tmp_path):
