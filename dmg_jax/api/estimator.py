@@ -187,6 +187,7 @@ class MultimodalClassifier(ClassifierMixin, BaseEstimator):
       )
     given = y.to_numpy() if hasattr(y, "to_numpy") else y
     values = np.asarray(given)
+    given = values if hasattr(given, "__array__") else given
     if values.ndim == 2 and values.shape[1] == 1:
       given = values = column_or_1d(values, warn=True)
     if values.ndim == 1 and any(map(inputs.missing, given)):

@@ -109,6 +109,7 @@ def columns(data: Any) -> Columns:
   Raises:
     ValueError: it is none of them, or the entries differ in number.
   """
+  _check_dense("data", data)
   if not is_frame(data) and not hasattr(data, "keys"):
     raise InputError(
       "data must be the path of a manifest, a DataFrame or a dictionary "
@@ -328,6 +329,7 @@ def _sequence(name: Any, values: Any) -> Column:
   Raises:
     ValueError: it is no sequence.
   """
+  _check_dense(name, values)
   if hasattr(values, "to_numpy"):  # A Series; categories become their values.
     values = values.to_numpy()
   elif hasattr(values, "__array__") and not isinstance(values, Image.Image):
@@ -339,6 +341,13 @@ def _sequence(name: Any, values: Any) -> Column:
   if getattr(values, "ndim", 1) == 0:
     raise InputError(f"{name} must be a list with one entry per sample")
   return values
+
+
+def _check_dense(name: Any, values: Any) -> None:
+  if hasattr(values, "tocsr"):
+    raise InputError(
+      f"{name}: sparse matrices are not supported; pass its toarray()"
+    )
 
 
 def _take(values: Column, rows: np.ndarray) -> Column:
