@@ -26,6 +26,8 @@ jaxtyping.install_import_hook("dmg_jax", "typecheck.check")
 
 # Files that compile the same programs; all others are on their own.
 _SAME_PROGRAMS = ("test_resume", "test_run", "test_seeds")
+# Files of some minutes begin, so that no process ends long after the other.
+_LONG = ("test_recipes", *_SAME_PROGRAMS, "test_binding", "test_blocks")
 
 
 def _shares_programs(file):
@@ -34,7 +36,9 @@ def _shares_programs(file):
 
 def pytest_collection_modifyitems(items):
   """The longest work is dealt first."""
-  items.sort(key=lambda item: not _shares_programs(item.path))
+  last = len(_LONG)
+  first = {name: i for i, name in enumerate(_LONG)}
+  items.sort(key=lambda item: first.get(item.path.stem, last))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -58,6 +58,13 @@ def bound(name, norm="batch", dropout=0.3, **changes):
   return dmg_jax.bind(apply, params, **given), problem
 
 
+QUICK = {"joint", "lb", "mla", "ogm_ge"}
+
+
+def slow(name):
+  return pytest.param(name, marks=pytest.mark.slow)
+
+
 def options_of(name):
   return {
     "unimodal": {"modality": None},
@@ -98,7 +105,9 @@ def train(name, loop, number=2):
   return state, seen
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+  "name", [n if n in QUICK else slow(n) for n in METHODS]
+)
 def test_every_method_trains_a_bound_problem(name):
   problem, _ = bound(name)
   loop = dmg_jax.Loop(problem, name, ADAM, epochs=2, **options_of(name))
@@ -111,7 +120,9 @@ def test_every_method_trains_a_bound_problem(name):
   assert loop.epochs >= 2 and loop.ready(state) in (True, False)
 
 
-@pytest.mark.parametrize("name", ["ogm_ge", "lb", "mla", "gblend"])
+@pytest.mark.parametrize(
+  "name", ["ogm_ge", *map(slow, ("lb", "mla", "gblend"))]
+)
 def test_seeds_are_reproducible(name):
   problem, _ = bound(name)
   runs = [
@@ -126,7 +137,9 @@ def to64(tree):
   return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), tree)
 
 
-@pytest.mark.parametrize("name", ["joint", "ogm_ge", "mla", "agm", "lb"])
+@pytest.mark.parametrize(
+  "name", ["joint", "lb", *map(slow, ("ogm_ge", "mla", "agm"))]
+)
 def test_the_same_as_the_library_in_float64(name):
   """Gradients through the optimiser, and lb's hypergradient."""
   problem, plain = bound(name)

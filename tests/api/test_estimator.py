@@ -185,6 +185,7 @@ def test_a_frame_in_a_pipeline_and_in_cross_validation():
     clf.predict(frame.rename(columns={"note": "text"}))
 
 
+@pytest.mark.slow
 def test_a_search_on_a_dictionary():
   x, y = samples()
   search = GridSearchCV(make(), {"learning_rate": np.logspace(-3, -2, 2)}, cv=2)

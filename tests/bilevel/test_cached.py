@@ -93,6 +93,7 @@ def test_what_cannot_be_hashed_or_is_traced_is_computed_all_the_same():
   assert float(jitted) != 0
 
 
+@pytest.mark.slow
 def test_few_programs_are_kept():
   before = MODULE._compiled.cache_info().currsize
   for scale in range(20):

@@ -36,6 +36,7 @@ def test_what_is_not_a_number_stays_so(at):
   assert jnp.isnan(_ours(x)).all()
 
 
+@pytest.mark.slow
 def test_products_with_the_hessian_of_several_networks_at_once():
   """Finite under vmap where windows are constant, and differences of gradients.
 

@@ -116,6 +116,7 @@ class Silent:
     pass
 
 
+@pytest.mark.slow
 def test_free_fields_change_nothing(quick, tiny, tmp_path, monkeypatch):
   """All of them at once: the weights, the log and val to the bit."""
   del quick

@@ -40,7 +40,9 @@ def second_product_is_nan(monkeypatch):
   monkeypatch.setattr(curvature, "derivative", derivative)
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize(
+  "optimiser", ["sgd", pytest.param("adam", marks=pytest.mark.slow)]
+)
 def test_one_nan_product(
   quick, second_product_is_nan, tiny, tmp_path, optimiser
 ):

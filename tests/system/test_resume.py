@@ -101,7 +101,7 @@ CHAINS = [
     [(1, TERM), (7, INT), (8, TERM), (15, TERM), (29, INT)],
   ),
   # Samples drawn with replacement, in mid-epoch.
-  (
+  slow(
     "joint,sampler=balanced,class_weights=balanced,select_by=loss",
     [(4, TERM), (22, INT)],
   ),
