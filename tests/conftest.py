@@ -27,7 +27,10 @@ jaxtyping.install_import_hook("dmg_jax", "typecheck.check")
 # Files that compile the same programs; all others are on their own.
 _SAME_PROGRAMS = ("test_resume", "test_run", "test_seeds")
 # Files of some minutes begin, so that no process ends long after the other.
-_LONG = ("test_recipes", *_SAME_PROGRAMS, "test_binding", "test_blocks")
+_LONG = (
+  "test_method_table", "test_tables", "test_recipes", *_SAME_PROGRAMS,
+  "test_costs", "test_binding", "test_blocks",
+)  # fmt: skip
 
 
 def _shares_programs(file):

@@ -181,7 +181,7 @@ def test_table_is_gone_on_with_after_kills(data_dir, tmp_path):
   for number, folder in (
     (signal.SIGINT, "constant_0/trial_1"), (signal.SIGKILL, "lb/seed_0"),
   ):  # fmt: skip
-    process = start(words(work, data_dir))
+    process = start(words(work, data_dir), tmp_path / "compiled")
     wait_for(work / folder / "checkpoints" / "3", process)
     process.send_signal(number)
     process.communicate(timeout=300)
@@ -190,7 +190,7 @@ def test_table_is_gone_on_with_after_kills(data_dir, tmp_path):
     words(other, data_dir, f"--config.shard={k}", "--config.shards=2")
     for k in (1, 0)
   )):  # fmt: skip
-    process = start(command)
+    process = start(command, tmp_path / "compiled")
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out + err
   one, two = (json.loads((w / "table.json").read_text()) for w in (work, other))
@@ -199,9 +199,14 @@ def test_table_is_gone_on_with_after_kills(data_dir, tmp_path):
   assert "test" not in trial
 
 
-def start(given):
-  """The command in a process of its own."""
-  environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+def start(given, compiled):
+  """The command in a process of its own; programs are compiled once."""
+  environment = {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": str(compiled),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  }
   return subprocess.Popen(
     [sys.executable, "launch.py", *given], cwd=ROOT, env=environment,
     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
