@@ -60,7 +60,7 @@ def check(path: pathlib.Path) -> None:
   if text.lower().startswith(_PAGES):
     raise DataError(f"{path} is a web page, not a table: download it again")
   if text[:1] in (b"{", b"[") and ending in (".csv", ".tsv"):
-    raise DataError(f"{path} is JSON: write one object a line into a .jsonl")
+    raise DataError(f"{path} is JSON: write one object per line into a .jsonl")
 
 
 def _parquet(ending: str) -> bool:

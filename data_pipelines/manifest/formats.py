@@ -117,7 +117,7 @@ def _check_form(path: pathlib.Path, found: list[dict[str, Any]]) -> None:
   """Raises ``DataError`` for one array, one object, and what is no JSON."""
   text = path.read_text(encoding="utf-8-sig").strip()
   fix = _LINES.format(path.name, f"{path.stem}.jsonl")
-  fix = f"write one object a line, as {fix} does"
+  fix = f"write one object per line, as {fix} does"
   try:
     value = json.loads(text)
   except (ValueError, RecursionError):
@@ -126,7 +126,7 @@ def _check_form(path: pathlib.Path, found: list[dict[str, Any]]) -> None:
     raise DataError(f"{path} is one JSON array of {len(value)} entries: {fix}")
   if isinstance(value, dict) and value:
     raise DataError(
-      f"{path} is one JSON object: write one object a line, each a row (in "
+      f"{path} is one JSON object: write one object per line, each a row (in "
       "pandas, to_json with orient='records' and lines=True)"
     )
   if text[:1] == "[" and not text.startswith("[]"):

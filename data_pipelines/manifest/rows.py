@@ -139,8 +139,8 @@ def carve(
   for members in splits.values():
     members.sort(key=lambda row: row.number)
   return splits, [
-    f"split {split!r} is absent: {len(splits[split])} rows of train are it "
-    f"({share:.0%} of each class, by a hash of the id)"
+    f"split {split!r} is absent: {len(splits[split])} rows of train serve as "
+    f"it ({share:.0%} of each class, by a hash of the id)"
     for split in absent
   ]
 
