@@ -17,7 +17,9 @@ _Turn = Image.Transpose
 def picture(frame: Any) -> Image.Image:
   """A frame of PyAV as an RGB picture, turned as its display matrix says."""
   made = frame.to_image()
-  for data in frame.side_data:
+  beside = frame.side_data  # Its iterator differs between versions of PyAV.
+  for i in range(len(beside)):
+    data = beside[i]
     if getattr(data.type, "name", "") == "DISPLAYMATRIX":
       return turned(made, np.frombuffer(bytes(data), np.int32))
   return made
