@@ -176,6 +176,7 @@ def test_the_same_as_the_library_in_float64(name):
     )
 
 
+@pytest.mark.slow
 def test_the_outer_step_leaves_weights_and_statistics_alone():
   problem, _ = bound("lb")
   loop = dmg_jax.Loop(problem, "lb", ADAM, iterations=1)

@@ -173,6 +173,7 @@ def louder(frame):
   return frame.assign(note=frame["note"].str.upper())
 
 
+@pytest.mark.slow
 def test_a_frame_in_a_pipeline_and_in_cross_validation():
   x, y = samples()
   frame = frame_of(x)

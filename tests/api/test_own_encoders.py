@@ -398,6 +398,7 @@ def run(table, tmp_path_factory):
   return folder, results
 
 
+@pytest.mark.slow
 def test_a_run_reports_and_is_finished_for_the_same_module(
   run, table, unrendered
 ):

@@ -69,6 +69,7 @@ def test_flow_of_a_moving_texture(shift):
 
 @files.needs_lists
 @files.needs_mini
+@pytest.mark.slow
 def test_real_videos(tmp_path):
   name = "class_16/subject18_r0"
   clip = next(c for c in lists.read(files.LISTS).clips if c.id == name)

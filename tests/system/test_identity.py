@@ -150,6 +150,7 @@ def test_free_fields_change_nothing(quick, tiny, tmp_path, monkeypatch):
   assert states(one, plain) == states(other, plain)
 
 
+@pytest.mark.slow
 def test_batches_of_evaluation_change_a_run(quick, tiny, tmp_path):
   """PMR's prototypes and the loss on val are sums over them."""
   del quick

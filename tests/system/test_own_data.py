@@ -58,6 +58,7 @@ def table(tmp_path):
   return helpers.write_table(tmp_path / "clips.csv", rows)
 
 
+@pytest.mark.slow
 def test_videos_and_sounds_of_any_length(command, table, tmp_path):
   work = tmp_path / "run"
   fields = {

@@ -131,6 +131,7 @@ def test_many_classes_are_listed_not_drawn(tmp_path, unrendered):
   assert text.count('<figure class="wide">') == 1
 
 
+@pytest.mark.slow
 def test_one_and_three_modalities(tmp_path, unrendered):
   make(tmp_path / "one", ("text",))
   page, names = written(tmp_path / "one")
