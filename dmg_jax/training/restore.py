@@ -101,7 +101,8 @@ def at_epochs(
   """
   size = setup.batch_size
   per_epoch = setup.loader("train", size).steps_per_epoch
-  checkpoints = Checkpoints(folder)
+  # Checkpoints hold the metric of their own score alone.
+  checkpoints = Checkpoints(folder, score=setup.config.train.select_by)
   try:
     there, like = checkpoints.steps(), setup.fresh()
     for epoch in epochs:

@@ -9,8 +9,9 @@ import pytest
 from matplotlib.image import imread
 
 from dmg_jax.config.figure_rows import FIGURES
+from dmg_jax.evaluation import selection
 from dmg_jax.training import restore
-from dmg_jax.training.checkpoint import METRIC, Checkpoints
+from dmg_jax.training.checkpoint import Checkpoints
 from dmg_jax.types import TrainState
 
 FIGURE = "--config=configs/figures.py:"
@@ -81,23 +82,27 @@ def state_at(step):
   return TrainState(jnp.int32(step), {"w": jnp.full(2, 1.0 * step)}, {}, (), ())
 
 
-def test_checkpoints_that_are_kept(tmp_path):
+@pytest.mark.parametrize("score", ["accuracy", "macro_f1"])
+def test_checkpoints_that_are_kept(tmp_path, score):
   """The last, the best and those of ``keep``, also after a restart."""
   keep = [1, 4]
   for steps in (range(1, 4), range(4, 7)):
-    checkpoints = Checkpoints(tmp_path, keep=keep)
+    checkpoints = Checkpoints(tmp_path, keep=keep, score=score)
     for step in steps:
-      checkpoints.save(state_at(step), {METRIC: 1.0 if step == 3 else 0.5})
+      value = 1.0 if step == 3 else 0.5
+      checkpoints.save(state_at(step), {selection.key(score): value})
     checkpoints.close()
-  checkpoints = Checkpoints(tmp_path)
+  checkpoints = Checkpoints(tmp_path, score=score)
   assert checkpoints.steps() == [1, 3, 4, 6]
   assert (checkpoints.best(), checkpoints.last()) == (3, 6)
   assert checkpoints.restore(4, state_at(0)).params["w"][0] == 4.0
   checkpoints.close()
   loader = types.SimpleNamespace(steps_per_epoch=2)
+  config = types.SimpleNamespace(train=types.SimpleNamespace(select_by=score))
   setup = types.SimpleNamespace(
-    batch_size=8, loader=lambda *_, **__: loader, fresh=lambda: state_at(0)
-  )
+    batch_size=8, loader=lambda *_, **__: loader, fresh=lambda: state_at(0),
+    config=config,
+  )  # fmt: skip
   # Without the check of types, which a setup that is none would not pass.
   read = getattr(restore.at_epochs, "__wrapped__", restore.at_epochs)
   assert [int(s.step) for s in read(tmp_path, setup, (2, 3))] == [4, 6]
