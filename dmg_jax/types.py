@@ -38,7 +38,7 @@ Leaf = Any
 
 
 jax.tree_util.register_dataclass(
-  Batch, ["inputs", "labels", "mask", "index", "weight"], []
+  Batch, ["inputs", "labels", "mask", "index", "weight", "present"], []
 )
 
 

@@ -21,6 +21,10 @@ class Batch:
     index: int [b], position of each sample in its split.
     weight: float [b], factor of each sample's cross-entropy; ``None`` stands
       for 1.
+    present: {modality: float [b]}, 1 where the sample has that modality, 0
+      where it is missing or padding. Modalities that are not in it are never
+      missing; ``None`` stands for ``{}``. What a missing input holds has no
+      influence on anything.
 
   Example:
 
@@ -38,7 +42,16 @@ class Batch:
   mask: Leaf
   index: Leaf
   weight: Leaf = None
+  present: dict[str, Leaf] | None = None
 
   def replace(self, **changes: Any) -> Batch:
     """The batch with some of its fields replaced."""
     return dataclasses.replace(self, **changes)
+
+  def having(self, *modalities: str) -> Leaf:
+    """[b], 1 for samples, padding left out, that have all of the modalities."""
+    mask = self.mask
+    for m in modalities:
+      if self.present is not None and m in self.present:
+        mask = mask * self.present[m]
+    return mask

@@ -42,12 +42,14 @@ class ModalitySpec:
     shape: of one sample: image [h w c], video [t h w c], text [t].
     dtype: image, video ``uint8``, text ``int32`` word numbers.
     vocab_size: text only: number of different word numbers, special ones too.
+    optional: whether samples may lack the modality, see ``Batch.present``.
   """
 
   kind: str
   shape: tuple[int, ...]
   dtype: npt.DTypeLike
   vocab_size: int | None = None
+  optional: bool = False
 
   def __post_init__(self):
     if self.kind not in KINDS:
@@ -84,7 +86,8 @@ class Source(Protocol):
   """Random access to the samples of a split.
 
   A sample is ``{"inputs": {modality: array}, "label": int, "id": str}``,
-  decoded, not augmented, with the shapes of the spec.
+  decoded, not augmented, with the shapes of the spec. One that lacks optional
+  modalities names them in ``"missing"``, and their arrays are zero.
   """
 
   def __len__(self) -> int: ...
