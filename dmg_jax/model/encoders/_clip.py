@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from dmg_jax.errors import InputError
 from dmg_jax.model.encoders import _transformer as transformer
-from dmg_jax.model.encoders._transformer_tensors import Names, chosen
+from dmg_jax.model.encoders._tensors.transformer import Names, chosen
 
 _LAYERS = "encoder.layers"
 _INNER = {

@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.model.encoders import _transformer as transformer
-from dmg_jax.model.encoders import _transformer_tensors as tensors_
+from dmg_jax.model.encoders._tensors import transformer as tensors_
 
 POOLINGS = ("cls", "pooled", "mean")
 _EMBEDDINGS = {

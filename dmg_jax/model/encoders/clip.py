@@ -30,7 +30,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from dmg_jax.errors import InputError
 from dmg_jax.model.encoders import _clip
 from dmg_jax.model.encoders import _transformer as transformer
-from dmg_jax.model.encoders import _transformer_tensors as tensors_
+from dmg_jax.model.encoders._tensors import transformer as tensors_
 
 # Per channel (red, green, blue, in [0, 1]) over CLIP's training pictures.
 MEAN = (0.48145466, 0.4578275, 0.40821073)

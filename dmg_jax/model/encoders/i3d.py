@@ -35,8 +35,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from dmg_jax.errors import InputError
-from dmg_jax.model.encoders import _i3d_names
 from dmg_jax.model.encoders._batch_norm import BatchNorm
+from dmg_jax.model.encoders._tensors import i3d as tensors_of
 
 _EPSILON, _MOMENTUM = 1e-3, 0.99  # For BatchNorm; .01 in torch's convention.
 _FULL = 64  # Channels of the first convolution as published.
@@ -213,7 +213,7 @@ class I3D(nn.Module):
     Raises:
       ValueError: the config describes another architecture.
     """
-    return _i3d_names.options_of(config)
+    return tensors_of.options_of(config)
 
   def from_tensors(self, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Variables ``params`` and ``batch_stats`` from tensors of pytorch-i3d.
@@ -221,10 +221,10 @@ class I3D(nn.Module):
     Raises:
       ValueError: the tensors do not fit this network.
     """
-    return _i3d_names.read(self, tensors)
+    return tensors_of.read(self, tensors)
 
   def to_tensors(
     self, variables: Mapping[str, Any]
   ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors in the naming of pytorch-i3d, and a ``config.json``."""
-    return _i3d_names.write(self, variables)
+    return tensors_of.write(self, variables)

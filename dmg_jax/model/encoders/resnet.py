@@ -8,7 +8,7 @@ where F is two 3×3 convolutions (``depth`` 18, 34) or 1×1, 3×3, 1×1 (50 and
 deeper), and S is the identity, or a 1×1 convolution where size or channels
 change. The mean over time and space follows. Names and sizes match the state
 dictionaries of torchvision and timm, so weights convert in both directions
-(``_resnet_tensors.py``).
+(``_tensors/resnet.py``).
 
 Input is [b h w c] or [b t h w c] with any number of channels. ``uint8``
 pictures x become (x/255 - ``mean``)/``std`` per channel if these have one entry
@@ -38,8 +38,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from dmg_jax.errors import InputError, unknown
-from dmg_jax.model.encoders import _resnet_tensors as tensors_of
 from dmg_jax.model.encoders._batch_norm import BatchNorm
+from dmg_jax.model.encoders._tensors import resnet as tensors_of
 
 # {depth: number of residual blocks of each layer}
 LAYOUTS = {

@@ -1,0 +1,1 @@
+"""Conversion of weights and config.json from and to other libraries."""
