@@ -1,4 +1,4 @@
-"""Shared config of data sets of tweets with pictures.
+"""Shared config of data sets of pictures with texts.
 
 In addition to the keys of a recipe there are ``encoders=resnet_bert`` (the
 default) or ``encoders=clip``, and ``quick=true``: small pictures and small
@@ -55,7 +55,11 @@ QUICK = {
 
 
 def get_config(
-  name: str, load: Callable[..., Any], arg: str | None, epochs: int
+  name: str,
+  load: Callable[..., Any],
+  arg: str | None,
+  epochs: int,
+  max_words: int = 128,
 ) -> compose.Config:
   """The config of ``<recipe>[,key=value...]`` with the paper's settings.
 
@@ -64,6 +68,7 @@ def get_config(
     load: the ``load`` function of the data set.
     arg: the string after the colon.
     epochs: number of epochs; the paper gives none.
+    max_words: word pieces kept of a text, as far as the encoder takes more.
   """
   recipe, given = compose.parse(arg)
   encoders = str(given.get("encoders", "resnet_bert"))
@@ -76,6 +81,7 @@ def get_config(
   config.optimiser.update(learning_rate=1e-4, schedule="plateau")
   config.train.update(epochs=epochs, batch_size=128, inner_batch_size=32)
   ENCODERS[encoders](config)
+  config.data.max_words = min(config.data.max_words, max_words)
   rest = {k: v for k, v in given.items() if k != "encoders"}
   config = compose.with_recipe(config, compose.RecipeKeys(recipe, rest), QUICK)
   config.variant = str(arg or "")

@@ -1,1 +1,1 @@
-"""What data sets of tweets with pictures share."""
+"""What data sets of pictures with texts share: tweets, Food-101."""

@@ -1,4 +1,4 @@
-"""Downloads of tweets with pictures, prepared."""
+"""Downloads of pictures with texts, prepared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from data_pipelines import core
 from data_pipelines.core import raw, storage
 from data_pipelines.errors import InputError
 from data_pipelines.sets._tweets.raw import (
+  Annotations,
   Download,
   Layout,
   Parse,
@@ -28,27 +29,49 @@ SIDE = 256  # of a stored picture
 HELD_OUT = 0.1
 
 
+class Opened(Protocol):
+  """The files of a download."""
+
+  def picture(self, name: str) -> pathlib.Path:
+    """The file of a picture, or where it should be."""
+    ...
+
+  def checksum(self) -> str:
+    """Of the annotations, 12 hexadecimal digits."""
+    ...
+
+
 @dataclasses.dataclass(frozen=True)
-class Tweets:
-  """A data set of tweets.
+class PicturesWithTexts:
+  """A data set of pictures with texts; a subclass knows its download.
 
   Attributes:
     name: of the data set.
     version: of the prepared data: any change of them raises it.
     classes: names, in the order of their labels, which is alphabetical.
-    expected: {split: samples of each class} of the paper.
-    layout: of the download.
-    parse: a line of the annotations to a row.
-    rule: which lines ``parse`` leaves out of train, in words.
   """
 
   name: str
   version: str
   classes: tuple[str, ...]
-  expected: Mapping[str, tuple[int, ...]]
-  layout: Layout
-  parse: Parse
-  rule: str = ""
+
+  def open(self, folder: str) -> tuple[Annotations, Opened]:
+    """The rows of a download, and its files."""
+    raise NotImplementedError
+
+  def divide(
+    self, rows: dict[str, list[Post]], held_out: float
+  ) -> dict[str, list[Post]]:
+    """All four splits of the rows as annotated."""
+    raise NotImplementedError
+
+  def differences(self, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A sentence for each official split with other counts."""
+    raise NotImplementedError
+
+  def notes(self, found: Annotations, held_out: float) -> list[str]:
+    """A sentence for each decision that the user should know about."""
+    raise NotImplementedError
 
   def folder(
     self, data_dir: str | os.PathLike, held_out: float
@@ -65,45 +88,101 @@ class Tweets:
     return storage.folder_of(data_dir, name, self.version)
 
 
-def prepare_tweets(
-  tweets: Tweets,
+@dataclasses.dataclass(frozen=True)
+class Tweets(PicturesWithTexts):
+  """A data set of tweets.
+
+  Attributes:
+    expected: {split: samples of each class} of the paper.
+    layout: of the download.
+    parse: a line of the annotations to a row.
+    rule: which lines ``parse`` leaves out of train, in words.
+  """
+
+  expected: Mapping[str, tuple[int, ...]]
+  layout: Layout
+  parse: Parse
+  rule: str = ""
+
+  def open(self, folder: str) -> tuple[Annotations, Opened]:
+    """The tweets of a download, and its files."""
+    download = Download(folder, self.layout)
+    return read(download.annotations, self.parse), download
+
+  def divide(
+    self, rows: dict[str, list[Post]], held_out: float
+  ) -> dict[str, list[Post]]:
+    """The official splits; ``outer`` is held out from train."""
+    return with_outer(rows, held_out)
+
+  def differences(self, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A sentence for each official split that differs from the paper."""
+    found = []
+    for split, want in self.expected.items():
+      parts = ("train", "outer") if split == "train" else (split,)
+      have = [sum(counts[p][c] for p in parts) for c in self.classes]
+      if have != list(want):
+        each = ", ".join(
+          f"{c} {h} of {w}"
+          for c, h, w in zip(self.classes, have, want, strict=True)
+          if h != w
+        )
+        found.append(
+          f"{' and '.join(parts)}: {sum(have)} samples instead of {sum(want)}, "
+          f"the paper's number ({each})"
+        )
+    return found
+
+  def notes(self, found: Annotations, held_out: float) -> list[str]:
+    """How ``outer`` was made, and what a rule left out."""
+    notes = [
+      f"outer is {held_out:.0%} of the training tweets of each class, by a "
+      "hash of the id"
+    ]
+    if self.rule:
+      out = found.left_out["train"]
+      notes.append(f"{out} training lines left out: {self.rule}")
+    return notes
+
+
+def prepare(
+  about: PicturesWithTexts,
   data_dir: str | os.PathLike,
   raw_folder: str,
   held_out: float,
   workers: int,
 ) -> core.PreparedSummary:
   """Reads annotations and pictures, splits, stores."""
-  folder = tweets.folder(data_dir, held_out)
+  folder = about.folder(data_dir, held_out)
   if storage.problem_of(folder) is None:
     return core.PreparedSummary.read(folder)
   if not raw_folder:
     raise InputError(
-      f"{tweets.name} is not prepared and its download is not named: add "
+      f"{about.name} is not prepared and its download is not named: add "
       "--config.data.raw=FOLDER"
     )
   if workers < 0:
     raise InputError(f"workers must be >= 0, got {workers!r}")
-  download = Download(raw_folder, tweets.layout)
-  found = read(download.annotations, tweets.parse)
+  found, download = about.open(raw_folder)
   work = folder.parent / "work"
-  settings = f"{SIDE} {image.QUALITY} {download.root.resolve()}"
+  settings = f"{SIDE} {image.QUALITY} {pathlib.Path(raw_folder).resolve()}"
   media = raw.Decoding(_picture, work, settings, workers)
-  rows, problems = _with_pictures(tweets.name, found.rows, download, media)
-  splits = with_outer(rows, held_out)
+  rows, problems = _with_pictures(about.name, found.rows, download, media)
+  splits = about.divide(rows, held_out)
   problems = [*found.problems, *problems]
   media.require(splits, raw_folder, problems)
-  counts = _counts(tweets.classes, splits)
+  counts = _counts(about.classes, splits)
   made = core.PreparedSummary(
-    tweets.name,
+    about.name,
     str(folder),
     counts,
-    (*raw.summary(problems), *_differences(tweets, counts)),
+    (*raw.summary(problems), *about.differences(counts)),
     {"annotations": download.checksum()},
-    (*found.notes, *_notes(tweets, found.left_out, held_out)),
+    (*found.notes, *about.notes(found, held_out)),
   )
-  examples = {s: _examples(tweets, rows, media) for s, rows in splits.items()}
+  examples = {s: _examples(about, rows, media) for s, rows in splits.items()}
   extra = {raw.FILE: raw.table(problems)}
-  storage.write(folder, _features(tweets.classes), examples, made, extra)
+  storage.write(folder, _features(about.classes), examples, made, extra)
   media.clear()
   return made
 
@@ -124,7 +203,7 @@ def _picture(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _with_pictures(
   name: str,
   rows: dict[str, list[Post]],
-  download: Download,
+  download: Opened,
   media: raw.Decoding[pathlib.Path],
 ) -> tuple[dict[str, list[Post]], list[raw.Defect]]:
   """Rows whose picture can be read, and a defect for each other row."""
@@ -143,28 +222,39 @@ def _with_pictures(
 def with_outer(
   rows: dict[str, list[Post]], share: float
 ) -> dict[str, list[Post]]:
-  """All splits; ``outer`` takes whole groups of each class from train.
+  """All splits; ``outer`` is held out from train."""
+  train, outer = hold_out(rows["train"], share)
+  return {
+    "train": train,
+    "outer": outer,
+    "val": rows["val"],
+    "test": rows["test"],
+  }
+
+
+def hold_out(
+  rows: Sequence[Post], share: float
+) -> tuple[list[Post], list[Post]]:
+  """The rows that stay, and a share of the groups of each class.
 
   The class of a group is the most common one of its rows, the first if tied.
   """
   labels: dict[str, list[int]] = collections.defaultdict(list)
-  for row in rows["train"]:
+  for row in rows:
     labels[row.group].append(row.label)
   strata = collections.defaultdict(list)
   for group, own in labels.items():
     counts = collections.Counter(sorted(own))
     strata[counts.most_common(1)[0][0]].append(group)
-  outer: set[str] = set()
+  taken: set[str] = set()
   for groups in strata.values():
     groups.sort(key=lambda g: hashlib.sha256(g.encode()).digest())
     size = max(1, round(share * len(groups)))
-    outer.update(groups[: min(size, len(groups) - 1)])
-  return {
-    "train": [r for r in rows["train"] if r.group not in outer],
-    "outer": [r for r in rows["train"] if r.group in outer],
-    "val": rows["val"],
-    "test": rows["test"],
-  }
+    taken.update(groups[: min(size, len(groups) - 1)])
+  return (
+    [r for r in rows if r.group not in taken],
+    [r for r in rows if r.group in taken],
+  )
 
 
 def _counts(
@@ -175,39 +265,6 @@ def _counts(
     own = collections.Counter(row.label for row in rows)
     counts[split] = {c: own[i] for i, c in enumerate(classes)}
   return counts
-
-
-def _differences(
-  tweets: Tweets, counts: dict[str, dict[str, int]]
-) -> list[str]:
-  """A sentence for each official split that differs from the paper."""
-  found = []
-  for split, want in tweets.expected.items():
-    parts = ("train", "outer") if split == "train" else (split,)
-    have = [sum(counts[p][c] for p in parts) for c in tweets.classes]
-    if have != list(want):
-      each = ", ".join(
-        f"{c} {h} of {w}"
-        for c, h, w in zip(tweets.classes, have, want, strict=True)
-        if h != w
-      )
-      found.append(
-        f"{' and '.join(parts)}: {sum(have)} samples instead of {sum(want)}, "
-        f"the paper's number ({each})"
-      )
-  return found
-
-
-def _notes(
-  tweets: Tweets, left_out: dict[str, int], held_out: float
-) -> list[str]:
-  notes = [
-    f"outer is {held_out:.0%} of the training tweets of each class, by a hash "
-    "of the id"
-  ]
-  if tweets.rule:
-    notes.append(f"{left_out['train']} training lines left out: {tweets.rule}")
-  return notes
 
 
 def _features(classes: Sequence[str]) -> dict[str, Any]:
@@ -224,7 +281,7 @@ def _features(classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _examples(
-  tweets: Tweets, rows: Iterable[Post], media: raw.Decoding
+  about: PicturesWithTexts, rows: Iterable[Post], media: raw.Decoding
 ) -> Iterable[storage.Example]:
   for row in rows:
     fields = {
@@ -233,6 +290,6 @@ def _examples(
       "image": media.read(row.picture)["jpeg"].tobytes(),
       "text": row.text,
       "target": row.target,
-      "label": tweets.classes[row.label],
+      "label": about.classes[row.label],
     }
     yield row.id, fields

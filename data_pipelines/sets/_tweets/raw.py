@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from data_pipelines import core
@@ -166,11 +166,30 @@ def read(files: Mapping[str, pathlib.Path], parse: Parse) -> Annotations:
   Raises:
     core.DataError: a file is no JSON list.
   """
-  made = Annotations({s: [] for s in files}, [], dict.fromkeys(files, 0), [])
+  made = Annotations({}, [], {}, [])
+  collect(made, {s: _items(files[s], made) for s in files}, parse)
+  return made
+
+
+def collect(
+  made: Annotations,
+  items: Mapping[str, Iterable[tuple[str, Any]]],
+  parse: Parse,
+) -> None:
+  """Adds the rows of items to ``made``; repeated ids and groups count once.
+
+  Args:
+    made: gets rows and problems.
+    items: {split: (place, item)}, splits train, test and perhaps val.
+    parse: of an item.
+  """
   ids: dict[str, str] = {}
   groups: dict[str, str] = {}
-  for split in _ORDER:
-    for where, item in _items(files[split], made):
+  order = [split for split in _ORDER if split in items]
+  made.rows = {split: [] for split in reversed(order)}
+  made.left_out = dict.fromkeys(order, 0)
+  for split in order:
+    for where, item in items[split]:
       try:
         row = parse(item, split)
         if row is None:
@@ -193,8 +212,6 @@ def read(files: Mapping[str, pathlib.Path], parse: Parse) -> Annotations:
       else:
         ids[row.id] = where
         made.rows[split].append(row)
-  made.rows = {s: made.rows[s] for s in reversed(_ORDER)}
-  return made
 
 
 def _items(path: pathlib.Path, made: Annotations) -> Iterator[tuple[str, Any]]:

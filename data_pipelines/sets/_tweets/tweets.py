@@ -26,9 +26,9 @@ from data_pipelines.core import storage
 from data_pipelines.errors import InputError
 from data_pipelines.sets._tweets.prepare import (
   SIDE,
-  Tweets,
+  PicturesWithTexts,
   picture_settings,
-  prepare_tweets,
+  prepare,
 )
 from data_pipelines.transforms import crop, image, kinds, text
 
@@ -69,7 +69,7 @@ class Options:
 
 
 def load(
-  tweets: Tweets,
+  about: PicturesWithTexts,
   data_dir: str | os.PathLike,
   options: Options,
   compose: Compose,
@@ -78,10 +78,10 @@ def load(
   workers: int,
 ) -> core.Dataset:
   """Loads the data set and prepares it first if need be."""
-  folder = tweets.folder(data_dir, held_out)
+  folder = about.folder(data_dir, held_out)
   tokens = text.tokenizer(options.tokenizer) if options.tokenizer else None
   if not folder.exists():
-    prepare_tweets(tweets, data_dir, raw, held_out, workers)
+    prepare(about, data_dir, raw, held_out, workers)
   storage.check(folder)
   made = core.PreparedSummary.read(folder)
   records = {s: storage.read(folder, s, ("image",)) for s in made.counts}
@@ -97,7 +97,7 @@ def load(
     for split, r in records.items()
   }
   sizes = {split: len(source) for split, source in sources.items()}
-  spec = core.Spec(tweets.name, batch, tweets.classes, sizes)
+  spec = core.Spec(about.name, batch, about.classes, sizes)
   augment: dict[str, core.Augment] = {}
   if options.word_dropout:
     augment["text"] = text.word_dropout(options.word_dropout, coder)

@@ -39,8 +39,9 @@ from typing import Any
 from data_pipelines import core
 from data_pipelines.core import raw
 from data_pipelines.errors import InputError
+from data_pipelines.sets._tweets import prepare as making
 from data_pipelines.sets._tweets import tweets
-from data_pipelines.sets._tweets.prepare import HELD_OUT, Tweets, prepare_tweets
+from data_pipelines.sets._tweets.prepare import HELD_OUT, Tweets
 from data_pipelines.sets._tweets.raw import Layout, Post
 
 # Whole words of training texts that are left out.
@@ -109,7 +110,7 @@ def prepare(
     ValueError: as ``load``.
     core.DataError: as ``load``.
   """
-  return prepare_tweets(SARCASM, data_dir, raw, held_out, workers)
+  return making.prepare(SARCASM, data_dir, raw, held_out, workers)
 
 
 def parse(item: Any, split: str) -> Post | None:

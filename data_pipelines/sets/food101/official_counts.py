@@ -1,0 +1,51 @@
+"""Classes of UPMC Food-101 with their official numbers of pictures.
+
+Counted in ``split.json`` of github.com/YiLunLee/missing_aware_prompts, whose
+``train`` and ``val`` are the official training part.
+"""
+
+# {class: (pictures of the training part, pictures of the test part)}
+PICTURES = {
+  "apple_pie": (701, 234), "baby_back_ribs": (662, 221), "baklava": (676, 226),
+  "beef_carpaccio": (664, 222), "beef_tartare": (672, 225),
+  "beet_salad": (671, 224), "beignets": (669, 224), "bibimbap": (673, 225),
+  "bread_pudding": (677, 226), "breakfast_burrito": (642, 214),
+  "bruschetta": (692, 231), "caesar_salad": (679, 227), "cannoli": (689, 230),
+  "caprese_salad": (659, 220), "carrot_cake": (693, 231), "ceviche": (678, 227),
+  "cheese_plate": (672, 224), "cheesecake": (696, 233),
+  "chicken_curry": (665, 222), "chicken_quesadilla": (659, 220),
+  "chicken_wings": (655, 219), "chocolate_cake": (694, 232),
+  "chocolate_mousse": (672, 224), "churros": (688, 230),
+  "clam_chowder": (669, 224), "club_sandwich": (658, 220),
+  "crab_cakes": (661, 221), "creme_brulee": (674, 225),
+  "croque_madame": (672, 224), "cup_cakes": (682, 228),
+  "deviled_eggs": (685, 229), "donuts": (693, 232), "dumplings": (682, 228),
+  "edamame": (690, 231), "eggs_benedict": (638, 213), "escargots": (603, 202),
+  "falafel": (684, 228), "filet_mignon": (636, 212),
+  "fish_and_chips": (624, 208), "foie_gras": (645, 216),
+  "french_fries": (634, 212), "french_onion_soup": (668, 223),
+  "french_toast": (711, 238), "fried_calamari": (633, 212),
+  "fried_rice": (685, 229), "frozen_yogurt": (698, 233),
+  "garlic_bread": (669, 224), "gnocchi": (699, 234), "greek_salad": (667, 223),
+  "grilled_cheese_sandwich": (685, 229), "grilled_salmon": (675, 225),
+  "guacamole": (684, 228), "gyoza": (696, 232), "hamburger": (698, 233),
+  "hot_and_sour_soup": (608, 203), "hot_dog": (701, 234),
+  "huevos_rancheros": (669, 223), "hummus": (701, 234), "ice_cream": (694, 232),
+  "lasagna": (696, 233), "lobster_bisque": (591, 197),
+  "lobster_roll_sandwich": (645, 215), "macaroni_and_cheese": (713, 238),
+  "macarons": (690, 231), "miso_soup": (678, 227), "mussels": (700, 234),
+  "nachos": (672, 224), "omelette": (691, 231), "onion_rings": (650, 217),
+  "oysters": (667, 223), "pad_thai": (690, 230), "paella": (684, 228),
+  "pancakes": (701, 234), "panna_cotta": (672, 225), "peking_duck": (630, 211),
+  "pho": (652, 218), "pizza": (702, 235), "pork_chop": (678, 227),
+  "poutine": (630, 210), "prime_rib": (658, 220),
+  "pulled_pork_sandwich": (669, 224), "ramen": (695, 232),
+  "ravioli": (705, 236), "red_velvet_cake": (679, 227), "risotto": (708, 236),
+  "samosa": (643, 215), "sashimi": (677, 226), "scallops": (682, 228),
+  "seaweed_salad": (655, 219), "shrimp_and_grits": (681, 228),
+  "spaghetti_bolognese": (638, 213), "spaghetti_carbonara": (651, 218),
+  "spring_rolls": (688, 230), "steak": (686, 229),
+  "strawberry_shortcake": (669, 223), "sushi": (710, 237), "tacos": (696, 233),
+  "takoyaki": (668, 223), "tiramisu": (695, 232), "tuna_tartare": (631, 211),
+  "waffles": (703, 235),
+}  # fmt: skip
