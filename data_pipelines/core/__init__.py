@@ -4,6 +4,7 @@ from data_pipelines.core.dataset import (
   CACHE_BYTES,
   KINDS,
   SPLITS,
+  Arrays,
   Augment,
   Cached,
   Dataset,
@@ -13,11 +14,14 @@ from data_pipelines.core.dataset import (
   Source,
   Spec,
   Take,
+  Taken,
   View,
   cache_if_small,
   check_sample,
   in_memory,
   labels,
+  missing,
+  sample_of,
 )
 from data_pipelines.core.summary import PreparedSummary
 from data_pipelines.errors import DataError
@@ -26,6 +30,7 @@ __all__ = [
   "CACHE_BYTES",
   "KINDS",
   "SPLITS",
+  "Arrays",
   "Augment",
   "Cached",
   "DataError",
@@ -37,9 +42,12 @@ __all__ = [
   "Source",
   "Spec",
   "Take",
+  "Taken",
   "View",
   "cache_if_small",
   "check_sample",
   "in_memory",
   "labels",
+  "missing",
+  "sample_of",
 ]

@@ -8,7 +8,8 @@ A *pipeline* is a folder of ``data_pipelines.sets``, named like its data set, or
   half of them behind;
 * ``load(data_dir, **options) -> Dataset``: calls ``prepare`` if need be.
 
-Options are keyword-only parameters with a default.
+Options are keyword-only parameters with a default. Every data set also has
+those of ``HIDING``, which leave what is prepared as it is.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from data_pipelines.core import Dataset
+from data_pipelines.core import Dataset, hidden
 from data_pipelines.core.summary import PreparedSummary
 from data_pipelines.errors import unknown
 
+# Options of every data set -> argument of ``hidden.hide``.
+HIDING = {"drop": "drop", "drop_seed": "seed", "drop_splits": "splits"}
 _SETS = "data_pipelines.sets"
 # The user's own data: a data set like the others, in another place.
 _OWN = {"manifest": "data_pipelines.manifest"}
@@ -46,7 +49,8 @@ def dataset(
   Args:
     name: of ``pipelines()``, e.g. ``"openmoji"``.
     data_dir: folder of all prepared data.
-    options: keyword arguments of the module's ``load`` (or ``prepare``).
+    options: keyword arguments of the module's ``load`` (or ``prepare``), and
+      those of ``HIDING``.
     modalities: those to keep; ``None`` is all.
 
   Raises:
@@ -55,6 +59,9 @@ def dataset(
   """
   module = _pipeline(name, options)
   dataset = module.load(data_dir, **_accepted(module.load, options))
+  if options.get("drop"):
+    hiding = {own: options[o] for o, own in HIDING.items() if o in options}
+    dataset = hidden.hide(dataset, **hiding)
   return dataset if modalities is None else dataset.select(modalities)
 
 
@@ -79,7 +86,7 @@ def _pipeline(name: str, options: Mapping[str, Any]):
   if name not in known:
     raise unknown("data set", name, known)
   module = importlib.import_module(_OWN.get(name, f"{_SETS}.{name}"))
-  choices = [*_options(module.load), *_options(module.prepare)]
+  choices = [*_options(module.load), *_options(module.prepare), *HIDING]
   for option in options:
     if option not in choices:
       raise unknown(f"option of data set {name!r}:", option, choices)

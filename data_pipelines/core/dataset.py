@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,40 @@ Sample = dict[str, Any]
 Augment = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 View = Callable[[np.ndarray], np.ndarray]
 Record = TypeVar("Record", covariant=True)
-# (positions [b], modalities) -> copies: {modality: [b ...]}, labels [b] int32.
-Take = Callable[
-  [np.ndarray, Iterable[str]], tuple[dict[str, np.ndarray], np.ndarray]
-]
-# {modality: [n ...]}, labels [n] int32, ids.
-Arrays = tuple[dict[str, np.ndarray], np.ndarray, list[str]]
+
+
+class Taken(NamedTuple):
+  """Samples taken at once.
+
+  Attributes:
+    inputs: {modality: [b ...]}.
+    labels: [b] int32.
+    present: {optional modality: [b] float32}, see ``Batch.present``.
+  """
+
+  inputs: dict[str, np.ndarray]
+  labels: np.ndarray
+  present: dict[str, np.ndarray]
+
+
+# (positions [b], modalities) -> copies.
+Take = Callable[[np.ndarray, Iterable[str]], Taken]
+
+
+class Arrays(NamedTuple):
+  """All samples of a split.
+
+  Attributes:
+    inputs: {modality: [n ...]}.
+    labels: [n] int32.
+    ids: of the samples.
+    present: {optional modality: [n] float32}, see ``Batch.present``.
+  """
+
+  inputs: dict[str, np.ndarray]
+  labels: np.ndarray
+  ids: list[str]
+  present: dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,10 +182,15 @@ class Cached:
       m: np.empty((n, *s.shape), s.dtype) for m, s in modalities.items()
     }
     self._labels, self._ids = np.zeros(n, np.int32), [""] * n
+    self._present = {
+      m: np.ones(n, np.float32) for m, s in modalities.items() if s.optional
+    }
     for i, sample in enumerate(iterated(source)):
       check_sample(sample, modalities)
       for m, array in self._inputs.items():
         array[i] = sample["inputs"][m]
+      for m in missing(sample):
+        self._inputs[m][i] = self._present[m][i] = 0
       self._labels[i], self._ids[i] = int(sample["label"]), str(sample["id"])
     for array in self._inputs.values():
       array.flags.writeable = False
@@ -166,15 +199,15 @@ class Cached:
   def of(cls, arrays: Arrays) -> Cached:
     """The source with these arrays, which it keeps and freezes."""
     made = cls((), {})
-    made._inputs, made._labels, made._ids = arrays
+    made._inputs, made._labels, made._ids, made._present = arrays
     for array in made._inputs.values():
       array.flags.writeable = False
     return made
 
   @property
   def arrays(self) -> Arrays:
-    """All samples: {modality: [n ...]}, labels [n] int32, ids."""
-    return self._inputs, self._labels, self._ids
+    """All samples."""
+    return Arrays(self._inputs, self._labels, self._ids, self._present)
 
   def __len__(self) -> int:
     return len(self._ids)
@@ -182,18 +215,18 @@ class Cached:
   def __getitem__(self, index: int, /) -> Sample:
     inputs = {m: array[index] for m, array in self._inputs.items()}
     label, sample_id = int(self._labels[index]), self._ids[index]
-    return {"inputs": inputs, "label": label, "id": sample_id}
+    gone = tuple(m for m, there in self._present.items() if not there[index])
+    return sample_of(inputs, label, sample_id, gone)
 
   def labels(self) -> np.ndarray:
     """The label of every sample."""
     return self._labels
 
-  def take(
-    self, rows: np.ndarray, modalities: Iterable[str]
-  ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+  def take(self, rows: np.ndarray, modalities: Iterable[str]) -> Taken:
     """Several samples at once, see ``Take``."""
     inputs = {m: self._inputs[m][rows] for m in modalities}
-    return inputs, self._labels[rows]
+    present = {m: p[rows] for m, p in self._present.items() if m in inputs}
+    return Taken(inputs, self._labels[rows], present)
 
 
 class _Selected:
@@ -209,10 +242,27 @@ class _Selected:
   def __getitem__(self, index: int, /) -> Sample:
     sample = self._source[index]
     inputs = {m: sample["inputs"][m] for m in self._modalities}
-    return {**sample, "inputs": inputs}
+    gone = tuple(m for m in missing(sample) if m in inputs)
+    return sample_of(inputs, sample["label"], sample["id"], gone)
 
   def labels(self) -> np.ndarray:
     return labels(self._source)
+
+
+def sample_of(
+  inputs: dict[str, np.ndarray],
+  label: int,
+  sample_id: str,
+  missing: Sequence[str] = (),
+) -> Sample:
+  """A sample as ``Source`` describes it."""
+  made: Sample = {"inputs": inputs, "label": label, "id": sample_id}
+  return {**made, "missing": tuple(missing)} if missing else made
+
+
+def missing(sample: Sample) -> tuple[str, ...]:
+  """The modalities that a sample lacks."""
+  return sample.get("missing", ())
 
 
 def cache_if_small(
@@ -251,6 +301,12 @@ def check_sample(
       raise InputError(
         f"sample {sample['id']!r}, modality {m!r}: {array.dtype} of shape "
         f"{array.shape}; its spec says {spec.dtype} of shape {spec.shape}"
+      )
+  for m in missing(sample):
+    if m in modalities and not modalities[m].optional:
+      raise InputError(
+        f"sample {sample['id']!r} lacks modality {m!r}, which its spec does "
+        "not allow: give the spec optional=True"
       )
 
 

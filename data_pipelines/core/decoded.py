@@ -83,6 +83,9 @@ def _load(
     with path.open("rb") as whole, np.load(whole, allow_pickle=False) as file:
       inputs = {m: file[f"input_{m}"] for m in modalities}
       labels, ids = file["label"], json.loads(file["id"].tobytes())
+      present = {
+        m: file[f"present_{m}"] for m, s in modalities.items() if s.optional
+      }
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     return None
   fits = (
@@ -92,12 +95,13 @@ def _load(
       inputs[m].shape == (count, *s.shape) and inputs[m].dtype == s.dtype
       for m, s in modalities.items()
     )
+    and all(p.shape == (count,) for p in present.values())
   )
-  return (inputs, labels, ids) if fits else None
+  return Arrays(inputs, labels, ids, present) if fits else None
 
 
 def _save(path: pathlib.Path, arrays: Arrays) -> None:
-  inputs, labels, ids = arrays
+  masks = {f"present_{m}": p for m, p in arrays.present.items()}
   path.parent.mkdir(exist_ok=True)
   number, name = tempfile.mkstemp(".part", f"{path.name}.", path.parent)
   part = pathlib.Path(name)
@@ -106,9 +110,10 @@ def _save(path: pathlib.Path, arrays: Arrays) -> None:
       np.savez(
         file,
         allow_pickle=False,
-        label=labels,
-        id=np.frombuffer(json.dumps(ids).encode(), np.uint8),
-        **{f"input_{m}": array for m, array in inputs.items()},
+        label=arrays.labels,
+        id=np.frombuffer(json.dumps(arrays.ids).encode(), np.uint8),
+        **{f"input_{m}": array for m, array in arrays.inputs.items()},
+        **masks,
       )
     part.chmod(0o644)
     os.replace(part, path)

@@ -18,7 +18,13 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from data_pipelines.core import Dataset, Sample, check_sample, in_memory
+from data_pipelines.core import (
+  Dataset,
+  Sample,
+  check_sample,
+  in_memory,
+  missing,
+)
 from data_pipelines.core.batch import Batch
 from data_pipelines.errors import InputError, unknown
 from data_pipelines.load.ahead import Stream, ahead
@@ -220,17 +226,18 @@ class Loader:
   def _taken(self, rows: np.ndarray) -> Batch:
     """Rows of samples in memory, padded to the full size."""
     assert self._whole is not None
-    inputs, labels = self._whole(rows, self._modalities)
+    taken = self._whole(rows, self._modalities)
     more = self._local - len(rows)
 
     def padded(x: np.ndarray) -> np.ndarray:
       return np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)) if more else x
 
     return Batch(
-      inputs={m: padded(x) for m, x in inputs.items()},
-      labels=padded(labels),
+      inputs={m: padded(x) for m, x in taken.inputs.items()},
+      labels=padded(taken.labels),
       mask=padded(np.ones(len(rows), np.float32)),
       index=padded(rows.astype(np.int32)),
+      present={m: padded(p) for m, p in taken.present.items()} or None,
     )
 
   def _sample(self, index: int) -> Sample:
@@ -260,12 +267,18 @@ class Loader:
       shape = samples[0]["inputs"][m].shape if n else spec.shape
       inputs[m] = np.zeros((size, *shape), spec.dtype)
     labels, index = np.zeros(size, np.int32), np.zeros(size, np.int32)
-    for row, sample in enumerate(samples):
-      for m, array in inputs.items():
-        array[row] = sample["inputs"][m]
-      labels[row], index[row] = sample["label"], sample["index"]
     mask = (np.arange(size) < n).astype(np.float32)
-    return Batch(inputs=inputs, labels=labels, mask=mask, index=index)
+    optional = [m for m, s in self._modalities.items() if s.optional]
+    present = {m: mask.copy() for m in optional}
+    for row, sample in enumerate(samples):
+      gone = missing(sample)
+      for m, array in inputs.items():
+        if m in gone:  # Its row stays zero, whatever an augmentation made.
+          present[m][row] = 0
+        else:
+          array[row] = sample["inputs"][m]
+      labels[row], index[row] = sample["label"], sample["index"]
+    return Batch(inputs, labels, mask, index, present=present or None)
 
   def _check_size(self) -> None:
     if self.steps_per_epoch == 0:

@@ -25,6 +25,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from data_pipelines.core import hidden
 from dmg_jax.config import class_weights
 from dmg_jax.config.defaults import DEFAULTS
 from dmg_jax.config.recipes import RECIPES, Recipe
@@ -47,6 +48,7 @@ SHORT = {
   "class_weights": "train.class_weights",
   "sampler": "train.sampler",
   "select_by": "train.select_by",
+  "drop": hidden.FIELD,
   "fusion": "fusion.name",
 }
 # The prefix of the key for the encoder of a modality or kind.
@@ -294,6 +296,8 @@ def assign(config: Config, path: str, value: Any) -> None:
   """
   if path == class_weights.FIELD and isinstance(value, Mapping):
     value = class_weights.to_text(value)
+  if path == hidden.FIELD and isinstance(value, Mapping):
+    value = hidden.to_text(value)
   *parents, name = path.split(".")
   node = config
   for part in parents:

@@ -12,7 +12,15 @@ DEFAULTS: dict[str, Any] = {
   "seed": 0,
   "seeds": 1,
   "vmap_seeds": "off",  # Or "on", "auto"; see dmg_jax/training/seeds.py.
-  "data": {"name": "", "dir": "data"},
+  "data": {
+    "name": "",
+    "dir": "data",
+    # Modalities hidden at random: "image:0.5+text:0.3"; in some splits only:
+    # "train+outer"; see data_pipelines/core/hidden.py.
+    "drop": "",
+    "drop_seed": 0,
+    "drop_splits": "",
+  },
   "loader": {"resident": "auto", "workers": -1},
   "encoders": {},
   "fusion": {"name": "concat"},

@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from data_pipelines.core import Dataset, ModalitySpec
+from data_pipelines.core import Dataset, ModalitySpec, missing
 from data_pipelines.load.loader import Loader
 from data_pipelines.transforms import crop, image
 from dmg_jax.errors import InputError
@@ -213,15 +213,21 @@ def _put(dataset, split, mesh):
     m: np.empty((len(source), *s.shape), _dtype(s)) for m, s in stored.items()
   }
   labels = np.empty(len(source), np.int32)
+  present = {
+    m: np.ones(len(source), np.float32) for m, s in stored.items() if s.optional
+  }
   for i in range(len(source)):
     sample = source[i]
     labels[i] = sample["label"]
     for m, array in arrays.items():
       array[i] = sample["inputs"][m]
-  return jax.device_put((arrays, labels), NamedSharding(mesh, P()))
+    for m in missing(sample):
+      present[m][i] = 0
+  made = arrays, labels, present
+  return jax.device_put(made, NamedSharding(mesh, P()))
 
 
-def _take(dataset, augmented, arrays, labels, rows, mask, seed):
+def _take(dataset, augmented, arrays, labels, present, rows, mask, seed):
   """Rows of the arrays as a batch; compiled."""
   key = functools.reduce(jax.random.fold_in, seed[1:], jax.random.key(seed[0]))
   keys = jax.vmap(functools.partial(jax.random.fold_in, key))(
@@ -236,7 +242,8 @@ def _take(dataset, augmented, arrays, labels, rows, mask, seed):
       x = jax.vmap(_twin(AUGMENT, dataset.augment[m]))(own, x)
     elif m in dataset.view:
       x = jax.vmap(_twin(VIEW, dataset.view[m]))(x)
-    real = mask.reshape(-1, *(1,) * (x.ndim - 1)) > 0
+    there = mask * present[m][rows] if m in present else mask
+    real = there.reshape(-1, *(1,) * (x.ndim - 1)) > 0
     inputs[m] = jnp.where(real, x, 0).astype(spec.dtype)
   real = mask > 0
   return Batch(
@@ -244,4 +251,5 @@ def _take(dataset, augmented, arrays, labels, rows, mask, seed):
     jnp.where(real, labels[rows], 0),
     mask,
     jnp.where(real, rows, 0).astype(jnp.int32),
+    present={m: mask * p[rows] for m, p in present.items()} or None,
   )

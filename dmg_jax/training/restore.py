@@ -133,9 +133,9 @@ def configured(
   own: experiment.Config = ConfigDict(found["config"])
   own.update(changes)
   # Fields that are newer than the run.
-  own.train.update(
-    {k: v for k, v in DEFAULTS["train"].items() if k not in own.train}
-  )
+  for part in ("train", "data"):
+    new = {k: v for k, v in DEFAULTS[part].items() if k not in own[part]}
+    own[part].update(new)
   own.track = ""  # Reading a run is not tracked.
   for m, options in found.get("encoders", {}).items():
     own.encoders[m] = {**options, "pretrained": ""}

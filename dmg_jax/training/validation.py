@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from data_pipelines.core import hidden
 from dmg_jax.config import class_weights
 from dmg_jax.errors import InputError, UnsuitableError, unknown
 from dmg_jax.evaluation import metrics, selection
@@ -35,6 +36,7 @@ _RANGES = {
   "train.checkpoint_steps": (0, 10**9),
   "train.log_steps": (1, 10**9),
   "eval.batch_size": (1, 10**7),
+  "data.drop_seed": (0, 2**31 - 1),
   "loader.workers": (-1, 1000),
   "optimiser.learning_rate": (0, 1e38),
   "optimiser.momentum": (0, 1),
@@ -85,6 +87,8 @@ def check(config: Config) -> Method:
     _check_encoder(modality, options)
   metrics.check_names(tuple(config.encoders))
   class_weights.parse(config.train.class_weights)
+  hidden.rates(config.data.get("drop", ""))
+  hidden.splits_of(config.data.get("drop_splits", ""))
   method = registry.make_method(**config.method.to_dict())
   _check_sampler(config, method)
   return method
