@@ -107,6 +107,8 @@ def test_a_run_of_an_older_version_is_read(straight, tiny, tmp_path):
   content = json.loads(path.read_text())
   for field in FIELDS:
     del content["config"]["train"][field]
+  for field in ("drop", "drop_seed", "drop_splits"):
+    del content["config"]["data"][field]
   path.write_text(json.dumps(content))
   old = results(work)
   del old["selected_by"]
