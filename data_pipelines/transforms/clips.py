@@ -38,7 +38,7 @@ def sound(
   """The first ``length`` samples of a sound or video file, int16 [samples]."""
   with raw.named(path):
     if path.lower().endswith(VIDEOS):
-      wave = video.sound(path, sample_rate)
+      wave = video.sound(path, sample_rate, tell)
     else:
       wave = audio.read(path, sample_rate, tell)
   return numbers_of(wave[:length])

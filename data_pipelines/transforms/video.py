@@ -73,18 +73,28 @@ def pictures(
   return [kept[i] for i in choose(total)]
 
 
-def sound(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
+def sound(
+  path: str | os.PathLike,
+  sample_rate: int,
+  tell: remarks.Tell = remarks.ignore,
+) -> np.ndarray:
   """The sound track as mono, float32 [samples].
 
+  Args:
+    path: of the video.
+    sample_rate: samples a second.
+    tell: gets a remark if the track is damaged.
+
   Raises:
-    ValueError: there is none, it holds no samples, or the file is no video.
+    ValueError: there is none, it holds no samples, too little of it can be
+      read, or the file is no video.
   """
   av = require()
-  parts = []
+  found = container.survey(path, "audio")
+  parts, lost = [], []
   with container.opened(path, "audio") as file:
-    container.stream(file, "audio")
     resampler = av.AudioResampler("flt", "mono", sample_rate)
-    for frame in file.decode(audio=0):
+    for frame in container.frames(file, "audio", lost):
       parts += resampler.resample(frame)
     if parts:
       parts += resampler.resample(None)
@@ -92,6 +102,7 @@ def sound(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
   wave = np.concatenate([np.zeros(0, np.float32), *samples])
   if not len(wave):
     raise InputError("its sound holds no samples")
+  remarks.check_whole(found.share, bool(lost), tell)
   return wave.astype(np.float32)
 
 

@@ -48,6 +48,14 @@ class Found:
     kinds = (self.videos, self.pictures, self.sounds)
     return next(k[clip] for k in kinds if clip in k)
 
+  def shown(self, clip: str) -> str:
+    """Where the pictures of a clip are."""
+    return str(self.pictures.get(clip) or self.videos[clip])
+
+  def heard(self, clip: str) -> str:
+    """Where the sound of a clip is."""
+    return str(self.sounds.get(clip) or self.videos[clip])
+
 
 def find(folder: pathlib.Path, key: Key) -> Found:
   """All media below ``folder``; the first path of a kind counts.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.transforms import kinds
+from data_pipelines.transforms.files import remarks
 
 NPERSEG, NOVERLAP = 512, 353
+REMARKS = "remarks"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +50,29 @@ class Clip:
 
 
 def make(clip: Clip, settings: ClipSettings) -> dict[str, np.ndarray]:
-  """``wave`` int16 [samples], and ``frame_<i>`` uint8 [bytes of a JPEG]."""
+  """``wave`` int16 [samples], and ``frame_<i>`` uint8 [bytes of a JPEG].
+
+  ``REMARKS``, uint8 [bytes of a text], is there if the clip is not as it should
+  be.
+  """
   options = preprocessing(settings, settings.side)
   sounds = kinds.ClipAudio(options["audio"])
   videos = kinds.ClipVideo(options["video"])
-  fields = {"wave": sounds.pack(sounds.read(clip.sound))}
-  for i, data in enumerate(videos.pack(videos.read(clip.video))):
+  told: list[str] = []
+
+  def tell(path: str, remark: remarks.Remark) -> None:
+    told.append(f"{path}: {remarks.sentence(remark)}")
+
+  heard = sounds.read(clip.sound, functools.partial(tell, clip.sound))
+  shown = videos.read(clip.video, functools.partial(tell, clip.video))
+  if not heard.any():
+    told.append(f"{clip.sound}: its sound is silent")
+  fields = {"wave": sounds.pack(heard)}
+  for i, data in enumerate(videos.pack(shown)):
     fields[f"frame_{i}"] = data
+  if told:
+    text = "; ".join(dict.fromkeys(told))
+    fields[REMARKS] = np.frombuffer(text.encode(), np.uint8)
   return fields
 
 

@@ -43,7 +43,8 @@ from data_pipelines.errors import unknown
 from data_pipelines.sets._audio_video import load as av_load
 from data_pipelines.sets._audio_video import media
 from data_pipelines.sets._audio_video import split as av_split
-from data_pipelines.sets._audio_video.prepared import DataSet, Prepared
+from data_pipelines.sets._audio_video.named import NamedSet
+from data_pipelines.sets._audio_video.prepared import Prepared
 from data_pipelines.sets.crema_d import official_split as official
 
 NAME = "crema_d"
@@ -140,20 +141,23 @@ def _prepared(
     raise unknown("split", split, SPLITS)
   side = av_load.stored_side(image_size)
   settings = media.ClipSettings(frames, side, sample_rate, seconds)
-  about = _data_set("official" if annotations else split)
-  return Prepared(about, data_dir, settings, raw, split, annotations, workers)
+  about = _data_set(split, annotations)
+  return Prepared(about, data_dir, settings, raw, workers)
 
 
-def _data_set(split: str) -> DataSet:
+def _data_set(rule: str, annotations: str = "") -> NamedSet:
+  split = "official" if annotations else rule
   members = av_split.Members(official.SALT, official.MEMBERS)
   rules = {
     "official": lambda clip: "test" if clip in members else "train",
     "speakers": lambda clip: speakers()[int(clip[:4])],
   }
   train, test = (sum(n) for n in zip(*EXPECTED.values(), strict=True))
-  return DataSet(
+  return NamedSet(
     NAME,
     VERSION,
+    rule,
+    annotations,
     key=_key,
     label=_label,
     split=rules[split],

@@ -44,7 +44,8 @@ import re
 from data_pipelines import core
 from data_pipelines.sets._audio_video import load as av_load
 from data_pipelines.sets._audio_video import media, split
-from data_pipelines.sets._audio_video.prepared import DataSet, Prepared
+from data_pipelines.sets._audio_video.named import NamedSet
+from data_pipelines.sets._audio_video.prepared import Prepared
 from data_pipelines.sets.kinetics_sounds import official_split as official
 
 NAME = "kinetics_sounds"
@@ -128,16 +129,16 @@ def _prepared(
 ) -> Prepared:
   side = av_load.stored_side(image_size)
   settings = media.ClipSettings(frames, side, sample_rate, seconds)
-  return Prepared(
-    _data_set(), data_dir, settings, raw, "official", annotations, workers
-  )
+  return Prepared(_data_set(annotations), data_dir, settings, raw, workers)
 
 
-def _data_set() -> DataSet:
+def _data_set(annotations: str = "") -> NamedSet:
   members = split.Members(official.SALT, official.MEMBERS)
-  return DataSet(
+  return NamedSet(
     NAME,
     VERSION,
+    "official",
+    annotations,
     key=_key,
     label=_label,
     split=lambda clip: "test" if clip in members else "train",

@@ -43,6 +43,17 @@ def ignore(remark: Remark) -> None:
   """Takes no notice."""
 
 
+def sentence(remark: Remark) -> str:
+  """A remark in words."""
+  if isinstance(remark, Shallow):
+    return (
+      f"its 16 bits use values {remark.low} to {remark.high} of 0 to 65535, "
+      "no others"
+    )
+  part = "what can be read" if remark.share is None else f"{remark.share:.0%}"
+  return f"it is damaged or cut off, and {part} of it is used"
+
+
 def check_whole(share: float | None, broken: bool, tell: Tell) -> None:
   """The one rule for sounds and videos that are damaged or cut off.
 
