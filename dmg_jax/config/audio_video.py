@@ -6,14 +6,18 @@ narrow networks, for a laptop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dmg_jax.config import compose
 
 
 def get_config(
-  name: str, load: Callable[..., Any], arg: str | None, quick_seconds: float
+  name: str,
+  load: Callable[..., Any],
+  arg: str | None,
+  quick_seconds: float,
+  usual: Mapping[str, Any] | None = None,
 ) -> compose.Config:
   """The config of ``<recipe>[,key=value...]`` with the paper's settings.
 
@@ -22,6 +26,8 @@ def get_config(
     load: the ``load`` function of the data set.
     arg: the string after the colon.
     quick_seconds: length of the sounds with ``quick=true``.
+    usual: {path: value} of settings that are usual for other sets than the
+      paper's.
   """
   config = compose.base(arg)
   config.data.update(compose.options(load), name=name)
@@ -35,6 +41,8 @@ def get_config(
   config.optimiser.schedule = "plateau"
   config.train.update(epochs=200, batch_size=64, inner_batch_size=16)
   config.eval.batch_size = 64
+  for path, value in (usual or {}).items():
+    compose.assign(config, path, value)
   return compose.with_recipe(config, arg, _quick(quick_seconds))
 
 

@@ -16,36 +16,11 @@ from data_pipelines.sets import kinetics_sounds
 from data_pipelines.sets import kinetics_sounds as ks
 from data_pipelines.sets._audio_video import files
 
-av = pytest.importorskip("av")
+pytest.importorskip("av")
+from clip_files import video
 
 OPTIONS = {"image_size": 16, "sample_rate": 8000, "seconds": 1.0, "workers": 0}
 FOLDERS = ("tap dancing", "playing_drums")
-
-
-def video(path: pathlib.Path, level: int, *, sound=True, pictures=True) -> None:
-  """Ten frames that grow brighter, and a second of a tone."""
-  with av.open(str(path), "w") as container:
-    shown = heard = None
-    if pictures:
-      shown = container.add_stream("mpeg4", rate=10)
-      shown.width, shown.height, shown.pix_fmt = 32, 32, "yuv420p"
-    if sound:
-      heard = container.add_stream("aac", rate=8000, layout="mono")
-    for i in range(10):
-      if shown is None:
-        break
-      pixels = np.full((32, 32, 3), level + 10 * i, np.uint8)
-      frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
-      container.mux(shown.encode(frame))
-    if heard:
-      tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000) / 2
-      frame = av.AudioFrame.from_ndarray(
-        tone[None].astype(np.float32), "fltp", "mono"
-      )
-      frame.sample_rate = 8000
-      container.mux(heard.encode(frame))
-    for stream in filter(None, (shown, heard)):
-      container.mux(stream.encode())
 
 
 def ids(number: int, test: bool) -> list[str]:

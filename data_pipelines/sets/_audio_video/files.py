@@ -116,10 +116,12 @@ def lack(found: Found, clip: str) -> str | None:
   return None if clip in found.sounds else f"{clip} has no sound file"
 
 
-def unused(found: Found) -> list[raw.Defect]:
+def unused(
+  found: Found, why: str = "it is not named like a clip"
+) -> list[raw.Defect]:
   """Defects: files of no clip, and files whose clip uses another one."""
   return [
-    raw.Defect(path.name, raw.SKIPPED, f"{path}: it is not named like a clip")
+    raw.Defect(path.name, raw.SKIPPED, f"{path}: {why}")
     for path in found.nameless
   ] + [
     raw.Defect(i, raw.TWICE, f"{path} is not used, but {used}")
@@ -160,7 +162,7 @@ def read_lists(
     path = folder / name
     if split not in ("train", "test") and not path.exists():
       continue
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(text_of(path).splitlines(), 1):
       cells = [cell.strip() for cell in line.split(",")]
       place = f"{name}, line {number}"
       clip = key(cells[0])
@@ -177,9 +179,14 @@ def read_lists(
   return rows, problems
 
 
-def _lines(path: pathlib.Path) -> list[str]:
+def text_of(path: pathlib.Path) -> str:
+  """The text of a list.
+
+  Raises:
+    DataError: it cannot be read, or is no text in UTF-8.
+  """
   try:
-    return path.read_text(encoding="utf-8-sig").splitlines()
+    return path.read_text(encoding="utf-8-sig")
   except (OSError, UnicodeDecodeError) as error:
     raise DataError(f"the list {path} cannot be read: {error}") from error
 

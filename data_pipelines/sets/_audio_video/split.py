@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import collections
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 Shares = Callable[[str], Mapping[str, float]]
 
@@ -36,7 +36,10 @@ class Members:
 
 
 def hold_out(
-  labels: Mapping[str, str], splits: Mapping[str, str], shares: Shares
+  labels: Mapping[str, str],
+  splits: Mapping[str, str],
+  shares: Shares,
+  stay: Container[str] = (),
 ) -> dict[str, str]:
   """The splits, with those that have no clips yet taken from train.
 
@@ -48,11 +51,12 @@ def hold_out(
     labels: {clip: class}.
     splits: {clip: split}.
     shares: class -> {split: share of the class's clips in train}.
+    stay: clips that are never held out.
   """
   there = set(splits.values())
   members = collections.defaultdict(list)
   for clip in sorted(splits, key=lambda c: (digest(c), c)):
-    if splits[clip] == "train":
+    if splits[clip] == "train" and clip not in stay:
       members[labels[clip]].append(clip)
   held = dict(splits)
   for label, clips in members.items():

@@ -1,0 +1,234 @@
+"""Data sets whose lists name clips, classes and splits, and come with them."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from data_pipelines.core import SPLITS, raw
+from data_pipelines.errors import DataError
+from data_pipelines.sets._audio_video import files, media
+from data_pipelines.sets._audio_video import split as split_rules
+from data_pipelines.sets._audio_video.samples import Samples
+
+# A clip that is in two lists by mistake is for testing.
+_ORDER = ("test", "val", "train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A row of a list.
+
+  Attributes:
+    clip: id of its clip.
+    label: its class.
+    split: of the list, or of the row.
+    place: file and line, for messages.
+  """
+
+  clip: str
+  label: str
+  split: str
+  place: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """All lists.
+
+  Attributes:
+    rows: {id of a sample: row}.
+    problems: defects of the other rows.
+    notes: one sentence each.
+    key: of files.
+    versions: {list: hash of its text}.
+  """
+
+  rows: dict[str, Row]
+  problems: list[raw.Defect]
+  notes: tuple[str, ...]
+  key: files.Key
+  versions: dict[str, str]
+
+
+def listing(
+  rows: Iterable[Row],
+  problems: Iterable[raw.Defect],
+  key: files.Key,
+  versions: Mapping[str, str],
+) -> Listing:
+  """The samples of rows: a clip with several classes is one of each.
+
+  Such samples have the class behind the clip's id. A clip that is listed again
+  with its class is a defect.
+  """
+  found = sorted(rows, key=lambda row: _ORDER.index(row.split))
+  problems, used = list(problems), {}
+  for row in found:
+    first = used.setdefault((row.clip, row.label), row)
+    if first is not row:
+      text = f"{row.place}: {row.clip} is in {first.place}, too"
+      problems.append(raw.Defect(row.clip, raw.SKIPPED, text))
+  splits = collections.defaultdict(list)
+  for row in used.values():
+    splits[row.clip].append(row.split)
+  samples = {
+    (row.clip if len(splits[row.clip]) == 1 else f"{row.clip} {row.label}"): row
+    for row in used.values()
+  }
+  several = [s for s in splits.values() if len(s) > 1]
+  notes = ()
+  if several:
+    apart = sum(len({*s}) > 1 for s in several)
+    notes = (
+      f"{len(several)} clips are listed with more than one class, {apart} of "
+      "them in more than one split: each row is a sample, as published",
+    )
+  return Listing(samples, problems, notes, key, dict(versions))
+
+
+def text_of(folder: pathlib.Path, name: str) -> str:
+  """The text of a list in a folder, or in a folder in that one.
+
+  Raises:
+    DataError: there is none, or it is no text in UTF-8.
+  """
+  if not folder.is_dir():
+    raise DataError(f"there is no folder {folder}: give that of the download")
+  paths = [folder / name, *sorted(folder.glob(f"*/{name}"))]
+  path = next((p for p in paths if p.is_file()), None)
+  if path is None:
+    raise DataError(
+      f"there is no list {name} in {folder}: put it there, or name its folder "
+      "with --config.data.annotations"
+    )
+  return files.text_of(path)
+
+
+def version(text: str) -> str:
+  """A short hash of a list."""
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class ListedSet:
+  """The properties of one data set of clips; see ``samples.DataSet``.
+
+  Attributes:
+    name: of the data set.
+    version: of the prepared data.
+    rule: name of the split.
+    annotations: folder of the lists; empty is that of the download.
+    read: folder of the lists -> listing.
+    shares: class -> {split: share of train to hold out}.
+    classes: number of them in the published lists.
+    sizes: rows of the published splits.
+    layout: what the raw folder should hold, for messages.
+  """
+
+  name: str
+  version: str
+  rule: str
+  annotations: str
+  read: Callable[[pathlib.Path], Listing]
+  shares: split_rules.Shares
+  classes: int
+  sizes: Mapping[str, int]
+  layout: str
+
+  @property
+  def expected(self) -> Mapping[str, int]:
+    return {}
+
+  def identity(self) -> list[Any]:
+    """The rule: lists belong to the download, which may be gone."""
+    return [self.rule]
+
+  def samples(self, folder: pathlib.Path) -> Samples:
+    """The rows of the lists with files below ``folder``.
+
+    Raises:
+      core.DataError: a list is absent or cannot be read, or there are no clips.
+    """
+    there = self.read(pathlib.Path(self.annotations or folder).expanduser())
+    found = files.find(folder, there.key)
+    present = {*found.ids}
+    have = {i for i, row in there.rows.items() if row.clip in present}
+    if not have:
+      raise DataError(
+        f"{folder} holds no clips of the lists of {self.name}: it should hold "
+        f"{self.layout}"
+      )
+    splits, notes = self._splits(there, have)
+    clips, problems = {}, list(there.problems)
+    for i, row in there.rows.items():
+      lack = files.lack(found, row.clip) if i in have else _gone(row)
+      if lack:
+        problems.append(raw.Defect(i, raw.MISSING, lack))
+      else:
+        heard, shown = found.heard(row.clip), found.shown(row.clip)
+        clips[i] = media.Clip(row.label, splits[i], heard, shown)
+    problems += files.unused(found, "it is no clip of the lists")
+    return Samples(
+      clips,
+      problems,
+      (*self._differences(there.rows.values()), *_untrained(clips.values())),
+      (*there.notes, *notes),
+      there.versions,
+    )
+
+  def _splits(
+    self, there: Listing, have: Collection[str]
+  ) -> tuple[dict[str, str], list[str]]:
+    """{sample: split}, and notes.
+
+    Clips that are listed again stay in train. What is held out does not depend
+    on the clips that are there, unless these are too few.
+    """
+    times = collections.Counter(row.clip for row in there.rows.values())
+    tied = {i for i, row in there.rows.items() if times[row.clip] > 1}
+
+    def held(rows: Mapping[str, Row]) -> dict[str, str]:
+      labels = {i: row.label for i, row in rows.items()}
+      splits = {i: row.split for i, row in rows.items()}
+      return split_rules.hold_out(labels, splits, self.shares, tied)
+
+    splits = held(there.rows)
+    if {splits[i] for i in have} >= {*SPLITS}:
+      return splits, []
+    few = held({i: row for i, row in there.rows.items() if i in have})
+    return {**splits, **few}, [
+      "too many clips are absent to hold out the usual ones"
+    ]
+
+  def _differences(self, rows: Iterable[Row]) -> list[str]:
+    """Differences of the lists from the published ones."""
+    rows = list(rows)
+    sizes = collections.Counter(row.split for row in rows)
+    said = [
+      f"the lists have {sizes[split]} rows for {split} instead of {want}"
+      for split, want in self.sizes.items()
+      if sizes[split] != want
+    ]
+    classes = len({row.label for row in rows})
+    if classes != self.classes:
+      said.append(f"the lists name {classes} classes instead of {self.classes}")
+    return said
+
+
+def _gone(row: Row) -> str:
+  return f"{row.place}: there is no file of {row.clip}"
+
+
+def _untrained(clips: Iterable[media.Clip]) -> list[str]:
+  """Whether some classes have no clip to train with."""
+  clips = list(clips)
+  trained = {c.label for c in clips if c.split == "train"}
+  lost = sorted({c.label for c in clips} - trained)
+  if not lost:
+    return []
+  return [f"{len(lost)} classes have no clip in train, the first: {lost[0]}"]
