@@ -1,4 +1,4 @@
-"""Transformer blocks that BERT and CLIP share."""
+"""Transformer blocks that several encoders share."""
 
 from __future__ import annotations
 
@@ -86,6 +86,9 @@ class Block(nn.Module):
     norm_first: LayerNorm before each part (CLIP), else after the sum (BERT).
     dropout: dropout rate of the output of each part.
     attention_dropout: dropout rate of attention weights.
+    bias: whether queries, keys and values have a bias.
+    scaled: each part is multiplied by a vector of weights (LayerScale).
+    gated: the MLP is SwiGLU, silu(gate(x)) hidden(x) before ``output``.
     dtype: dtype of the computation; softmax and the moments of LayerNorm are
       computed in float32 or wider.
   """
@@ -97,6 +100,9 @@ class Block(nn.Module):
   norm_first: bool = False
   dropout: float = 0.0
   attention_dropout: float = 0.0
+  bias: bool = True
+  scaled: bool = False
+  gated: bool = False
   dtype: str = "float32"
 
   @nn.compact
@@ -113,14 +119,24 @@ class Block(nn.Module):
     ):
       normed = norm(self.epsilon, self.dtype, f"{name}_norm")
       added = part(normed(x) if self.norm_first else x, train=train)
-      x = x + nn.Dropout(self.dropout, deterministic=not train)(added)
+      added = nn.Dropout(self.dropout, deterministic=not train)(added)
+      x = x + self._scale(added, f"{name}_scale")
       x = x if self.norm_first else normed(x)
     return x
+
+  def _scale(self, x, name: str):
+    if not self.scaled:
+      return x
+    scale = self.param(name, nn.initializers.ones, (x.shape[-1],), jnp.float32)
+    shape = (1,) * (x.ndim - 1) + scale.shape
+    return x * scale.reshape(shape).astype(x.dtype)
 
   def _attention(self, x, mask, train: bool):
     *before, width = x.shape
     query, key, value = (
-      dense(width, self.dtype, name)(x).reshape(*before, self.heads, -1)
+      dense(width, self.dtype, name, self.bias)(x).reshape(
+        *before, self.heads, -1
+      )
       for name in ("query", "key", "value")
     )
     drops = train and self.attention_dropout > 0
@@ -141,5 +157,8 @@ class Block(nn.Module):
   def _perceptron(self, x, train: bool):
     del train
     inner = dense(self.hidden, self.dtype, "hidden")(x)
-    inner = ACTIVATIONS[self.activation](inner)
+    if self.gated:
+      inner *= nn.silu(dense(self.hidden, self.dtype, "gate")(x))
+    else:
+      inner = ACTIVATIONS[self.activation](inner)
     return dense(x.shape[-1], self.dtype, "output")(inner)

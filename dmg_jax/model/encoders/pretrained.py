@@ -23,6 +23,7 @@ same result as c equal channels with W.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -41,14 +42,17 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 WRITTEN = {"written_by": "dmg_jax"}  # in the metadata of the weights
 INDEX = f"{WEIGHTS}.index.json"
 _FREE = ("features", "dropout", "attention_dropout")  # The user's choice.
-_FILES = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors"]
+PICTURES = "preprocessor_config.json"  # Of transformers; may be missing.
+_FILES = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", PICTURES]
 
 
 @runtime_checkable
 class Pretrained(Protocol):
   """An encoder that can start from pretrained weights and be exported.
 
-  It is a Linen module with the field ``pretrained: str = ""``. To adapt to
+  It is a Linen module with the field ``pretrained: str = ""``. A class method
+  ``options_of_folder(folder)``, if it has one, replaces ``options_of`` where
+  config.json is not enough. To adapt to
   another number of input channels, it needs a property ``first_kernel``: the
   path below ``params`` of the kernel [... c out] that reads the input channels.
   """
@@ -139,6 +143,32 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
   return found
 
 
+def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+  """Shapes of all tensors by name, without reading them.
+
+  Raises:
+    ValueError: a file is missing or damaged.
+  """
+  found = {}
+  for path in weight_files(folder):
+    with _opened(path) as file:
+      for name in file.keys():  # noqa: SIM118, file is not a mapping.
+        found[name] = tuple(file.get_slice(name).get_shape())
+  return found
+
+
+def read_normalisation(folder: Path) -> dict[str, tuple[float, ...]]:
+  """``mean`` and ``std`` of pictures, if the folder says what they are.
+
+  Raises:
+    ValueError: ``preprocessor_config.json`` is not JSON.
+  """
+  path = Path(folder) / PICTURES
+  found = _read_json(path) if path.exists() else {}
+  keys = {"mean": "image_mean", "std": "image_std"}
+  return {k: tuple(found[v]) for k, v in keys.items() if found.get(v)}
+
+
 def weight_files(folder: Path) -> list[Path]:
   """Paths of ``model.safetensors`` or of the shards in its index.
 
@@ -162,12 +192,18 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+  with _opened(path) as file:
+    for name in file.keys():  # noqa: SIM118, file is not a mapping.
+      yield name, file.get_tensor(name)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
   from safetensors import SafetensorError, safe_open
 
   try:
     with safe_open(path, framework="numpy") as file:
-      for name in file.keys():  # noqa: SIM118, file is not a mapping.
-        yield name, file.get_tensor(name)
+      yield file
   except SafetensorError as error:
     raise InputError(
       f"pretrained: {path} is damaged ({error}): download it again"
@@ -205,7 +241,7 @@ def complete(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
   folder = resolve(name)
   weight_files(folder)
   defaults = {f.name: f.default for f in dataclasses.fields(cls)}
-  for key, value in cls.options_of(read_config(folder)).items():
+  for key, value in _options_of(cls, folder).items():
     if key not in defaults:
       raise InputError(
         f"{folder / CONFIG} has {key}={value!r}, but {cls.__name__} has no "
@@ -221,6 +257,13 @@ def complete(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
         "other weights"
       )
   return {**made, "pretrained": str(folder)}
+
+
+def _options_of(cls: Any, folder: Path) -> dict[str, Any]:
+  """What the folder asks for; some encoders read more than config.json."""
+  if hasattr(cls, "options_of_folder"):
+    return cls.options_of_folder(folder)
+  return cls.options_of(read_config(folder))
 
 
 def _plain(value: Any) -> Any:
