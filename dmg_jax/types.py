@@ -117,6 +117,8 @@ class Fuse(Protocol):
 
 
 SHARED = "shared"
+# The collection of ``TrainState.stats`` that holds frozen encoders' weights.
+FROZEN = "frozen"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,6 +138,8 @@ class Problem:
     outputs: shapes and dtypes of the outputs of ``forward`` for two samples.
     samples: number of samples of the training split.
     readout: how the fusion obtains unimodal logits, e.g. "R1, split head".
+    frozen: modalities whose encoder is not trained. Its weights are among the
+      batch statistics, below ``FROZEN``: no weights of ``owner``.
 
   Example:
 
@@ -151,6 +155,7 @@ class Problem:
   outputs: Outputs
   samples: int
   readout: str
+  frozen: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
   @property
   def classes(self) -> int:
@@ -168,8 +173,9 @@ class TrainState(struct.PyTreeNode):
 
   Attributes:
     step: int [], number of steps taken.
-    params: the weights.
-    stats: BatchNorm statistics (``{}`` without BatchNorm).
+    params: the weights that are trained.
+    stats: BatchNorm statistics (``{}`` without BatchNorm), and the weights of
+      frozen encoders below ``FROZEN``.
     opt_state: state of the optimiser.
     method: the method's own state.
     plateau: state of ``training.optim.Plateau``, which follows the validation

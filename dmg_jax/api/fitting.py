@@ -16,8 +16,9 @@ from dmg_jax.config import compose, fields, files, own_data
 from dmg_jax.config.compose import ENCODER, RecipeKeys
 from dmg_jax.config.defaults import DEFAULTS
 from dmg_jax.errors import InputError
+from dmg_jax.model import own
 from dmg_jax.tracking.logging import Console
-from dmg_jax.training import runner, validation
+from dmg_jax.training import experiment, runner, validation
 from dmg_jax.training.experiment import Config
 
 _DIR = DEFAULTS["data"]["dir"]
@@ -96,14 +97,18 @@ def fit(
     True
   """
   names = {k: v for k, v in (encoders or {}).items() if isinstance(v, str)}
-  modules = {k: v for k, v in (encoders or {}).items() if k not in names}
+  modules = {
+    k: own.wrap(k, v) for k, v in (encoders or {}).items() if k not in names
+  }
   slots = {ENCODER + m: name for m, name in names.items()}
   chosen = RecipeKeys(recipe, {**_named(keys), **slots})
   owner = Temporary() if workdir is None else None
   folder = Path(owner.path / "run" if owner else workdir or "").expanduser()
   try:
     with quietly(not verbose):
-      made = _config(data, y, chosen, dict(config or {}), folder, owner)
+      made = _config(
+        data, y, chosen, dict(config or {}), modules, folder, owner
+      )
       console = Console(quiet=not verbose)
       done = train(made, folder, console, page=False, encoders=modules)
       if done is None:
@@ -144,12 +149,14 @@ def _config(
   y: Any,
   chosen: RecipeKeys,
   changes: dict[str, Any],
+  modules: dict[str, own.Own],
   folder: Path,
   owner: Temporary | None,
 ) -> Config:
   """The run's config; data in memory are stored on the way."""
   if not isinstance(data, str | os.PathLike):
     config = own_data.get_config(chosen)
+    experiment.enter(config, modules)
     fields.set_all(config, changes)
     validation.check(config)
     if config.data.dir == _DIR:
@@ -163,6 +170,7 @@ def _config(
   else:
     config = own_data.get_config(chosen)
     config.data.manifest = path
+  experiment.enter(config, modules)
   fields.set_all(config, changes)
   if owner is not None and config.data.dir == _DIR:
     config.data.dir = str(owner.path / DATA)

@@ -5,7 +5,8 @@ and keys are options of its method or names in ``SHORT``. A small ``batch_size``
 also lowers the batch sizes of the outer level and of evaluation. Some data sets
 have a small setting for laptops, ``quick=true``. The key
 ``encoder.image=resnet.ResNet`` chooses the encoder of a modality or of a kind,
-whose options are then fields: ``--config.encoders.image.depth=50``.
+whose options are then fields: ``--config.encoders.image.depth=50``. So are they
+keys behind the recipe: ``encoder.image.depth=50``.
 
 From Python, ``RecipeKeys`` builds the same string from a recipe and values.
 
@@ -241,8 +242,12 @@ def _choose_encoders(config: Config, given: dict[str, Any]) -> None:
   with no such option, or with 0, keep the size of their last layer.
   """
   sizes = {e.get("features") for e in config.encoders.values()} - {None, 0}
-  for key in [k for k in given if k.startswith(ENCODER)]:
-    slot = key.removeprefix(ENCODER)
+  chosen = [k for k in given if k.startswith(ENCODER)]
+  for key in sorted(chosen, key=lambda k: k.count(".")):  # Its options last.
+    slot, dot, option = key.removeprefix(ENCODER).partition(".")
+    if dot:
+      _set_option(config, slot, option, given.pop(key))
+      continue
     # Only the manifest itself names its modalities.
     if slot not in config.encoders and config.data.name != "manifest":
       keys = [ENCODER + slot for slot in config.encoders]
@@ -254,6 +259,25 @@ def _choose_encoders(config: Config, given: dict[str, Any]) -> None:
     if "features" in made and len(sizes) == 1:
       made["features"] = next(iter(sizes))
     config.encoders[slot] = ConfigDict(made)
+
+
+def _set_option(config: Config, slot: str, option: str, value: Any) -> None:
+  """Sets an option of the encoder of a modality or kind."""
+  key = f"{ENCODER}{slot}"
+  if slot not in config.encoders:
+    there = ", ".join(config.encoders)
+    raise InputError(
+      f"{key}.{option}: the config has no encoder {slot!r} (it has those of "
+      f"{there}): choose it first, {key}=NAME,{key}.{option}={_text(value)}"
+    )
+  encoder = config.encoders[slot]
+  known = [k for k in encoder if k != "name"]
+  if option not in known:
+    raise unknown(f"option of {key} ({encoder.name})", option, known)
+  try:
+    assign(encoder, option, value)
+  except ValueError as error:
+    raise InputError(f"{key}: {error}") from error
 
 
 def _lower_batches(config: Config) -> None:
@@ -334,8 +358,9 @@ def _tuple(name: str, value: Any) -> Any:
 
 def encoder(name: str, **changes: Any) -> dict[str, Any]:
   """The config of an encoder: its name and all options with defaults."""
-  from dmg_jax.model import registry
+  from dmg_jax.model import fine_tuning, registry
 
   cls = registry.encoder_class(name)
   skip = ("parent", "name", "vocab_size")
-  return {"name": name, **options(cls, skip), **changes}
+  own = {**options(cls, skip), **fine_tuning.OPTIONS}
+  return {"name": name, **own, **changes}

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from data_pipelines.core import catalog
 from dmg_jax.config import compose
 from dmg_jax.config.defaults import DEFAULTS
-from dmg_jax.model import registry
+from dmg_jax.model import fine_tuning, registry
 from dmg_jax.model.own import NAME
 
 # Field -> why another value changes no weight and no number of training.
@@ -54,15 +54,21 @@ def defaults(config: Any) -> dict[str, Any]:
     found["data"].update(compose.options(catalog.loader(config.data.name)))
   skip = ("parent", "name", "vocab_size", "num_classes")
   found["encoders"] = {
-    m: compose.options(registry.encoder_class(own.name), skip)
+    m: {**_architecture(own.name, skip), **fine_tuning.OPTIONS}
     for m, own in config.encoders.items()
-    if own.name != NAME  # A module of the user's has no options.
   }
   fusion = registry.fusion_class(config.fusion.name)
   found["fusion"] = compose.options(fusion, skip)
   method = registry.method_factory(config.method.name)
   found["method"] = compose.options(method)
   return flat(ConfigDict(found).to_dict())
+
+
+def _architecture(name: str, skip: tuple[str, ...]) -> dict[str, Any]:
+  """Options of an encoder; a module of the user's own has none."""
+  if name == NAME:
+    return {}
+  return compose.options(registry.encoder_class(name), skip)
 
 
 def differences(config: Any, there: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dmg_jax.errors import InputError
+from dmg_jax.errors import InputError, UnsuitableError
 from dmg_jax.types import Problem
 
 
@@ -23,3 +23,20 @@ def independent_readout(problem: Problem, method: str) -> None:
       "loss of a modality trains only its own encoder: use fusion=own_heads, "
       "concat or sum"
     )
+
+
+def trained(problem: Problem, method: str, why: str, *modalities: str) -> None:
+  """Raises ``UnsuitableError`` if an encoder is frozen that must be trained.
+
+  Args:
+    problem: the model.
+    method: its name.
+    why: what it does with the weights of the encoder, as "resets".
+    modalities: of the encoders that it needs; all of them by default.
+  """
+  for m in modalities or problem.modalities:
+    if m in problem.frozen:
+      raise UnsuitableError(
+        f"{method} {why} the encoder of {m!r}, which is frozen: set its frozen "
+        "to false, or choose another recipe"
+      )

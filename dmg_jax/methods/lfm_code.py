@@ -32,7 +32,7 @@ from flax import struct
 
 from dmg_jax import losses
 from dmg_jax.errors import InputError
-from dmg_jax.methods import _terms
+from dmg_jax.methods import _needs, _terms
 from dmg_jax.methods._adapters import check_range, from_loss, scalar
 from dmg_jax.types import Card, Leaf, Method
 
@@ -81,6 +81,9 @@ def make(
 
   def init(problem, state, key):
     del state, key
+    first = problem.modalities[0]
+    if not fitted:
+      _needs.trained(problem, "lfm_code", "moves k by a gradient of", first)
     if "own head" not in problem.readout:
       raise InputError("lfm_code needs averaged own heads: use fusion=sum")
     return State(scalar(polynomial(0) if fitted else start))

@@ -32,7 +32,7 @@ from flax import struct
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from dmg_jax.methods import _epochs, _phases
+from dmg_jax.methods import _epochs, _needs, _phases
 from dmg_jax.methods._adapters import check_range, from_loss
 from dmg_jax.methods.joint import classification
 from dmg_jax.types import Card, Leaf, Method
@@ -69,7 +69,9 @@ def make(*, every: int = 20, times: int = 3, strength: float = 3.0) -> Method:
   check_range("strength", strength, 0, 1e6)
 
   def init(problem, state, key):
-    del problem, key
+    del key
+    if times > 0:
+      _needs.trained(problem, "relearning", "resets")
     return State(state.params, _phases.count(0))
 
   def between_epochs(problem, state, data, epoch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import flax.linen as nn
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
 from dmg_jax.types import (
+  FROZEN,
   SHARED,
   Fused,
   Outputs,
@@ -33,10 +34,12 @@ class Classifier(nn.Module):
     fusion: module called as ``fusion(features, train)`` that returns a
       ``Fused``. With a method ``encode(encoders, inputs, train)`` it runs the
       encoders itself, to let modalities talk inside them.
+    frozen: modalities whose encoder is always in evaluation mode.
   """
 
   encoders: Mapping[str, nn.Module]
   fusion: nn.Module
+  frozen: tuple[str, ...] = ()
 
   @nn.compact
   def __call__(
@@ -47,10 +50,13 @@ class Classifier(nn.Module):
     present: Mapping[str, jax.Array] | None = None,
   ) -> Outputs:
     inputs = with_present(inputs, present)
+    encoders: dict[str, Any] = dict(self.encoders)
+    for m in self.frozen:
+      encoders[m] = _Evaluating(encoders[m])
     if hasattr(self.fusion, "encode"):
-      features = self.fusion.encode(self.encoders, inputs, train)
+      features = self.fusion.encode(encoders, inputs, train)
     else:
-      features = {m: e(inputs[m], train) for m, e in self.encoders.items()}
+      features = {m: e(inputs[m], train) for m, e in encoders.items()}
     fused = with_kept(features, keep)
     logits, unimodal, extra = self.fusion(fused, train)
     return Outputs(logits, unimodal, features, dict(extra))
@@ -60,6 +66,20 @@ class Classifier(nn.Module):
     features = {m: features[m] for m in self.encoders}
     logits, unimodal, extra = self.fusion(features, train)
     return Fused(logits, unimodal, dict(extra))
+
+
+class _Evaluating:
+  """An encoder that runs in evaluation mode in training, too."""
+
+  def __init__(self, encoder: Any):
+    self._encoder = encoder
+
+  def __call__(self, x: Any, train: bool, *stages: int) -> Any:
+    del train
+    return self._encoder(x, False, *stages)
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._encoder, name)
 
 
 def with_present(
@@ -118,7 +138,7 @@ def encoder_variables(
   params: Params, stats: Stats, modality: str
 ) -> dict[str, Params]:
   """An encoder's own variables, {collection: nested dictionary}."""
-  name, own = _ENCODER + modality, {"params": params, **stats}
+  name, own = _ENCODER + modality, _variables(params, stats)
   return {c: own[c][name] for c in own if name in own[c]}
 
 
@@ -128,8 +148,26 @@ def with_encoder_variables(
   """Weights and batch statistics with an encoder's variables replaced."""
   name, made = _ENCODER + modality, {"params": params, **stats}
   for c, own in variables.items():
-    made[c] = {**made[c], name: own}
+    place = FROZEN if name in stats.get(FROZEN, {}) and c == "params" else c
+    made[place] = {**made[place], name: own}
   return made.pop("params"), made
+
+
+def freeze(
+  params: Params, stats: Stats, modalities: Sequence[str]
+) -> tuple[Params, Stats]:
+  """Both with the weights of these encoders among the statistics."""
+  names = [_ENCODER + m for m in modalities]
+  # An encoder without weights has nothing to freeze.
+  kept = {name: params[name] for name in names if name in params}
+  rest = {k: v for k, v in params.items() if k not in kept}
+  return rest, {**stats, FROZEN: kept} if kept else stats
+
+
+def _variables(params: Params, stats: Stats) -> dict[str, Any]:
+  """All of the model's variables by collection; frozen weights are some."""
+  others = {k: v for k, v in stats.items() if k != FROZEN}
+  return {"params": {**params, **stats.get(FROZEN, {})}, **others}
 
 
 def bind(
@@ -144,7 +182,7 @@ def bind(
 
   Args:
     model: encoders and fusion.
-    params, stats: from ``make_init``.
+    params, stats: from ``make_init``, by ``freeze`` for ``model.frozen``.
     inputs: a batch of two, for the shapes of the outputs.
     samples, readout: see ``Problem``.
   """
@@ -159,14 +197,15 @@ def bind(
     present: Mapping[str, jax.Array] | None = None,
   ) -> tuple[Outputs, Stats]:
     rngs = None if key is None else {"dropout": key}
-    variables = {"params": params, **stats}
+    variables = _variables(params, stats)
     apply = functools.partial(
       model.apply, variables, inputs, train, keep, present
     )
-    if not (train and stats):
+    moving = [c for c in stats if c != FROZEN]
+    if not (train and moving):
       return cast(Outputs, apply(rngs=rngs)), stats
-    outputs, new = cast(Any, apply(rngs=rngs, mutable=list(stats)))
-    return outputs, dict(new)
+    outputs, new = cast(Any, apply(rngs=rngs, mutable=moving))
+    return outputs, {**stats, **new}
 
   def fuse(
     params: Params,
@@ -176,7 +215,7 @@ def bind(
     train: bool,
   ) -> Fused:
     rngs = None if key is None else {"dropout": key}
-    variables = {"params": params, **stats}
+    variables = _variables(params, stats)
     fused = model.apply(variables, features, train, method="fuse", rngs=rngs)
     return cast(Fused, fused)
 
@@ -186,7 +225,14 @@ def bind(
   outputs = jax.eval_shape(evaluated, params, stats, inputs)
   names = tuple(model.encoders)
   return Problem(
-    forward, fuse, owners(params), names, outputs, samples, readout
+    forward,
+    fuse,
+    owners(params),
+    names,
+    outputs,
+    samples,
+    readout,
+    frozen=model.frozen,
   )
 
 

@@ -36,6 +36,7 @@ from flax.core import meta
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dmg_jax.errors import InputError, UserError
+from dmg_jax.model import fine_tuning
 from dmg_jax.types import Params, Stats
 
 NAME = "own"  # In the config, where others have ``<file>.<Class>``.
@@ -89,7 +90,8 @@ class Own(nn.Module):
         self.variable(_STATS, _WHERE, lambda: stats)
     params = self.get_variable("params", _WHERE)
     stats = self.get_variable(_STATS, _WHERE, {})
-    key = self.make_rng("dropout") if self.has_rng("dropout") else None
+    random = train and self.has_rng("dropout")
+    key = self.make_rng("dropout") if random else None
     y, new = self.functions.apply(params, stats, x, key, train)
     if train and stats and self.is_mutable_collection(_STATS):
       self.put_variable(_STATS, _WHERE, new)
@@ -139,6 +141,8 @@ def checked_options(
 ) -> dict[str, Any]:
   """``options``, or those of a run that had been trained with the module.
 
+  With those of ``fine_tuning``, as the config has them.
+
   Args:
     modality: its name.
     encoder: of the module that is given now.
@@ -149,7 +153,7 @@ def checked_options(
   """
   now = options(encoder)
   if there.get("name") != NAME:
-    return now
+    return {**now, **fine_tuning.of(there)}
   if there.get("module") != now["module"]:
     raise InputError(
       f"the encoder of {modality!r} was {_cut(there.get('module'))}; the "

@@ -19,7 +19,7 @@ from typing import Any
 import flax.linen as nn
 
 from dmg_jax.errors import InputError, unknown
-from dmg_jax.model import classifier, own
+from dmg_jax.model import classifier, fine_tuning, own
 from dmg_jax.model.classifier import Classifier
 from dmg_jax.model.encoders import pretrained
 from dmg_jax.types import Method, Params, Stats
@@ -146,10 +146,13 @@ def with_vocabulary(
 def make_encoder(name: str, **kwargs: Any) -> nn.Module:
   """The encoder ``<file>.<Class>`` with its options.
 
+  Those of ``fine_tuning`` are none of its architecture's.
+
   Raises:
     ValueError: unknown encoder or option, with the choices.
   """
-  return _call("encoder", name, encoder_class(name), kwargs)
+  options = fine_tuning.architecture(kwargs)
+  return _call("encoder", name, encoder_class(name), options)
 
 
 def make_fusion(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
@@ -186,7 +189,8 @@ def make_classifier(
     m: modules[m] if m in modules else make_encoder(**options)
     for m, options in encoders.items()
   }
-  return Classifier(made, make_fusion(num_classes=num_classes, **fusion))
+  made_fusion = make_fusion(num_classes=num_classes, **fusion)
+  return Classifier(made, made_fusion, fine_tuning.frozen(encoders))
 
 
 def complete_encoders(

@@ -17,7 +17,7 @@ from data_pipelines.load.loader import Loader
 from dmg_jax.config import class_weights
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.evaluation import metrics
-from dmg_jax.model import classifier, own, registry
+from dmg_jax.model import classifier, fine_tuning, own, registry
 from dmg_jax.training import optim, resident, sharding, steps, validation
 from dmg_jax.training.optim import Plateau
 from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
@@ -58,6 +58,12 @@ class Setup:
   chances: np.ndarray | None = None
   # Runs that share the machine, this one among them.
   runs: int = 1
+
+  @property
+  def trained(self) -> int:
+    """Number of weights that are trained."""
+    frozen = self.problem.frozen
+    return sum(n for o, n in self.parameters.items() if o not in frozen)
 
   def fresh(self) -> TrainState:
     """The state before the first step."""
@@ -135,17 +141,23 @@ def with_modules(
     ValueError: what cannot be an encoder; or other modules than the run's.
   """
   encoders = {m: own.wrap(m, module) for m, module in (modules or {}).items()}
-  there = config.encoders.to_dict()
-  for m, options in there.items():
+  for m, options in config.encoders.to_dict().items():
     if options["name"] == own.NAME and m not in encoders:
       raise own.missing(m, options)
   if not encoders:
     return config, encoders
   changed: Config = ConfigDict(config.to_dict())
-  for m, encoder in encoders.items():
-    options = own.checked_options(m, encoder, there.get(m, {}))
-    changed.encoders[m] = ConfigDict(options)
+  enter(changed, encoders)
   return changed, encoders
+
+
+def enter(config: Config, encoders: Mapping[str, own.Own]) -> None:
+  """Enters encoders of the user's own into a config, which may be locked."""
+  with config.unlocked():
+    for m, encoder in encoders.items():
+      there = config.encoders[m].to_dict() if m in config.encoders else {}
+      options = own.checked_options(m, encoder, there)
+      config.encoders[m] = ConfigDict(options)
 
 
 def assemble(
@@ -166,20 +178,19 @@ def assemble(
   config, modules = with_modules(config, encoders)
   method = validation.check(config)
   complete = _completed(config)  # Before the data, which may take hours.
-  if dataset is None:
-    dataset = load(config, method)
-  elif method.modalities is not None:
-    dataset = dataset.select(method.modalities)
+  dataset = _of_method(dataset, method) or load(config, method)
   spec = dataset.spec
   metrics.check_names(tuple(spec.modalities))
   balance = _balance(config, dataset)
   modules = _checked_modules(config, modules, method, spec)
   sizes = batch_sizes(config, method, spec)
   chosen = {m: _encoder(complete, m, s) for m, s in spec.modalities.items()}
-  problem, parameters, draw, loaded = _problem(config, chosen, modules, spec)
+  problem, parameters, draw, loaded, rates = _problem(
+    config, chosen, modules, spec
+  )
   mesh = sharding.make_mesh(sizes["batch_size"])
   per_epoch = spec.sizes["train"] // sizes["batch_size"]
-  init_opt, apply = _optimiser(config, problem, per_epoch)
+  init_opt, apply = _optimiser(config, problem, per_epoch, rates)
   plateau = _plateau(config)
   return Setup(
     config=config,
@@ -230,7 +241,7 @@ def _start(
 
 
 def _problem(config, encoders, modules, spec):
-  """The problem, its size, a seed's first weights, and what was loaded."""
+  """The problem, its size, a seed's first weights, what was loaded, rates."""
   model = registry.make_classifier(
     encoders, config.fusion.to_dict(), len(spec.classes), modules
   )
@@ -239,18 +250,21 @@ def _problem(config, encoders, modules, spec):
   params, stats, loaded = registry.load_weights(
     encoders, *init(config.seed), modules
   )
-  problem = classifier.bind(
-    model, params, stats, x, spec.sizes["train"], readout
-  )
+  first = classifier.freeze(params, stats, model.frozen)
+  problem = classifier.bind(model, *first, x, spec.sizes["train"], readout)
 
-  drawn = {config.seed: (params, stats)}
+  drawn = {config.seed: first}
 
   def draw(seed: int):
     """Weights and batch statistics, on buffers that nothing else holds."""
     made = drawn.pop(seed, None)
-    return made or registry.load_weights(encoders, *init(seed), modules)[:2]
+    if made is not None:
+      return made
+    made = registry.load_weights(encoders, *init(seed), modules)[:2]
+    return classifier.freeze(*made, model.frozen)
 
-  return problem, _count(params, problem), draw, loaded
+  rates = fine_tuning.rates(problem.owner, encoders, model.encoders)
+  return problem, _count(params), draw, loaded, rates
 
 
 def _home(config, dataset, mesh) -> resident.Home | None:
@@ -287,6 +301,15 @@ def load(config: Config, method: Method) -> core.Dataset:
   options = config.data.to_dict()
   name, folder = options.pop("name"), options.pop("dir")
   return catalog.dataset(name, folder, options, modalities=method.modalities)
+
+
+def _of_method(
+  dataset: core.Dataset | None, method: Method
+) -> core.Dataset | None:
+  """A data set that is loaded, with the modalities that a method takes."""
+  if dataset is None or method.modalities is None:
+    return dataset
+  return dataset.select(method.modalities)
 
 
 def encoder_options(config: Config, modality: str, kind: str) -> Config:
@@ -349,7 +372,7 @@ def _example(spec: core.Spec) -> dict[str, np.ndarray]:
   }
 
 
-def _optimiser(config, problem, per_epoch):
+def _optimiser(config, problem, per_epoch, factors):
   o = config.optimiser
   rate = optim.learning_rate(
     o.schedule,
@@ -364,6 +387,8 @@ def _optimiser(config, problem, per_epoch):
     momentum=o.momentum,
     weight_decay=o.weight_decay,
     clip_norm=o.clip_norm,
+    frozen=problem.frozen,
+    factors=factors,
   )
 
 
@@ -373,10 +398,10 @@ def _plateau(config) -> Plateau | None:
   return Plateau(**config.optimiser.plateau.to_dict())
 
 
-def _count(params, problem) -> dict[str, int]:
+def _count(params) -> dict[str, int]:
+  """{owner: entries of its weights}, those that are frozen among them."""
   counts: dict[str, int] = {}
-  for p, o in zip(
-    jax.tree.leaves(params), jax.tree.leaves(problem.owner), strict=True
-  ):
+  owner = classifier.owners(params)
+  for p, o in zip(jax.tree.leaves(params), jax.tree.leaves(owner), strict=True):
     counts[o] = counts.get(o, 0) + p.size
   return counts

@@ -9,7 +9,7 @@ the chain returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -74,6 +74,8 @@ def make(
   momentum: float = 0.9,
   weight_decay: float = 0.0,
   clip_norm: float | None = None,
+  frozen: Collection[str] = (),
+  factors: PyTree[float] = None,
 ) -> tuple[Callable[[Params], PyTree], Apply]:
   """The optimiser for weights owned as ``owner`` says.
 
@@ -84,6 +86,9 @@ def make(
     momentum: of SGD, or Adam's b1.
     weight_decay: coefficient; coupled (L2) but for ``adamw``.
     clip_norm: largest norm of the whole gradient, before anything else.
+    frozen: owners without weights that ``scale`` may name.
+    factors: pytree like ``owner``, factor of each weight's update, weight decay
+      of ``adamw`` included; ``None`` stands for 1.
 
   Returns:
     ``init(params) -> opt_state`` and ``apply`` (see ``types.Apply``).
@@ -93,7 +98,12 @@ def make(
   """
   direction = _direction(name, momentum, weight_decay)
   return _functions(
-    owner, direction, clip_norm, lambda state: rate(state.step) * _scale(state)
+    owner,
+    direction,
+    clip_norm,
+    lambda state: rate(state.step) * _scale(state),
+    frozen,
+    factors,
   )
 
 
@@ -131,8 +141,11 @@ def _functions(
   direction: optax.GradientTransformation,
   clip_norm: float | None,
   rate: Callable[[TrainState], Any],
+  frozen: Collection[str] = (),
+  factors: PyTree[float] = None,
 ) -> tuple[Callable[[Params], PyTree], Apply]:
   """``init`` and ``apply`` of ``make``; ``rate`` is of the state."""
+  own = jax.tree.map(lambda _: 1.0, owner) if factors is None else factors
   labels: Any = sorted(set(jax.tree.leaves(owner)))
   chain = optax.partition(dict.fromkeys(labels, direction), owner)
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else None
@@ -143,19 +156,23 @@ def _functions(
     if clip is not None:
       grads, _ = clip.update(grads, clip.init(grads))
     updates, opt_state = chain.update(grads, state.opt_state, state.params)
-    factors = _factors(labels, scale)
-    opt_state = _keep_frozen(opt_state, state.opt_state, factors)
+    scales = _scales(labels, scale, frozen)
+    opt_state = _keep_frozen(opt_state, state.opt_state, scales)
     lr = rate(state)
     params = jax.tree.map(
-      lambda p, u, o: _step(p, u, lr, factors[o]), state.params, updates, owner
+      lambda p, u, o, f: _step(p, u if f == 1 else f * u, lr, scales[o]),
+      state.params,
+      updates,
+      owner,
+      own,
     )
     return state.replace(params=params, opt_state=opt_state)
 
   return chain.init, apply
 
 
-def _factors(labels, scale):
-  unknown = sorted(set(scale or {}) - set(labels))
+def _scales(labels, scale, frozen):
+  unknown = sorted(set(scale or {}) - {*labels, *frozen})
   if unknown:
     raise InputError(
       f"scale names {', '.join(unknown)}; the owners are {', '.join(labels)}"

@@ -48,7 +48,7 @@ class Programs:
     )
     self.outer = None
     if method.outer_step is not None:
-      parts = loops.separate(sum(setup.parameters.values()))
+      parts = loops.separate(setup.trained)
       self.outer = steps.make_outer_step(
         problem, method, parts, several, weights=weights
       )

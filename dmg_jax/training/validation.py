@@ -9,7 +9,7 @@ from data_pipelines.core import hidden
 from dmg_jax.config import class_weights
 from dmg_jax.errors import InputError, UnsuitableError, unknown
 from dmg_jax.evaluation import metrics, selection
-from dmg_jax.model import own, registry
+from dmg_jax.model import fine_tuning, own, registry
 from dmg_jax.tracking import trackers
 from dmg_jax.training import optim
 from dmg_jax.training.optim import Plateau
@@ -129,6 +129,7 @@ def _check_keep(epochs: Any) -> None:
 
 def _check_encoder(modality: str, options: Config) -> None:
   """Its name, its options' names, and sizes and probabilities."""
+  _check_fine_tuning(modality, options)
   if options.name == own.NAME:
     return  # A module of the user's own: its options are the user's, too.
   fields = dataclasses.fields(registry.encoder_class(options.name))
@@ -148,6 +149,40 @@ def _check_encoder(modality: str, options: Config) -> None:
           f"{path} must be made of whole numbers of at least 1, got {value!r}"
         )
   registry.make_encoder(**registry.with_vocabulary(options.to_dict(), 2))
+
+
+def _check_fine_tuning(modality: str, options: Config) -> None:
+  """How the encoder is trained, see ``fine_tuning``."""
+  given, path = fine_tuning.of(options.to_dict()), f"encoders.{modality}"
+  if not isinstance(given["frozen"], bool):
+    raise InputError(
+      f"{path}.frozen must be true or false, got {given['frozen']!r}"
+    )
+  if given["learning_rate_scale"] == 0:
+    raise InputError(
+      f"{path}.learning_rate_scale must be more than 0: set {path}.frozen=true "
+      "for an encoder that is not trained"
+    )
+  for name, most in (("learning_rate_scale", 1e6), ("layer_decay", 1)):
+    _check_range(f"{path}.{name}", given[name], 0, most, excluded=0)
+    if given["frozen"] and given[name] != 1:
+      raise InputError(
+        f"{path} is frozen and so has no learning rate: leave {name} at 1, or "
+        f"set {path}.frozen=false"
+      )
+  names = [] if options.name == own.NAME else [options.name]
+  if given["layer_decay"] != 1 and not _with_layers(names):
+    raise InputError(
+      f"{path}.layer_decay is for transformers, and {options.name} has no "
+      "layers: leave it at 1, or choose one of "
+      + ", ".join(_with_layers(registry.encoders()))
+    )
+
+
+def _with_layers(names: list[str]) -> list[str]:
+  """Those encoders whose layers can have rates of their own."""
+  hook = fine_tuning.HOOK
+  return [n for n in names if hasattr(registry.encoder_class(n), hook)]
 
 
 def _check_dtype(path: str, name: Any) -> None:

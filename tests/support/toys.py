@@ -42,6 +42,7 @@ def problem(
   dropout: float = 0.0,
   seed: int = 0,
   fusion_options: tuple[tuple[str, Any], ...] = (),
+  frozen: tuple[str, ...] = (),
 ):
   """MLP encoders and a fusion: ``(problem, params, stats)``."""
   encoder = {
@@ -54,10 +55,11 @@ def problem(
   names = NAMES[:modalities]
   options = {"name": fusion, **dict(fusion_options)}
   model = registry.make_classifier(
-    dict.fromkeys(names, encoder), options, CLASSES
+    {m: {**encoder, "frozen": m in frozen} for m in names}, options, CLASSES
   )
   inputs = batch(modalities).inputs
-  params, stats = classifier.make_init(model, inputs)(seed)
+  drawn = classifier.make_init(model, inputs)(seed)
+  params, stats = classifier.freeze(*drawn, model.frozen)
   readout = registry.readout(fusion)
   bound = classifier.bind(model, params, stats, inputs, SAMPLES, readout)
   return bound, params, stats
@@ -98,15 +100,25 @@ class Run:
     momentum: float = 0.9,
     **options,
   ):
-    self.problem, self.params, self.stats = problem(
-      modalities, fusion, **options
-    )
+    made = problem(modalities, fusion, **options)
+    self._bind(method, *made, optimiser, rate, momentum)
+
+  @classmethod
+  def on(cls, method: Method, problem: Problem, params, stats) -> Run:
+    """A run on another problem, with Adam."""
+    run = cls.__new__(cls)
+    run._bind(method, problem, params, stats, "adam", 1e-2, 0.9)
+    return run
+
+  def _bind(self, method, problem, params, stats, optimiser, rate, momentum):
+    self.problem, self.params, self.stats = problem, params, stats
     self.method = method
     self.init_opt, self.apply = optim.make(
       self.problem.owner,
       lambda step: jnp.float32(rate),
       name=optimiser,
       momentum=momentum,
+      frozen=self.problem.frozen,
     )
     step = steps.make_train_step(self.problem, method, self.apply)
     self.step = functools.partial(step, seed=0)

@@ -52,6 +52,11 @@ TEXT = Names(
   "text_model.",
   ("projection",),
 )
+# What comes before the first layer.
+EMBEDDINGS = (
+  "class_embedding", "patch_embedding", "position_embedding", "first_norm",
+  "token_embedding",
+)  # fmt: skip
 # {key of config.json: option}
 _KEYS = {
   "projection_dim": "projection",

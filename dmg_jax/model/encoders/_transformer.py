@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import flax.linen as nn
 import jax
@@ -73,6 +73,22 @@ def project(
   if not options["features"]:
     return x
   return nn.Dense(options["features"], name="project")(x)
+
+
+def layers_above(
+  path: tuple[str, ...], depth: int, embeddings: Collection[str]
+) -> int:
+  """Layers from a weight to the features, see ``fine_tuning``.
+
+  Args:
+    path: names of the weight in its encoder.
+    depth: number of layers, which are called ``layer_0``, ``layer_1``, ...
+    embeddings: names of what comes before the first layer.
+  """
+  if path[0] in embeddings:
+    return depth + 1
+  name, _, number = path[0].rpartition("_")
+  return depth - int(number) if name == "layer" else 0
 
 
 class Block(nn.Module):

@@ -160,6 +160,11 @@ class Bert(nn.Module):
     """Number of stages that return maps: the embeddings and each layer."""
     return self.depth + 1
 
+  def layers_above(self, path: tuple[str, ...]) -> int:
+    """Layers from a weight to the features, see ``fine_tuning``."""
+    embeddings = _EMBEDDINGS.keys() - {"pooler"}
+    return transformer.layers_above(path, self.depth, embeddings)
+
   @nn.compact
   def __call__(
     self,

@@ -93,6 +93,10 @@ class ClipVision(nn.Module):
     """The embeddings and each layer."""
     return self.depth + 1
 
+  def layers_above(self, path: tuple[str, ...]) -> int:
+    """Layers from a weight to the features, see ``fine_tuning``."""
+    return transformer.layers_above(path, self.depth, _clip.EMBEDDINGS)
+
   @nn.compact
   def __call__(
     self,
@@ -225,6 +229,10 @@ class ClipText(nn.Module):
   def stages(self) -> int:
     """The embeddings and each layer."""
     return self.depth + 1
+
+  def layers_above(self, path: tuple[str, ...]) -> int:
+    """Layers from a weight to the features, see ``fine_tuning``."""
+    return transformer.layers_above(path, self.depth, _clip.EMBEDDINGS)
 
   @nn.compact
   def __call__(

@@ -70,7 +70,7 @@ class Fusion(nn.Module):
     self.heads = late.Fusion(self.num_classes, mean=True)
 
   def encode(
-    self, encoders: Mapping[str, nn.Module], inputs: Mapping, train: bool
+    self, encoders: Mapping[str, Any], inputs: Mapping, train: bool
   ) -> dict[str, Float[Array, "b _"]]:
     """Features of all modalities, with exchanges between the stages."""
     return self.exchange(encoders, inputs, train)
