@@ -20,6 +20,7 @@ from data_pipelines.core.dataset import (
   check_sample,
   in_memory,
   labels,
+  lengths,
   missing,
   sample_of,
 )
@@ -48,6 +49,7 @@ __all__ = [
   "check_sample",
   "in_memory",
   "labels",
+  "lengths",
   "missing",
   "sample_of",
 ]

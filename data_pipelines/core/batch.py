@@ -14,7 +14,9 @@ class Batch:
   """Samples of one step; a pytree once ``dmg_jax.types`` is imported.
 
   Attributes:
-    inputs: {modality: array (or pytree of arrays) with leading axis ``b``}.
+    inputs: {modality: array (or pytree of arrays) with leading axis ``b``}. A
+      modality whose samples [t d] differ in length is ``{"values": [b t d],
+      "mask": [b t]}``, with mask 1 for a step, 0 for padding.
     labels: int [b], class of each sample; any valid class where ``mask`` is 0.
     mask: float [b], 1 for a sample, 0 for padding. Padding has no influence on
       anything.

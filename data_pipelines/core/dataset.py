@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from data_pipelines.core.sequences import Ragged
 from data_pipelines.errors import InputError, unknown
 
 SPLITS = ("train", "outer", "val", "test")
@@ -31,12 +32,12 @@ class Taken(NamedTuple):
   """Samples taken at once.
 
   Attributes:
-    inputs: {modality: [b ...]}.
+    inputs: {modality: [b ...], a list of b arrays if it is ragged}.
     labels: [b] int32.
     present: {optional modality: [b] float32}, see ``Batch.present``.
   """
 
-  inputs: dict[str, np.ndarray]
+  inputs: dict[str, Any]
   labels: np.ndarray
   present: dict[str, np.ndarray]
 
@@ -49,13 +50,13 @@ class Arrays(NamedTuple):
   """All samples of a split.
 
   Attributes:
-    inputs: {modality: [n ...]}.
+    inputs: {modality: [n ...], ``Ragged`` if it is so}.
     labels: [n] int32.
     ids: of the samples.
     present: {optional modality: [n] float32}, see ``Batch.present``.
   """
 
-  inputs: dict[str, np.ndarray]
+  inputs: dict[str, Any]
   labels: np.ndarray
   ids: list[str]
   present: dict[str, np.ndarray]
@@ -71,6 +72,10 @@ class ModalitySpec:
     dtype: image, video ``uint8``, text ``int32`` word numbers.
     vocab_size: text only: number of different word numbers, special ones too.
     optional: whether samples may lack the modality, see ``Batch.present``.
+    buckets: of a *ragged* modality, whose samples [t ...] differ in t: lengths
+      that batches are padded to, see ``sequences``. ``shape`` begins with the
+      largest.
+    steps: ragged only: mean t of a sample.
   """
 
   kind: str
@@ -78,19 +83,42 @@ class ModalitySpec:
   dtype: npt.DTypeLike
   vocab_size: int | None = None
   optional: bool = False
+  buckets: tuple[int, ...] = ()
+  steps: float = 0.0
 
   def __post_init__(self):
     if self.kind not in KINDS:
       raise unknown("kind of modality", self.kind, KINDS)
+    object.__setattr__(self, "buckets", tuple(self.buckets))
+    if self.buckets and (
+      list(self.buckets) != sorted(self.buckets)
+      or not self.shape
+      or self.shape[0] != self.buckets[-1]
+    ):
+      raise InputError(
+        f"buckets {self.buckets} must rise to the first number of the shape "
+        f"{tuple(self.shape)}"
+      )
     object.__setattr__(self, "dtype", np.dtype(self.dtype))
     object.__setattr__(self, "shape", tuple(self.shape))
 
   @property
   def nbytes(self) -> int:
-    """Bytes of one sample."""
-    return (
-      int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
-    )
+    """Bytes of one sample, of a mean one if they differ in length."""
+    steps = [self.steps or self.shape[0]] if self.buckets else self.shape[:1]
+    size = np.prod([*steps, *self.shape[1:]], dtype=np.float64)
+    return int(size) * np.dtype(self.dtype).itemsize
+
+  @property
+  def ragged(self) -> bool:
+    """Whether samples differ in length."""
+    return bool(self.buckets)
+
+  def fits(self, shape: tuple[int, ...]) -> bool:
+    """Whether a sample may have this shape."""
+    if self.ragged:
+      return len(shape) > 0 and shape[1:] == self.shape[1:]
+    return shape == self.shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +172,8 @@ class Decoded(Generic[Record]):
     records: of a split.
     decode: of a record.
     label: what a record stores as its label to the label; for ``labels``.
+    lengths: {modality: int [n]} of ragged ones, if they are known; for
+      ``lengths``.
   """
 
   def __init__(
@@ -151,8 +181,10 @@ class Decoded(Generic[Record]):
     records: Records[Record],
     decode: Callable[[Record], Sample],
     label: Callable[[Any], int] = int,
+    lengths: Callable[[], Mapping[str, np.ndarray]] | None = None,
   ):
     self._records, self._decode, self._label = records, decode, label
+    self.lengths = lengths
 
   def __len__(self) -> int:
     return len(self._records)
@@ -178,8 +210,9 @@ class Cached:
 
   def __init__(self, source: Source, modalities: Mapping[str, ModalitySpec]):
     n = len(source)
-    self._inputs = {
-      m: np.empty((n, *s.shape), s.dtype) for m, s in modalities.items()
+    self._inputs: dict[str, Any] = {
+      m: [None] * n if s.ragged else np.empty((n, *s.shape), s.dtype)
+      for m, s in modalities.items()
     }
     self._labels, self._ids = np.zeros(n, np.int32), [""] * n
     self._present = {
@@ -190,10 +223,15 @@ class Cached:
       for m, array in self._inputs.items():
         array[i] = sample["inputs"][m]
       for m in missing(sample):
-        self._inputs[m][i] = self._present[m][i] = 0
+        spec = modalities[m]
+        none = np.zeros((0, *spec.shape[1:]), spec.dtype) if spec.ragged else 0
+        self._inputs[m][i], self._present[m][i] = none, 0
       self._labels[i], self._ids[i] = int(sample["label"]), str(sample["id"])
-    for array in self._inputs.values():
-      array.flags.writeable = False
+    for m, array in self._inputs.items():
+      if modalities[m].ragged:
+        self._inputs[m] = Ragged.of(array, modalities[m])
+      else:
+        array.flags.writeable = False
 
   @classmethod
   def of(cls, arrays: Arrays) -> Cached:
@@ -201,7 +239,8 @@ class Cached:
     made = cls((), {})
     made._inputs, made._labels, made._ids, made._present = arrays
     for array in made._inputs.values():
-      array.flags.writeable = False
+      if not isinstance(array, Ragged):
+        array.flags.writeable = False
     return made
 
   @property
@@ -222,9 +261,17 @@ class Cached:
     """The label of every sample."""
     return self._labels
 
+  def lengths(self) -> dict[str, np.ndarray]:
+    """The length of every sample of ragged modalities, see ``lengths``."""
+    items = self._inputs.items()
+    return {m: x.lengths for m, x in items if isinstance(x, Ragged)}
+
   def take(self, rows: np.ndarray, modalities: Iterable[str]) -> Taken:
     """Several samples at once, see ``Take``."""
-    inputs = {m: self._inputs[m][rows] for m in modalities}
+    inputs = {}
+    for m in modalities:
+      own = self._inputs[m]
+      inputs[m] = own.take(rows) if isinstance(own, Ragged) else own[rows]
     present = {m: p[rows] for m, p in self._present.items() if m in inputs}
     return Taken(inputs, self._labels[rows], present)
 
@@ -247,6 +294,11 @@ class _Selected:
 
   def labels(self) -> np.ndarray:
     return labels(self._source)
+
+  def lengths(self) -> dict[str, np.ndarray]:
+    found = getattr(self._source, "lengths", None)
+    known = (found() or {}) if found is not None else {}
+    return {m: n for m, n in known.items() if m in self._modalities}
 
 
 def sample_of(
@@ -289,6 +341,23 @@ def labels(source: Source) -> np.ndarray:
   return np.fromiter(found, np.int32, len(source))
 
 
+def lengths(
+  source: Source, modalities: Mapping[str, ModalitySpec]
+) -> dict[str, np.ndarray]:
+  """{ragged modality: steps of every sample of a split, int [n]}."""
+  ragged = [m for m, spec in modalities.items() if spec.ragged]
+  known = getattr(source, "lengths", None)
+  found = (known() or {}) if ragged and known is not None else {}
+  unknown_yet = [m for m in ragged if m not in found]
+  if unknown_yet:
+    rows = [
+      [m not in missing(x) and len(x["inputs"][m]) for m in unknown_yet]
+      for x in (source[i] for i in range(len(source)))
+    ]
+    found = {**found, **dict(zip(unknown_yet, np.array(rows).T, strict=True))}
+  return {m: np.asarray(found[m], np.int64) for m in ragged}
+
+
 def check_sample(
   sample: Sample, modalities: Mapping[str, ModalitySpec]
 ) -> None:
@@ -297,7 +366,7 @@ def check_sample(
     array = sample["inputs"].get(m)
     if array is None:
       raise InputError(f"sample {sample['id']!r} has no modality {m!r}")
-    if array.shape != spec.shape or array.dtype != spec.dtype:
+    if not spec.fits(array.shape) or array.dtype != spec.dtype:
       raise InputError(
         f"sample {sample['id']!r}, modality {m!r}: {array.dtype} of shape "
         f"{array.shape}; its spec says {spec.dtype} of shape {spec.shape}"

@@ -28,6 +28,7 @@ from data_pipelines.core.dataset import (
   Source,
   cache_if_small,
 )
+from data_pipelines.core.sequences import Ragged
 
 FOLDER = "decoded"  # in the folder of the prepared data
 LEAST = 1000  # samples of a split
@@ -58,7 +59,7 @@ def source(
   if settings is None or count < LEAST or size > CACHE_BYTES:
     return cache_if_small(read(), modalities)
   specs = {
-    m: (s.kind, s.shape, str(s.dtype), s.vocab_size)
+    m: (s.kind, s.shape, str(s.dtype), s.vocab_size, *["ragged"] * s.ragged)
     for m, s in modalities.items()
   }
   text = json.dumps([_FORMAT, split, specs, settings], sort_keys=True)
@@ -81,7 +82,7 @@ def _load(
   """What ``_save`` wrote; ``None`` if it is not there, or not whole."""
   try:
     with path.open("rb") as whole, np.load(whole, allow_pickle=False) as file:
-      inputs = {m: file[f"input_{m}"] for m in modalities}
+      inputs = {m: _loaded(file, m, s) for m, s in modalities.items()}
       labels, ids = file["label"], json.loads(file["id"].tobytes())
       present = {
         m: file[f"present_{m}"] for m, s in modalities.items() if s.optional
@@ -91,13 +92,22 @@ def _load(
   fits = (
     len(ids) == count
     and labels.shape == (count,)
-    and all(
-      inputs[m].shape == (count, *s.shape) and inputs[m].dtype == s.dtype
-      for m, s in modalities.items()
-    )
+    and all(_fits(inputs[m], count, s) for m, s in modalities.items())
     and all(p.shape == (count,) for p in present.values())
   )
   return Arrays(inputs, labels, ids, present) if fits else None
+
+
+def _loaded(file: Any, m: str, spec: ModalitySpec) -> Any:
+  array = file[f"input_{m}"]
+  return Ragged(array, file[f"steps_{m}"]) if spec.ragged else array
+
+
+def _fits(found: Any, count: int, spec: ModalitySpec) -> bool:
+  if isinstance(found, Ragged):
+    alike = spec.fits(found.flat.shape) and found.flat.dtype == spec.dtype
+    return alike and len(found) == count
+  return found.shape == (count, *spec.shape) and found.dtype == spec.dtype
 
 
 def _save(path: pathlib.Path, arrays: Arrays) -> None:
@@ -112,13 +122,23 @@ def _save(path: pathlib.Path, arrays: Arrays) -> None:
         allow_pickle=False,
         label=arrays.labels,
         id=np.frombuffer(json.dumps(arrays.ids).encode(), np.uint8),
-        **{f"input_{m}": array for m, array in arrays.inputs.items()},
+        **_parts(arrays.inputs),
         **masks,
       )
     part.chmod(0o644)
     os.replace(part, path)
   finally:
     part.unlink(missing_ok=True)
+
+
+def _parts(inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """By their names in the file."""
+  made = {}
+  for m, array in inputs.items():
+    if isinstance(array, Ragged):
+      made[f"steps_{m}"], array = array.lengths, array.flat
+    made[f"input_{m}"] = array
+  return made
 
 
 def _clear(folder: pathlib.Path, split: str) -> None:

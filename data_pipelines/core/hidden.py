@@ -220,6 +220,11 @@ class _Hidden:
   def labels(self) -> np.ndarray:
     return labels(self._source)
 
+  def lengths(self) -> dict[str, np.ndarray]:
+    """Of ragged modalities, as far as the source knows, see ``lengths``."""
+    found = getattr(self._source, "lengths", None)
+    return dict(found() or {}) if found is not None else {}
+
   def __getitem__(self, index: int, /) -> Sample:
     sample = self._source[index]
     inputs, known = dict(sample["inputs"]), missing(sample)
@@ -257,7 +262,16 @@ class _Hidden:
     for m in inputs:
       if m in self._hidden:
         lost = self._hidden[m][rows]
-        inputs[m][lost] = 0
+        _empty(inputs[m], lost)
         there = present.get(m, np.ones(len(rows), np.float32))
         present[m] = np.where(lost, np.float32(0), there)
     return Taken(inputs, labels, present)
+
+
+def _empty(x: Any, lost: np.ndarray) -> None:
+  """Rows of an array to zero, samples of a ragged modality to no steps."""
+  if isinstance(x, list):
+    for row in np.flatnonzero(lost):
+      x[row] = x[row][:0]
+  else:
+    x[lost] = 0

@@ -7,6 +7,9 @@ on its place in the epoch.
 
 Samples in memory that are not augmented are sliced into batches at once. All
 others are prepared ahead of their use, one by one.
+
+Where samples differ in length, a batch has some of similar length, and pads
+them as ``core.sequences`` describes.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from data_pipelines.core import (
   Sample,
   check_sample,
   in_memory,
+  lengths,
   missing,
+  sequences,
 )
 from data_pipelines.core.batch import Batch
 from data_pipelines.errors import InputError, unknown
@@ -87,6 +92,8 @@ class Loader:
     if not self._augment and not self._view:
       self._whole = in_memory(self._source)
     self._latest: tuple[int, np.ndarray] | None = None
+    self._ragged = {m: s for m, s in self._modalities.items() if s.ragged}
+    self._lengths = lengths(self._source, self._ragged)
 
   @property
   def samples(self) -> int:
@@ -165,11 +172,16 @@ class Loader:
 
   def _in_order(self, batch: int) -> Batch:
     total = len(self._source)
-    first = batch * self.batch_size + self._first
+    start = batch * self.batch_size
+    extents = self._extents(
+      np.arange(start, min(start + self.batch_size, total))
+    )
+    first = start + self._first
     rows = range(min(first, total), min(first + self._local, total))
     if self._whole is not None:
-      return self._taken(np.array(rows, np.int64))
-    return self._stack([self._viewed(self._sample(i)) for i in rows])
+      return self._taken(np.array(rows, np.int64), extents)
+    samples = [self._viewed(self._sample(i)) for i in rows]
+    return self._stack(samples, extents)
 
   def _place(self, step: int) -> tuple[int, int]:
     """Epoch and number in it of a step."""
@@ -196,24 +208,39 @@ class Loader:
   def _drawn(self, rng: np.random.Generator) -> np.ndarray:
     n = len(self._source)
     if self._chances is None:
-      return rng.permutation(n)
-    return rng.choice(n, n, p=self._chances)
+      order = rng.permutation(n)
+    else:
+      order = rng.choice(n, n, p=self._chances)
+    if not self._ragged:
+      return order
+    ranks = sequences.rank(self._lengths)
+    return sequences.grouped(order, ranks, self.batch_size, rng)
+
+  def _extents(self, rows: np.ndarray) -> dict[str, int]:
+    """Steps that a batch of these rows, of all processes, is padded to."""
+    if not self._ragged:
+      return {}
+    found = {m: int(n[rows].max()) for m, n in self._lengths.items()}
+    return sequences.extents(found, self._ragged)
 
   def _of_epoch(self, order: np.ndarray, epoch: int, number: int) -> Batch:
     """This process's part of a batch of an epoch."""
     part = self._part(number)
     rows = order[part]
+    start = number * self.batch_size
+    extents = self._extents(order[start : start + self.batch_size])
     if self._whole is not None:
-      return self._taken(rows)
+      return self._taken(rows, extents)
     samples = [self._sample(int(i)) for i in rows]
     if not self._augment:
-      return self._stack([self._viewed(s) for s in samples])
+      return self._stack([self._viewed(s) for s in samples], extents)
     places = range(part.start, part.stop)
     return self._stack(
       [
         self._augmented(s, np.random.default_rng([self.seed, epoch, place]))
         for s, place in zip(samples, places, strict=True)
-      ]
+      ],
+      extents,
     )
 
   def _stream(
@@ -223,7 +250,7 @@ class Loader:
       return (make(number) for number in numbers)
     return ahead(numbers, make, workers)
 
-  def _taken(self, rows: np.ndarray) -> Batch:
+  def _taken(self, rows: np.ndarray, extents: dict[str, int]) -> Batch:
     """Rows of samples in memory, padded to the full size."""
     assert self._whole is not None
     taken = self._whole(rows, self._modalities)
@@ -233,7 +260,12 @@ class Loader:
       return np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)) if more else x
 
     return Batch(
-      inputs={m: padded(x) for m, x in taken.inputs.items()},
+      inputs={
+        m: sequences.stack(x, self._ragged[m], extents[m], self._local)
+        if m in extents
+        else padded(x)
+        for m, x in taken.inputs.items()
+      },
       labels=padded(taken.labels),
       mask=padded(np.ones(len(rows), np.float32)),
       index=padded(rows.astype(np.int32)),
@@ -260,10 +292,12 @@ class Loader:
         inputs[m] = function(inputs[m])
     return {**sample, "inputs": inputs}
 
-  def _stack(self, samples: Sequence[Sample]) -> Batch:
+  def _stack(self, samples: Sequence[Sample], extents: dict[str, int]) -> Batch:
     """Samples, padded to the full size."""
     n, size, inputs = len(samples), self._local, {}
     for m, spec in self._modalities.items():
+      if m in extents:
+        continue
       shape = samples[0]["inputs"][m].shape if n else spec.shape
       inputs[m] = np.zeros((size, *shape), spec.dtype)
     labels, index = np.zeros(size, np.int32), np.zeros(size, np.int32)
@@ -278,6 +312,14 @@ class Loader:
         else:
           array[row] = sample["inputs"][m]
       labels[row], index[row] = sample["label"], sample["index"]
+    for m, extent in extents.items():
+      spec = self._ragged[m]
+      none = np.zeros((0, *spec.shape[1:]), spec.dtype)
+      arrays = [none if m in missing(s) else s["inputs"][m] for s in samples]
+      for row, sample in enumerate(samples):
+        if m in missing(sample):
+          present[m][row] = 0
+      inputs[m] = sequences.stack(arrays, spec, extent, size)
     return Batch(inputs, labels, mask, index, present=present or None)
 
   def _check_size(self) -> None:

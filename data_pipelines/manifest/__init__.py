@@ -21,7 +21,7 @@ audio       [freq time 1] float32: log-spectrogram, standardised per clip; of
 text        [t] int32: word numbers from the training texts, or the tokens of a
             pretrained language model
 array       float32: a ``.npy`` file, the same shape in all rows, standardised
-            with the training rows
+            with the training rows; or [t d] with any t, see ``core.sequences``
 ==========  ===================================================================
 
 All rows and files are checked before training, and all faults are listed at
@@ -92,7 +92,8 @@ def load(
     noverlap: samples that neighbouring windows share.
     frames: of a video.
     standardise: bring each number of an array to mean 0 and deviation 1 over
-      the training rows.
+      the training rows; of arrays [t d] of different t, each of the d features
+      over all steps.
     held_out: share of each class of train that goes to ``outer`` and to
       ``val``, if the manifest lacks them.
     skip_bad: leave faulty rows out and list them in the summary.
@@ -246,7 +247,10 @@ def _assemble(
       steps[m] = kinds.Text(settings[m], coder)
     else:
       dtype = "uint8" if its["kind"] in ("image", "video") else "float32"
-      modalities[m] = core.ModalitySpec(its["kind"], its["shape"], dtype)
+      ragged = {k: its[k] for k in ("buckets", "steps") if k in its}
+      modalities[m] = core.ModalitySpec(
+        its["kind"], its["shape"], dtype, **ragged
+      )
       settings[m] = its["intake"]
       steps[m] = kinds.step(its["kind"], its["intake"])
   known = _identity(made, settings, tokens)
@@ -269,7 +273,9 @@ def _sources(
   """{split: its samples}."""
   numbers = {c: i for i, c in enumerate(made.classes)}
   forms = {
-    m: (s.dtype, s.shape) for m, s in modalities.items() if s.kind != "text"
+    m: (s.dtype, (-1, *s.shape[1:]) if s.ragged else s.shape)
+    for m, s in modalities.items()
+    if s.kind != "text"
   }
   decode = functools.partial(_decode, steps=steps, forms=forms, numbers=numbers)
   return {
@@ -304,7 +310,19 @@ def _open(
 ) -> core.Source:
   """The samples of a split, decoded on access."""
   fields = storage.read_fields(folder, split)
-  return core.Decoded(fields, decode, lambda label: numbers[label.decode()])
+  lengths = functools.partial(_lengths, folder, split)
+  return core.Decoded(
+    fields, decode, lambda label: numbers[label.decode()], lengths
+  )
+
+
+def _lengths(folder: pathlib.Path, split: str) -> dict[str, np.ndarray]:
+  """{ragged modality: steps of each sample}."""
+  path = folder / making.LENGTHS
+  if not path.exists():
+    return {}
+  stored = json.loads(path.read_text(encoding="utf-8"))
+  return {m: np.array(n, np.int64) for m, n in stored[split].items()}
 
 
 def _decode(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import core
+from data_pipelines.core import sequences
 from data_pipelines.core.progress import progress
 from data_pipelines.errors import InputError
 from data_pipelines.manifest.cells import Cell, Value
@@ -83,6 +84,7 @@ class CellReader:
     self._kept: dict[tuple[str, Cell], np.ndarray] = {}
     self._room = core.CACHE_BYTES
     self._said: dict[tuple[str, Cell], Remark] = {}
+    self._shapes: dict[Cell, tuple[int, ...]] = {}
 
   def path(self, name: str) -> pathlib.Path:
     """The path of a file."""
@@ -103,10 +105,18 @@ class CellReader:
     tell = functools.partial(self._said.__setitem__, (kind, cell))
     made = functools.partial(step.read, tell=tell)
     array = preprocess.using(kind, step, value, made, str(cell))
+    if kind == "array":
+      self._shapes[cell] = array.shape
     if array.nbytes <= self._room:
       self._room -= array.nbytes
       self._kept[kind, cell] = array
     return array
+
+  def shape(self, cell: Cell) -> tuple[int, ...]:
+    """Of the array of a cell."""
+    if cell not in self._shapes:
+      self.read("array", cell)
+    return self._shapes[cell]
 
   def remark(self, kind: str, cell: Cell) -> Remark | None:
     """What was said of a cell when it was read."""
@@ -143,7 +153,12 @@ def check(
 
 
 class Modality:
-  """One modality; training rows determine its preprocessing and shape."""
+  """One modality; training rows determine its preprocessing and shape.
+
+  Attributes:
+    lengths: {row number: steps} of all rows, if they are arrays [t d] of
+      different t; else empty.
+  """
 
   def __init__(
     self,
@@ -151,9 +166,13 @@ class Modality:
     media: CellReader,
     settings: Settings,
     train: Sequence[Row],
+    rows: Sequence[Row] = (),
   ):
     self.name, self.kind = column.name, column.kind
     self._media, self._settings = media, settings
+    self.lengths = self._lengths_of(rows) if self.kind == "array" else {}
+    self.buckets: tuple[int, ...] = ()
+    self.steps = 0.0
     self._cells = [row.cells[self.name] for row in train]
     self.words: tuple[str, ...] = ()
     self.shape: tuple[int, ...] = ()
@@ -163,8 +182,10 @@ class Modality:
     elif self.kind == "audio":
       self.preprocessing["length"] = self._longest()
     elif self.kind == "array" and settings.standardise:
-      mean, scale = self._moments()
+      mean, scale = self._step_moments() if self.lengths else self._moments()
       self.preprocessing.update(mean=mean.tolist(), scale=scale.tolist())
+    if self.lengths:
+      self.preprocessing["ragged"] = True
     self._step = kinds.step(self.kind, self.preprocessing)
     if self.kind != "text":
       self.shape = self.store(self._cells[0]).shape
@@ -173,7 +194,13 @@ class Modality:
     """What is stored of a sample: an array, or the text itself."""
     if self.kind == "text":
       return cell
-    return self._step.pack(self._media.read(self.kind, cell))
+    made = self._step.pack(self._media.read(self.kind, cell))
+    return made.tobytes() if self.buckets else made
+
+  def bucket(self, buckets: Sequence[int], steps: float) -> None:
+    """Makes it ragged, with these buckets and so many steps of a mean row."""
+    self.buckets, self.steps = tuple(buckets), steps
+    self.shape = (self.buckets[-1], *self.shape[1:])
 
   def notes(self, rows: Sequence[Row]) -> list[str]:
     """Notes on texts without words, on files, and on the length of clips."""
@@ -184,7 +211,22 @@ class Modality:
     }
     said = {number: x for number, x in found.items() if x is not None}
     lengths = self._lengths(rows) if self.kind == "audio" else []
+    if self.buckets:
+      low, high = min(self.lengths.values()), max(self.lengths.values())
+      shown = ", ".join(map(str, self.buckets))
+      lengths = [
+        f"{self.name}: sequences of {low} to {high} steps of {self.shape[1]} "
+        f"numbers, padded in batches to {shown}"
+      ]
     return lengths + notes.of_files(self.name, self.kind, rows, said)
+
+  def _lengths_of(self, rows: Sequence[Row]) -> dict[int, int]:
+    """{row number: steps}; empty if all arrays have one shape."""
+    cells = {r.number: r.cells[self.name] for r in rows if r.cells[self.name]}
+    shapes = {number: self._media.shape(cell) for number, cell in cells.items()}
+    if len(set(shapes.values())) < 2:
+      return {}
+    return {number: shape[0] for number, shape in shapes.items()}
 
   def _lengths(self, rows: Sequence[Row]) -> list[str]:
     lengths = [
@@ -200,18 +242,20 @@ class Modality:
 
   def to_json(self) -> dict[str, Any]:
     """What loading needs to know."""
-    return {
+    made = {
       "kind": self.kind,
       "shape": self.shape,
       "words": self.words,
       "intake": self.preprocessing,
     }
+    ragged = {"buckets": self.buckets, "steps": self.steps}
+    return {**made, **ragged} if self.buckets else made
 
   def feature(self) -> Any:
     """The feature of tensorflow_datasets that stores it."""
     import tensorflow_datasets as tfds
 
-    if self.kind == "text":
+    if self.kind == "text" or self.buckets:  # Bytes of any number.
       return tfds.features.Text()
     pixels = self.kind in ("image", "video")
     dtype = np.uint8 if pixels else np.float32
@@ -232,7 +276,41 @@ class Modality:
     for cell in self._cells:
       moved = self._media.read("array", cell) - first  # against cancellation
       total, squares = total + moved, squares + moved**2
-    mean = total / len(self._cells)
-    deviation = np.sqrt(np.maximum(squares / len(self._cells) - mean**2, 0))
-    constant = deviation <= 1e-6 * np.maximum(np.abs(mean + first), 1e-6)
-    return mean + first, np.where(constant, 1.0, deviation)
+    return _moments(total, squares, len(self._cells), first)
+
+  def _step_moments(self) -> tuple[Any, Any]:
+    """Those of each feature [d] over all steps of the training rows."""
+    total, squares, count = np.float64(0), np.float64(0), 0
+    first = self._media.read("array", self._cells[0])[0].astype(np.float64)
+    for cell in self._cells:
+      moved = self._media.read("array", cell) - first
+      total = total + moved.sum(axis=0)
+      squares = squares + (moved**2).sum(axis=0)
+      count += len(moved)
+    return _moments(total, squares, count, first)
+
+
+def _moments(
+  total: Any, squares: Any, count: int, first: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and deviation from sums over what has been moved by ``first``."""
+  mean = total / count
+  deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+  constant = deviation <= 1e-6 * np.maximum(np.abs(mean + first), 1e-6)
+  return mean + first, np.where(constant, 1.0, deviation)
+
+
+def bucket(modalities: Sequence[Modality], train: Sequence[Row]) -> None:
+  """Gives ragged modalities their buckets, all of them at once."""
+  ragged = [m for m in modalities if m.lengths]
+  if not ragged:
+    return
+  # A row that lacks a modality has no steps of it.
+  lengths = {
+    m.name: np.array([m.lengths.get(row.number, 0) for row in train])
+    for m in ragged
+  }
+  longest = {m.name: max(m.lengths.values()) for m in ragged}
+  chosen = sequences.choose(lengths, longest)
+  for m in ragged:
+    m.bucket(chosen[m.name], float(np.mean(lengths[m.name])))

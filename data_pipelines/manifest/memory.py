@@ -7,7 +7,7 @@ file would hold:
 image       uint8 [h w 3] or [h w], or a PIL picture
 video       uint8 [t h w 3]
 audio       float [samples], at the sample rate of the options
-array       numbers, of one shape in all rows
+array       numbers, of one shape in all rows, or [t d] with any t
 ==========  ===================================================================
 """
 

@@ -30,6 +30,7 @@ from data_pipelines.transforms import video
 VERSION = "1.1.0"  # of the prepared data: any change of them raises it
 # Beside the records: {modality: what loading needs}, and the options.
 FILE, OPTIONS = "modalities.json", "options.json"
+LENGTHS = "lengths.json"  # {split: {ragged modality: steps of each sample}}
 PREFIX = "manifest_"
 _SHOWN = 10  # columns that are not used
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -138,9 +139,12 @@ class Manifest:
     notes += leaks.notes(splits, columns, self._table.folder) + self._unused()
     splits = {s: m for s, m in splits.items() if m or s in self._needed}
     modalities = [
-      media.Modality(c, self._media, self._options.settings, splits["train"])
+      media.Modality(
+        c, self._media, self._options.settings, splits["train"], kept
+      )
       for c in columns
     ]
+    media.bucket(modalities, splits["train"])
     for modality in modalities:
       notes += modality.notes(kept)
     made = summary.PreparedSummary(
@@ -227,6 +231,15 @@ class Manifest:
         yield row.id, {"id": row.id, "label": row.label, **inputs}
 
     described = {m.name: m.to_json() for m in modalities}
+    lengths = {
+      split: {
+        m.name: [m.lengths.get(row.number, 0) for row in members]
+        for m in modalities
+        if m.buckets
+      }
+      for split, members in splits.items()
+    }
+    further = {LENGTHS: json.dumps(lengths)} if any(lengths.values()) else {}
     storage.write(
       self.folder,
       features,
@@ -235,5 +248,6 @@ class Manifest:
       {
         FILE: json.dumps(described, ensure_ascii=False),
         OPTIONS: json.dumps(self._options.to_json()),
+        **further,
       },
     )

@@ -73,3 +73,29 @@ def standardise(values: np.ndarray, mean: Any, scale: Any) -> np.ndarray:
   made = ((values - mean) / scale).astype(np.float32)
   _check_size(made)
   return made
+
+
+def standardise_steps(values: np.ndarray, mean: Any, scale: Any) -> np.ndarray:
+  """``(values - mean) / scale`` of each step of a sequence [t d], as float32.
+
+  Raises:
+    ValueError: ``values`` are not [t d] with as many features as ``mean`` has;
+      or a result is beyond ``LARGEST``.
+  """
+  check_steps(values)
+  if values.shape[1:] != np.shape(mean):
+    raise InputError(
+      f"it has shape {values.shape}, those of training have {len(mean)} "
+      "numbers a step, [t d]"
+    )
+  made = ((values - mean) / scale).astype(np.float32)
+  _check_size(made)
+  return made
+
+
+def check_steps(values: np.ndarray) -> None:
+  """Raises ``ValueError`` if ``values`` are no sequence [t d]."""
+  if values.ndim != 2:
+    raise InputError(
+      f"it has shape {values.shape}, those of training are sequences [t d]"
+    )

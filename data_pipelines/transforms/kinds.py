@@ -198,10 +198,15 @@ class Text:
 
 
 class Array:
-  """Numbers, standardised where mean and scale are given; packed as such."""
+  """Numbers, standardised where mean and scale are given; packed as such.
+
+  Mean and scale are those of each number, or if ``ragged`` of each feature d of
+  sequences [t d].
+  """
 
   def __init__(self, settings: Settings):
     mean, scale = settings["mean"], settings["scale"]
+    self._ragged = settings.get("ragged", False)
     known = mean is not None
     self._moments = (np.asarray(mean), np.asarray(scale)) if known else None
 
@@ -212,7 +217,13 @@ class Array:
     return array.checked(np.asarray(value))
 
   def pack(self, read: np.ndarray) -> np.ndarray:
-    return array.standardise(read, *self._moments) if self._moments else read
+    if self._ragged:
+      array.check_steps(read)
+    if not self._moments:
+      return read
+    if self._ragged:
+      return array.standardise_steps(read, *self._moments)
+    return array.standardise(read, *self._moments)
 
   def decode(self, packed: np.ndarray) -> np.ndarray:
     return np.asarray(packed)

@@ -12,7 +12,8 @@ audio       sample_rate, length (samples), nperseg, noverlap; of_clip: held as
             16-bit numbers, cut to length
 text        length; words (the vocabulary, numbered from 2) or tokenizer (its
             name)
-array       mean, scale: nested lists, or null where nothing is standardised
+array       mean, scale: nested lists, or null where nothing is standardised;
+            ragged: they are those of each feature d of sequences [t d]
 ==========  ===================================================================
 """
 
@@ -76,10 +77,10 @@ class Preprocessor:
       ModuleNotFoundError: a package of the extra ``video`` is missing.
     """
     made = using(self.spec.kind, self.step, value, self._made)
-    if made.shape != self.spec.shape:
+    if not self.spec.fits(made.shape):
       raise InputError(
         f"{name_of(self.spec.kind, value)} makes an array of shape "
-        f"{made.shape}, the run's have {self.spec.shape}"
+        f"{made.shape}, the run's have {shown_shape(self.spec)}"
       )
     return made.astype(self.spec.dtype)
 
@@ -91,8 +92,10 @@ class Preprocessor:
     """The preprocessor that ``describe`` described."""
     if stored["preprocessing"] is None:
       raise InputError("how new samples are preprocessed is not known")
-    fields = (stored[k] for k in ("kind", "shape", "dtype", "vocab_size"))
-    return cls(core.ModalitySpec(*fields), stored["preprocessing"])
+    fields = [stored[k] for k in ("kind", "shape", "dtype", "vocab_size")]
+    buckets = stored.get("buckets", ())
+    spec = core.ModalitySpec(*fields, buckets=buckets)
+    return cls(spec, stored["preprocessing"])
 
 
 def using(
@@ -144,17 +147,25 @@ def _is_path(kind: str, value: Any) -> bool:
   return kind != "text" and isinstance(value, str | os.PathLike)
 
 
+def shown_shape(spec: core.ModalitySpec) -> str:
+  """The shape of a sample; ``(t, 3)`` if t differs."""
+  if not spec.ragged:
+    return str(spec.shape)
+  return f"({', '.join(['t', *map(str, spec.shape[1:])])})"
+
+
 def describe(
   spec: core.ModalitySpec, settings: Settings | None
 ) -> dict[str, Any]:
   """A modality in JSON's types; ``settings`` are ``None`` if not known."""
-  return {
+  made = {
     "kind": spec.kind,
     "shape": list(spec.shape),
     "dtype": str(spec.dtype),
     "vocab_size": spec.vocab_size,
     "preprocessing": None if settings is None else dict(settings),
   }
+  return {**made, "buckets": list(spec.buckets)} if spec.ragged else made
 
 
 def of(dataset: core.Dataset) -> dict[str, Preprocessor]:

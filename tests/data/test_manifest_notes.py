@@ -103,9 +103,20 @@ def arrays(folder, shape):
   ("shape", "said"),
   [
     (
-      lambda i: (1 + i, 4),
+      lambda i: (1 + i,),
       "the 24 arrays have 24 shapes, axis 0 of length 1 to 24 (the first other "
-      "in row 2, 1.npy)",
+      "in row 2, 1.npy); all rows must have the same shape, or be sequences "
+      "[t d] with any t and one d: save each as [t 1]",
+    ),
+    (
+      lambda i: (1 + i, 4, 2),
+      "the 24 arrays have 24 shapes, axis 0 of length 1 to 24 (the first other "
+      "in row 2, 1.npy); all rows must have the same shape",
+    ),
+    (
+      lambda i: (1 + i, 2 if i % 4 else 3),
+      "the 24 arrays have 24 shapes, axis 0 of length 1 to 24, axis 1 of "
+      "length 2 to 3",
     ),
     (
       lambda i: (5, 3 + i % 2),
@@ -127,7 +138,8 @@ def test_ragged_arrays_are_one_sentence(tmp_path, shape, said):
 
 
 def test_ragged_arrays_can_be_left_out(tmp_path):
-  path = arrays(tmp_path, lambda i: (5 if i % 4 else 6, 2))
+  path = arrays(tmp_path, lambda i: (5 if i % 4 else 6, 2, 1))
   made = prepare(path, tmp_path / "data", skip_bad=True)
   assert made.problems[0] == "6 of 24 rows left out"
-  assert "0.npy has shape (6, 2), 18 of 24 have (5, 2)" in made.problems[1]
+  text = "0.npy has shape (6, 2, 1), 18 of 24 have (5, 2, 1)"
+  assert text in made.problems[1]
