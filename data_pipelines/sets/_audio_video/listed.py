@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from data_pipelines.core import SPLITS, raw
@@ -163,7 +163,7 @@ class ListedSet:
         f"{folder} holds no clips of the lists of {self.name}: it should hold "
         f"{self.layout}"
       )
-    splits, notes = self._splits(there, have)
+    splits = self._splits(there.rows)
     clips, problems = {}, list(there.problems)
     for i, row in there.rows.items():
       lack = files.lack(found, row.clip) if i in have else _gone(row)
@@ -176,36 +176,30 @@ class ListedSet:
     return Samples(
       clips,
       problems,
-      (*self._differences(there.rows.values()), *_untrained(clips.values())),
-      (*there.notes, *notes),
+      self._differences(there.rows.values()),
+      there.notes,
       there.versions,
+      lambda ids: self._splits_of_few({i: there.rows[i] for i in ids}),
     )
 
-  def _splits(
-    self, there: Listing, have: Collection[str]
-  ) -> tuple[dict[str, str], list[str]]:
-    """{sample: split}, and notes.
+  def _splits(self, rows: Mapping[str, Row]) -> dict[str, str]:
+    """{sample: split}; clips that are listed again are not held out.
 
-    Clips that are listed again stay in train. What is held out does not depend
-    on the clips that are there, unless these are too few.
+    Of all rows, so that it does not depend on the clips that are there.
     """
-    times = collections.Counter(row.clip for row in there.rows.values())
-    tied = {i for i, row in there.rows.items() if times[row.clip] > 1}
+    return split_rules.hold_out(
+      {i: row.label for i, row in rows.items()},
+      {i: row.split for i, row in rows.items()},
+      self.shares,
+      _again(rows),
+    )
 
-    def held(rows: Mapping[str, Row]) -> dict[str, str]:
-      labels = {i: row.label for i, row in rows.items()}
-      splits = {i: row.split for i, row in rows.items()}
-      return split_rules.hold_out(labels, splits, self.shares, tied)
+  def _splits_of_few(self, rows: Mapping[str, Row]) -> dict[str, str]:
+    """As ``_splits``, for so few clips that it leaves a split empty."""
+    held = [s for s in SPLITS if s not in self.sizes]
+    return split_rules.fill(self._splits(rows), held, _again(rows))
 
-    splits = held(there.rows)
-    if {splits[i] for i in have} >= {*SPLITS}:
-      return splits, []
-    few = held({i: row for i, row in there.rows.items() if i in have})
-    return {**splits, **few}, [
-      "too many clips are absent to hold out the usual ones"
-    ]
-
-  def _differences(self, rows: Iterable[Row]) -> list[str]:
+  def _differences(self, rows: Iterable[Row]) -> tuple[str, ...]:
     """Differences of the lists from the published ones."""
     rows = list(rows)
     sizes = collections.Counter(row.split for row in rows)
@@ -217,18 +211,14 @@ class ListedSet:
     classes = len({row.label for row in rows})
     if classes != self.classes:
       said.append(f"the lists name {classes} classes instead of {self.classes}")
-    return said
+    return tuple(said)
 
 
 def _gone(row: Row) -> str:
   return f"{row.place}: there is no file of {row.clip}"
 
 
-def _untrained(clips: Iterable[media.Clip]) -> list[str]:
-  """Whether some classes have no clip to train with."""
-  clips = list(clips)
-  trained = {c.label for c in clips if c.split == "train"}
-  lost = sorted({c.label for c in clips} - trained)
-  if not lost:
-    return []
-  return [f"{len(lost)} classes have no clip in train, the first: {lost[0]}"]
+def _again(rows: Mapping[str, Row]) -> set[str]:
+  """Samples whose clip has another one."""
+  times = collections.Counter(row.clip for row in rows.values())
+  return {i for i, row in rows.items() if times[row.clip] > 1}

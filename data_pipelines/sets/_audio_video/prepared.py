@@ -24,7 +24,7 @@ from data_pipelines.errors import InputError
 from data_pipelines.sets._audio_video import load as av_load
 from data_pipelines.sets._audio_video import media
 from data_pipelines.sets._audio_video import split as split_rules
-from data_pipelines.sets._audio_video.samples import DataSet
+from data_pipelines.sets._audio_video.samples import DataSet, Samples
 from data_pipelines.transforms import clips
 
 KEPT = "are damaged or silent, and kept"
@@ -85,9 +85,7 @@ class Prepared:
     work = self._media(folder.parent / "work")
     ids, bad = work.decode(clips, f"decoding {self.about.name}")
     problems += [*bad, *_remarks(work, ids)]
-    splits: dict[str, list[str]] = {s: [] for s in core.SPLITS}
-    for i in ids:
-      splits[clips[i].split].append(i)
+    splits, notes = _splits(there, ids)
     work.require(splits, f"{self.raw} (split {self.about.rule!r})", problems)
     counts = {
       s: dict(collections.Counter(clips[i].label for i in members))
@@ -99,7 +97,7 @@ class Prepared:
       counts,
       (*raw.summary(problems), *there.differences, *self._differences(counts)),
       there.versions,
-      there.notes,
+      (*there.notes, *notes),
     )
     self._write(made, splits, clips, work, problems)
     work.clear()
@@ -126,6 +124,10 @@ class Prepared:
       if total != want:
         names = ", ".join(parts)
         said.append(f"{names}: {total} clips instead of the paper's {want}")
+    lost = sorted(have.keys() - counts["train"].keys())
+    if lost:
+      text = f"{len(lost)} classes have no clip in train, the first: {lost[0]}"
+      said.append(text)
     return said
 
   def _write(self, made, splits, clips, work, problems) -> None:
@@ -170,6 +172,20 @@ def _check(name: str, value: float, low: float, high: float) -> None:
   whole = isinstance(value, int) and not isinstance(value, bool)
   if not (whole or name == "seconds") or not low <= value <= high:
     raise InputError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+
+
+def _splits(
+  there: Samples, ids: Sequence[str]
+) -> tuple[dict[str, list[str]], list[str]]:
+  """{split: ids of decoded clips}, and notes."""
+  split_of, notes = {i: there.clips[i].split for i in ids}, []
+  if there.few is not None and not {*split_of.values()} >= {*core.SPLITS}:
+    split_of = there.few(ids)
+    notes = ["too many clips are absent to hold out the usual ones"]
+  splits: dict[str, list[str]] = {s: [] for s in core.SPLITS}
+  for i in ids:
+    splits[split_of[i]].append(i)
+  return splits, notes
 
 
 def _remarks(work: raw.Decoding, ids: Sequence[str]) -> list[raw.Defect]:

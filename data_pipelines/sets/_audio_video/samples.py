@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from data_pipelines.core import raw
@@ -21,6 +21,8 @@ class Samples:
     differences: of the lists from the published ones, one sentence each.
     notes: decisions that the user should know about, one sentence each.
     versions: {list: hash of its text}.
+    few: ids of clips that can be decoded -> {id: split}, for when a split would
+      be empty.
   """
 
   clips: dict[str, media.Clip]
@@ -28,6 +30,7 @@ class Samples:
   differences: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
   versions: dict[str, str] = dataclasses.field(default_factory=dict)
+  few: Callable[[Sequence[str]], dict[str, str]] | None = None
 
 
 class DataSet(Protocol):

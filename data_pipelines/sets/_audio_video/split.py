@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import collections
 import hashlib
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 Shares = Callable[[str], Mapping[str, float]]
 
@@ -67,3 +67,25 @@ def hold_out(
         held.update(dict.fromkeys(clips[:count], split))
         del clips[:count]
   return held
+
+
+def fill(
+  splits: Mapping[str, str], wanted: Iterable[str], stay: Container[str] = ()
+) -> dict[str, str]:
+  """The splits, with a tenth of train in each wanted one that is empty.
+
+  Of any class, at least one clip, by the hash of its name; one clip stays.
+
+  Args:
+    splits: {clip: split}.
+    wanted: splits.
+    stay: clips that stay in train.
+  """
+  made = dict(splits)
+  order = sorted(splits, key=lambda c: (digest(c), c))
+  for split in wanted:
+    train = [c for c in order if made[c] == "train"]
+    if split not in made.values():
+      free = [c for c in train if c not in stay][: max(1, len(train) // 10)]
+      made.update(dict.fromkeys(free[: len(train) - 1], split))
+  return made
