@@ -117,7 +117,7 @@ def load(
   augment = {"text": drop} if word_dropout else {}
   if flip:
     augment |= {"image": image.mirror, "video": image.mirror}
-  return _assemble(folder, max_words, tokens, augment)
+  return assemble(folder, max_words, tokens, augment)
 
 
 def prepare(
@@ -176,7 +176,7 @@ def _decode_many(
   """Decodes the samples if they are many, so that opening them is quick."""
   if any(sum(n.values()) >= decoded.LEAST for n in made.counts.values()):
     with contextlib.suppress(core.DataError, ModuleNotFoundError):
-      _assemble(pathlib.Path(made.folder), max_words, tokens, {})
+      assemble(pathlib.Path(made.folder), max_words, tokens, {})
 
 
 def key_of(data_dir: str | os.PathLike, folder: pathlib.Path) -> str:
@@ -226,7 +226,7 @@ def _check_one(manifest: str, prepared: str) -> None:
     )
 
 
-def _assemble(
+def assemble(
   folder: pathlib.Path,
   max_words: int,
   tokens: text.Tokens | None,

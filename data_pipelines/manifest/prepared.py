@@ -10,7 +10,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from data_pipelines.core import storage, summary
@@ -110,16 +110,20 @@ class Manifest:
     origin: sources.Sources,
     options: Options,
     needed: tuple[str, ...] = rows.NEEDED,
+    folder: pathlib.Path | None = None,
+    problems: Sequence[str] = (),
   ):
-    """``key`` names the prepared data.
+    """``key`` names the prepared data, unless their ``folder`` is given.
 
     ``read`` returns the table, ``origin`` is what it was made from, and
-    ``needed`` are the splits that must have rows.
+    ``needed`` are the splits that must have rows. ``problems`` are known
+    already.
     """
     self.name, self._read, self._key = name, read, key[:16]
     self._options, self._needed, self._origin = options, needed, origin
     self._media = media.CellReader(origin.base, options.settings)
-    self.folder = folder_of(data_dir, self._key)
+    self.folder = folder or folder_of(data_dir, self._key)
+    self._known = tuple(problems)
 
   @functools.cached_property
   def _table(self) -> table.Table:
@@ -153,7 +157,7 @@ class Manifest:
       {
         s: dict(collections.Counter(r.label for r in splits[s])) for s in splits
       },
-      tuple(problems),
+      (*self._known, *problems),
       {"key": self._key},
       tuple(notes),
     )

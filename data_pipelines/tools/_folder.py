@@ -123,8 +123,13 @@ def count(rows: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
   return {split: dict(counts) for split, counts in found.items()}
 
 
-def parser(module: str, description: str | None) -> argparse.ArgumentParser:
-  """The parser of ``python -m data_pipelines.tools.<module>``, with --out."""
+def parser(
+  module: str, description: str | None, seeded: bool = True
+) -> argparse.ArgumentParser:
+  """The parser of ``python -m data_pipelines.tools.<module>``, with --out.
+
+  ``seeded``: and with --seed.
+  """
   made = argparse.ArgumentParser(
     prog=f"python -m data_pipelines.tools.{module}",
     description=description,
@@ -132,7 +137,8 @@ def parser(module: str, description: str | None) -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   made.add_argument("--out", required=True, help="a new folder")
-  made.add_argument("--seed", type=int, default=0, help="of the splits")
+  if seeded:
+    made.add_argument("--seed", type=int, default=0, help="of the splits")
   return made
 
 

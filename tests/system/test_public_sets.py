@@ -2,6 +2,7 @@
 
 import json
 
+import opinion_files
 import pytest
 
 import tweets
@@ -21,10 +22,26 @@ def food101(folder):
   (folder / "texts").mkdir()
   for part, lines in rows.items():
     (folder / "texts" / f"{part}_titles.csv").write_text("".join(lines))
-  return ["--config.data.image_size=16"]
+  return ["--config.data.image_size=16", "--config.data.workers=0"]
 
 
-@pytest.mark.parametrize("write", [food101])
+def mosi(folder):
+  """A pickle of MMSA, and 200 samples of it."""
+  sizes = {"train": 120, "valid": 40, "test": 40}
+  content = opinion_files.mmsa(sizes=sizes)
+  opinion_files.write(folder / "Processed" / "aligned_50.pkl", content)
+  return []
+
+
+def mosei(folder):
+  """A pickle of MulT, with -inf in its sound."""
+  sizes = {"train": 120, "valid": 40, "test": 40}
+  content = opinion_files.mult(sizes=sizes)
+  opinion_files.write(folder / "mosei_senti_data.pkl", content, 2)
+  return ["--config.data.labels=sign"]
+
+
+@pytest.mark.parametrize("write", [food101, mosi, mosei])
 def test_from_the_command_to_the_report(write, command, tmp_path):
   name, (raw, workdir) = write.__name__, (tmp_path / "raw", tmp_path / "run")
   raw.mkdir()
@@ -32,8 +49,7 @@ def test_from_the_command_to_the_report(write, command, tmp_path):
   given = [
     f"--config=configs/{name}.py:lb,quick=true,batch_size=32",
     f"--config.data.raw={raw}", f"--config.data.dir={tmp_path / 'data'}",
-    "--config.data.workers=0", "--config.train.epochs=1",
-    f"--workdir={workdir}", *more,
+    "--config.train.epochs=1", f"--workdir={workdir}", *more,
   ]  # fmt: skip
   code, out, err = command(*given, "--mode=prepare")
   assert code in (0, None), err

@@ -1,0 +1,27 @@
+"""CMU-MOSI: opinions, 2,199 sequences of words, sound and video.
+
+python launch.py --config=configs/mosi.py:lb --config.data.raw=FOLDER
+
+FOLDER holds the pickle of MMSA or MulT, see data_pipelines/sets/mosi; it is
+read without running anything in it. Two classes, negative or not, as
+BalanceBenchmark trains CMU-MOSEI; --config.data.labels has sign, three and
+seven, too. Sequences are aligned, of 50 steps. Adam with learning rate 1e-3
+that falls at plateaus, as in MulT; 40 epochs, as MulT does by default;
+batches of 32, where MulT has 24. The encoders are multilayer perceptrons over
+all steps, not those of MulT.
+
+This project has not trained on the official data. Cost: about 40 steps an
+epoch.
+
+Keys after the recipe: quick=true takes narrow networks and 5 epochs.
+--config.data.text=raw reads the words themselves, if the pickle has them; add
+encoder.text=small.WordBag for them.
+"""
+
+from data_pipelines.sets import mosi
+from dmg_jax.config import opinions
+
+
+def get_config(arg=None):
+  """The config of ``<recipe>[,key=value...]``."""
+  return opinions.get_config("mosi", mosi.load, arg, epochs=40)
