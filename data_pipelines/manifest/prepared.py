@@ -110,6 +110,7 @@ class Manifest:
     origin: sources.Sources,
     options: Options,
     needed: tuple[str, ...] = rows.NEEDED,
+    *,
     folder: pathlib.Path | None = None,
     problems: Sequence[str] = (),
   ):
@@ -235,15 +236,6 @@ class Manifest:
         yield row.id, {"id": row.id, "label": row.label, **inputs}
 
     described = {m.name: m.to_json() for m in modalities}
-    lengths = {
-      split: {
-        m.name: [m.lengths.get(row.number, 0) for row in members]
-        for m in modalities
-        if m.buckets
-      }
-      for split, members in splits.items()
-    }
-    further = {LENGTHS: json.dumps(lengths)} if any(lengths.values()) else {}
     storage.write(
       self.folder,
       features,
@@ -252,6 +244,18 @@ class Manifest:
       {
         FILE: json.dumps(described, ensure_ascii=False),
         OPTIONS: json.dumps(self._options.to_json()),
-        **further,
+        **_lengths(splits, modalities),
       },
     )
+
+
+def _lengths(
+  splits: dict[str, list[rows.Row]], modalities: Sequence[media.Modality]
+) -> dict[str, str]:
+  """{file: text} of the lengths of ragged modalities, if there are any."""
+  ragged = [m for m in modalities if m.buckets]
+  found = {
+    split: {m.name: [m.lengths.get(r.number, 0) for r in rs] for m in ragged}
+    for split, rs in splits.items()
+  }
+  return {LENGTHS: json.dumps(found)} if ragged else {}

@@ -217,6 +217,7 @@ class Array:
     return array.checked(np.asarray(value))
 
   def pack(self, read: np.ndarray) -> np.ndarray:
+    """The numbers standardised, in their shape."""
     if self._ragged:
       array.check_steps(read)
     if not self._moments:
