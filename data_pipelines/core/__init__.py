@@ -22,6 +22,7 @@ from data_pipelines.core.dataset import (
   labels,
   lengths,
   missing,
+  nothing,
   sample_of,
 )
 from data_pipelines.core.summary import PreparedSummary
@@ -51,5 +52,6 @@ __all__ = [
   "labels",
   "lengths",
   "missing",
+  "nothing",
   "sample_of",
 ]

@@ -223,9 +223,8 @@ class Cached:
       for m, array in self._inputs.items():
         array[i] = sample["inputs"][m]
       for m in missing(sample):
-        spec = modalities[m]
-        none = np.zeros((0, *spec.shape[1:]), spec.dtype) if spec.ragged else 0
-        self._inputs[m][i], self._present[m][i] = none, 0
+        self._inputs[m][i] = nothing(modalities[m])
+        self._present[m][i] = 0
       self._labels[i], self._ids[i] = int(sample["label"]), str(sample["id"])
     for m, array in self._inputs.items():
       if modalities[m].ragged:
@@ -310,6 +309,15 @@ def sample_of(
   """A sample as ``Source`` describes it."""
   made: Sample = {"inputs": inputs, "label": label, "id": sample_id}
   return {**made, "missing": tuple(missing)} if missing else made
+
+
+def nothing(spec: ModalitySpec) -> np.ndarray:
+  """What stands in a sample where it lacks the modality.
+
+  Zeros; of a ragged modality no steps.
+  """
+  shape = (0, *spec.shape[1:]) if spec.ragged else spec.shape
+  return np.zeros(shape, spec.dtype)
 
 
 def missing(sample: Sample) -> tuple[str, ...]:

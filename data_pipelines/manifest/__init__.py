@@ -24,6 +24,12 @@ array       float32: a ``.npy`` file, the same shape in all rows, standardised
             with the training rows; or [t d] with any t, see ``core.sequences``
 ==========  ===================================================================
 
+A sample may lack modalities: with ``missing=allow`` an empty cell, or a key
+that a line of JSON lacks, is a missing modality and no fault. A file that is
+named must exist all the same, no row may lack all modalities, and some row of
+train must have each. Vocabulary, moments and the length of clips are those of
+the cells that are there. Columns without an empty cell are as ever.
+
 All rows and files are checked before training, and all faults are listed at
 once. After any change of the manifest, the options or the content of a file the
 data are prepared again. A file whose size and time are as before is not read.
@@ -70,6 +76,7 @@ def load(
   standardise: bool = True,
   held_out: float = 0.1,
   skip_bad: bool = False,
+  missing: str = "refuse",
 ) -> core.Dataset:
   """Loads the data set and prepares it first if need be.
 
@@ -97,6 +104,8 @@ def load(
     held_out: share of each class of train that goes to ``outer`` and to
       ``val``, if the manifest lacks them.
     skip_bad: leave faulty rows out and list them in the summary.
+    missing: what an empty cell of a modality is: ``refuse`` takes it as a
+      fault, ``allow`` as a modality that the sample lacks.
 
   Raises:
     ValueError: neither a manifest nor prepared data are named, or both; or an
@@ -112,7 +121,7 @@ def load(
   settings = media.Settings(
     image_size, sample_rate, seconds, nperseg, noverlap, frames, standardise
   )
-  options = making.Options(settings, held_out, skip_bad)
+  options = making.Options(settings, held_out, skip_bad, missing)
   folder = _prepared_folder(data_dir, manifest, prepared, options, tokens)
   augment = {"text": drop} if word_dropout else {}
   if flip:
@@ -136,6 +145,7 @@ def prepare(
   standardise: bool = True,
   held_out: float = 0.1,
   skip_bad: bool = False,
+  missing: str = "refuse",
 ) -> core.PreparedSummary:
   """Checks all rows and files and stores the samples; arguments as in ``load``.
 
@@ -151,7 +161,7 @@ def prepare(
   settings = media.Settings(
     image_size, sample_rate, seconds, nperseg, noverlap, frames, standardise
   )
-  options = making.Options(settings, held_out, skip_bad)
+  options = making.Options(settings, held_out, skip_bad, missing)
   _check_one(manifest, prepared)
   if prepared:
     return core.PreparedSummary.read(
@@ -196,7 +206,8 @@ def is_there(data_dir: str | os.PathLike, options: Mapping[str, Any]) -> bool:
   known.update(options)  # An older run lacks newer options.
   shaped = [f.name for f in dataclasses.fields(media.Settings)]
   settings = media.Settings(**{k: known[k] for k in shaped})
-  chosen = making.Options(settings, known["held_out"], known["skip_bad"])
+  own = {k: known[k] for k in ("held_out", "skip_bad", "missing")}
+  chosen = making.Options(settings, **own)
   return opening.is_there(data_dir, known["manifest"], chosen)
 
 
@@ -238,10 +249,11 @@ def assemble(
   modalities: dict[str, core.ModalitySpec] = {}
   settings, steps = {}, {}
   for m, its in stored.items():
+    optional = its.get("optional", False)
     if its["kind"] == "text":
       coder = tokens or text.WordVocabulary(its["words"])
       modalities[m] = core.ModalitySpec(
-        "text", (max_words,), "int32", len(coder)
+        "text", (max_words,), "int32", len(coder), optional
       )
       settings[m] = kinds.of_text(coder, max_words)
       steps[m] = kinds.Text(settings[m], coder)
@@ -249,7 +261,7 @@ def assemble(
       dtype = "uint8" if its["kind"] in ("image", "video") else "float32"
       ragged = {k: its[k] for k in ("buckets", "steps") if k in its}
       modalities[m] = core.ModalitySpec(
-        its["kind"], its["shape"], dtype, **ragged
+        its["kind"], its["shape"], dtype, optional=optional, **ragged
       )
       settings[m] = its["intake"]
       steps[m] = kinds.step(its["kind"], its["intake"])
@@ -272,12 +284,9 @@ def _sources(
 ) -> dict[str, core.Source]:
   """{split: its samples}."""
   numbers = {c: i for i, c in enumerate(made.classes)}
-  forms = {
-    m: (s.dtype, (-1, *s.shape[1:]) if s.ragged else s.shape)
-    for m, s in modalities.items()
-    if s.kind != "text"
-  }
-  decode = functools.partial(_decode, steps=steps, forms=forms, numbers=numbers)
+  decode = functools.partial(
+    _decode, steps=steps, modalities=modalities, numbers=numbers
+  )
   return {
     split: decoded.source(
       folder,
@@ -328,16 +337,21 @@ def _lengths(folder: pathlib.Path, split: str) -> dict[str, np.ndarray]:
 def _decode(
   record: dict[str, bytes],
   steps: dict[str, Any],
-  forms: dict[str, tuple[Any, tuple[int, ...]]],
+  modalities: dict[str, core.ModalitySpec],
   numbers: dict[str, int],
 ) -> core.Sample:
-  """``forms`` is {modality: dtype and shape of what is stored}."""
+  """A record as a sample; a ragged array that is missing has no steps."""
   inputs = {}
+  gone = [m for m in record.get(making.MISSING, b"").decode().split(",") if m]
   for m, step in steps.items():
     stored: Any = record[f"input_{m}"]
-    if m in forms:
-      dtype, shape = forms[m]
-      stored = np.frombuffer(stored, dtype).reshape(shape)
+    spec = modalities[m]
+    if m in gone:
+      inputs[m] = core.nothing(spec)
+      continue
+    if spec.kind != "text":
+      shape = (-1, *spec.shape[1:]) if spec.ragged else spec.shape
+      stored = np.frombuffer(stored, spec.dtype).reshape(shape)
     inputs[m] = step.decode(stored)
   label, key = numbers[record["label"].decode()], record["id"].decode()
-  return {"inputs": inputs, "label": label, "id": key}
+  return core.sample_of(inputs, label, key, gone)

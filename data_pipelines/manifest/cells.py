@@ -29,6 +29,7 @@ _FILES = {
   "video": "videos",
   "array": "arrays",
 }
+_NOTHING = ("NAType", "NaTType")  # of pandas
 _LONGEST = 60  # characters of a value in a message
 _PATH = 4096  # characters of a path
 
@@ -72,6 +73,22 @@ def _digest(content: Any) -> bytes:
 Cell = str | Value
 
 
+def is_empty(value: Any) -> bool:
+  """Whether a cell holds nothing.
+
+  That is ``None``, NaN, pandas' NA, a blank text, or an array of NaN alone.
+  """
+  if value is None or type(value).__name__ in _NOTHING:
+    return True
+  if isinstance(value, str):
+    return not value.strip()
+  if isinstance(value, np.ndarray):
+    if value.dtype.kind != "f" or not value.size:
+      return False
+    return bool(np.isnan(value.flat[0]) and np.isnan(value).all())
+  return _is_float(value) and bool(value != value)
+
+
 def cell_of(value: Any, kind: str = "") -> str:
   """A cell as text, without spaces around it; None and NaN become ``""``.
 
@@ -90,7 +107,7 @@ def cell_of(value: Any, kind: str = "") -> str:
     if kind in _FILES and len(text) > _PATH:
       raise InputError(f"{shown(text)} is no path; {_files(kind)}")
     return text if text.isascii() else _storable(text)
-  if value is None or (_is_float(value) and value != value):
+  if is_empty(value):
     return ""
   if isinstance(value, int) and not isinstance(value, bool):
     return str(value)

@@ -12,6 +12,11 @@ _LONGEST = 400  # characters of a fault
 _COLUMN = 60  # characters of a column's name
 
 SKIP = "Correct these, or leave bad rows out: --config.data.skip_bad=True"
+EMPTY = "the cell is empty"
+ALLOW = (
+  "An empty cell can also mean that the sample lacks the modality: "
+  "--config.data.missing=allow (missing='allow' in Python)"
+)
 BELOW_HEADER = "1 is below the header"
 
 

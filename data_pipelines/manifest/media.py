@@ -155,6 +155,8 @@ def check(
 class Modality:
   """One modality; training rows determine its preprocessing and shape.
 
+  Rows without it count for nothing.
+
   Attributes:
     lengths: {row number: steps} of all rows, if they are arrays [t d] of
       different t; else empty.
@@ -167,13 +169,16 @@ class Modality:
     settings: Settings,
     train: Sequence[Row],
     rows: Sequence[Row] = (),
+    optional: bool = False,
   ):
+    """``optional``: whether some row, of any split, lacks it."""
     self.name, self.kind = column.name, column.kind
+    self.optional = optional
     self._media, self._settings = media, settings
     self.lengths = self._lengths_of(rows) if self.kind == "array" else {}
     self.buckets: tuple[int, ...] = ()
     self.steps = 0.0
-    self._cells = [row.cells[self.name] for row in train]
+    self._cells = [cell for row in train if (cell := row.cells[self.name])]
     self.words: tuple[str, ...] = ()
     self.shape: tuple[int, ...] = ()
     self.preprocessing = settings.preprocessing(self.kind)
@@ -191,9 +196,14 @@ class Modality:
       self.shape = self.store(self._cells[0]).shape
 
   def store(self, cell: Cell) -> Any:
-    """What is stored of a sample: an array, or the text itself."""
+    """What is stored of a sample: an array, or the text itself.
+
+    Where it is missing, zeros or an empty text.
+    """
     if self.kind == "text":
       return cell
+    if not cell:
+      return b"" if self.buckets else np.zeros(self.shape, self._dtype)
     made = self._step.pack(self._media.read(self.kind, cell))
     return made.tobytes() if self.buckets else made
 
@@ -204,6 +214,7 @@ class Modality:
 
   def notes(self, rows: Sequence[Row]) -> list[str]:
     """Notes on texts without words, on files, and on the length of clips."""
+    rows = [row for row in rows if row.cells[self.name]]
     if self.kind == "text":
       return notes.of_texts(self.name, rows)
     found = {
@@ -248,8 +259,9 @@ class Modality:
       "words": self.words,
       "intake": self.preprocessing,
     }
-    ragged = {"buckets": self.buckets, "steps": self.steps}
-    return {**made, **ragged} if self.buckets else made
+    if self.buckets:
+      made |= {"buckets": self.buckets, "steps": self.steps}
+    return {**made, "optional": True} if self.optional else made
 
   def feature(self) -> Any:
     """The feature of tensorflow_datasets that stores it."""
@@ -257,9 +269,13 @@ class Modality:
 
     if self.kind == "text" or self.buckets:  # Bytes of any number.
       return tfds.features.Text()
-    pixels = self.kind in ("image", "video")
-    dtype = np.uint8 if pixels else np.float32
-    return tfds.features.Tensor(shape=self.shape, dtype=dtype, encoding="bytes")
+    return tfds.features.Tensor(
+      shape=self.shape, dtype=self._dtype, encoding="bytes"
+    )
+
+  @property
+  def _dtype(self) -> Any:
+    return np.uint8 if self.kind in ("image", "video") else np.float32
 
   def _longest(self) -> int:
     rate, least = self._settings.sample_rate, self._settings.nperseg

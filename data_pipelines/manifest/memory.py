@@ -35,7 +35,6 @@ from data_pipelines.manifest import (
 
 NAME = "memory"
 COUNTED = "counted from 1"
-_MISSING = ("NAType", "NaTType")  # of pandas
 
 
 def prepare(
@@ -53,6 +52,7 @@ def prepare(
   standardise: bool = True,
   held_out: float = 0.1,
   skip_bad: bool = False,
+  missing: str = "refuse",
 ) -> core.PreparedSummary:
   """Checks and stores a table in memory, as ``manifest.prepare`` does a file.
 
@@ -68,7 +68,8 @@ def prepare(
     folder: that paths are relative to.
     name: of the data set.
     image_size, sample_rate, seconds, nperseg, noverlap, frames, standardise,
-      held_out, skip_bad: see ``manifest.load``.
+      held_out, skip_bad, missing: see ``manifest.load``. An empty cell is
+      ``None``, NaN, pandas' NA, a blank text, or an array of NaN alone.
 
   Raises:
     ValueError: an option is out of its range, or columns differ in length.
@@ -82,6 +83,7 @@ def prepare(
     ),
     held_out,
     skip_bad,
+    missing,
   )
   content = read(columns, ("label",), folder)
   if "split" not in content.header:
@@ -169,12 +171,10 @@ def _cell(value: Any, kind: str) -> cells.Cell:
   if isinstance(value, np.generic):
     exact = not kind and isinstance(value, np.floating)
     value = value if exact else value.item()
-  if value is None or type(value).__name__ in _MISSING:
+  if cells.is_empty(value):
     return ""
   if kind in ("", "text") or isinstance(value, str):
     return cells.cell_of(value, kind)
   if isinstance(value, os.PathLike):
     return os.fspath(value)
-  if isinstance(value, float) and value != value:
-    return ""
   return cells.Value(value)

@@ -15,7 +15,7 @@ from typing import Any
 
 from data_pipelines.core import storage, summary
 from data_pipelines.core.progress import progress
-from data_pipelines.errors import DataError, InputError
+from data_pipelines.errors import DataError, InputError, unknown
 from data_pipelines.manifest import (
   faults,
   labels,
@@ -25,12 +25,16 @@ from data_pipelines.manifest import (
   sources,
   table,
 )
+from data_pipelines.manifest.findings import notes as findings
 from data_pipelines.transforms import video
 
 VERSION = "1.1.0"  # of the prepared data: any change of them raises it
 # Beside the records: {modality: what loading needs}, and the options.
 FILE, OPTIONS = "modalities.json", "options.json"
 LENGTHS = "lengths.json"  # {split: {ragged modality: steps of each sample}}
+# Of a record: the modalities that it lacks. Only where some record does.
+MISSING = "missing"
+_MODES = ("allow", "refuse")
 PREFIX = "manifest_"
 _SHOWN = 10  # columns that are not used
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -43,20 +47,32 @@ class Options:
   settings: media.Settings
   held_out: float
   skip_bad: bool
+  missing: str = "refuse"
 
   def __post_init__(self):
     if not 0 < self.held_out <= 0.4:
       raise InputError(f"held_out must lie in (0, 0.4], got {self.held_out!r}")
+    if self.missing not in _MODES:
+      raise unknown("value of data.missing", self.missing, _MODES)
 
   def hashed(self, name: str):
     """A hash that has taken in the options and a table's name."""
     options = (repr(self.settings), self.held_out, self.skip_bad)
+    options += ("missing",) * self.optional
     return hashlib.sha256(repr((name, *options)).encode())
 
   def to_json(self) -> dict[str, Any]:
     """All options, {name: value}."""
-    own = {"held_out": self.held_out, "skip_bad": self.skip_bad}
-    return {**dataclasses.asdict(self.settings), **own}
+    own = ("held_out", "skip_bad", "missing")
+    return {
+      **dataclasses.asdict(self.settings),
+      **{name: getattr(self, name) for name in own},
+    }
+
+  @property
+  def optional(self) -> bool:
+    """Whether rows may lack modalities."""
+    return self.missing == "allow"
 
 
 def folder_of(data_dir: str | os.PathLike, key: str) -> pathlib.Path:
@@ -140,12 +156,20 @@ class Manifest:
       splits, notes = rows.carve(kept, self._options.held_out)
     except ValueError as error:
       raise self._failure([faults.Fault(0, "split", str(error))]) from error
-    notes = [*self._table.notes, *notes, *self._labels(kept)]
+    if absent := rows.unknown_in_train(splits["train"], columns):
+      raise self._failure(absent)
+    lacking = findings.of_missing(columns, splits)
+    notes = [*self._table.notes, *lacking, *notes, *self._labels(kept)]
     notes += leaks.notes(splits, columns, self._table.folder) + self._unused()
     splits = {s: m for s, m in splits.items() if m or s in self._needed}
     modalities = [
       media.Modality(
-        c, self._media, self._options.settings, splits["train"], kept
+        c,
+        self._media,
+        self._options.settings,
+        splits["train"],
+        kept,
+        not all(row.cells[c.name] for row in kept),
       )
       for c in columns
     ]
@@ -169,7 +193,7 @@ class Manifest:
   def _checked(self) -> tuple[list[rows.Row], list[str]]:
     """Rows to keep, and a sentence for each row left out."""
     skip_bad = self._options.skip_bad
-    found, problems = rows.check(self._table)
+    found, problems = rows.check(self._table, self._options.optional)
     problems += media.check(
       found, self._table.columns, self._media, by_row=skip_bad
     )
@@ -190,8 +214,11 @@ class Manifest:
     return [row for row in found if row.number not in bad], left_out
 
   def _failure(self, problems: list[faults.Fault]) -> DataError:
-    content = self._table
-    return faults.failure(content.title, problems, counted=content.counted)
+    content, advice = self._table, faults.SKIP
+    headers = {c.header for c in content.columns}
+    if any(p.text == faults.EMPTY and p.column in headers for p in problems):
+      advice = f"{advice}\n{faults.ALLOW}"
+    return faults.failure(content.title, problems, advice, content.counted)
 
   def _labels(self, kept: list[rows.Row]) -> list[str]:
     """Notes on labels in several forms."""
@@ -227,12 +254,18 @@ class Manifest:
       "label": tfds.features.Text(),
       **{f"input_{m.name}": m.feature() for m in modalities},
     }
+    optional = [m.name for m in modalities if m.optional]
+    if optional:
+      features[MISSING] = tfds.features.Text()
 
     def examples(members: list[rows.Row], split: str):
       for row in progress(members, f"storing {split}", len(members)):
         inputs = {
           f"input_{m.name}": m.store(row.cells[m.name]) for m in modalities
         }
+        if optional:
+          gone = [m for m in optional if not row.cells[m]]
+          inputs[MISSING] = ",".join(gone)
         yield row.id, {"id": row.id, "label": row.label, **inputs}
 
     described = {m.name: m.to_json() for m in modalities}

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import collections
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from data_pipelines import core
 from data_pipelines.errors import InputError, unknown
 from data_pipelines.manifest.cells import SPLITS, Cell
-from data_pipelines.manifest.faults import Fault, cut
+from data_pipelines.manifest.faults import EMPTY, Fault, cut
 from data_pipelines.manifest.labels import label_of
 from data_pipelines.manifest.table import Column, Line, Table
 
 NEEDED = ("train", "test")
 CARVED = ("outer", "val")
+NOTHING = "all modalities are missing, and a sample must have one"
 _LONGEST = 60  # characters of a value in a message
 
 
@@ -29,16 +30,24 @@ class Row(NamedTuple):
   cells: dict[str, Cell]
 
 
-def check(table: Table) -> tuple[list[Row], list[Fault]]:
+def check(
+  table: Table, optional: bool = False
+) -> tuple[list[Row], list[Fault]]:
   """The rows and their faults.
 
   Rows with an unknown split or without a label are left out.
+
+  Args:
+    table: as read.
+    optional: whether a row may lack modalities, but not all of them.
   """
   rows, problems = [], list(table.problems)
   told = {(p.row, p.column) for p in problems}
   seen: dict[str, int] = {}
   for line in table.lines:
-    row, found = _row(line, table.columns, "id" in table.header)
+    row, found = _row(line, table.columns, "id" in table.header, optional)
+    if optional and _has_nothing(line, table.columns, told):
+      found.append(Fault(line.number, "", NOTHING))
     # A cell that could not be read is empty, too.
     problems += [p for p in found if (p.row, p.column) not in told]
     if row is None:
@@ -51,16 +60,23 @@ def check(table: Table) -> tuple[list[Row], list[Fault]]:
   return rows, problems
 
 
+def _has_nothing(
+  line: Line, columns: Sequence[Column], told: Collection[tuple[int, str]]
+) -> bool:
+  """Whether all modalities are missing, and no cell is at fault for it."""
+  return not any(
+    line.cells[c.header] or (line.number, c.header) in told for c in columns
+  )
+
+
 def _row(
-  line: Line, columns: Sequence[Column], has_id: bool
+  line: Line, columns: Sequence[Column], has_id: bool, optional: bool
 ) -> tuple[Row | None, list[Fault]]:
   number, cells = line
   split_word, label = str(cells["split"]), str(cells["label"])
-  problems = [
-    Fault(number, c, "the cell is empty")
-    for c in ("split", "label", *["id"] * has_id, *(c.header for c in columns))
-    if not cells[c]
-  ]
+  needed = ["split", "label", *["id"] * has_id]
+  needed += [c.header for c in columns if not optional]
+  problems = [Fault(number, c, EMPTY) for c in needed if not cells[c]]
   split = SPLITS.get(split_word.lower())
   if split_word and split is None:
     error = unknown("split", cut(split_word, _LONGEST), SPLITS)
@@ -71,6 +87,22 @@ def _row(
   key = str(cells["id"]) if has_id else str(number)
   given = {c.name: cells[c.header] for c in columns}
   return Row(number, key, split, label, given), problems
+
+
+def unknown_in_train(
+  train: Iterable[Row], columns: Sequence[Column]
+) -> list[Fault]:
+  """Faults of modalities that no training row has."""
+  left = {c.name: c.header for c in columns}
+  for row in train:
+    for name in [m for m in left if row.cells[m]]:
+      del left[name]
+  text = (
+    "no row of split 'train' has it (is left), so it cannot be learnt: fill in "
+    "cells, or call the column something without a colon, so that it is not "
+    "used"
+  )
+  return [Fault(0, header, text) for header in left.values()]
 
 
 def strangers(rows: Iterable[Row]) -> list[Fault]:

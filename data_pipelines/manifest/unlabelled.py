@@ -18,7 +18,7 @@ import numpy as np
 
 from data_pipelines.core import passing
 from data_pipelines.core.progress import is_quiet, progress
-from data_pipelines.manifest import cells, memory, table
+from data_pipelines.manifest import cells, faults, memory, table
 from data_pipelines.transforms.preprocess import Preprocessor
 
 _THREADS = 8
@@ -128,7 +128,7 @@ class Unlabelled:
     header, preprocessor = self._headers[m], self._preprocessors[m]
     cell = row.cells[header]
     if not cell:
-      return table.Fault(row.number, header, "the cell is empty")
+      return table.Fault(row.number, header, faults.EMPTY)
     value = cell.content if isinstance(cell, cells.Value) else cell
     if isinstance(cell, str) and preprocessor.spec.kind != "text":
       value = str(self._table.folder / cell)

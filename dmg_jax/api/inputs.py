@@ -28,6 +28,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.core import KINDS
+from data_pipelines.manifest.cells import is_empty
 from dmg_jax.errors import InputError
 
 OTHERS = ("split", "label", "id")
@@ -241,9 +242,10 @@ def infer(name: str, cells: Column) -> str:
   Raises:
     ValueError: none or several kinds do; the message asks for ``name:kind``.
   """
-  found = {_guess(cell) for cell in cells if not missing(cell)}
+  filled = [cell for cell in cells if not is_empty(cell)]
+  found = {_guess(cell) for cell in filled}
   if found == {"path"}:
-    suffixes = {Path(c).suffix.lower() for c in cells if not missing(c)}
+    suffixes = {Path(cell).suffix.lower() for cell in filled}
     found = {
       _BY_ENDING.get(s, f"files {s or 'without ending'}") for s in suffixes
     }
@@ -257,12 +259,14 @@ def infer(name: str, cells: Column) -> str:
 
 
 def entries(kind: str, cells: Column) -> Column:
-  """Cells as preprocessing takes them: RGB pictures, arrays of one axis."""
-  if kind == "image":
-    return [_rgb(cell) for cell in cells]
-  if kind == "array":
-    return [_axis(cell) for cell in cells]
-  return cells
+  """Cells as preprocessing takes them: RGB pictures, arrays of one axis.
+
+  Empty ones are ``None``.
+  """
+  make = {"image": _rgb, "array": _axis}.get(kind)
+  if make is None:
+    return cells
+  return [None if is_empty(cell) else make(cell) for cell in cells]
 
 
 def missing(value: Any) -> bool:
@@ -313,7 +317,7 @@ def _rgb(cell: Any) -> Any:
 
 def _axis(cell: Any) -> Any:
   """A single number as an array of one."""
-  if isinstance(cell, str | os.PathLike) or missing(cell):
+  if isinstance(cell, str | os.PathLike):
     return cell
   array = np.asarray(cell)
   return array[None] if array.ndim == 0 else array

@@ -50,6 +50,7 @@ SHORT = {
   "sampler": "train.sampler",
   "select_by": "train.select_by",
   "drop": hidden.FIELD,
+  "missing": "data.missing",  # Of your own data alone.
   "fusion": "fusion.name",
 }
 # The prefix of the key for the encoder of a modality or kind.
@@ -225,9 +226,10 @@ def _set_keys(
   ``others`` are further valid keys, for the error message.
   """
   own = [k for k in config.method if k != "name"]
+  short = [k for k in SHORT if k != "missing" or "missing" in config.data]
   for key, value in given.items():
-    if key not in own and key not in SHORT:
-      known = [*own, *SHORT, *others]
+    if key not in own and key not in short:
+      known = [*own, *short, *others]
       known += [ENCODER + slot for slot in config.encoders]
       raise unknown(f"key of recipe {config.recipe!r}", key, known)
     path = f"method.{key}" if key in own else SHORT[key]

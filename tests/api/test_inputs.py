@@ -29,6 +29,9 @@ GREY = Image.new("L", (4, 3))
     ([True, False], "array"),
     (["a cat", "no_such_file.png"], "text"),
     (["a cat", None], "text"),
+    (["a cat", "", float("nan"), pandas.NA], "text"),
+    ([None, 1.5, np.float32("nan")], "array"),
+    ([None, GREY], "image"),
   ],
 )
 def test_kinds(cells, kind):
@@ -73,6 +76,27 @@ def test_entries():
   assert list(made) == ["a:image", "b:array", "id"]
   assert all(picture.shape == (2, 2, 3) for picture in made["a:image"])
   assert [x.shape for x in made["b:array"]] == [(1,), (1,)]
+
+
+def test_empty_entries_are_none():
+  nothing = [None, float("nan"), np.float32("nan"), pandas.NA, "", " "]
+  for header, cell in (
+    ("a:image", np.zeros((2, 2, 3), np.uint8)),
+    ("a:array", np.array([np.nan, 1.0])),
+  ):
+    made = inputs.with_kinds({header: [cell, *nothing]})[header]
+    assert made[0] is not None and made[1:] == [None] * len(nothing)
+  rows = np.array([[1.0, np.nan], [np.nan, np.nan]])
+  made = inputs.with_kinds({"a": rows})["a:array"]
+  assert made[0] is not None and made[1] is None
+  frame = pandas.DataFrame({"a": [1.5, None], "t": ["u", None]})
+  made = inputs.with_kinds(inputs.columns(frame))
+  assert list(made) == ["a:array", "t:text"] and made["a:array"][1] is None
+
+
+def test_an_empty_path_beside_files(tmp_path):
+  (tmp_path / "a.png").touch()
+  assert inputs.infer("x", [str(tmp_path / "a.png"), ""]) == "image"
 
 
 def test_frames():

@@ -91,7 +91,7 @@ def test_problems_are_listed_at_once(tmp_path, monkeypatch):
     load(path, tmp_path / "data")
   assert "23 problems in 16 rows" in str(caught.value)
   assert "the first 20:" in str(caught.value)
-  assert str(caught.value).count("\n") == 21
+  assert str(caught.value).count("\n") == 22
 
 
 def test_bad_rows_can_be_left_out(tmp_path, capsys):

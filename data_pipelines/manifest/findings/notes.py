@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from data_pipelines.manifest.rows import Row
+from data_pipelines.manifest.table import Column
 from data_pipelines.transforms import text
 from data_pipelines.transforms.files.remarks import Damaged, Remark, Shallow
 
@@ -46,6 +47,26 @@ def of_files(
       f"{cells[first]}): as 8 bits they are {low // 257} to {high // 257}; "
       "stretch the values before, or save them as .npy for a column of arrays"
     )
+  return notes
+
+
+def of_missing(
+  columns: Sequence[Column], splits: Mapping[str, Sequence[Row]]
+) -> list[str]:
+  """A note for each modality that rows lack: how many of each split."""
+  notes = []
+  for column in columns:
+    counts = {
+      split: sum(not row.cells[column.name] for row in members)
+      for split, members in splits.items()
+    }
+    said = ", ".join(
+      f"{n} of {len(splits[split])} rows of {split}"
+      for split, n in counts.items()
+      if n
+    )
+    if said:
+      notes.append(f"{column.name} is missing in {said}")
   return notes
 
 

@@ -30,7 +30,7 @@ def noted(
       for split in made.counts
       for record in storage.read(folder, split, as_stored)
     ]
-    found += _note(m, texts, tokens)
+    found += _note(m, [t for t in texts if t], tokens)
   return dataclasses.replace(made, notes=(*made.notes, *found))
 
 
