@@ -51,6 +51,9 @@ def fit(
         paths of files or PIL pictures. Without a kind it follows from the
         entries: ``uint8`` pictures and frames are image and video, other
         numbers array, strings text unless all of them are files.
+
+      With ``missing="allow"`` an empty cell (``None``, NaN, a blank text) is a
+      modality that the sample lacks.
     y: the labels, if the data have none: texts or numbers, [n].
     recipe: its name; ``dmg_jax.recipes()`` lists them.
     workdir: folder of the run. A run that was interrupted goes on there when
@@ -67,7 +70,9 @@ def fit(
       ``seed``, ``seeds``, ``batch_size``, ``learning_rate``, ``weight_decay``,
       ``schedule``, ``fusion``, and the options of the recipe's method. For
       classes of different sizes: ``class_weights``, ``"balanced"`` or {label:
-      weight}; ``sampler="balanced"``; ``select_by="macro_f1"``.
+      weight}; ``sampler="balanced"``; ``select_by="macro_f1"``. For missing
+      modalities: ``missing="allow"``; and ``drop``, {modality: share of the
+      samples that it is hidden in}, for experiments.
 
   Returns:
     The finished run. Data in memory without rows of ``split`` test end on val:

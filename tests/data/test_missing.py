@@ -273,3 +273,24 @@ def test_shared_content_and_texts_without_words(folder, tmp_path):
   notes = " | ".join(prepare(path, tmp_path, **ALLOW).notes)
   assert "1 of 12 samples is the same in all modalities" in notes
   assert "caption: 2 of 47 texts have no word" in notes
+
+
+def test_sequences_of_any_length(tmp_path):
+  rng = np.random.default_rng(0)
+  table = {"label": ["a", "b"] * 12, "note:text": ["x y"] * 24}
+  steps = [rng.normal(size=(3 + i, 2)) for i in range(24)]
+  gone = [i for i in range(24) if i % 3 == 0]
+  table["s:array"] = [None if i in gone else x for i, x in enumerate(steps)]
+  made = memory.prepare(table, tmp_path, **MANIFEST, **ALLOW)
+  data = load("", tmp_path, prepared=made.versions["key"], **ALLOW)
+  spec = data.spec.modalities["s"]
+  assert spec.ragged and spec.optional
+  loader = Loader(data, "train", 4, seed=0)
+  for step in range(loader.steps_per_epoch):
+    batch = loader.batch(step)
+    ids = [int(data.sources["train"][i]["id"]) - 1 for i in batch.index]
+    x = batch.inputs["s"]
+    for row, i in enumerate(ids):
+      assert batch.present["s"][row] == (i not in gone)
+      assert x["mask"][row].sum() == (0 if i in gone else 3 + i)
+      assert x["values"][row].any() == (i not in gone)
