@@ -158,6 +158,7 @@ class Modality:
   Rows without it count for nothing.
 
   Attributes:
+    optional: whether some row, of any split, lacks it.
     lengths: {row number: steps} of all rows, if they are arrays [t d] of
       different t; else empty.
   """
@@ -169,11 +170,9 @@ class Modality:
     settings: Settings,
     train: Sequence[Row],
     rows: Sequence[Row] = (),
-    optional: bool = False,
   ):
-    """``optional``: whether some row, of any split, lacks it."""
     self.name, self.kind = column.name, column.kind
-    self.optional = optional
+    self.optional = not all(row.cells[self.name] for row in rows)
     self._media, self._settings = media, settings
     self.lengths = self._lengths_of(rows) if self.kind == "array" else {}
     self.buckets: tuple[int, ...] = ()

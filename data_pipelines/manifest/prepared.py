@@ -164,12 +164,7 @@ class Manifest:
     splits = {s: m for s, m in splits.items() if m or s in self._needed}
     modalities = [
       media.Modality(
-        c,
-        self._media,
-        self._options.settings,
-        splits["train"],
-        kept,
-        not all(row.cells[c.name] for row in kept),
+        c, self._media, self._options.settings, splits["train"], kept
       )
       for c in columns
     ]
