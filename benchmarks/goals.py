@@ -10,6 +10,7 @@ from benchmarks.measure import Entry
 
 _SMALL, _LARGE = ("openmoji",), ("resnet", "resnet-18")
 _MODELS = (*_SMALL, *_LARGE)
+_BASE = ("resnet-50 + bert-base",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,8 @@ GOALS = (
   Goal(12, "startup", "start to first step, warm", "seconds", 0.25, 0.2),
   Goal(12, "startup", "save, stall", "seconds", 0.02, 0.01),
   Goal(13, "opening", "opened again", "seconds", 0.1, 0.1, ("100,000 rows",)),
+  Goal(14, "freezing", "frozen, cached, step", "seconds", 0.1, 0.1, _BASE),
+  Goal(14, "freezing", "frozen, cached, epoch", "seconds", 0.1, 0.1, _BASE),
 )
 
 

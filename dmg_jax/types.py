@@ -291,6 +291,8 @@ class Method:
     ready: ``method_state -> bool``, whether the weights are those of the
       classifier yet, so that this checkpoint may be chosen as the best. False
       while teachers or probes are trained.
+    ablates_inputs: whether steps or hooks ablate inputs (read-out R4), so that
+      features of frozen encoders cannot stand for them.
     diagnostics: names of metrics that are neither loss terms nor part of the
       state, with or without ``_<modality>`` behind them. They may be NaN or
       infinite while training goes on, and no picture of losses shows them. All
@@ -316,6 +318,7 @@ class Method:
   order: Callable[[Problem, PyTree, PRNGKeyArray, int], Any] | None = None
   length: Callable[[int, int], int] = lambda epochs, _: epochs
   ready: Callable[[PyTree], bool] = lambda method_state: True
+  ablates_inputs: bool = False
   diagnostics: tuple[str, ...] = ()
 
   def is_diagnostic(self, metric: str) -> bool:

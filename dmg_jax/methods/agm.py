@@ -106,6 +106,7 @@ def make(
     step=step,
     init=init,
     between_epochs=between_epochs,
+    ablates_inputs=True,
     diagnostics=("kappa", "score"),
   )
 

@@ -58,6 +58,8 @@ class Setup:
   chances: np.ndarray | None = None
   # Runs that share the machine, this one among them.
   runs: int = 1
+  # What ``problem`` reads in place of ``dataset``, see ``inputs.features``.
+  features: core.Dataset | None = None
 
   @property
   def trained(self) -> int:
@@ -99,7 +101,7 @@ class Setup:
       augment: with the data set's training augmentation.
     """
     loader = Loader(
-      self.dataset,
+      self.features or self.dataset,
       split,
       batch_size,
       seed=self.config.seed,
@@ -116,7 +118,7 @@ class Setup:
   def workers(self) -> int:
     """Processes that decode: as configured, or none for what is in memory."""
     workers = self.config.loader.workers
-    if workers >= 0 or self.dataset.cached("train"):
+    if workers >= 0 or (self.features or self.dataset).cached("train"):
       return max(workers, 0)
     return max(((os.cpu_count() or 2) - 1) // self.runs, 1)
 

@@ -35,10 +35,14 @@ class Programs:
   Args:
     setup: of any of the runs.
     count: how many run at once.
+
+  Attributes:
+    problem: what the steps are compiled for.
   """
 
   def __init__(self, setup: Setup, count: int = 1):
     problem, method = setup.problem, setup.method
+    self.problem = problem
     self.count, several = count, count > 1
     self._mesh = setup.mesh
     self._place = sharding.make_place(setup.mesh, stacked=several)

@@ -27,6 +27,7 @@ from dmg_jax.training import (
 )
 from dmg_jax.training.describe import describe
 from dmg_jax.training.experiment import Config
+from dmg_jax.training.inputs import features
 from dmg_jax.training.loop import Stop, Trainer
 from dmg_jax.training.seeds import Job
 from dmg_jax.types import TrainState
@@ -180,7 +181,8 @@ def run_jobs(
     for folder in [root] * (above is not None) + [j.folder for j in rest]:
       run_folder.check_data(setup.dataset.fingerprint, folder)
     choice = seeds.choose(setup, len(rest), root)
-    made = _Made(setup, choice, len(rest), root, console, command, above)
+    cache = features.Cache(setup, console.note)
+    made = _Made(setup, choice, len(rest), root, console, command, above, cache)
   while rest:
     some, step = seeds.group(rest if made.choice.vmap else rest[:1])
     try:
@@ -207,13 +209,18 @@ class _Made(NamedTuple):
   console: Console
   command: str | None
   above: tuple[Config, Path, str | None] | None
+  cache: features.Cache
 
 
 def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
   """Trains, then tests once; ``None`` if a signal came first."""
   begin, count, console = time.monotonic(), len(jobs), made.console
   setups = [made.setup.with_seed(j.config.seed, count) for j in jobs]
-  trainer = Trainer(setups, console, made.choice.programs.get(count))
+  setups = made.cache.of(setups, jobs[0].folder, step)
+  programs = made.choice.programs.get(count)
+  if programs is not None and programs.problem is not setups[0].problem:
+    programs = None
+  trainer = Trainer(setups, console, programs)
   made.choice.programs[count] = trainer.programs
   files = [(job.config, job.folder, made.command) for job in jobs]
   for file in files if made.above is None else [made.above, *files]:

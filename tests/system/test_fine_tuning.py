@@ -22,6 +22,7 @@ QUIET = Console(quiet=True)
 TOWERS = {
   "bert.Bert": {"vocab_size": 9, "pooling": "pooled"},
   "clip.ClipText": {"vocab_size": 9, "eos": 8, "projection": 4},
+  "vit.ViT": {"image_size": 8, "patch": 4},
   "clip.ClipVision": {"image_size": 8, "patch": 4, "projection": 4},
 }
 SMALL = {"depth": 3, "width": 4, "heads": 2, "hidden": 4, "features": 5}
@@ -36,7 +37,7 @@ def weights_of(name):
   options = {**tower(name), "learning_rate_scale": 0.5, "layer_decay": 0.7}
   model = registry.make_classifier({"m": options}, {"name": "concat"}, 2)
   x = {"m": np.ones((2, 4), np.int32)}
-  if name == "clip.ClipVision":
+  if name in ("clip.ClipVision", "vit.ViT"):
     x = {"m": np.ones((2, 8, 8, 3), np.uint8)}
   params, _ = jax.eval_shape(lambda: classifier.make_init(model, x)(0))
   rates = fine_tuning.rates(

@@ -44,6 +44,10 @@ from dmg_jax.model.encoders._tensors import transformer as tensors_
 from dmg_jax.model.encoders._tensors import vit as tensors_of
 
 POOLINGS = ("cls", "pooled", "mean")
+# What comes before the first layer.
+_EMBEDDINGS = (
+  "patch_embedding", "position_embedding", "class_token", "registers",
+)  # fmt: skip
 _HEAD = 64  # Usual size of an attention head.
 _INIT = nn.initializers.normal(0.02)
 
@@ -117,6 +121,10 @@ class ViT(nn.Module):
   def stages(self) -> int:
     """The embeddings and each layer."""
     return self.depth + 1
+
+  def layers_above(self, path: tuple[str, ...]) -> int:
+    """Layers from a weight to the features, see ``fine_tuning``."""
+    return transformer.layers_above(path, self.depth, _EMBEDDINGS)
 
   @property
   def first_kernel(self) -> tuple[str, ...]:
