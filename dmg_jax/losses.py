@@ -154,13 +154,28 @@ def divergence(
   return masked_mean(each.sum(axis=-1), mask)
 
 
-def over_pairs(loss, values: Mapping[str, Array], mask, **kwargs) -> Array:
+def over_pairs(loss, values: Mapping[str, Array], batch: Batch) -> Array:
   """Mean of ``loss(x, y, mask)`` over unordered pairs of modalities.
 
-  Zero for a single modality, which has no other to be matched with.
+  The mask of a pair marks the samples that have both modalities. Pairs that no
+  sample has are left out. Zero for a single modality, which has no other to be
+  matched with.
+
+  Args:
+    loss: of a pair.
+    values: {modality: [b ...]}.
+    batch: its ``mask`` and ``present`` are read.
   """
-  pairs = list(itertools.combinations(values.values(), 2))
+  pairs = list(itertools.combinations(values, 2))
   if not pairs:
-    return jnp.zeros((), jnp.promote_types(mask.dtype, jnp.float32))
-  each = [loss(x, y, mask, **kwargs) for x, y in pairs]
-  return jnp.stack(each).mean()
+    return jnp.zeros((), jnp.promote_types(batch.mask.dtype, jnp.float32))
+  masks = [batch.having(*pair) for pair in pairs]
+  each = jnp.stack(
+    [
+      loss(values[a], values[b], mask)
+      for (a, b), mask in zip(pairs, masks, strict=True)
+    ]
+  )
+  if batch.present is None:
+    return each.mean()
+  return masked_mean(each, jnp.stack([mask.max() for mask in masks]))

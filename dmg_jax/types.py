@@ -51,6 +51,8 @@ class Outputs(struct.PyTreeNode):
       that the fusion declares.
     features: {modality: [b d]}, encoder features before fusion.
     extra: further outputs of the fusion, by name; its docstring lists them.
+    present: as in ``Batch``. The features of a missing modality are zero, and
+      its unimodal logits mean nothing.
 
   Example:
 
@@ -65,6 +67,7 @@ class Outputs(struct.PyTreeNode):
   unimodal: dict[str, Any]
   features: dict[str, Any]
   extra: dict[str, Any] = struct.field(default_factory=dict)
+  present: dict[str, Any] | None = None
 
 
 class Fused(NamedTuple):
@@ -80,10 +83,12 @@ class Forward(Protocol):
   """Pure forward pass: ``(outputs, new batch statistics)``.
 
   ``stats`` are the BatchNorm statistics; with ``train=False`` they are used and
-  returned unchanged. ``keep`` ({modality: [b]}, 1 or 0) zeroes a modality's
-  features before fusion where it is 0 (read-out R3, feature ablation).
-  ``present`` does the same to its input (read-out R4, input ablation): zeros,
-  or mid-grey for ``uint8`` pictures.
+  returned unchanged. ``present`` is that of the batch: where a modality is
+  missing, whatever its input holds, its features are zero, and fusions that
+  combine predictions leave it out. ``keep`` ({modality: [b]}, 1 or 0) zeroes a
+  modality's features before fusion where it is 0 (read-out R3, feature
+  ablation). ``shown`` does the same to its input (read-out R4, input ablation):
+  zeros, or mid-grey for ``uint8`` pictures.
   """
 
   def __call__(
@@ -93,8 +98,9 @@ class Forward(Protocol):
     inputs: Mapping[str, Any],
     key: PRNGKeyArray | None,
     train: bool,
-    keep: Mapping[str, Float[Array, " b"]] | None = None,
     present: Mapping[str, Float[Array, " b"]] | None = None,
+    keep: Mapping[str, Float[Array, " b"]] | None = None,
+    shown: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> tuple[Outputs, Stats]: ...
 
 
@@ -103,7 +109,7 @@ class Fuse(Protocol):
   """The fusion alone, applied to the features of an earlier forward pass.
 
   Methods that drop, mask or swap features call it instead of running the
-  encoders again.
+  encoders again. ``present`` as in ``Forward``.
   """
 
   def __call__(
@@ -113,6 +119,7 @@ class Fuse(Protocol):
     features: Mapping[str, Float[Array, "b _"]],
     key: PRNGKeyArray | None,
     train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> Fused: ...
 
 

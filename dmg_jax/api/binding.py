@@ -118,7 +118,9 @@ def bind(
       and change in training steps only.
     fuse: the fusion alone, ``fuse(params, features, *, train, key)``, with
       ``stats`` after ``params`` if there are any. It returns fused logits, or
-      a dictionary as ``apply`` does. For methods that mask features.
+      a dictionary as ``apply`` does. For methods that mask features, and for
+      samples that lack modalities: their features are zero. Without it the
+      logits are those of ``apply``, which sees zeros in place of such inputs.
     samples: size of the training split, for methods that keep something for
       each sample; batches then need an ``index``.
     readout: how unimodal logits are obtained, in the words of the field.
@@ -260,7 +262,8 @@ def _made_fuse(fuse, stats):
 
   has_stats = stats is not None
 
-  def join(params, stats, features, key, train):
+  def join(params, stats, features, key, train, present=None):
+    del present  # The features of what is missing are zero.
     more = (stats,) if has_stats else ()
     found = fuse(params, *more, features, train=train, key=key)
     if not isinstance(found, Mapping | Outputs | Fused):
@@ -271,22 +274,32 @@ def _made_fuse(fuse, stats):
   return join
 
 
-def _no_fuse(params, stats, features, key, train):
-  del params, stats, features, key, train
+def _no_fuse(params, stats, features, key, train, present=None):
+  del params, stats, features, key, train, present
   raise LackingError("the fusion alone: bind it with fuse=...")
 
 
 def _forward(call, join):
   """The whole ``types.Forward``."""
 
-  def forward(params, stats, inputs, key, train, keep=None, present=None):
-    inputs = classifier.with_present(inputs, present)
+  def forward(
+    params, stats, inputs, key, train, present=None, keep=None, shown=None
+  ):
+    inputs = classifier.overwritten(inputs, present, train and bool(stats))
+    inputs = classifier.with_shown(inputs, shown)
     outputs, new = call(params, stats, inputs, key, train)
-    if keep is not None:
+    if present is not None:
+      outputs = outputs.replace(present=dict(present))
+      if not isinstance(outputs.features, _Missing):
+        known = classifier.without_missing(outputs.features, present)
+        outputs = outputs.replace(features=known)
+    if keep is not None or (present is not None and join is not None):
       join_ = join or _no_fuse
       kept = classifier.with_kept(outputs.features, keep)
-      fused = join_(params, stats, kept, key, train)
-      outputs = outputs.replace(logits=fused.logits, unimodal=fused.unimodal)
+      fused = join_(params, stats, kept, key, train, present)
+      outputs = outputs.replace(logits=fused.logits)
+      if keep is not None or not isinstance(fused.unimodal, _Missing):
+        outputs = outputs.replace(unimodal=fused.unimodal)
     return outputs, new if train else stats
 
   return forward

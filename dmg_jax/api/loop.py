@@ -30,7 +30,7 @@ from dmg_jax.types import (
 )
 
 _LABELS = ("labels", "label")
-_REST = ("mask", "index")
+_REST = ("mask", "index", "present")
 
 
 class Loop:
@@ -40,8 +40,10 @@ class Loop:
   ...}``, a flat one ``{modality: ..., "labels": ...}``, or a ``Batch``; its
   arrays are NumPy's, JAX's, or anything that ``numpy.asarray`` takes, such as a
   torch tensor. Dictionaries may hold ``mask`` [b] (1 for a sample, 0 for
-  padding) and ``index`` [b] (positions in the training split). Batches of
-  another size compile again.
+  padding), ``index`` [b] (positions in the training split) and ``present``,
+  {modality: [b]}, 1 where a sample has that modality and 0 where it lacks it
+  (what stands in its place has no influence). Batches of another size compile
+  again.
 
   Random keys are functions of ``seed`` and ``state.step`` alone, so a stored
   state goes on exactly as it would have.
@@ -247,16 +249,26 @@ class Loop:
     """Whether the weights are the classifier's, not those of a first phase."""
     return bool(self.method.ready(jax.device_get(state.method)))
 
-  def outputs(self, state: TrainState, inputs: Mapping[str, Any]) -> Outputs:
-    """All outputs of the model, as at test time."""
-    return self._outputs(state, _arrays(dict(inputs)))[0]
+  def outputs(
+    self,
+    state: TrainState,
+    inputs: Mapping[str, Any],
+    present: Mapping[str, Any] | None = None,
+  ) -> Outputs:
+    """All outputs of the model, as at test time; ``present`` as in a batch."""
+    there = _present(present, self.problem.modalities)
+    return self._outputs(state, _arrays(dict(inputs)), there)[0]
 
   def predict(
-    self, state: TrainState, inputs: Mapping[str, Any]
+    self,
+    state: TrainState,
+    inputs: Mapping[str, Any],
+    present: Mapping[str, Any] | None = None,
   ) -> Float[Array, "b k"]:
     """Logits [b k] by the method's rule; the largest is the prediction."""
+    there = _present(present, self.problem.modalities)
     with self._named():
-      return self._outputs(state, _arrays(dict(inputs)))[1]
+      return self._outputs(state, _arrays(dict(inputs)), there)[1]
 
   def batch(self, given: Any) -> Batch:
     """A batch in any of the accepted forms as a ``Batch``, checked.
@@ -300,13 +312,20 @@ class Loop:
     mask = np.ones(size, np.float32) if mask is None else _host(mask)
     index = np.arange(size) if index is None else _host(index)
     weight = None if parts.get("weight") is None else _host(parts["weight"])
-    found = {**inputs, "mask": mask, "index": index, "weight": weight}
+    present = _present(parts.get("present"), names)
+    rest = {"mask": mask, "index": index, "weight": weight, "present": present}
+    found = {**inputs, **rest}
     for name, x in jax.tree_util.tree_leaves_with_path(found):
       if len(x) != size:
         where = jax.tree_util.keystr(name)
         raise InputError(f"a batch has {size} labels, but {len(x)} at {where}")
     return Batch(
-      inputs, labels, mask.astype(np.float32), index.astype(np.int32), weight
+      inputs,
+      labels,
+      mask.astype(np.float32),
+      index.astype(np.int32),
+      weight,
+      present and {m: x.astype(np.float32) for m, x in present.items()},
     )
 
   def _counts(self) -> bool:
@@ -315,9 +334,9 @@ class Loop:
     except LackingError:
       return False
 
-  def _evaluated(self, state, inputs):
+  def _evaluated(self, state, inputs, present):
     outputs, _ = self.problem.forward(
-      state.params, state.stats, inputs, None, False
+      state.params, state.stats, inputs, None, False, present
     )
     return outputs, self.method.predict(outputs, state.method)
 
@@ -407,6 +426,16 @@ def _parts(given: Mapping[str, Any]) -> dict[str, Any]:
       "part of a batch", next(iter(parts)), ("inputs", *_LABELS, *_REST)
     )
   return made
+
+
+def _present(given: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
+  """Which modalities are there, {modality: [b]}; ``None``: all of them."""
+  if not given:
+    return None
+  for m in given:
+    if m not in names:
+      raise unknown("modality in 'present'", str(m), names)
+  return {m: _host(x) for m, x in given.items()}
 
 
 def _host(x: Any) -> Any:

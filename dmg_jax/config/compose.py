@@ -47,6 +47,7 @@ SHORT = {
   "weight_decay": "optimiser.weight_decay",
   "schedule": "optimiser.schedule",
   "class_weights": "train.class_weights",
+  "modality_dropout": "train.modality_dropout",
   "sampler": "train.sampler",
   "select_by": "train.select_by",
   "drop": hidden.FIELD,

@@ -48,6 +48,9 @@ DEFAULTS: dict[str, Any] = {
     # How an epoch's samples are drawn: "shuffle" takes each once, "balanced"
     # takes all classes equally often, with replacement.
     "sampler": "shuffle",
+    # Chance in [0, 1) to hide each modality of a training sample (ModDrop);
+    # see dmg_jax/training/modality_dropout.py.
+    "modality_dropout": 0.0,
     "select": "best",  # Or "last".
     # Score of the fused prediction on val that "best" goes by: accuracy,
     # balanced_accuracy, macro_f1, map or loss.

@@ -32,8 +32,8 @@ def save_test(
 
   ``test_examples.npz`` holds ``index`` [e] (positions in the split), ``ids``
   [e], ``rules`` [e] (why a sample was chosen), ``modalities`` [m], ``kinds``
-  [m] and, for the modality at position i, ``shown_<i>``: str [e] for text, else
-  uint8 [e h w 3] or [e h w].
+  [m], ``missing`` [e m] (bool) and, for the modality at position i,
+  ``shown_<i>``: str [e] for text, else uint8 [e h w 3] or [e h w].
   """
   classes = dataset.spec.classes
   report.save_features(workdir, test, classes)
@@ -48,6 +48,9 @@ def save_test(
     "rules": np.array([rule for _, rule in chosen], dtype=str),
     "modalities": np.array(list(modalities)),
     "kinds": np.array([s.kind for s in modalities.values()]),
+    "missing": np.array(
+      [[m in s.get("missing", ()) for m in modalities] for s in samples], bool
+    ),
   }
   for i, m in enumerate(modalities):
     content[f"shown_{i}"] = _shown(

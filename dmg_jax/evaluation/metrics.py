@@ -20,12 +20,19 @@ at once (mean average precision, macro-F1) are computed once, on the host.
 
 If a logit is NaN, accuracies and F1 count the sample as wrong, and ``map`` of
 the whole split is NaN.
+
+Where samples lack modalities (``Batch.present``), the metrics of a modality
+count the samples that have it; they are NaN if none has. ``missing`` holds the
+metrics of the fused prediction by pattern: of the samples with nothing missing
+(``none``), and of those that lack just these modalities (``image``,
+``image+text``).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,7 +41,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.experimental import multihost_utils
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from dmg_jax import losses
 from dmg_jax.errors import InputError
@@ -45,7 +52,10 @@ from dmg_jax.evaluation.scores import (
 )
 from dmg_jax.types import Batch, Leaf, Method, Problem, TrainState
 
-FUSED, GAP = "fused", "gap"
+FUSED, GAP, MISSING, NONE = "fused", "gap", "missing", "none"
+
+
+RESERVED = (FUSED, GAP, MISSING, NONE)
 
 
 @struct.dataclass
@@ -53,7 +63,7 @@ class EvalPart:
   """Contribution of one batch; a head is ``fused`` or a modality.
 
   Attributes:
-    count: [], number of samples that are not padding.
+    count: {head: []}, number of samples, padding left out, that have it.
     loss: {head: []}, sum of the cross-entropies.
     correct: {head: []}, number of correct predictions.
     feature_sum: {modality: [d]}, sum of the unit features.
@@ -64,6 +74,7 @@ class EvalPart:
     labels: [b], as in the batch.
     mask: [b], as in the batch.
     index: [b], as in the batch.
+    present: {modality: [b]}, as in the batch; ``{}`` if nothing is missing.
   """
 
   count: Leaf
@@ -76,6 +87,7 @@ class EvalPart:
   labels: Leaf
   mask: Leaf
   index: Leaf
+  present: dict[str, Leaf] = struct.field(default_factory=dict)
 
 
 EvalStep = Callable[[Any, Any, Any, Batch], EvalPart]
@@ -88,11 +100,14 @@ class Evaluation(Mapping[str, Any]):
   Attributes:
     metrics: ``{"fused": {"accuracy", "balanced_accuracy", "map", "macro_f1",
       "loss"}, "<modality>": {the same}, "gap": {"accuracy", "centroid":
-      {"<a>-<b>"}}}``, floats.
+      {"<a>-<b>"}}}``, floats; where modalities are missing also
+      ``{"missing": {pattern: {"samples", "accuracy", "balanced_accuracy",
+      "map", "macro_f1"}}}``.
     labels: int [n], sorted by ``index`` like the arrays below.
     index: int [n], position of each sample in its split.
-    probabilities: {"fused" or modality: [n k]}.
+    probabilities: {"fused" or modality: [n k]}; NaN where it is missing.
     features: {modality: [n d]}, unit vectors (zero where the feature is zero).
+    present: {modality: bool [n]} of those that samples lack.
   """
 
   metrics: dict[str, dict[str, Any]]
@@ -100,6 +115,9 @@ class Evaluation(Mapping[str, Any]):
   index: Int[np.ndarray, " n"]
   probabilities: dict[str, Float[np.ndarray, "n k"]]
   features: dict[str, Float[np.ndarray, "n _"]]
+  present: dict[str, Bool[np.ndarray, " n"]] = dataclasses.field(
+    default_factory=dict
+  )
 
   def __getitem__(self, key: str) -> Any:
     return self.metrics[key]
@@ -119,14 +137,15 @@ def check_names(modalities: Sequence[str]) -> None:
   """Refuses modality names that would make the names of metrics ambiguous.
 
   Raises:
-    ValueError: a modality is called ``fused`` or ``gap``, has a ``/`` in its
+    ValueError: a modality has a name of ``RESERVED``, has a ``/`` in its
       name, or occurs twice.
   """
-  taken = [m for m in modalities if m in (FUSED, GAP)]
+  taken = [m for m in modalities if m in RESERVED]
   if taken:
     raise InputError(
-      f"a modality cannot be called {taken[0]!r}: {FUSED!r} and {GAP!r} are "
-      "reserved for metrics. Rename the modality"
+      f"a modality cannot be called {taken[0]!r}: "
+      f"{', '.join(map(repr, RESERVED))} are reserved for metrics. Rename the "
+      "modality"
     )
   for m in modalities:
     if "/" in m:
@@ -149,23 +168,26 @@ def make_eval_step(
   check_names(problem.modalities)
 
   def eval_step(params, stats, method_state, batch: Batch) -> EvalPart:
-    outputs, _ = problem.forward(params, stats, batch.inputs, None, False)
+    outputs, _ = problem.forward(
+      params, stats, batch.inputs, None, False, batch.present
+    )
     fused = method.predict(outputs, method_state)
     heads = {FUSED: fused, **outputs.unimodal}
-    valid = batch.mask > 0
+    # ``having("fused")`` is the mask: only modalities can be missing.
+    rows = {h: batch.having(h) > 0 for h in heads}
     predicted = jax.tree.map(_predicted, heads)
     features = jax.tree.map(losses.unit, outputs.features)
     return EvalPart(
-      count=valid.sum(),
+      count={h: row.sum() for h, row in rows.items()},
       loss={
-        h: jnp.where(valid, losses.cross_entropy(x, batch.labels), 0.0).sum()
+        h: jnp.where(rows[h], losses.cross_entropy(x, batch.labels), 0.0).sum()
         for h, x in heads.items()
       },
       correct={
-        h: (valid & (x == batch.labels)).sum() for h, x in predicted.items()
+        h: (rows[h] & (x == batch.labels)).sum() for h, x in predicted.items()
       },
       feature_sum={
-        m: jnp.where(valid[:, None], z, 0.0).sum(axis=0)
+        m: jnp.where(rows[m][:, None], z, 0.0).sum(axis=0)
         for m, z in features.items()
       },
       probabilities=jax.tree.map(softmax, heads),
@@ -174,6 +196,7 @@ def make_eval_step(
       labels=batch.labels,
       mask=batch.mask,
       index=batch.index,
+      present=batch.present or {},
     )
 
   if several:
@@ -238,7 +261,7 @@ def reduce(parts: list[EvalPart]) -> Evaluation:
   Raises:
     ValueError: there are no samples.
   """
-  if not parts or not sum(int(p.count) for p in parts):
+  if not parts or not sum(int(p.count[FUSED]) for p in parts):
     raise InputError(
       "nothing to evaluate: the split is empty or holds only padding. Check "
       "its size (launch.py --mode=prepare prints it)"
@@ -251,28 +274,67 @@ def reduce(parts: list[EvalPart]) -> Evaluation:
   mask = np.concatenate([p.mask for p in parts]) > 0
   index = np.concatenate([p.index for p in parts])[mask]
   order = np.argsort(index, kind="stable")
-  labels, predicted, probabilities, features = jax.tree.map(
+  labels, predicted, probabilities, features, present = jax.tree.map(
     lambda *x: np.concatenate(x)[mask][order],
-    *[(p.labels, p.predicted, p.probabilities, p.features) for p in parts],
+    *[
+      (p.labels, p.predicted, p.probabilities, p.features, p.present)
+      for p in parts
+    ],
   )
   heads = (FUSED, *(h for h in loss if h != FUSED))
-  metrics: dict[str, dict[str, Any]] = {
-    head: {
-      "accuracy": float(correct[head] / count),
-      "balanced_accuracy": balanced_accuracy(labels, predicted[head]),
-      "map": mean_average_precision(labels, probabilities[head]),
-      "macro_f1": macro_f1(labels, predicted[head]),
-      "loss": float(loss[head] / count),
+  present = {m: row > 0 for m, row in present.items()}
+  metrics: dict[str, dict[str, Any]] = {}
+  for head in heads:
+    rows = present.get(head, slice(None))
+    if not count[head]:
+      metrics[head] = dict.fromkeys(metrics[FUSED], math.nan)
+      continue
+    metrics[head] = {
+      "accuracy": float(correct[head] / count[head]),
+      **_scores(labels[rows], predicted[head][rows], probabilities[head][rows]),
+      "loss": float(loss[head] / count[head]),
     }
-    for head in heads
-  }
-  single = [metrics[h]["accuracy"] for h in heads if h != FUSED]
+  single = [metrics[h]["accuracy"] for h in heads if h != FUSED and count[h]]
+  known = {m: s / count[m] for m, s in feature_sum.items() if count[m]}
   metrics[GAP] = {
     "accuracy": max(single) - min(single) if single else 0.0,
-    "centroid": _distances({m: s / count for m, s in feature_sum.items()}),
+    "centroid": _distances(known),
   }
+  if present:
+    metrics[MISSING] = _by_pattern(
+      present, labels, predicted[FUSED], probabilities[FUSED]
+    )
   probabilities = {h: probabilities[h] for h in heads}
-  return Evaluation(metrics, labels, index[order], probabilities, features)
+  for m, row in present.items():
+    probabilities[m] = np.where(row[:, None], probabilities[m], np.nan)
+  return Evaluation(
+    metrics, labels, index[order], probabilities, features, present
+  )
+
+
+def _scores(labels, predicted, probabilities) -> dict[str, float]:
+  """What needs all samples at once."""
+  return {
+    "balanced_accuracy": balanced_accuracy(labels, predicted),
+    "map": mean_average_precision(labels, probabilities),
+    "macro_f1": macro_f1(labels, predicted),
+  }
+
+
+def _by_pattern(present, labels, predicted, probabilities) -> dict[str, dict]:
+  """{pattern: metrics of the fused prediction}; see the module docstring."""
+  names = list(present)
+  table = np.stack([~present[m] for m in names], axis=1)
+  found = {}
+  for pattern in np.unique(table, axis=0):
+    rows = (table == pattern).all(axis=1)
+    lacking = [m for m, gone in zip(names, pattern, strict=True) if gone]
+    found["+".join(lacking) or NONE] = {
+      "samples": int(rows.sum()),
+      "accuracy": float(np.mean(predicted[rows] == labels[rows])),
+      **_scores(labels[rows], predicted[rows], probabilities[rows]),
+    }
+  return dict(sorted(found.items(), key=lambda x: (x[0] != NONE, x[0])))
 
 
 def softmax(logits: Float[Array, "b k"]) -> Float[Array, "b k"]:

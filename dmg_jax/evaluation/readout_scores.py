@@ -26,16 +26,19 @@ def of_heads(test, own: str, fusion: str, talk: bool) -> dict[str, dict]:
     FUSED: {"own": _scores(whole["fused"], labels)}
   }
   for m, logits in whole["unimodal"].items():
+    rows = there(whole, m)
     found[m] = {
       "own": f"fusion {fusion!r} has no head for a single modality; its "
       "read-out is R3"
       if own.startswith("R3")
-      else _scores(logits, labels),
+      else _scores(logits[rows], labels[rows]),
       "feature_ablation": f"fusion {fusion!r} exchanges information between "
       "the encoders: no feature depends on one modality alone"
       if talk
-      else _scores(test["feature_ablation", m]["fused"], labels),
-      "input_ablation": _scores(test["input_ablation", m]["fused"], labels),
+      else _scores(test["feature_ablation", m]["fused"][rows], labels[rows]),
+      "input_ablation": _scores(
+        test["input_ablation", m]["fused"][rows], labels[rows]
+      ),
     }
   return found
 
@@ -51,25 +54,32 @@ def of_probes(
   sets[FUSED] = tuple(sets)
   found = {}
   for name, modalities in sets.items():
-    x = {
-      k: np.concatenate([v["features"][m] for m in modalities], axis=1)
-      for k, v in splits.items()
-    }
-    train, val = (
-      probe.LabelledFeatures(x[k], splits[k]["labels"])
-      for k in ("train", "val")
+    train, val, test = (
+      probe.LabelledFeatures(
+        np.concatenate([v["features"][m] for m in modalities], axis=1)[rows],
+        v["labels"][rows],
+      )
+      for v, rows in (
+        (splits[k], there(splits[k], name)) for k in ("train", "val", "test")
+      )
     )
-    found[name] = {"linear_probe": _probed(train, val, x, splits, weights)}
+    found[name] = {"linear_probe": _probed(train, val, test, weights)}
   return found
 
 
-def _probed(train, val, x, splits, weights=None) -> dict[str, Any] | str:
+def there(arrays: Arrays, head: str) -> Any:
+  """Rows of the samples that have a modality, as an index."""
+  row = arrays["present"].get(head)
+  return slice(None) if row is None else row > 0
+
+
+def _probed(train, val, test, weights=None) -> dict[str, Any] | str:
   try:
-    made = probe.fit(train, val, x["test"], weights)
+    made = probe.fit(train, val, test.features, weights)
   except ValueError as error:
     return f"no probe could be fitted: {' '.join(str(error).split())}"
   return {
-    **_of_classes(made.predicted, splits["test"]["labels"]),
+    **_of_classes(made.predicted, test.labels),
     "strength": made.strength,
     "val_accuracy": made.val_accuracy,
     "converged": made.converged,
@@ -77,6 +87,8 @@ def _probed(train, val, x, splits, weights=None) -> dict[str, Any] | str:
 
 
 def _scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any] | str:
+  if not len(labels):
+    return "no test sample has the modality"
   if not np.isfinite(logits).all():
     return "its logits are not finite"
   return _of_classes(logits.argmax(axis=-1), labels)

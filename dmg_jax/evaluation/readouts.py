@@ -31,6 +31,7 @@ What each read-out depends on:
   alone: R2 and the probe see the others through the gates, R3 is left out, and
   only R4 shows m alone.
 
+Where samples lack modalities, the scores of one count the samples that have it.
 R3 and R4 apply the method's own prediction rule to the ablated features. The
 entry ``fused`` of the result holds the fused prediction as ``own`` and a probe
 on the concatenated features. Chance is the most frequent class of train.
@@ -59,7 +60,7 @@ from dmg_jax.training.experiment import Setup
 from dmg_jax.types import Batch, Method, Problem, TrainState
 
 Arrays = dict[str, Any]
-# ({modality: features kept}, {modality: input present}), each 1 or 0.
+# ({modality: features kept}, {modality: input shown}), each 1 or 0.
 Flags = tuple[dict[str, float], dict[str, float]]
 
 
@@ -175,20 +176,21 @@ def _variants(modalities: Sequence[str]) -> dict[tuple[str, str], Flags]:
 
 
 def make_step(problem: Problem, method: Method) -> Callable[..., Arrays]:
-  """The jitted ``(params, stats, method state, batch, keep, present) -> ..``.
+  """The jitted ``(params, stats, method state, batch, keep, shown) -> ..``.
 
-  One compiled program serves every ablation: ``keep`` and ``present`` are
+  One compiled program serves every ablation: ``keep`` and ``shown`` are
   {modality: 1 or 0} for all samples. It returns ``fused`` and ``unimodal``
-  logits, ``features`` and the batch's ``labels``, ``mask`` and ``index``.
+  logits, ``features`` and the batch's ``labels``, ``mask``, ``index`` and
+  ``present``.
   """
 
   @jax.jit
-  def step(params, stats, memory, batch: Batch, keep, present):
-    keep, present = jax.tree.map(
-      lambda x: x * jnp.ones_like(batch.mask), (keep, present)
+  def step(params, stats, memory, batch: Batch, keep, shown):
+    keep, shown = jax.tree.map(
+      lambda x: x * jnp.ones_like(batch.mask), (keep, shown)
     )
     outputs, _ = problem.forward(
-      params, stats, batch.inputs, None, False, keep, present
+      params, stats, batch.inputs, None, False, batch.present, keep, shown
     )
     return {
       "fused": method.predict(outputs, memory),
@@ -197,6 +199,7 @@ def make_step(problem: Problem, method: Method) -> Callable[..., Arrays]:
       "labels": batch.labels,
       "mask": batch.mask,
       "index": batch.index,
+      "present": batch.present or {},
     }
 
   return step

@@ -95,7 +95,7 @@ def differentiate(
 
   def total(params):
     outputs, stats = problem.forward(
-      params, state.stats, batch.inputs, k_forward, True
+      params, state.stats, batch.inputs, k_forward, True, batch.present
     )
     value, terms = loss(outputs, params)
     return value, (outputs, stats, terms)

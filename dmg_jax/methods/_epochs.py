@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dmg_jax.errors import InputError
 from dmg_jax.methods import _terms
 from dmg_jax.types import Batch, Params, Problem, Stats, TrainState
 
@@ -49,14 +50,40 @@ def _compiled(look, problem, params, stats, batch):
 def outputs(problem: Problem, params: Params, stats: Stats, batch: Batch):
   """A ``look`` for ``sweep``: features, losses and correctness per sample.
 
-  Heads are the modalities and ``"fused"``, all in evaluation mode.
+  Heads are the modalities and ``"fused"``, all in evaluation mode; ``average``
+  and ``having`` leave out the samples that lack a modality.
   """
-  out, _ = problem.forward(params, stats, batch.inputs, None, False)
+  out, _ = problem.forward(
+    params, stats, batch.inputs, None, False, batch.present
+  )
   heads = {**out.unimodal, "fused": out.logits}
+  there = {m: row > 0 for m, row in (batch.present or {}).items()}
   return {
+    "present": there,
     "features": out.features,
     "labels": batch.labels,
     "index": batch.index,
     "loss": {h: _terms.each(o, batch) for h, o in heads.items()},
     "correct": {h: o.argmax(axis=-1) == batch.labels for h, o in heads.items()},
   }
+
+
+def having(found: Any, head: str, *arrays: np.ndarray) -> list[np.ndarray]:
+  """Arrays [n ...] of ``outputs``, without samples that lack the modality."""
+  there = found.get("present", {}).get(head)
+  return [x if there is None else x[there] for x in arrays]
+
+
+def average(found: Any, kind: str, head: str) -> float | np.ndarray:
+  """Mean of ``found[kind][head]`` over the samples that have the modality.
+
+  Raises:
+    InputError: no sample has it.
+  """
+  (values,) = having(found, head, found[kind][head])
+  if not len(values):
+    raise InputError(
+      f"no sample of a split has the modality {head!r}, so the method cannot "
+      "measure it between epochs: hide fewer samples, or use another method"
+    )
+  return values.mean()

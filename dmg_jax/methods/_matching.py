@@ -10,6 +10,7 @@ are the supervised part of MMPareto (Wei & Hu, ICML 2024).
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,8 @@ KINDS = ("info_nce", "divergence")
 @dataclasses.dataclass(frozen=True)
 class Matching:
   """The modality-matching loss ``L_MM``, the mean over pairs of modalities.
+
+  A sample that lacks one of the two is neither matched nor a negative.
 
   Attributes:
     kind: ``info_nce`` between features (the paper) or ``divergence`` between
@@ -48,16 +51,20 @@ class Matching:
   def __call__(self, outputs: Outputs, batch: Batch) -> jax.Array:
     """``L_MM`` of a batch, in nats (in units of ``log n`` if scaled)."""
     if self.kind == "divergence":
-      return losses.over_pairs(losses.divergence, outputs.unimodal, batch.mask)
-    value = losses.over_pairs(
-      losses.info_nce,
-      outputs.features,
-      batch.mask,
-      temperature=self.temperature,
+      return losses.over_pairs(losses.divergence, outputs.unimodal, batch)
+    nce = functools.partial(losses.info_nce, temperature=self.temperature)
+    if not self.scaled:
+      return losses.over_pairs(nce, outputs.features, batch)
+    if batch.present is None:
+      return losses.over_pairs(nce, outputs.features, batch) / _log(batch.mask)
+    return losses.over_pairs(
+      lambda x, y, mask: nce(x, y, mask) / _log(mask), outputs.features, batch
     )
-    if self.scaled:
-      value = value / jnp.log(jnp.maximum(batch.mask.sum(), 2.0))
-    return value
+
+
+def _log(mask: jax.Array) -> jax.Array:
+  """``log n`` of the number of samples, at least 2."""
+  return jnp.log(jnp.maximum(mask.sum(), 2.0))
 
 
 def make_total(matching: Matching, unimodal_weight: float = 0.0) -> Loss:

@@ -18,14 +18,19 @@ def each(logits: jax.Array, batch: Batch) -> jax.Array:
   return losses.weighted(losses.cross_entropy(logits, batch.labels), batch)
 
 
-def cross_entropy(logits: jax.Array, batch: Batch) -> jax.Array:
-  """``CE(o, y)``, the masked and weighted mean over the batch, in nats."""
-  return losses.masked_mean(each(logits, batch), batch.mask)
+def cross_entropy(
+  logits: jax.Array, batch: Batch, *modalities: str
+) -> jax.Array:
+  """``CE(o, y)``, the masked and weighted mean over the batch, in nats.
+
+  Samples that lack one of the ``modalities`` do not count.
+  """
+  return losses.masked_mean(each(logits, batch), batch.having(*modalities))
 
 
 def own(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
-  """{modality: cross-entropy of its unimodal logits}."""
-  return {m: cross_entropy(o, batch) for m, o in outputs.unimodal.items()}
+  """{modality: cross-entropy of its unimodal logits, where it is there}."""
+  return {m: cross_entropy(o, batch, m) for m, o in outputs.unimodal.items()}
 
 
 def total(values: Mapping[str, jax.Array]) -> jax.Array:
@@ -58,11 +63,34 @@ def largest(x: jax.Array) -> jax.Array:
 def scores(
   logits: Mapping[str, jax.Array], batch: Batch
 ) -> dict[str, jax.Array]:
-  """{modality: s_m}, the sum of true-class probabilities over the batch."""
-  return {
-    m: (true_class(o, batch.labels) * batch.mask).sum() + 1e-12
+  """{modality: s_m}, the sum of true-class probabilities over the batch.
+
+  With missing modalities, n times the mean over the samples that have m.
+  """
+  if batch.present is None:
+    return {
+      m: (true_class(o, batch.labels) * batch.mask).sum() + 1e-12
+      for m, o in logits.items()
+    }
+  means = {
+    m: losses.masked_mean(true_class(o, batch.labels), batch.having(m))
     for m, o in logits.items()
   }
+  known = filled(means, batch)
+  return {m: s * batch.mask.sum() + 1e-12 for m, s in known.items()}
+
+
+def filled(
+  values: Mapping[str, jax.Array], batch: Batch
+) -> dict[str, jax.Array]:
+  """``values`` with the mean of the others for what no sample has."""
+  if batch.present is None:
+    return dict(values)
+  there = {m: batch.having(m).max() > 0 for m in values}
+  known = jnp.stack([jnp.where(there[m], v, 0.0) for m, v in values.items()])
+  number = jnp.stack(list(there.values())).sum()
+  mean = known.sum() / jnp.maximum(number, 1)
+  return {m: jnp.where(there[m], v, mean) for m, v in values.items()}
 
 
 def ratios(score: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -78,7 +78,8 @@ def make(
   def step(problem, state, batch, key, apply):
     def loss(outputs, params):
       mu = shapley(subsets(problem, params, state.stats, batch, outputs))
-      s = {m: floored(v, batch) for m, v in mu.items()}
+      s = {m: floored(v, batch, m) for m, v in mu.items()}
+      s = _terms.filled(s, batch)
       kappa = coefficients(s, state.method, alpha)
       each = {m: k * mu[m] + sg((1 - k) * mu[m]) for m, k in kappa.items()}
       value = _terms.cross_entropy(_terms.total(each), batch)
@@ -121,9 +122,9 @@ def subsets(problem, params, stats, batch, outputs):
   rows = jnp.ones_like(batch.mask)
   for size in range(1, len(names)):
     for chosen in itertools.combinations(names, size):
-      present = {m: rows * (m in chosen) for m in names}
+      shown = {m: rows * (m in chosen) for m in names}
       ablated, _ = problem.forward(
-        params, stats, batch.inputs, None, False, present=present
+        params, stats, batch.inputs, None, False, batch.present, shown=shown
       )
       found[frozenset(chosen)] = ablated.logits
   return found
@@ -144,10 +145,11 @@ def shapley(f):
   return mu
 
 
-def floored(logits, batch):
+def floored(logits, batch, *modality):
   """s_m: the weighted mean of -log max(p[y], 1e-8), without gradient."""
   p = jnp.maximum(_terms.true_class(logits, batch.labels), 1e-8)
-  return losses.masked_mean(losses.weighted(-jnp.log(p), batch), batch.mask)
+  each = losses.weighted(-jnp.log(p), batch)
+  return losses.masked_mean(each, batch.having(*modality))
 
 
 def relative(s):

@@ -11,8 +11,8 @@ samples of a batch:
 
 l is 0 at the start of epoch e and grows by e / 10 per batch. ``target`` selects
 what is masked: entries of the ``features``, or class ``logits`` (õ is the sum
-of the masked o_m). Nothing is masked at test time. Supports any number of
-modalities.
+of the masked o_m). Nothing is masked at test time. The mass of a modality is
+averaged over the samples that have it. Supports any number of modalities.
 
 Reference: Zhou et al., "Adaptive Mask Co-optimization", ICASSP 2023, as in
 GeWu-Lab/BalanceBenchmark.
@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dmg_jax import losses
+from dmg_jax import losses, missing
 from dmg_jax.errors import unknown
 from dmg_jax.methods import _terms
 from dmg_jax.methods._adapters import check_range, differentiate, own_key
@@ -89,10 +89,14 @@ def make(
       fields = "features" if target == "features" else "unimodal"
       masked = mask_some(getattr(outputs, fields), mstate.dependent, p, own)
       if target == "features":
-        fused = problem.fuse(params, state.stats, masked, own, True)
+        fused = problem.fuse(
+          params, state.stats, masked, own, True, batch.present
+        )
         logits = fused.logits
       else:
-        logits = _terms.total(masked)
+        logits = _terms.total(
+          {m: missing.where(batch.present, m, o, 0) for m, o in masked.items()}
+        )
       cls = _terms.cross_entropy(logits, batch)
       each = _terms.own(outputs, batch)
       value = cls + unimodal_weight * _terms.total(each)
@@ -132,10 +136,14 @@ def share(level, ramp):
 
 def dependent(unimodal, batch, threshold):
   """{modality: 1 if its mass exceeds ``threshold``}; 0 for a single one."""
-  joined = jax.nn.softmax(jnp.concatenate(list(unimodal.values()), axis=-1))
+  kept = {
+    m: missing.where(batch.present, m, o, float(jnp.finfo(o.dtype).min))
+    for m, o in unimodal.items()
+  }
+  joined = jax.nn.softmax(jnp.concatenate(list(kept.values()), axis=-1))
   blocks = jnp.split(joined, len(unimodal), axis=-1)
   return {
-    m: (losses.masked_mean(b.sum(axis=-1), batch.mask) > threshold).astype(
+    m: (losses.masked_mean(b.sum(axis=-1), batch.having(m)) > threshold).astype(
       jnp.float32
     )
     * (len(unimodal) > 1)

@@ -115,13 +115,15 @@ def make(
 
 def turn(params, problem, stats, batch, key, m, sigma):
   """L_m, with the outputs and the statistics of the forward pass."""
-  outputs, new = problem.forward(params, stats, batch.inputs, key, True)
+  outputs, new = problem.forward(
+    params, stats, batch.inputs, key, True, batch.present
+  )
   extra = outputs.extra
-  cls = _terms.cross_entropy(outputs.unimodal[m], batch)
-  before = _terms.cross_entropy(extra["previous"][m], batch)
+  cls = _terms.cross_entropy(outputs.unimodal[m], batch, m)
+  before = _terms.cross_entropy(extra["previous"][m], batch, m)
   p = _terms.true_class(extra["previous"][m], batch.labels)
   each = _terms.each(extra["last"][m], batch)
-  residual = losses.masked_mean((1 - sigma * p) * each, batch.mask)
+  residual = losses.masked_mean((1 - sigma * p) * each, batch.having(m))
   more = extra["boosters"][m] > 0
   return cls + jnp.where(more, before + residual, 0.0), (outputs, new)
 

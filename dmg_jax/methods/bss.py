@@ -14,7 +14,8 @@ samples with the smallest d,
 .. math:: \lambda_e = \min\Bigl(1, \sqrt{\tfrac{1 - \lambda_0^2}{T}\,
   (e + 1) + \lambda_0^2}\Bigr)
 
-The prediction is γ o + Σ_m o_m. Works best with own heads (fusion
+The prediction is γ o + Σ_m o_m. For a sample that lacks modalities, sums over m
+are M times the mean over those that it has. Works best with own heads (fusion
 ``own_heads``). Supports any number of modalities.
 
 Reference: Guan, Jiang, Yang, "Balance-aware Sequence Sampling Makes Multi-modal
@@ -36,7 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmg_jax import losses
+from dmg_jax import losses, missing
 from dmg_jax.errors import unknown
 from dmg_jax.methods import _epochs, _terms
 from dmg_jax.methods._adapters import check_range, from_loss
@@ -91,8 +92,7 @@ def make(
     if scheduler == "heuristic" and epoch != measure_epoch:
       return state
     found = _epochs.sweep(measure, problem, state, data.batches("train"))
-    own = sum(found[m] for m in problem.modalities)
-    each = fused_weight * found["fused"] + unimodal_weight * own
+    each = fused_weight * found["fused"] + unimodal_weight * found["own"]
     d = np.zeros(problem.samples, np.float32)
     d[found["index"]] = 1 - scaled(found["alike"]) + scaled(each)
     return state.replace(method=jnp.asarray(d))
@@ -108,7 +108,8 @@ def make(
 
   def predict(outputs, difficulty):
     del difficulty
-    return predict_fused * outputs.logits + _terms.total(outputs.unimodal)
+    own = missing.projected(outputs.unimodal, outputs.present)
+    return predict_fused * outputs.logits + own
 
   return from_loss(
     loss,
@@ -124,15 +125,32 @@ def measure(problem, params, stats, batch):
 
   A class weight is no difficulty: these losses are without.
   """
-  outputs, _ = problem.forward(params, stats, batch.inputs, None, False)
+  outputs, _ = problem.forward(
+    params, stats, batch.inputs, None, False, batch.present
+  )
   heads = {**outputs.unimodal, "fused": outputs.logits}
   each = {h: losses.cross_entropy(o, batch.labels) for h, o in heads.items()}
-  units = [losses.unit(jax.nn.softmax(o)) for o in outputs.unimodal.values()]
-  pairs = [
-    (x * y).sum(axis=-1) for x, y in itertools.combinations(units, 2)
-  ] or [jnp.ones_like(batch.mask)]
-  alike = jnp.stack(pairs).mean(axis=0)
-  return {**each, "alike": alike, "index": batch.index}
+  own = {m: each[m] for m in outputs.unimodal}
+  return {
+    "fused": each["fused"],
+    "own": missing.projected(own, batch.present),
+    "alike": agreement(outputs.unimodal, batch),
+    "index": batch.index,
+  }
+
+
+def agreement(unimodal, batch):
+  """s_i [b], the mean over the pairs that a sample has; 1 without a pair."""
+  units = {m: losses.unit(jax.nn.softmax(o)) for m, o in unimodal.items()}
+  pairs = list(itertools.combinations(units, 2))
+  alike = [(units[a] * units[b]).sum(axis=-1) for a, b in pairs]
+  if not pairs:
+    return jnp.ones_like(batch.mask)
+  if batch.present is None:
+    return jnp.stack(alike).mean(axis=0)
+  there = jnp.stack([batch.having(*pair) for pair in pairs])
+  both, number = (jnp.stack(alike) * there).sum(axis=0), there.sum(axis=0)
+  return jnp.where(number > 0, both / jnp.maximum(number, 1), 1.0)
 
 
 def scaled(x):

@@ -10,8 +10,9 @@ r"""DOMFN: fuses modalities where they agree, else trains them separately.
 where q_m = softmax(o_m), ℓ are cross-entropies, and the gate G has no gradient.
 The first ``pretrain_epochs`` epochs train only Σ ℓ_m. The prediction is the
 fused logits where G holds, else the logits of the modality with the largest
-entry of q_m. Works best with own heads (fusion ``own_heads``, 64 hidden units).
-Supports any number of modalities.
+entry of q_m. Sums, q̄ and G are over the modalities that sample i has. Works
+best with own heads (fusion ``own_heads``, 64 hidden units). Supports any number
+of modalities.
 
 Reference: Yang, Zhang, et al., "DOMFN: A Divergence-Orientated Multi-Modal
 Fusion Network for Resume Assessment", ACM MM 2022, eqs. 4-9. Official:
@@ -30,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dmg_jax import losses
+from dmg_jax import losses, missing
 from dmg_jax.methods import _phases, _terms
 from dmg_jax.methods._adapters import check_range, differentiate, scalar
 from dmg_jax.types import SHARED, Card, Leaf, Method
@@ -132,7 +133,8 @@ def terms(outputs, batch, eta, gamma, tau, faithful):
     m: losses.cross_entropy(quirk(o), batch.labels)
     for m, o in outputs.unimodal.items()
   }
-  delta = divergences(outputs.unimodal, faithful)
+  each = {m: missing.where(outputs.present, m, v, 0) for m, v in each.items()}
+  delta = divergences(outputs.unimodal, faithful, outputs.present)
   together = _terms.each(quirk(outputs.logits), batch)
   for m, ce in each.items():
     square = losses.weighted(0.5 * ce**2, batch)
@@ -146,11 +148,12 @@ def probabilities(logits, faithful):
   return jax.nn.sigmoid(logits) if faithful else jax.nn.softmax(logits)
 
 
-def divergences(unimodal, faithful):
-  """{modality: δ_m [b]}."""
+def divergences(unimodal, faithful, present=None):
+  """{modality: δ_m [b]}; 0 for what is missing."""
   q = {m: probabilities(o, faithful) for m, o in unimodal.items()}
-  mean = sum(q.values()) / len(q)
-  return {m: _terms.largest((v - mean) ** 2) for m, v in q.items()}
+  mean = missing.projected(q, present) / len(q)
+  delta = {m: _terms.largest((v - mean) ** 2) for m, v in q.items()}
+  return {m: missing.where(present, m, v, 0) for m, v in delta.items()}
 
 
 def gate(delta, gamma, tau):
@@ -161,8 +164,14 @@ def gate(delta, gamma, tau):
 
 def decide(outputs, gamma, tau, faithful):
   """Fused logits where G holds, else those of the most confident modality."""
-  opened = gate(divergences(outputs.unimodal, faithful), gamma, tau)
+  present = outputs.present
+  opened = gate(divergences(outputs.unimodal, faithful, present), gamma, tau)
   logits = jnp.stack(list(outputs.unimodal.values()))
-  sure = probabilities(logits, faithful).max(axis=-1).argmax(axis=0)
+  largest = probabilities(logits, faithful).max(axis=-1)
+  kept = [
+    missing.where(present, m, v, -1)
+    for m, v in zip(outputs.unimodal, largest, strict=True)
+  ]
+  sure = jnp.stack(kept).argmax(axis=0)
   best = jnp.take_along_axis(logits, sure[None, :, None], axis=0)[0]
   return jnp.where(opened[:, None] > 0, outputs.logits, best)

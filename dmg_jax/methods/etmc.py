@@ -47,7 +47,7 @@ def make(*, anneal: int = 10) -> Method:
     each = {
       v: losses.masked_mean(
         losses.weighted(evidential(jnp.exp(log_a), batch.labels, lam), batch),
-        batch.mask,
+        batch.having(v),
       )
       for v, log_a in views.items()
     }

@@ -173,12 +173,13 @@ def named(names, values):
 
 def measure(problem, state, data):
   """{branch: [train loss, val loss]} in evaluation mode."""
-  train, val = (
-    _epochs.sweep(_epochs.outputs, problem, state, data.batches(split))["loss"]
+  found = [
+    _epochs.sweep(_epochs.outputs, problem, state, data.batches(split))
     for split in ("train", "val")
-  )
+  ]
   return {
-    k: jnp.asarray([train[k].mean(), val[k].mean()], jnp.float32) for k in train
+    k: jnp.asarray([_epochs.average(f, "loss", k) for f in found], jnp.float32)
+    for k in found[0]["loss"]
   }
 
 

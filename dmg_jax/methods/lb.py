@@ -127,7 +127,9 @@ def _outer_step(
   separate = loops.separate(trees.size(state.params))
 
   def inner_loss(params, alpha):
-    outputs, _ = problem.forward(params, state.stats, inner.inputs, key, True)
+    outputs, _ = problem.forward(
+      params, state.stats, inner.inputs, key, True, inner.present
+    )
     return total(outputs, inner, alpha)[0]
 
   def outer_loss(params, alpha):
@@ -171,7 +173,9 @@ def heldout_loss(problem, params, stats, batch, at_once, separate=False):
   """
 
   def mean(part):
-    outputs, _ = problem.forward(params, stats, part.inputs, None, False)
+    outputs, _ = problem.forward(
+      params, stats, part.inputs, None, False, part.present
+    )
     return _terms.cross_entropy(outputs.logits, part)
 
   small = jax.default_backend() == "cpu" and not separate

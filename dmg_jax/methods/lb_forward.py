@@ -98,7 +98,7 @@ def _step(total, problem, state, batch, key, apply):
 
   def loss(params, alpha):
     outputs, stats = problem.forward(
-      params, state.stats, batch.inputs, k_forward, True
+      params, state.stats, batch.inputs, k_forward, True, batch.present
     )
     value, terms = total(outputs, batch, alpha)
     return value, (stats, {"loss": value, **terms})

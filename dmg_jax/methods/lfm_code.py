@@ -103,7 +103,7 @@ def make(
 def objective(outputs, batch, mstate):
   """L of a batch, and its terms."""
   cls = _terms.cross_entropy(outputs.logits, batch)
-  apart = losses.over_pairs(losses.divergence, outputs.unimodal, batch.mask)
+  apart = losses.over_pairs(losses.divergence, outputs.unimodal, batch)
   alpha = mstate.alpha
   mixed = (1 - alpha) * cls + alpha * apart
   return 2 * mixed, {"cls": cls, "matching": apart, "alpha": alpha}
@@ -115,7 +115,9 @@ def moved(problem, state, batch, eta, train):
   key = jax.random.key(0)
 
   def run(params):
-    return problem.forward(params, state.stats, batch.inputs, key, train)
+    return problem.forward(
+      params, state.stats, batch.inputs, key, train, batch.present
+    )
 
   def total(params):
     # Training minimises twice this.

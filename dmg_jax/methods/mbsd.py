@@ -22,7 +22,6 @@ Deviations (``faithful=True`` follows the toolkit's code):
 from __future__ import annotations
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -55,11 +54,11 @@ def make(*, weight: float = 1.0, faithful: bool = False) -> Method:
     own = _terms.own(outputs, batch)
     theirs = functools.partial(toolkit, on_logits=len(own) == 2)
     pair = theirs if faithful else distil
-    pairs = [
-      losses.masked_mean(pair(a, b, batch.labels), batch.mask)
-      for a, b in itertools.combinations(outputs.unimodal.values(), 2)
-    ]
-    extra = jnp.stack(pairs).mean() if pairs else jnp.zeros(())
+    extra = losses.over_pairs(
+      lambda a, b, mask: losses.masked_mean(pair(a, b, batch.labels), mask),
+      outputs.unimodal,
+      batch,
+    )
     value = cls + _terms.total(own) + weight * extra
     return value, {**terms, **_terms.named("cls", own), "distil": extra}
 

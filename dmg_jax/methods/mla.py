@@ -40,6 +40,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from dmg_jax import missing
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.methods import _terms
 from dmg_jax.types import SHARED, Card, Leaf, Method
@@ -86,7 +87,8 @@ def make(*, projection: str = "scalar", weights: str = "entropy") -> Method:
       # Encoder m still has its old weights in its turn, so the first forward
       # pass already gives the statistics of every turn.
       state = state.replace(stats=stats) if position == 0 else state
-      mstate = _remember(state, z, batch, len(problem.modalities), projection)
+      count, rows = len(problem.modalities), batch.having(m)
+      mstate = _remember(state, z, rows, count, projection)
       if projection != "off":
         first = state.method.substeps == 0
         grads = _project(problem, grads, mstate.projection, first)
@@ -101,20 +103,21 @@ def make(*, projection: str = "scalar", weights: str = "entropy") -> Method:
 
   def predict(outputs, method_state):
     del method_state
-    return fuse(outputs.unimodal, weights)
+    return fuse(outputs.unimodal, weights, outputs.present)
 
   return Method(
     step=step, init=_init, between_epochs=between_epochs, predict=predict
   )
 
 
-def fuse(unimodal, weights="entropy"):
+def fuse(unimodal, weights="entropy", present=None):
   """Mean of the unimodal logits, weighted by confidence per sample [b k]."""
   logits = jnp.stack(list(unimodal.values()))
   log_p = jax.nn.log_softmax(logits)
   entropy = -(jnp.exp(log_p) * log_p).sum(axis=-1, keepdims=True)
   equal = jnp.zeros_like(entropy)
-  w = jax.nn.softmax(-entropy if weights == "entropy" else equal, axis=0)
+  scores = -entropy if weights == "entropy" else equal
+  w = missing.softmax(dict(zip(unimodal, scores, strict=True)), present)
   return (w * logits).sum(axis=0)
 
 
@@ -140,8 +143,10 @@ def _init(problem, state, key):
 
 
 def _loss(params, m, problem, stats, batch, key):
-  outputs, stats = problem.forward(params, stats, batch.inputs, key, True)
-  value = _terms.cross_entropy(outputs.unimodal[m], batch)
+  outputs, stats = problem.forward(
+    params, stats, batch.inputs, key, True, batch.present
+  )
+  value = _terms.cross_entropy(outputs.unimodal[m], batch, m)
   return value, (outputs.features[m], stats)
 
 
@@ -150,14 +155,14 @@ def _turn(problem, m):
   return {o: 1.0 if o in (m, SHARED) else 0.0 for o in owners}
 
 
-def _remember(state, z, batch, modalities, projection):
+def _remember(state, z, mask, modalities, projection):
   """The method state with ``P`` updated by the features of this turn."""
   memory = state.method
   batch_of_epoch = (memory.substeps // modalities) % memory.batches
   wide = jnp.promote_types(z.dtype, jnp.float32)
   progress = batch_of_epoch.astype(wide) / memory.batches
   lam = jnp.power(0.1, 1 + progress).astype(z.dtype)
-  weight = batch.mask.astype(z.dtype)
+  weight = mask.astype(z.dtype)
   r = (z * weight[:, None]).sum(axis=0) / jnp.maximum(weight.sum(), 1)
   p = memory.projection
   k = p @ r

@@ -49,7 +49,7 @@ def make(*, gamma: float = 1.5) -> Method:
   def step(problem, state, batch, key, apply):
     def terms(params):
       outputs, stats = problem.forward(
-        params, state.stats, batch.inputs, key, True
+        params, state.stats, batch.inputs, key, True, batch.present
       )
       own = _terms.own(outputs, batch)
       cls = _terms.cross_entropy(outputs.logits, batch)

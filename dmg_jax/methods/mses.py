@@ -95,7 +95,7 @@ def make(
     before = state.method.active
     active = [m for m in problem.modalities if float(before[m])]
     for m in active:
-      loss = float(found["loss"][m].mean())
+      loss = float(_epochs.average(found, "loss", m))
       state = state.replace(method=observed(state, m, loss, epoch))
     # Restore last, so that the weights stored as best are those measured.
     for m in active:

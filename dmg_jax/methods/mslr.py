@@ -98,7 +98,7 @@ def make(
       found = _epochs.sweep(
         _epochs.outputs, problem, state, data.batches("val")
       )
-      accuracy = {m: float(found["correct"][m].mean()) for m in names}
+      accuracy = {m: float(_epochs.average(found, "correct", m)) for m in names}
       ratio = {m: trend(mstate, m, accuracy[m]) for m in names}
       mstate = remember(mstate, accuracy)
     acts = start <= epoch and (end is None or epoch <= end)

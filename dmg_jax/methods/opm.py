@@ -23,7 +23,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from dmg_jax import losses
+from dmg_jax import losses, missing
 from dmg_jax.methods import _terms
 from dmg_jax.methods._adapters import (
   check_range,
@@ -67,8 +67,12 @@ def make(
     def loss(outputs, params):
       q = drop_rates(outputs.unimodal, batch, base, strength)
       q = {m: jnp.where(acts, v, 0.0) for m, v in q.items()}
-      features, mask = drop(outputs.features, batch.mask, q, k_keep)
-      fused = problem.fuse(params, state.stats, features, own_key(key), True)
+      features, mask = drop(
+        outputs.features, batch.mask, q, k_keep, batch.present
+      )
+      fused = problem.fuse(
+        params, state.stats, features, own_key(key), True, batch.present
+      )
       value = losses.masked_mean(_terms.each(fused.logits, batch), mask)
       return value, {"cls": value, **_terms.named("drop", q)}
 
@@ -98,7 +102,7 @@ def drop_rates(unimodal, batch, base, strength):
   }
 
 
-def drop(features, mask, q, key):
+def drop(features, mask, q, key, present=None):
   """Features after dropping and rescaling; the mask of remaining samples."""
   sizes = {m: z.shape[-1] for m, z in features.items()}
   theta = sum(sizes[m] * q[m] for m in q) / sum(sizes.values())
@@ -112,4 +116,5 @@ def drop(features, mask, q, key):
     m: (z * keep[m][:, None] / rest).astype(z.dtype)
     for m, z in features.items()
   }
-  return kept, mask * jnp.stack(list(keep.values())).any(axis=0)
+  left = {m: missing.where(present, m, k, False) for m, k in keep.items()}
+  return kept, mask * jnp.stack(list(left.values())).any(axis=0)

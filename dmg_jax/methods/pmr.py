@@ -54,7 +54,7 @@ class State(struct.PyTreeNode):
 
   Attributes:
     prototypes: {modality: [k d]}.
-    seen: [k], 1 for classes that have a prototype.
+    seen: [k], 1 for classes that have a prototype in each modality.
     times: [], number of measurements.
     active: [], 1 in epochs with prototype terms, else 0.
   """
@@ -98,14 +98,15 @@ def make(
       m: nearness(z, mstate.prototypes[m], mstate.seen)
       for m, z in outputs.features.items()
     }
-    s = _terms.scores(near, batch.replace(mask=known))
+    some = batch.replace(mask=known)
+    s = _terms.scores(near, some)
     slow, fast = coefficients(s, faithful)
     proto = sum(
-      slow[m] * losses.masked_mean(_terms.each(v, batch), known)
-      for m, v in near.items()
+      slow[m] * _terms.cross_entropy(v, some, m) for m, v in near.items()
     )
     bonus = sum(
-      fast[m] * losses.masked_mean(spread(v), known) for m, v in near.items()
+      fast[m] * losses.masked_mean(spread(v), some.having(m))
+      for m, v in near.items()
     )
     value = cls + alpha * proto - entropy * bonus
     return value, {"cls": cls, "proto": proto, **_terms.named("beta", slow)}
@@ -166,11 +167,13 @@ def measured(mstate, found, momentum):
   """The state after one more measurement; momentum acts from the third on."""
   if found is None:
     return mstate
-  labels = found["labels"]
-  counts = np.bincount(labels, minlength=len(mstate.seen))
+  classes, whole = len(mstate.seen), []
   old = momentum if mstate.times >= 2 else 0.0
   prototypes = {}
-  for m, z in found["features"].items():
+  for m in found["features"]:
+    z, labels = _epochs.having(found, m, found["features"][m], found["labels"])
+    counts = np.bincount(labels, minlength=classes)
+    whole.append(counts > 0)
     before = np.asarray(mstate.prototypes[m])
     sums = np.zeros_like(before)
     np.add.at(sums, labels, z.astype(before.dtype))
@@ -180,7 +183,8 @@ def measured(mstate, found, momentum):
     prototypes[m] = jnp.asarray(
       np.where(counts[:, None] > 0, new, before), before.dtype
     )
-  seen = jnp.maximum(mstate.seen, jnp.asarray(counts > 0, jnp.float32))
+  every = np.all(whole, axis=0)
+  seen = jnp.maximum(mstate.seen, jnp.asarray(every, jnp.float32))
   return mstate.replace(
     prototypes=prototypes, seen=seen, times=mstate.times + 1
   )

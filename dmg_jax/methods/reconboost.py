@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dmg_jax import losses
+from dmg_jax import losses, missing
 from dmg_jax.methods import _needs, _phases, _terms
 from dmg_jax.methods._adapters import check_range, differentiate, scalar
 from dmg_jax.types import SHARED, Card, Leaf, Method
@@ -147,13 +147,17 @@ def scale_held(problem, moved, state, joint):
 def boosts(outputs, batch, first, second):
   """{modality: boosting loss}."""
   unimodal, scale = outputs.unimodal, outputs.extra["scale"]
-  total, classes = _terms.total(unimodal), outputs.logits.shape[-1]
+  classes = outputs.logits.shape[-1]
+  unimodal = {
+    m: missing.where(outputs.present, m, o, 0) for m, o in unimodal.items()
+  }
+  total = _terms.total(unimodal)
   found = {}
   for m, logits in unimodal.items():
     others = _terms.true_class(scale * (total - logits), batch.labels)
     each = _terms.each(logits, batch)
     weighted = (first - second * others) * each / classes
-    found[m] = losses.masked_mean(weighted, batch.mask)
+    found[m] = losses.masked_mean(weighted, batch.having(m))
   return found
 
 
@@ -164,6 +168,7 @@ def agreements(outputs, batch, faithful):
   found = {}
   for i, m in enumerate(names):
     mine = sg(p[m]) if faithful else p[m]
-    each = ((mine - sg(p[names[i - 1]])) ** 2).mean(axis=-1)
-    found[m] = losses.masked_mean(each, batch.mask)
+    previous = names[i - 1]
+    each = ((mine - sg(p[previous])) ** 2).mean(axis=-1)
+    found[m] = losses.masked_mean(each, batch.having(m, previous))
   return found

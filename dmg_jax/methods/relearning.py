@@ -84,8 +84,7 @@ def make(*, every: int = 20, times: int = 3, strength: float = 3.0) -> Method:
     )
     gaps = {
       m: abs(
-        purity(train["features"][m], train["labels"], problem.classes)
-        - purity(val["features"][m], val["labels"], problem.classes)
+        measured(train, m, problem.classes) - measured(val, m, problem.classes)
       )
       for m in problem.modalities
     }
@@ -109,6 +108,14 @@ def make(*, every: int = 20, times: int = 3, strength: float = 3.0) -> Method:
 def blend(now, then, a):
   """``a then + (1 - a) now`` in the dtype of ``now``."""
   return jnp.asarray(a * then + (1 - a) * now, now.dtype)
+
+
+def measured(found, modality, classes):
+  """Purity of a modality in a split, where it is there; 0 if it never is."""
+  z, labels = _epochs.having(
+    found, modality, found["features"][modality], found["labels"]
+  )
+  return purity(z, labels, classes) if len(labels) else 0.0
 
 
 def purity(features, labels, classes: int) -> float:

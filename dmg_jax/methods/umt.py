@@ -63,14 +63,16 @@ def make(*, weight: float = 10.0, teacher_epochs: int | None = None) -> Method:
 
   def step(problem, state, batch, key, apply):
     memory = state.method
-    seen, _ = problem.forward(*memory.other, batch.inputs, None, False)
+    seen, _ = problem.forward(
+      *memory.other, batch.inputs, None, False, batch.present
+    )
     teacher = jax.lax.stop_gradient(seen.features)
 
     def loss(outputs, params):
       del params
       cls = _terms.cross_entropy(outputs.logits, batch)
       own = _terms.own(outputs, batch)
-      far = distances(outputs.features, teacher, batch.mask)
+      far = distances(outputs.features, teacher, batch)
       second = cls + weight * _terms.total(far)
       value = jnp.where(memory.distil > 0, second, _terms.total(own))
       return value, {"cls": cls, **_terms.named("distil", far)}
@@ -117,9 +119,11 @@ def switch(state):
   )
 
 
-def distances(features, teacher, mask):
+def distances(features, teacher, batch):
   """{modality: mean squared difference over samples and features}."""
   return {
-    m: losses.masked_mean(((z - teacher[m]) ** 2).mean(axis=-1), mask)
+    m: losses.masked_mean(
+      ((z - teacher[m]) ** 2).mean(axis=-1), batch.having(m)
+    )
     for m, z in features.items()
   }

@@ -14,8 +14,8 @@ Reference: the paper, rows "Audio/Text" and "Video/Image" of Table 1.
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 
+from dmg_jax import missing
 from dmg_jax.errors import InputError
 from dmg_jax.methods import _terms
 from dmg_jax.methods._adapters import from_loss
@@ -47,7 +47,7 @@ def make(*, modality: str | None = None) -> Method:
 
   def predict(outputs, method_state):
     del method_state
-    return jnp.stack(list(outputs.unimodal.values())).mean(axis=0)
+    return missing.mean(outputs.unimodal, outputs.present)
 
   kept = None if modality is None else (modality,)
   return from_loss(loss, init=init, predict=predict, modalities=kept)

@@ -4,7 +4,8 @@ r"""Modality valuation: trains more on the modality that contributes least.
   \phi_{m,i} = \sum_{S \not\ni m} \frac{|S|!\,(M - |S| - 1)!}{M!}
   (v_i(S \cup m) - v_i(S))
 
-where the features of the modalities outside S are zero. φ is measured on the
+where the features of the modalities outside S are zero, and S holds only what
+sample i has: a missing modality has φ = 0 and no copies. φ is measured on the
 whole training split after ``warmup`` epochs and then after every epoch.
 ``level="sample"`` adds copies of sample i that keep only modality m: none for
 φ ≥ 1, one for .4 ≤ φ < 1, two for -.1 ≤ φ < .4, three below.
@@ -83,7 +84,9 @@ def make(
       value, count = each.sum(), batch.mask.sum()
       for m, number in copies.items():
         kept = alone(outputs.features, m)
-        fused = problem.fuse(params, state.stats, kept, own_key(key), True)
+        fused = problem.fuse(
+          params, state.stats, kept, own_key(key), True, batch.present
+        )
         each = _terms.each(fused.logits, batch)
         value = value + (each * number).sum()
         count = count + number.sum()
@@ -103,10 +106,10 @@ def make(
     if epoch < warmup or epoch == 0:
       return state
     found = _epochs.sweep(correct, problem, state, data.batches("train"))
-    phi = contributions(found["correct"])
+    phi = contributions(found["correct"], found["present"])
     plan = {m: per_sample(v) for m, v in phi.items()}
     if level == "modality":
-      plan = per_modality(phi, alpha)
+      plan = per_modality(phi, alpha, found["present"])
     copies = {}
     for m, number in plan.items():
       row = np.zeros(problem.samples, np.float32)
@@ -134,13 +137,16 @@ def drawn(copies, batch, key):
     number = expected[batch.index]
     whole = jnp.floor(number)
     more = jax.random.bernoulli(jax.random.fold_in(key, i), number - whole)
-    found[m] = (whole + more) * batch.mask
+    found[m] = (whole + more) * batch.having(m)
   return found
 
 
 def correct(problem, params, stats, batch):
   """A ``look`` for ``sweep``: correctness for every set of modalities."""
-  outputs, _ = problem.forward(params, stats, batch.inputs, None, False)
+  present = batch.present
+  outputs, _ = problem.forward(
+    params, stats, batch.inputs, None, False, present
+  )
   right = {}
   for size in range(1, len(problem.modalities) + 1):
     for chosen in itertools.combinations(problem.modalities, size):
@@ -148,17 +154,22 @@ def correct(problem, params, stats, batch):
         m: z if m in chosen else jnp.zeros_like(z)
         for m, z in outputs.features.items()
       }
-      logits = problem.fuse(params, stats, kept, None, False).logits
+      logits = problem.fuse(params, stats, kept, None, False, present).logits
       right["/".join(chosen)] = logits.argmax(axis=-1) == batch.labels
-  return {"correct": right, "index": batch.index}
+  there = {m: row > 0 for m, row in (present or {}).items()}
+  return {"correct": right, "index": batch.index, "present": there}
 
 
-def contributions(right):
-  """{modality: φ [n]} from ``{"a/b": correct or not [n]}``."""
+def contributions(right, present=None):
+  """{modality: φ [n]} from ``{"a/b": correct or not [n]}``.
+
+  |S| counts what a sample has: a missing modality contributes 0.
+  """
   value = {}
   for names, hit in right.items():
     chosen = frozenset(names.split("/"))
-    value[chosen] = len(chosen) * np.asarray(hit, np.float64)
+    size = sum(np.asarray((present or {}).get(m, 1), float) for m in chosen)
+    value[chosen] = size * np.asarray(hit, np.float64)
   return shapley(value)
 
 
@@ -169,9 +180,10 @@ def per_sample(phi):
   return np.asarray(_COPIES, np.float32)[below]
 
 
-def per_modality(phi, alpha):
+def per_modality(phi, alpha, present=None):
   """{modality: expected copies [n]}, non-zero only for the worst modality."""
-  gap = {m: 1 - v.mean() for m, v in phi.items()}
+  there = present or {}
+  gap = {m: 1 - v[there.get(m, slice(None))].mean() for m, v in phi.items()}
   worst = max(gap, key=lambda m: gap[m])
   others = [g for m, g in gap.items() if m != worst]
   ahead = gap[worst] - np.mean(others) if others else 0.0

@@ -46,7 +46,7 @@ def make(*, fused: float = 2.0, diversity: float = 0.01) -> Method:
     cls, terms = classification(outputs, batch)
     own = _terms.own(outputs, batch)
     p = {m: jax.nn.softmax(o) for m, o in outputs.unimodal.items()}
-    alike = losses.over_pairs(cosine, p, batch.mask)
+    alike = losses.over_pairs(cosine, p, batch)
     value = fused * cls + _terms.total(own) + diversity * alike
     return value, {**terms, **_terms.named("cls", own), "cosine": alike}
 

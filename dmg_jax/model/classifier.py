@@ -31,9 +31,9 @@ class Classifier(nn.Module):
 
   Attributes:
     encoders: {modality: module}, called as ``encoder(x, train)``.
-    fusion: module called as ``fusion(features, train)`` that returns a
-      ``Fused``. With a method ``encode(encoders, inputs, train)`` it runs the
-      encoders itself, to let modalities talk inside them.
+    fusion: module called as ``fusion(features, train, present)`` that returns
+      a ``Fused``. With a method ``encode(encoders, inputs, train, present)`` it
+      runs the encoders itself, to let modalities talk inside them.
     frozen: modalities whose encoder is always in evaluation mode.
   """
 
@@ -46,25 +46,31 @@ class Classifier(nn.Module):
     self,
     inputs: Mapping[str, Any],
     train: bool,
-    keep: Mapping[str, jax.Array] | None = None,
     present: Mapping[str, jax.Array] | None = None,
+    keep: Mapping[str, jax.Array] | None = None,
   ) -> Outputs:
-    inputs = with_present(inputs, present)
     encoders: dict[str, Any] = dict(self.encoders)
     for m in self.frozen:
       encoders[m] = _Evaluating(encoders[m])
     if hasattr(self.fusion, "encode"):
-      features = self.fusion.encode(encoders, inputs, train)
+      features = self.fusion.encode(encoders, inputs, train, present)
     else:
       features = {m: e(inputs[m], train) for m, e in encoders.items()}
+    features = without_missing(features, present)
     fused = with_kept(features, keep)
-    logits, unimodal, extra = self.fusion(fused, train)
-    return Outputs(logits, unimodal, features, dict(extra))
+    logits, unimodal, extra = self.fusion(fused, train, present)
+    there = None if present is None else dict(present)
+    return Outputs(logits, unimodal, dict(features), dict(extra), there)
 
-  def fuse(self, features: Mapping[str, jax.Array], train: bool) -> Fused:
+  def fuse(
+    self,
+    features: Mapping[str, jax.Array],
+    train: bool,
+    present: Mapping[str, jax.Array] | None = None,
+  ) -> Fused:
     """The fusion on given features, in the order of the encoders."""
     features = {m: features[m] for m in self.encoders}
-    logits, unimodal, extra = self.fusion(features, train)
+    logits, unimodal, extra = self.fusion(features, train, present)
     return Fused(logits, unimodal, dict(extra))
 
 
@@ -82,15 +88,53 @@ class _Evaluating:
     return getattr(self._encoder, name)
 
 
-def with_present(
-  inputs: Mapping[str, Any], present: Mapping[str, jax.Array] | None
+def with_shown(
+  inputs: Mapping[str, Any], shown: Mapping[str, jax.Array] | None
 ) -> Mapping[str, Any]:
-  """Inputs with those that are not ``present`` ablated (read-out R4)."""
+  """Inputs with those that are not ``shown`` ablated (read-out R4)."""
   return {
-    m: jax.tree.map(functools.partial(_ablate, present[m]), x)
-    if present is not None and m in present
+    m: jax.tree.map(functools.partial(_ablate, shown[m]), x)
+    if shown is not None and m in shown
     else x
     for m, x in inputs.items()
+  }
+
+
+def overwritten(
+  inputs: Mapping[str, Any],
+  present: Mapping[str, jax.Array] | None,
+  repeat: bool,
+) -> Mapping[str, Any]:
+  """Inputs with nothing left of those that are missing.
+
+  In their place are zeros, or, to ``repeat``, inputs of the batch that are
+  there, in turn: batch statistics are then those of real inputs.
+  """
+  if present is None or not repeat:
+    return with_shown(inputs, present)
+
+  def filled(m, x):
+    if m not in present:
+      return x
+    there = present[m] > 0
+    found = jnp.argsort(~there, stable=True)  # Those that are there first.
+    turn = (jnp.cumsum(~there) - 1) % jnp.maximum(there.sum(), 1)
+    rows = jnp.where(there, jnp.arange(there.size), found[turn])
+    some = jnp.broadcast_to(there.any().astype(jnp.float32), there.shape)
+    return jax.tree.map(lambda y: _ablate(some, y[rows]), x)
+
+  return {m: filled(m, x) for m, x in inputs.items()}
+
+
+def without_missing(
+  features: Mapping[str, jax.Array], present: Mapping[str, jax.Array] | None
+) -> Mapping[str, jax.Array]:
+  """Features with those of missing modalities at zero."""
+  return {
+    m: jnp.where(present[m][:, None] > 0, z, 0)
+    if present is not None and m in present
+    else z
+    for m, z in features.items()
   }
 
 
@@ -106,9 +150,9 @@ def with_kept(
   }
 
 
-def _ablate(present: jax.Array, x: jax.Array) -> jax.Array:
+def _ablate(shown: jax.Array, x: jax.Array) -> jax.Array:
   absent = _GREY if x.dtype == jnp.uint8 else 0
-  rows = present.reshape(-1, *(1,) * (x.ndim - 1))
+  rows = shown.reshape(-1, *(1,) * (x.ndim - 1))
   return jnp.where(rows > 0, x, jnp.asarray(absent, x.dtype))
 
 
@@ -193,15 +237,18 @@ def bind(
     inputs: Mapping[str, Any],
     key: PRNGKeyArray | None,
     train: bool,
-    keep: Mapping[str, jax.Array] | None = None,
     present: Mapping[str, jax.Array] | None = None,
+    keep: Mapping[str, jax.Array] | None = None,
+    shown: Mapping[str, jax.Array] | None = None,
   ) -> tuple[Outputs, Stats]:
     rngs = None if key is None else {"dropout": key}
-    variables = _variables(params, stats)
-    apply = functools.partial(
-      model.apply, variables, inputs, train, keep, present
-    )
     moving = [c for c in stats if c != FROZEN]
+    variables = _variables(params, stats)
+    inputs = overwritten(inputs, present, repeat=train and bool(moving))
+    inputs = with_shown(inputs, shown)
+    apply = functools.partial(
+      model.apply, variables, inputs, train, present, keep
+    )
     if not (train and moving):
       return cast(Outputs, apply(rngs=rngs)), stats
     outputs, new = cast(Any, apply(rngs=rngs, mutable=moving))
@@ -213,10 +260,13 @@ def bind(
     features: Mapping[str, jax.Array],
     key: PRNGKeyArray | None,
     train: bool,
+    present: Mapping[str, jax.Array] | None = None,
   ) -> Fused:
     rngs = None if key is None else {"dropout": key}
     variables = _variables(params, stats)
-    fused = model.apply(variables, features, train, method="fuse", rngs=rngs)
+    fused = model.apply(
+      variables, features, train, present, method="fuse", rngs=rngs
+    )
     return cast(Fused, fused)
 
   def evaluated(params, stats, inputs):

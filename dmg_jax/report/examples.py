@@ -60,7 +60,10 @@ def choose(
   wrong, right = fused != labels, fused == labels
   ranked = {
     "sure and wrong": (wrong, -sure),
-    "disagreement": ((said != said[:1]).any(axis=0), -least),
+    "disagreement": (
+      (said != said[:1]).any(axis=0) & (said >= 0).all(axis=0),
+      -least,
+    ),
     "right, barely": (right, sure),
     "sure and right": (right, -sure),
   }
@@ -111,10 +114,18 @@ def _card(stored, place: int, predictions, row: int) -> str:
   label = int(predictions["labels"][row])
   media, lines = [], []
   kinds = zip(stored["modalities"], stored["kinds"], strict=True)
+  known = stored.get("missing")  # Older runs have none.
+  missing = [] if known is None else stored["modalities"][known[place]]
   for i, (name, kind) in enumerate(kinds):
+    if name in missing:
+      media.append(f"<q>{shown(str(name))}: missing</q>")
+      continue
     media.append(_medium(stored[f"shown_{i}"][place], str(name), str(kind)))
   heads = by_head(predictions)
   for head in (*(h for h in heads if h != FUSED), FUSED):
+    if head in missing:
+      lines.append(f"<dt>{shown(head)}</dt><dd>missing</dd>\n")
+      continue
     lines.append(_said(head, heads[head][row], label, classes))
   right = int(predicted(heads[FUSED][row])) == label
   inside = "\n".join(media)

@@ -25,6 +25,8 @@ class HasFeatures(Protocol):
   def labels(self) -> np.ndarray: ...
   @property
   def index(self) -> np.ndarray: ...
+  @property
+  def present(self) -> Mapping[str, np.ndarray]: ...
 
 
 def save_features(
@@ -36,7 +38,8 @@ def save_features(
   ``distances`` [m m] (between centroids, before the projection), ``explained``
   [2] (fractions of the variance), ``labels`` [n], ``index`` [n], ``classes``
   and ``left_out``: the modalities whose feature size differs from the most
-  common one, so that they cannot share the projection.
+  common one, so that they cannot share the projection. Points are NaN where a
+  sample lacks the modality.
 
   Args:
     workdir: folder of the file.
@@ -51,14 +54,20 @@ def save_features(
   common = max(sizes, key=lambda d: sizes[d])
   names = [m for m, z in features.items() if z.shape[1] == common]
   stacked = np.stack([np.asarray(features[m], np.float64) for m in names])
-  points, explained = _project(stacked)
-  means = stacked.mean(axis=1)
+  everyone = np.ones(len(evaluation.labels), bool)
+  there = np.stack([evaluation.present.get(m, everyone) for m in names])
+  points, explained = _project(stacked, there)
+  means = np.stack(
+    [_mean(x, rows) for x, rows in zip(stacked, there, strict=True)]
+  )
   content: dict[str, Any] = {
     "modalities": np.array(names),
     "left_out": np.array([m for m in features if m not in names], dtype=str),
     "classes": np.array(classes, dtype=str),
     "points": points.astype(np.float32),
-    "centroids": points.mean(axis=1),
+    "centroids": np.stack(
+      [_mean(x, rows) for x, rows in zip(points, there, strict=True)]
+    ),
     "distances": np.linalg.norm(means[:, None] - means[None], axis=-1),
     "explained": explained,
     "labels": evaluation.labels,
@@ -85,14 +94,22 @@ def pairs(features: Mapping[str, np.ndarray]) -> dict[tuple[str, str], float]:
   }
 
 
-def _project(stacked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _mean(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+  """Mean of the rows [n ...]; NaN without any."""
+  return x[rows].mean(axis=0) if rows.any() else np.full(x.shape[1:], np.nan)
+
+
+def _project(
+  stacked: np.ndarray, there: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
   """First two principal components of [m n d], and their explained variance.
 
-  The sign of a component is arbitrary; its largest entry is made positive.
+  Only rows that are ``there`` [m n] count; others become NaN. The sign of a
+  component is arbitrary; its largest entry is made positive.
   """
   m, n, d = stacked.shape
-  rows = stacked.reshape(m * n, d)
-  rows = rows - rows.mean(axis=0)
+  rows, known = stacked.reshape(m * n, d), there.reshape(m * n)
+  rows = np.where(known[:, None], rows - rows[known].mean(axis=0), 0.0)
   values, vectors = np.linalg.eigh(rows.T @ rows)
   axes = np.zeros((d, 2))
   axes[:, : min(d, 2)] = vectors[:, ::-1][:, :2]
@@ -101,4 +118,5 @@ def _project(stacked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   top = np.zeros(2)
   top[: min(d, 2)] = values[::-1][:2].clip(min=0)
   total = max(float(values.clip(min=0).sum()), np.finfo(float).tiny)
-  return (rows @ (axes * sign)).reshape(m, n, 2), top / total
+  points = np.where(known[:, None], rows @ (axes * sign), np.nan)
+  return points.reshape(m, n, 2), top / total

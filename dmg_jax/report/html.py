@@ -18,6 +18,8 @@ from dmg_jax.report.reading import Workdir
 from dmg_jax.report.skeleton import Html, Section
 from dmg_jax.tracking.logging import mean_std
 
+# As in ``evaluation.metrics``.
+MISSING, NONE = "missing", "none"
 _COLUMNS = {
   "accuracy": "accuracy",
   "balanced_accuracy": "balanced accuracy",
@@ -29,7 +31,7 @@ _COLUMNS = {
 def page(found: Workdir, pictures: Mapping[str, Path]) -> str:
   """The whole page as HTML5, with every value escaped."""
   sections = [
-    Section("test", "Test", _table(found)),
+    Section("test", "Test", Html(f"{_table(found)}\n{_by_pattern(found)}")),
     Section("readouts", "Read-outs", _readouts(found)),
     Section(
       "training",
@@ -138,6 +140,26 @@ def _table(found: Workdir) -> Html:
     parts.append("ECE: expected calibration error; lower is better.")
   head = ["read-out", *_COLUMNS.values(), *(["ECE"] if errors else [])]
   return skeleton.table(head, body, " ".join(parts))
+
+
+def _by_pattern(found: Workdir) -> Html:
+  """The fused prediction by what samples lack, if they lack anything."""
+  patterns = dict.fromkeys(p for t in found.tests for p in t.get(MISSING, {}))
+  if not patterns:
+    return Html("")
+  body = []
+  for pattern in patterns:
+    tests = [t[MISSING][pattern] for t in found.tests if pattern in t[MISSING]]
+    scores = [mean_std([t[c] for t in tests]) for c in _COLUMNS]
+    name = "nothing" if pattern == NONE else pattern.replace("+", " and ")
+    body.append([name, f"{tests[0]['samples']}", *scores])
+  caption = (
+    "Test split by missing modalities: the fused prediction, %. Scores of a "
+    "single modality, above, count the samples that have it."
+  )
+  return skeleton.table(
+    ["missing", "samples", *_COLUMNS.values()], body, caption
+  )
 
 
 def _state(score: str) -> str:

@@ -81,8 +81,15 @@ def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def by_class(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """Accuracy on each class [k]; NaN for classes without samples."""
+  """Accuracy on each class [k]; NaN for classes without samples.
+
+  Skips NaN rows, samples that lack the modality. Where all are NaN, all are
+  wrong.
+  """
   k = probabilities.shape[-1]
+  known = np.isfinite(probabilities).all(axis=-1)
+  if known.any():
+    probabilities, labels = probabilities[known], labels[known]
   right = predicted(probabilities) == labels
   with np.errstate(invalid="ignore"):
     return np.bincount(labels, right, k) / np.bincount(labels, minlength=k)

@@ -20,6 +20,8 @@ from dmg_jax.tracking.logging import METRICS, read_metrics
 
 # On a train line beside loss terms and what the method declares.
 _NO_TERMS = frozenset({"step", "epoch", "split", "alpha", "weight_norm"})
+# Parts of the metrics that are no modality.
+_OTHER = ("fused", "gap", "missing")
 _SPECIAL = {"NaN", "Infinity", "-Infinity"}
 
 Points = tuple[np.ndarray, np.ndarray]
@@ -163,10 +165,11 @@ class Workdir:
   def modalities(self) -> list[str]:
     """From the results, else from what was logged, else from the config."""
     for metrics in self.tests:
-      return [m for m in metrics if m not in ("fused", "gap")]
+      return [m for m in metrics if m not in _OTHER]
     logged = [k for r in self.runs for line in r.lines for k in line]
     names = [k.removesuffix("/accuracy") for k in logged if "/accuracy" in k]
-    names = [m for m in dict.fromkeys(names) if m not in ("fused", "gap")]
+    names = [m for m in names if "/" not in m and m not in _OTHER]
+    names = list(dict.fromkeys(names))
     return names or list(self.get("encoders", default={}))
 
   @property

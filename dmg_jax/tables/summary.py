@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dmg_jax.evaluation import selection
-from dmg_jax.evaluation.metrics import FUSED, GAP
+from dmg_jax.evaluation.metrics import FUSED, GAP, RESERVED
 from dmg_jax.report import predictions, readout_table
 from dmg_jax.tables import cells, paper, tuning
 from dmg_jax.tables.paper import Reported
@@ -223,7 +223,7 @@ def std(values: list[float]) -> float | None:
 
 def modalities(test: dict[str, Any]) -> list[str]:
   """Names of the modalities in the metrics of a run."""
-  return [head for head in test if head not in (FUSED, GAP)]
+  return [head for head in test if head not in RESERVED]
 
 
 def collect(config: Config, workdir: Path) -> Summary:

@@ -263,12 +263,17 @@ class Console:
     columns = [Column(_SCORES[s], justify="right") for s in scores]
     table = Table("read-out", *columns, title=title, title_justify="left")
     named = f" ({readout})" if readout else ""
-    for head in (h for h in runs[0] if h != "gap"):
+    for head in (h for h in runs[0] if h not in ("gap", "missing")):
       row = [mean_std([r[head][s] for r in runs]) for s in scores]
       table.add_row(head if head == "fused" else f"{head}{named}", *row)
     table.add_section()
     gaps = [r["gap"]["accuracy"] for r in runs]
     table.add_row("gap between modalities", mean_std(gaps))
+    for pattern in runs[0].get("missing", {}):
+      found = [r["missing"][pattern] for r in runs if pattern in r["missing"]]
+      row = [mean_std([f[s] for f in found]) for s in scores]
+      lacking = "nothing" if pattern == "none" else pattern
+      table.add_row(f"fused, {lacking} missing", *row)
     self._print(table)
 
   def _update(self, **changes):

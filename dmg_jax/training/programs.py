@@ -46,15 +46,18 @@ class Programs:
     self.count, several = count, count > 1
     self._mesh = setup.mesh
     self._place = sharding.make_place(setup.mesh, stacked=several)
-    weights = setup.class_weights
+    objective: Any = {
+      "weights": setup.class_weights,
+      "modality_dropout": setup.config.train.modality_dropout,
+    }
     self.train = steps.make_train_step(
-      problem, method, setup.apply, several, weights=weights
+      problem, method, setup.apply, several, **objective
     )
     self.outer = None
     if method.outer_step is not None:
       parts = loops.separate(setup.trained)
       self.outer = steps.make_outer_step(
-        problem, method, parts, several, weights=weights
+        problem, method, parts, several, **objective
       )
     self.eval = make_eval_step(problem, method, several)
 

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 
 from dmg_jax import losses
 from dmg_jax.errors import InputError
+from dmg_jax.training.modality_dropout import dropped
 from dmg_jax.types import (
   Apply,
   Batch,
@@ -28,7 +29,7 @@ from dmg_jax.types import (
 )
 
 # Independent streams of randomness, all functions of (seed, step).
-_INIT, _STEP, _OUTER, _ORDER = range(4)
+_INIT, _STEP, _OUTER, _ORDER, _DROP, _DROP_OUTER = range(6)
 
 # A number, or one of a compiled program's arguments.
 Seed = Any
@@ -99,18 +100,22 @@ def make_train_step(
   several: bool = False,
   donate: bool = True,
   weights: np.ndarray | None = None,
+  modality_dropout: float = 0.0,
 ) -> Callable[[TrainState, Batch, Seed], tuple[TrainState, Metrics]]:
   """One step of the method, compiled once; the old state is donated.
 
   The seed is an argument, so that runs of other seeds share the program. With
   ``several`` of them in one step, every argument and result has an axis of
   replicas in front. ``weights`` [k] are those of the classes in every
-  cross-entropy, see ``losses.with_class_weights``.
+  cross-entropy, see ``losses.with_class_weights``; ``modality_dropout`` is the
+  rate of the file of that name.
   """
 
   def train_step(state: TrainState, batch: Batch, seed: Seed):
     key = jax.random.fold_in(_key(seed, _STEP), state.step)
     batch = losses.with_class_weights(batch, weights)
+    hidden = jax.random.fold_in(_key(seed, _DROP), state.step)
+    batch = dropped(batch, modality_dropout, hidden)
     state, metrics = method.step(problem, state, batch, key, apply)
     # Finite iff every weight is: what the loop watches for divergence.
     norm = optax.global_norm(state.params)
@@ -128,12 +133,14 @@ def make_outer_step(
   several: bool = False,
   donate: bool = True,
   weights: np.ndarray | None = None,
+  modality_dropout: float = 0.0,
 ) -> Callable[[TrainState, Batch, Batch, Seed], tuple[TrainState, Metrics]]:
   """One outer step of a bi-level method, compiled once.
 
   In ``parts``, each ``jit`` inside is compiled by itself, and what it repeats
   only once; see ``bilevel.loops.separate``. Seed, ``several``
-  and ``weights`` as in ``make_train_step``.
+  ``weights`` and ``modality_dropout``, of the inner batch alone, as in
+  ``make_train_step``.
   """
   outer_step = method.outer_step
   if outer_step is None:
@@ -143,6 +150,8 @@ def make_outer_step(
     key = jax.random.fold_in(_key(seed, _OUTER), state.step)
     inner = losses.with_class_weights(inner, weights)
     outer = losses.with_class_weights(outer, weights)
+    hidden = jax.random.fold_in(_key(seed, _DROP_OUTER), state.step)
+    inner = dropped(inner, modality_dropout, hidden)
     return outer_step(problem, state, inner, outer, key)
 
   step = jax.vmap(one) if several else one

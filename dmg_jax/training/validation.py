@@ -35,6 +35,7 @@ _RANGES = {
   "train.outer_batch_size": (1, 10**7),
   "train.checkpoint_steps": (0, 10**9),
   "train.log_steps": (1, 10**9),
+  "train.modality_dropout": (0, 1),
   "eval.batch_size": (1, 10**7),
   "data.drop_seed": (0, 2**31 - 1),
   "loader.workers": (-1, 1000),
@@ -46,6 +47,7 @@ _RANGES = {
 }
 # Fields that one of the bounds is not allowed for.
 _OPEN = {
+  "train.modality_dropout": 1,
   "optimiser.learning_rate": 0,
   "optimiser.momentum": 1,
   "optimiser.clip_norm": 0,

@@ -115,7 +115,7 @@ def test_valuation_plans_after_the_warmup(monkeypatch, level):
   right = {s: rng.random(16) < q for s, q in
            (("image", 0.3), ("text", 0.8), ("image/text", 0.7))}  # fmt: skip
   index = rng.permutation(16)
-  found = {"correct": right, "index": index}
+  found = {"correct": right, "index": index, "present": {}}
   monkeypatch.setattr(_epochs, "sweep", lambda *_: found)
   run = toys.Run(valuation.make(level=level, alpha=0.6, warmup=2), 2)
   none = run.fresh()

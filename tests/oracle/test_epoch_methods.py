@@ -51,7 +51,10 @@ def patched(monkeypatch, found):
 def test_mslr_rates_follow_the_accuracies(monkeypatch):
   right = {"image": (3, 5, 6, 6, 8, 7, 0), "text": (0, 0, 0, 9, 2, 4, 6)}
   hits = (
-    {"correct": {m: np.arange(10) < k[e] for m, k in right.items()}}
+    {
+      "correct": {m: np.arange(10) < k[e] for m, k in right.items()},
+      "present": {},
+    }
     for e in range(7)
   )
   patched(monkeypatch, hits)

@@ -17,7 +17,7 @@ NAMES, K, D = ("image", "text", "audio"), 5, 4
 def problem(names):
   """Inputs are the answer: {m: [b, K + D]} holds logits and features."""
 
-  def forward(params, stats, inputs, key, train, keep=None):
+  def forward(params, stats, inputs, key, train, present=None):
     assert key is None and train is False
     logits = {m: x[:, :K] * params for m, x in inputs.items()}
     features = {m: x[:, K:] for m, x in inputs.items()}
@@ -227,7 +227,7 @@ def test_absent_classes():
 
 
 def test_only_features_of_one_size_are_compared():
-  def forward(params, stats, inputs, key, train, keep=None):
+  def forward(params, stats, inputs, key, train, present=None):
     logits = {m: x[:, :K] for m, x in inputs.items()}
     sizes = {"image": D, "text": D - 1, "audio": D}
     z = {m: x[:, K : K + sizes[m]] for m, x in inputs.items()}

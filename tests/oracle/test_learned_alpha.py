@@ -79,7 +79,7 @@ class Small:
     }
 
   @staticmethod
-  def forward(params, stats, inputs, key, train, keep=None, present=None):
+  def forward(params, stats, inputs, key, train, present=None, keep=None):
     del key, train, keep, present
     # Without the tanh, encoder and head could be rotated for nothing.
     features = {m: jnp.tanh(inputs[m] @ params[m]["encoder"]) for m in params}

@@ -11,6 +11,7 @@ from scipy.special import log_softmax, softmax
 import toys
 from dmg_jax import losses
 from dmg_jax.methods import heuristic, lb, ogm_ge, stepwise
+from dmg_jax.types import Batch
 
 
 def after(method, name, steps=3, **options):
@@ -119,10 +120,9 @@ def test_pairs_are_averaged():
   rng = np.random.default_rng(2)
   z = {m: rng.normal(size=(5, 3)) for m in "abc"}
   got = losses.over_pairs(
-    losses.info_nce,
+    functools.partial(losses.info_nce, temperature=0.5),
     {m: jnp.array(v) for m, v in z.items()},
-    jnp.ones(5),
-    temperature=0.5,
+    Batch({}, jnp.zeros(5, int), jnp.ones(5), jnp.arange(5)),
   )
   pairs = [("a", "b"), ("a", "c"), ("b", "c")]
   expected = np.mean([info_nce(z[i], z[j], 0.5) for i, j in pairs])

@@ -137,8 +137,8 @@ def test_a_class_that_train_lacks_and_a_single_one():
   val = probe.LabelledFeatures(np.array([[0.0], [3.0]]), np.array([2, 2]))
   assert probe.fit(train, val, val.features).val_accuracy == 0
   one = probe.LabelledFeatures(train.features, np.zeros(4, int))
-  splits = {"test": {"labels": np.zeros(2, int)}}
-  said = readout_scores._probed(one, val, {"test": val.features}, splits)
+  test = probe.LabelledFeatures(val.features, np.zeros(2, int))
+  said = readout_scores._probed(one, val, test)
   assert str(said).startswith("no probe could be fitted:")
 
 
@@ -146,7 +146,12 @@ def test_reasons_where_there_is_no_readout():
   labels = np.array([0, 1])
   good = np.eye(2)
   passes = {
-    ("own", FUSED): {"fused": good, "unimodal": {"a": good}, "labels": labels},
+    ("own", FUSED): {
+      "fused": good,
+      "unimodal": {"a": good},
+      "labels": labels,
+      "present": {},
+    },
     ("feature_ablation", "a"): {"fused": good},
     ("input_ablation", "a"): {"fused": good * np.nan},
   }

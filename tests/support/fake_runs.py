@@ -67,7 +67,7 @@ def features(folder, sizes, rng, n=230):
     z = z + rng.normal(size=d) * 1.3
     found[m] = z / np.linalg.norm(z, axis=1, keepdims=True)
   evaluation = SimpleNamespace(
-    features=found, labels=labels, index=np.arange(n)
+    features=found, labels=labels, index=np.arange(n), present={}
   )
   save_features(folder, evaluation, [str(i) for i in range(8)])
   return found

@@ -60,12 +60,12 @@ def logits_of(features, head):
 def problem(value: dict[str, Any], extra: dict | None = None) -> Problem:
   """The problem at these outputs."""
 
-  def forward(params, stats, inputs, key, train, keep=None, present=None):
+  def forward(params, stats, inputs, key, train, present=None, keep=None):
     del inputs, key, train, keep, present
     out = params["logits"], params["unimodal"], params["features"]
     return Outputs(*out, {**(extra or {}), **params.get("extra", {})}), stats
 
-  def fuse(params, stats, features, key, train):
+  def fuse(params, stats, features, key, train, present=None):
     del stats, key, train
     return Fused(logits_of(features, params["head"]), params["unimodal"])
 

@@ -110,12 +110,14 @@ def problem(
 ) -> Problem:
   """A ``Problem`` of ``forward(params, inputs, present) -> Outputs``."""
 
-  def full(params, stats, inputs, key, train, keep=None, present=None):
+  def full(
+    params, stats, inputs, key, train, present=None, keep=None, shown=None
+  ):
     del key, train, keep
-    return forward(params, inputs, present), stats
+    return forward(params, inputs, shown), stats
 
-  def fused(params, stats, features, key, train):
-    del stats, key, train
+  def fused(params, stats, features, key, train, present=None):
+    del stats, key, train, present
     return fuse(params, features)
 
   like = jax.eval_shape(forward, params, inputs or {}, None)

@@ -5,7 +5,8 @@ r"""Affine (FiLM): one modality scales and shifts the features of the others.
 
 c is ``conditioner``, by default the last modality, and z₋c are the concatenated
 features of the others. γ is used directly, not as 1 + γ. Supports any number of
-modalities; a single one is not modulated and has a linear head.
+modalities; a single one is not modulated and has a linear head. Nor is a sample
+that lacks modality c (γ = 1, β = 0).
 
 Read-out R3 (feature ablation). Deviations:
 1. The official baseline has two modalities, and the audio conditions the
@@ -26,6 +27,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax import missing
 from dmg_jax.errors import unknown
 from dmg_jax.model.fusion import _ablation
 from dmg_jax.types import Card, Fused
@@ -49,7 +51,10 @@ class Fusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+    self,
+    features: Mapping[str, Float[Array, "b _"]],
+    train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> Fused:
     del train
     names = list(features)
@@ -67,6 +72,8 @@ class Fusion(nn.Module):
       if chosen in others:
         return out(x)
       gamma, beta = jnp.split(film(z[chosen]), 2, axis=-1)
+      gamma = missing.where(present, chosen, gamma, 1)
+      beta = missing.where(present, chosen, beta, 0)
       return out(gamma * x + beta)
 
     return Fused(head(features), _ablation.alone(head, features))

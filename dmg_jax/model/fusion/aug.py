@@ -20,12 +20,15 @@ Official: njustkmg/NeurIPS25-AUG.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax import missing, trees
 from dmg_jax.errors import InputError
 from dmg_jax.types import Card, Fused
 
@@ -52,7 +55,10 @@ class Fusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+    self,
+    features: Mapping[str, Float[Array, "b _"]],
+    train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> Fused:
     del train
     beta = self.weights or (1 / len(features),) * len(features)
@@ -75,9 +81,24 @@ class Fusion(nn.Module):
       last[m] = jnp.take(f, n, axis=0)
       before = unimodal[m] - last[m]
       previous[m] = jnp.where(n > 0, before, unimodal[m])
-    logits = sum(b * o for b, o in zip(beta, unimodal.values(), strict=True))
+    logits = weighted(unimodal, beta, present)
     extra = {"previous": previous, "last": last, "boosters": counts}
     return Fused(logits, unimodal, extra)
+
+
+def weighted(
+  unimodal: Mapping[str, Float[Array, "b k"]],
+  beta: tuple[float, ...],
+  present: Mapping[str, Float[Array, " b"]] | None,
+) -> Float[Array, "b k"]:
+  """Σ β_m o_m, with the β of what a sample has scaled to the sum of all."""
+  pairs = list(zip(unimodal, beta, strict=True))
+  if present is None:
+    return functools.reduce(operator.add, (b * unimodal[m] for m, b in pairs))
+  shares = {m: jnp.full((len(unimodal[m]), 1), b) for m, b in pairs}
+  share = missing.total(shares, present)
+  factor = trees.safe_divide(jnp.full_like(share, sum(beta)), share, 0.0)
+  return factor * missing.total({m: b * unimodal[m] for m, b in pairs}, present)
 
 
 class Boosters(nn.Module):

@@ -3,8 +3,9 @@ r"""Boosting: sums the predictions of a two-layer head shared by modalities.
 .. math:: o_m = \mathrm{head}(z_m), \qquad o = \lambda_b \sum_m o_m
 
 The head d → ``hidden`` → ReLU → classes is shared by all modalities, so their
-features need equal size. λ_b is learned and starts at 1. Extra output:
-``scale``, λ_b. Read-out R5 (shared head). Supports any number of modalities.
+features need equal size. λ_b is learned and starts at 1. The sum is over the
+modalities that a sample has. Extra output: ``scale``, λ_b. Read-out R5 (shared
+head). Supports any number of modalities.
 
 Reference: Hua, Xu, Bao, Yang, Huang (ReconBoost), ICML 2024. Official:
 huacong/ReconBoost.
@@ -15,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax import missing
 from dmg_jax.errors import InputError
 from dmg_jax.types import Card, Fused
 
@@ -33,7 +34,10 @@ class Fusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+    self,
+    features: Mapping[str, Float[Array, "b _"]],
+    train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> Fused:
     del train
     sizes = {m: z.shape[-1] for m, z in features.items()}
@@ -46,6 +50,6 @@ class Fusion(nn.Module):
     hidden = nn.Dense(self.hidden, kernel_init=init, name="hidden")
     head = nn.Dense(self.num_classes, kernel_init=init, name="head")
     unimodal = {m: head(nn.relu(hidden(z))) for m, z in features.items()}
-    total = jnp.stack(list(unimodal.values())).sum(axis=0)
+    total = missing.total(unimodal, present)
     scale = self.param("scale", nn.initializers.ones, (), total.dtype)
     return Fused(scale * total, unimodal, {"scale": scale})

@@ -10,7 +10,8 @@ logits are the mean of own linear heads. Needs encoders with stages. For the
 method ``greedy``, the variables ``gates`` hold the cumulative mean ḡ_m of each
 gate over training batches, and ``care``, the index of the modality whose gates
 are replaced by ḡ_m (-1 for none); an optional ``mask`` [b] excludes padding
-from ḡ_m. Extra output: ``exchanges``. Read-out R2 (own head). Supports any
+from ḡ_m. The GAP of a missing modality is zero, and its gates do not count in
+ḡ_m. Extra output: ``exchanges``. Read-out R2 (own head). Supports any
 number of modalities.
 
 Deviations:
@@ -31,6 +32,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax import missing
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.model.fusion import sum as late
 from dmg_jax.types import Card, Fused
@@ -70,15 +72,22 @@ class Fusion(nn.Module):
     self.heads = late.Fusion(self.num_classes, mean=True)
 
   def encode(
-    self, encoders: Mapping[str, Any], inputs: Mapping, train: bool
+    self,
+    encoders: Mapping[str, Any],
+    inputs: Mapping,
+    train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> dict[str, Float[Array, "b _"]]:
     """Features of all modalities, with exchanges between the stages."""
-    return self.exchange(encoders, inputs, train)
+    return self.exchange(encoders, inputs, train, present)
 
   def __call__(
-    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+    self,
+    features: Mapping[str, Float[Array, "b _"]],
+    train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> Fused:
-    logits, unimodal, _ = self.heads(features, train)
+    logits, unimodal, _ = self.heads(features, train, present)
     return Fused(logits, unimodal, {"exchanges": jnp.ones(())})
 
 
@@ -90,7 +99,7 @@ class Exchange(nn.Module):
   gate_scale: float
 
   @nn.compact
-  def __call__(self, encoders: Mapping[str, Any], inputs, train):
+  def __call__(self, encoders: Mapping[str, Any], inputs, train, present):
     for m, encoder in encoders.items():
       if not hasattr(encoder, "stages"):
         raise InputError(
@@ -104,7 +113,8 @@ class Exchange(nn.Module):
       for m, e in encoders.items()
     }
     for i in range(count):
-      x = MMTM(self.ratio, self.gate_scale, name=f"mmtm_{i}")(x, train)
+      mmtm = MMTM(self.ratio, self.gate_scale, name=f"mmtm_{i}")
+      x = mmtm(x, train, present)
       x = {
         m: e(x[m], train, at[m] + i + 1, at[m] + i + 2)
         for m, e in encoders.items()
@@ -119,8 +129,11 @@ class MMTM(nn.Module):
   gate_scale: float
 
   @nn.compact
-  def __call__(self, maps: Mapping[str, Array], train: bool):
-    means = [a.mean(axis=tuple(range(1, a.ndim - 1))) for a in maps.values()]
+  def __call__(self, maps: Mapping[str, Array], train: bool, present=None):
+    means = [
+      missing.where(present, m, a.mean(axis=tuple(range(1, a.ndim - 1))), 0)
+      for m, a in maps.items()
+    ]
     squeezed = jnp.concatenate(means, axis=-1)
     width = max(int(2 * squeezed.shape[-1] / self.ratio), 1)
     h = nn.relu(nn.Dense(width, kernel_init=_INIT, name="squeeze")(squeezed))
@@ -129,7 +142,6 @@ class MMTM(nn.Module):
     rows = jnp.ones(squeezed.shape[0], jnp.float32)
     if self.has_variable("gates", "mask"):
       rows = self.get_variable("gates", "mask")
-    rows = rows / jnp.maximum(rows.sum(), 1.0)
     gated = {}
     for i, (m, a) in enumerate(maps.items()):
       excite = nn.Dense(a.shape[-1], kernel_init=_INIT, name=f"gate_{m}")
@@ -138,7 +150,11 @@ class MMTM(nn.Module):
         "gates", f"mean_{m}", jnp.zeros, a.shape[-1:], gate.dtype
       )
       if train and self.is_mutable_collection("gates"):
-        new = rows.astype(gate.dtype) @ jax.lax.stop_gradient(gate)
+        own = rows
+        if present is not None and m in present:
+          own = rows * present[m]
+        own = own / jnp.maximum(own.sum(), 1.0)
+        new = own.astype(gate.dtype) @ jax.lax.stop_gradient(gate)
         mean.value = (mean.value * seen.value + new) / (seen.value + 1)
       gate = jnp.where(care.value == i, mean.value[None, :], gate)
       gated[m] = a * gate.reshape(gate.shape[0], *(1,) * (a.ndim - 2), -1)

@@ -31,9 +31,12 @@ class Fusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+    self,
+    features: Mapping[str, Float[Array, "b _"]],
+    train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> Fused:
-    del train
+    del train, present
     k = self.num_classes
     dtype = next(iter(features.values())).dtype
     bias = self.param("bias", nn.initializers.zeros, (k,), dtype)

@@ -6,7 +6,8 @@ r"""ETMC: Dempster's rule on Dirichlet evidence, with a pseudo-view.
   u = \frac{u^1 u^2}{1 - K}, \quad
   K = \sum_{i \ne j} b^1_i b^2_j, \quad a = \frac{k}{u} b + 1
 
-The rule combines the modalities in order and then the pseudo-view, a head on
+The rule combines the modalities in order, a missing one as a = 1 (no evidence,
+u = 1, which changes nothing), and then the pseudo-view, a head on
 ``[z_1; …; z_M]``; ``pseudo_view=False`` gives TMC. Logits are log a, so that
 their softmax is the expected probability a / S of the Dirichlet. Extra outputs:
 ``evidential`` and, with the pseudo-view, ``pseudo`` [b k], log a of its head.
@@ -27,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax import missing
 from dmg_jax.types import Card, Fused
 
 READOUT = "R2 own head"
@@ -44,7 +46,10 @@ class Fusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+    self,
+    features: Mapping[str, Float[Array, "b _"]],
+    train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> Fused:
     del train
     init = nn.initializers.xavier_normal()
@@ -56,6 +61,8 @@ class Fusion(nn.Module):
 
     views = {m: dirichlet(z, f"head_{m}") for m, z in features.items()}
     unimodal = {m: jnp.log(a) for m, a in views.items()}
+    # No evidence is an opinion that changes nothing.
+    views = {m: missing.where(present, m, a, 1) for m, a in views.items()}
     extra = {"evidential": jnp.ones(())}
     if self.pseudo_view:
       both = jnp.concatenate(list(features.values()), axis=-1)

@@ -4,7 +4,7 @@ r"""ML-LSTM: an LSTM reads the modalities of a sample as a sequence.
 
 Each z_m is projected to ``width`` and passed through ``layers`` stacked LSTMs;
 a linear head reads the last hidden state. Supports any number of modalities,
-which are read in their order.
+which are read in their order; a missing one is read as zero.
 
 Read-out R3 (feature ablation): the other elements of the sequence are P_j 0.
 Deviation 1: the text and code of the paper were not available; this interprets
@@ -25,6 +25,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax import missing
 from dmg_jax.errors import InputError
 from dmg_jax.model.fusion import _ablation
 from dmg_jax.types import Card, Fused
@@ -44,7 +45,10 @@ class Fusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+    self,
+    features: Mapping[str, Float[Array, "b _"]],
+    train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> Fused:
     del train
     if self.width < 1 or self.layers < 1:
@@ -64,7 +68,9 @@ class Fusion(nn.Module):
     out = nn.Dense(self.num_classes, kernel_init=init, name="out")
 
     def head(z):
-      x = jnp.stack([project[m](z[m]) for m in features], axis=1)
+      steps = {m: project[m](z[m]) for m in features}
+      steps = {m: missing.where(present, m, x, 0) for m, x in steps.items()}
+      x = jnp.stack(list(steps.values()), axis=1)
       for lstm in lstms:
         x = cast(jnp.ndarray, lstm(x))
       return out(x[:, -1])

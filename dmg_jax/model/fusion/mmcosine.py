@@ -34,9 +34,12 @@ class Fusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+    self,
+    features: Mapping[str, Float[Array, "b _"]],
+    train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> Fused:
-    del train
+    del train, present
     if not self.scale > 0:
       raise InputError(f"scale must be positive, got {self.scale!r}")
     k = self.num_classes

@@ -40,9 +40,12 @@ class Fusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+    self,
+    features: Mapping[str, Float[Array, "b _"]],
+    train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> Fused:
-    del train
+    del train, present
     init = nn.initializers.xavier_normal()
     x = jnp.concatenate(list(features.values()), axis=-1)
     if self.hidden:

@@ -2,9 +2,10 @@ r"""Shared head: one linear head for all modalities.
 
 .. math:: o_m = W^\top z_m + b, \qquad o = \frac{1}{M} \sum_m o_m
 
-Needs features of equal size. The fused logits are a plain mean; the method
-``mla`` weights modalities by their entropy in its ``predict``. Read-out R5
-(shared head). Supports any number of modalities.
+Needs features of equal size. The fused logits are a plain mean over the
+modalities that a sample has; the method ``mla`` weights modalities by their
+entropy in its ``predict``. Read-out R5 (shared head). Supports any number of
+modalities.
 
 Reference: Zhang et al. (MLA), CVPR 2024.
 """
@@ -14,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax import missing
 from dmg_jax.errors import InputError
 from dmg_jax.types import Card, Fused
 
@@ -31,7 +32,10 @@ class Fusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+    self,
+    features: Mapping[str, Float[Array, "b _"]],
+    train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> Fused:
     del train
     sizes = {m: z.shape[-1] for m, z in features.items()}
@@ -46,4 +50,4 @@ class Fusion(nn.Module):
       name="head",
     )
     unimodal = {m: head(z) for m, z in features.items()}
-    return Fused(jnp.stack(list(unimodal.values())).mean(axis=0), unimodal)
+    return Fused(missing.mean(unimodal, present), unimodal)

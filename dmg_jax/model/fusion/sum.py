@@ -2,8 +2,9 @@ r"""Prediction summation: the fused logits are the sum of one head per modality.
 
 .. math:: o_m = U_m^\top z_m + c_m, \qquad o = s \sum_m o_m
 
-where s is 1, or 1/M with ``mean=True``, as in the paper's released code.
-Read-out R2 (own head). Supports any number of modalities.
+where s is 1, or 1/M with ``mean=True``, as in the paper's released code. Sum
+and mean are over the modalities that a sample has. Read-out R2 (own head).
+Supports any number of modalities.
 
 Reference: the paper's row "Sum"; njustkmg/NeurIPS24-LFM.
 """
@@ -13,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax import missing
 from dmg_jax.types import Card, Fused
 
 READOUT = "R2 own head"
@@ -32,7 +33,10 @@ class Fusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+    self,
+    features: Mapping[str, Float[Array, "b _"]],
+    train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> Fused:
     del train
     unimodal = {
@@ -43,5 +47,7 @@ class Fusion(nn.Module):
       )(z)
       for m, z in features.items()
     }
-    total = jnp.stack(list(unimodal.values())).sum(axis=0)
+    if self.mean and present is not None:
+      return Fused(missing.mean(unimodal, present), unimodal)
+    total = missing.total(unimodal, present)
     return Fused(total / len(unimodal) if self.mean else total, unimodal)

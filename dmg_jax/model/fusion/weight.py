@@ -4,9 +4,10 @@ r"""Prediction weighting: attention over the modalities of each sample.
   o_i = \sum_m w_{m,i}\, o_{m,i}, \qquad o_m = U_m^\top z_m + c_m
 
 The network a, d → d/2 → ReLU → 1, is shared by all modalities, so features need
-equal size. ``weight_on="feature"`` weights features instead and applies a
-separate head to their sum, o = V Σ w z + e. Extra output: ``weights``,
-{modality: [b]}. Read-out R2 (own head). Supports any number of modalities.
+equal size. Modalities that a sample lacks have no weight.
+``weight_on="feature"`` weights features instead and applies a separate head to
+their sum, o = V Σ w z + e. Extra output: ``weights``, {modality: [b]}. Read-out
+R2 (own head). Supports any number of modalities.
 
 Deviation 1: the official code weights features. The paper that uses the method
 as a baseline calls it "prediction weighting", which is the default here.
@@ -20,10 +21,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dmg_jax import missing
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.types import Card, Fused
 
@@ -47,7 +48,10 @@ class Fusion(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Mapping[str, Float[Array, "b _"]], train: bool
+    self,
+    features: Mapping[str, Float[Array, "b _"]],
+    train: bool,
+    present: Mapping[str, Float[Array, " b"]] | None = None,
   ) -> Fused:
     del train
     if self.weight_on not in WEIGHT_ON:
@@ -64,7 +68,8 @@ class Fusion(nn.Module):
     # No bias: the softmax over modalities would cancel it.
     score = nn.Dense(1, use_bias=False, kernel_init=init, name="score")
     z = jnp.stack(list(features.values()))
-    w = jax.nn.softmax(score(nn.relu(hidden(z))), axis=0)
+    scores = dict(zip(features, score(nn.relu(hidden(z))), strict=True))
+    w = missing.softmax(scores, present)
     unimodal = {
       m: nn.Dense(self.num_classes, kernel_init=init, name=f"head_{m}")(x)
       for m, x in features.items()
