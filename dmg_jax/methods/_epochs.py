@@ -74,7 +74,7 @@ def having(found: Any, head: str, *arrays: np.ndarray) -> list[np.ndarray]:
   return [x if there is None else x[there] for x in arrays]
 
 
-def average(found: Any, kind: str, head: str) -> float | np.ndarray:
+def average(found: Any, kind: str, head: str) -> Any:
   """Mean of ``found[kind][head]`` over the samples that have the modality.
 
   Raises:

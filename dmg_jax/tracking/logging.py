@@ -234,7 +234,7 @@ class Console:
     scores = [
       f"{name.removesuffix('/accuracy')} {100 * value:.1f}"
       for name, value in values.items()
-      if name.endswith("/accuracy")
+      if name.endswith("/accuracy") and not name.startswith("missing/")
     ]
     name = f"epoch {epoch}{self._epochs}"
     seconds = f"{time.monotonic() - self._began:.0f} s"

@@ -28,7 +28,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dmg_jax import missing, trees
+from dmg_jax import missing
 from dmg_jax.errors import InputError
 from dmg_jax.types import Card, Fused
 
@@ -95,9 +95,11 @@ def weighted(
   pairs = list(zip(unimodal, beta, strict=True))
   if present is None:
     return functools.reduce(operator.add, (b * unimodal[m] for m, b in pairs))
-  shares = {m: jnp.full((len(unimodal[m]), 1), b) for m, b in pairs}
+  shares = {
+    m: jnp.full((len(unimodal[m]), 1), b, unimodal[m].dtype) for m, b in pairs
+  }
   share = missing.total(shares, present)
-  factor = trees.safe_divide(jnp.full_like(share, sum(beta)), share, 0.0)
+  factor = jnp.where(share > 0, sum(beta) / jnp.where(share > 0, share, 1), 0)
   return factor * missing.total({m: b * unimodal[m] for m, b in pairs}, present)
 
 
