@@ -164,6 +164,18 @@ class Problem:
   readout: str
   frozen: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
+  def run(
+    self,
+    params: Params,
+    stats: Stats,
+    batch: Batch,
+    key: PRNGKeyArray | None = None,
+    train: bool = False,
+  ) -> tuple[Outputs, Stats]:
+    """``forward`` on a batch, whose samples may lack modalities."""
+    inputs, present = batch.inputs, batch.present
+    return self.forward(params, stats, inputs, key, train, present)
+
   @property
   def classes(self) -> int:
     """Number of classes."""

@@ -49,7 +49,7 @@ DEFAULTS: dict[str, Any] = {
     # takes all classes equally often, with replacement.
     "sampler": "shuffle",
     # Chance in [0, 1) to hide each modality of a training sample (ModDrop);
-    # see dmg_jax/training/modality_dropout.py.
+    # see dmg_jax/training/inputs/modality_dropout.py.
     "modality_dropout": 0.0,
     "select": "best",  # Or "last".
     # Score of the fused prediction on val that "best" goes by: accuracy,

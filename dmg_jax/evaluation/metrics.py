@@ -56,6 +56,7 @@ FUSED, GAP, MISSING, NONE = "fused", "gap", "missing", "none"
 
 
 RESERVED = (FUSED, GAP, MISSING, NONE)
+_METRICS = ("accuracy", "balanced_accuracy", "map", "macro_f1", "loss")
 
 
 @struct.dataclass
@@ -168,9 +169,7 @@ def make_eval_step(
   check_names(problem.modalities)
 
   def eval_step(params, stats, method_state, batch: Batch) -> EvalPart:
-    outputs, _ = problem.forward(
-      params, stats, batch.inputs, None, False, batch.present
-    )
+    outputs, _ = problem.run(params, stats, batch)
     fused = method.predict(outputs, method_state)
     heads = {FUSED: fused, **outputs.unimodal}
     # ``having("fused")`` is the mask: only modalities can be missing.
@@ -281,35 +280,46 @@ def reduce(parts: list[EvalPart]) -> Evaluation:
       for p in parts
     ],
   )
-  heads = (FUSED, *(h for h in loss if h != FUSED))
   present = {m: row > 0 for m, row in present.items()}
+  heads = (FUSED, *(h for h in loss if h != FUSED))
   metrics: dict[str, dict[str, Any]] = {}
   for head in heads:
     rows = present.get(head, slice(None))
-    if not count[head]:
-      metrics[head] = dict.fromkeys(metrics[FUSED], math.nan)
-      continue
-    metrics[head] = {
-      "accuracy": float(correct[head] / count[head]),
-      **_scores(labels[rows], predicted[head][rows], probabilities[head][rows]),
-      "loss": float(loss[head] / count[head]),
-    }
-  single = [metrics[h]["accuracy"] for h in heads if h != FUSED and count[h]]
-  known = {m: s / count[m] for m, s in feature_sum.items() if count[m]}
-  metrics[GAP] = {
-    "accuracy": max(single) - min(single) if single else 0.0,
-    "centroid": _distances(known),
-  }
+    found = labels[rows], predicted[head][rows], probabilities[head][rows]
+    metrics[head] = _of_head(count[head], correct[head], loss[head], *found)
+  metrics[GAP] = _gap(metrics, count, feature_sum)
   if present:
-    metrics[MISSING] = _by_pattern(
-      present, labels, predicted[FUSED], probabilities[FUSED]
-    )
+    own = labels, predicted[FUSED], probabilities[FUSED]
+    metrics[MISSING] = _by_pattern(present, *own)
   probabilities = {h: probabilities[h] for h in heads}
   for m, row in present.items():
     probabilities[m] = np.where(row[:, None], probabilities[m], np.nan)
   return Evaluation(
     metrics, labels, index[order], probabilities, features, present
   )
+
+
+def _of_head(
+  count, correct, loss, labels, predicted, probabilities
+) -> dict[str, float]:
+  """Metrics of a head over the samples that have it; NaN without any."""
+  if not count:
+    return dict.fromkeys(_METRICS, math.nan)
+  return {
+    "accuracy": float(correct / count),
+    **_scores(labels, predicted, probabilities),
+    "loss": float(loss / count),
+  }
+
+
+def _gap(metrics, count, feature_sum) -> dict[str, Any]:
+  """Differences between the modalities that some sample has."""
+  there = [m for m in feature_sum if count[m]]
+  single = [metrics[h]["accuracy"] for h in count if h != FUSED and count[h]]
+  return {
+    "accuracy": max(single) - min(single) if single else 0.0,
+    "centroid": _distances({m: feature_sum[m] / count[m] for m in there}),
+  }
 
 
 def _scores(labels, predicted, probabilities) -> dict[str, float]:

@@ -94,9 +94,7 @@ def differentiate(
   k_forward, _ = jax.random.split(key)
 
   def total(params):
-    outputs, stats = problem.forward(
-      params, state.stats, batch.inputs, k_forward, True, batch.present
-    )
+    outputs, stats = problem.run(params, state.stats, batch, k_forward, True)
     value, terms = loss(outputs, params)
     return value, (outputs, stats, terms)
 

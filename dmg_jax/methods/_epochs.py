@@ -53,9 +53,7 @@ def outputs(problem: Problem, params: Params, stats: Stats, batch: Batch):
   Heads are the modalities and ``"fused"``, all in evaluation mode; ``average``
   and ``having`` leave out the samples that lack a modality.
   """
-  out, _ = problem.forward(
-    params, stats, batch.inputs, None, False, batch.present
-  )
+  out, _ = problem.run(params, stats, batch)
   heads = {**out.unimodal, "fused": out.logits}
   there = {m: row > 0 for m, row in (batch.present or {}).items()}
   return {

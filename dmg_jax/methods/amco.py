@@ -82,21 +82,17 @@ def make(
     raise unknown("target", target, TARGETS)
 
   def step(problem, state, batch, key, apply):
-    mstate, own = state.method, own_key(key)
+    mstate, stats, own = state.method, state.stats, own_key(key)
     p = jnp.minimum(share(mstate.level, ramp), cap)
 
     def loss(outputs, params):
-      fields = "features" if target == "features" else "unimodal"
-      masked = mask_some(getattr(outputs, fields), mstate.dependent, p, own)
-      if target == "features":
-        fused = problem.fuse(
-          params, state.stats, masked, own, True, batch.present
-        )
-        logits = fused.logits
+      by_feature, there = target == "features", batch.present
+      values = outputs.features if by_feature else outputs.unimodal
+      masked = mask_some(values, mstate.dependent, p, own)
+      if by_feature:
+        logits = problem.fuse(params, stats, masked, own, True, there).logits
       else:
-        logits = _terms.total(
-          {m: missing.where(batch.present, m, o, 0) for m, o in masked.items()}
-        )
+        logits = missing.total(masked, there)
       cls = _terms.cross_entropy(logits, batch)
       each = _terms.own(outputs, batch)
       value = cls + unimodal_weight * _terms.total(each)

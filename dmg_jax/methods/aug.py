@@ -115,9 +115,7 @@ def make(
 
 def turn(params, problem, stats, batch, key, m, sigma):
   """L_m, with the outputs and the statistics of the forward pass."""
-  outputs, new = problem.forward(
-    params, stats, batch.inputs, key, True, batch.present
-  )
+  outputs, new = problem.run(params, stats, batch, key, True)
   extra = outputs.extra
   cls = _terms.cross_entropy(outputs.unimodal[m], batch, m)
   before = _terms.cross_entropy(extra["previous"][m], batch, m)

@@ -125,9 +125,7 @@ def measure(problem, params, stats, batch):
 
   A class weight is no difficulty: these losses are without.
   """
-  outputs, _ = problem.forward(
-    params, stats, batch.inputs, None, False, batch.present
-  )
+  outputs, _ = problem.run(params, stats, batch)
   heads = {**outputs.unimodal, "fused": outputs.logits}
   each = {h: losses.cross_entropy(o, batch.labels) for h, o in heads.items()}
   own = {m: each[m] for m in outputs.unimodal}

@@ -73,9 +73,7 @@ def make(*, epsilon: float = 0.01, window: int = 5, start: int = 1) -> Method:
     stats = caring(state.stats, memory.care, batch.mask)
 
     def total(params):
-      outputs, new = problem.forward(
-        params, stats, batch.inputs, key, True, batch.present
-      )
+      outputs, new = problem.run(params, stats, batch, key, True)
       own = _terms.own(outputs, batch)
       return _terms.total(own), (new, own)
 

@@ -127,9 +127,7 @@ def _outer_step(
   separate = loops.separate(trees.size(state.params))
 
   def inner_loss(params, alpha):
-    outputs, _ = problem.forward(
-      params, state.stats, inner.inputs, key, True, inner.present
-    )
+    outputs, _ = problem.run(params, state.stats, inner, key, True)
     return total(outputs, inner, alpha)[0]
 
   def outer_loss(params, alpha):
@@ -173,9 +171,7 @@ def heldout_loss(problem, params, stats, batch, at_once, separate=False):
   """
 
   def mean(part):
-    outputs, _ = problem.forward(
-      params, stats, part.inputs, None, False, part.present
-    )
+    outputs, _ = problem.run(params, stats, part)
     return _terms.cross_entropy(outputs.logits, part)
 
   small = jax.default_backend() == "cpu" and not separate

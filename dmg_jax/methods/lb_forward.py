@@ -97,9 +97,7 @@ def _step(total, problem, state, batch, key, apply):
   k_forward, _ = jax.random.split(key)
 
   def loss(params, alpha):
-    outputs, stats = problem.forward(
-      params, state.stats, batch.inputs, k_forward, True, batch.present
-    )
+    outputs, stats = problem.run(params, state.stats, batch, k_forward, True)
     value, terms = total(outputs, batch, alpha)
     return value, (stats, {"loss": value, **terms})
 

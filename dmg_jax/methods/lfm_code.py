@@ -115,9 +115,7 @@ def moved(problem, state, batch, eta, train):
   key = jax.random.key(0)
 
   def run(params):
-    return problem.forward(
-      params, state.stats, batch.inputs, key, train, batch.present
-    )
+    return problem.run(params, state.stats, batch, key, train)
 
   def total(params):
     # Training minimises twice this.

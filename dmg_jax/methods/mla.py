@@ -143,9 +143,7 @@ def _init(problem, state, key):
 
 
 def _loss(params, m, problem, stats, batch, key):
-  outputs, stats = problem.forward(
-    params, stats, batch.inputs, key, True, batch.present
-  )
+  outputs, stats = problem.run(params, stats, batch, key, True)
   value = _terms.cross_entropy(outputs.unimodal[m], batch, m)
   return value, (outputs.features[m], stats)
 

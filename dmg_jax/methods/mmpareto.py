@@ -48,9 +48,7 @@ def make(*, gamma: float = 1.5) -> Method:
 
   def step(problem, state, batch, key, apply):
     def terms(params):
-      outputs, stats = problem.forward(
-        params, state.stats, batch.inputs, key, True, batch.present
-      )
+      outputs, stats = problem.run(params, state.stats, batch, key, True)
       own = _terms.own(outputs, batch)
       cls = _terms.cross_entropy(outputs.logits, batch)
       return (cls, _terms.total(own)), (stats, own)

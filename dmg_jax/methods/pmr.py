@@ -99,15 +99,11 @@ def make(
       for m, z in outputs.features.items()
     }
     some = batch.replace(mask=known)
-    s = _terms.scores(near, some)
-    slow, fast = coefficients(s, faithful)
-    proto = sum(
-      slow[m] * _terms.cross_entropy(v, some, m) for m, v in near.items()
+    slow, fast = coefficients(_terms.scores(near, some), faithful)
+    proto = _weighted(
+      slow, {m: _terms.each(v, some) for m, v in near.items()}, some
     )
-    bonus = sum(
-      fast[m] * losses.masked_mean(spread(v), some.having(m))
-      for m, v in near.items()
-    )
+    bonus = _weighted(fast, {m: spread(v) for m, v in near.items()}, some)
     value = cls + alpha * proto - entropy * bonus
     return value, {"cls": cls, "proto": proto, **_terms.named("beta", slow)}
 
@@ -128,6 +124,13 @@ def make(
 
   hooks = {"init": init, "between_epochs": between_epochs}
   return from_loss(loss, diagnostics=("beta",), **hooks)
+
+
+def _weighted(factors, each, batch):
+  """Σ of the factors times the means over the samples that have a modality."""
+  return sum(
+    factors[m] * losses.masked_mean(v, batch.having(m)) for m, v in each.items()
+  )
 
 
 def nearness(z, prototypes, seen):
@@ -183,8 +186,7 @@ def measured(mstate, found, momentum):
     prototypes[m] = jnp.asarray(
       np.where(counts[:, None] > 0, new, before), before.dtype
     )
-  every = np.all(whole, axis=0)
-  seen = jnp.maximum(mstate.seen, jnp.asarray(every, jnp.float32))
+  seen = jnp.maximum(mstate.seen, np.all(whole, axis=0).astype(np.float32))
   return mstate.replace(
     prototypes=prototypes, seen=seen, times=mstate.times + 1
   )

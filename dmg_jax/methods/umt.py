@@ -63,9 +63,7 @@ def make(*, weight: float = 10.0, teacher_epochs: int | None = None) -> Method:
 
   def step(problem, state, batch, key, apply):
     memory = state.method
-    seen, _ = problem.forward(
-      *memory.other, batch.inputs, None, False, batch.present
-    )
+    seen, _ = problem.run(*memory.other, batch)
     teacher = jax.lax.stop_gradient(seen.features)
 
     def loss(outputs, params):

@@ -144,9 +144,7 @@ def drawn(copies, batch, key):
 def correct(problem, params, stats, batch):
   """A ``look`` for ``sweep``: correctness for every set of modalities."""
   present = batch.present
-  outputs, _ = problem.forward(
-    params, stats, batch.inputs, None, False, present
-  )
+  outputs, _ = problem.run(params, stats, batch)
   right = {}
   for size in range(1, len(problem.modalities) + 1):
     for chosen in itertools.combinations(problem.modalities, size):
@@ -156,8 +154,7 @@ def correct(problem, params, stats, batch):
       }
       logits = problem.fuse(params, stats, kept, None, False, present).logits
       right["/".join(chosen)] = logits.argmax(axis=-1) == batch.labels
-  there = {m: row > 0 for m, row in (present or {}).items()}
-  return {"correct": right, "index": batch.index, "present": there}
+  return {"correct": right, "index": batch.index, "present": present or {}}
 
 
 def contributions(right, present=None):
@@ -183,7 +180,7 @@ def per_sample(phi):
 def per_modality(phi, alpha, present=None):
   """{modality: expected copies [n]}, non-zero only for the worst modality."""
   there = present or {}
-  gap = {m: 1 - v[there.get(m, slice(None))].mean() for m, v in phi.items()}
+  gap = {m: 1 - np.average(v, weights=there.get(m)) for m, v in phi.items()}
   worst = max(gap, key=lambda m: gap[m])
   others = [g for m, g in gap.items() if m != worst]
   ahead = gap[worst] - np.mean(others) if others else 0.0

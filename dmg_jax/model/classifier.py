@@ -245,10 +245,8 @@ def bind(
     moving = [c for c in stats if c != FROZEN]
     variables = _variables(params, stats)
     inputs = overwritten(inputs, present, repeat=train and bool(moving))
-    inputs = with_shown(inputs, shown)
-    apply = functools.partial(
-      model.apply, variables, inputs, train, present, keep
-    )
+    given = with_shown(inputs, shown), train, present, keep
+    apply = functools.partial(model.apply, variables, *given)
     if not (train and moving):
       return cast(Outputs, apply(rngs=rngs)), stats
     outputs, new = cast(Any, apply(rngs=rngs, mutable=moving))

@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 
 from dmg_jax import losses
 from dmg_jax.errors import InputError
-from dmg_jax.training.modality_dropout import dropped
+from dmg_jax.training.inputs.modality_dropout import dropped
 from dmg_jax.types import (
   Apply,
   Batch,

@@ -525,12 +525,12 @@ def test_a_state_is_kept_unless_donated():
 
 
 def test_ablations_of_a_bound_problem():
-  """``keep`` and ``present``, as the read-outs use them."""
+  """``keep`` and ``shown``, as the read-outs use them; ``present``."""
   problem, plain = bound("joint")
   params, stats = problem.start
   inputs, ones = toys.batch(3).inputs, jnp.ones(8)
   flags = {"image": 0 * ones, "text": ones}
-  for name in ("keep", "present"):
+  for name in ("keep", "shown", "present"):
     mine, theirs = (
       p.forward(params, stats, inputs, None, False, **{name: flags})[0]
       for p in (problem, plain)
@@ -538,7 +538,7 @@ def test_ablations_of_a_bound_problem():
     np.testing.assert_allclose(mine.logits, theirs.logits, rtol=1e-6)
   with pytest.raises(UnsuitableError, match="fuse="):
     p = two(("logits", "features"))
-    p.forward(p.start[0], {}, toys.batch(2).inputs, None, False, flags)
+    p.forward(p.start[0], {}, toys.batch(2).inputs, None, False, keep=flags)
 
 
 class Towers(nnx.Module):

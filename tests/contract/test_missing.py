@@ -12,7 +12,7 @@ import pytest
 import toys
 from dmg_jax.config.recipes import RECIPES
 from dmg_jax.model import registry
-from dmg_jax.training import modality_dropout
+from dmg_jax.training.inputs import modality_dropout
 
 METHODS = registry.known("methods")
 # Those that differ most in what they do with modalities; the others are slow.

@@ -26,7 +26,7 @@ ALL["launch.py"] = FILES["launch.py"].read_text(encoding="utf-8")
 # A layer may import those before it, and files of its own.
 LAYERS = [
   ("types", "errors"),
-  ("losses", "trees"),
+  ("losses", "missing", "trees"),
   ("bilevel", "model"),
   ("methods",),
   ("config", "report", "tracking"),
@@ -146,6 +146,8 @@ LONG_FILES = {
   "dmg_jax/methods/agm.py": 110,  # Shapley values for any number.
   "dmg_jax/methods/gblend.py": 145,  # Probes within a run, twice over.
   "dmg_jax/methods/lb.py": 115,  # A solver's diagnostics; batches in parts.
+  "dmg_jax/methods/pmr.py": 105,  # Prototypes of what samples have.
+  "dmg_jax/methods/valuation.py": 105,  # Contributions of what they have.
 }
 
 
