@@ -235,6 +235,38 @@ def contents_of(path, content, form="aligned"):
   return contents.read(path, form)
 
 
+def test_ids_of_films_get_numbers(tmp_path):
+  content = opinion_files.mmsa()
+  content["train"]["id"] = [f"film{i // 6}" for i in range(24)]
+  found = contents_of(tmp_path / "a.pkl", content)
+  assert found.problems == []
+  keys = [row.id for row in found.samples["train"]]
+  assert keys == [f"film{i // 6}_{i}" for i in range(24)]
+  assert "id: 24 samples of train share ids, now numbered" in found.notes
+
+
+@pytest.mark.parametrize("write", [opinion_files.mmsa, opinion_files.mult])
+def test_unaligned_batches(write, tmp_path):
+  """Sequences of any length, padded with zeros and a mask in a batch."""
+  content = write(aligned=False)
+  opinion_files.write(tmp_path / "unaligned_50.pkl", content)
+  options = {"form": "unaligned", "standardise": False}
+  mosi.prepare(tmp_path, raw=str(tmp_path), **options)
+  data = mosi.load(tmp_path, **options)
+  assert all(spec.ragged for spec in data.spec.modalities.values())
+  found = contents.read(tmp_path / "unaligned_50.pkl", "unaligned")
+  want = {row.id: row.features for row in found.samples["test"]}
+  for (split, key), (_, inputs) in samples(data).items():
+    if split == "test":
+      for m, x in inputs.items():
+        np.testing.assert_allclose(x, want[key][m], rtol=1e-6)
+  batch = Loader(data, "train", 8, seed=0).batch(0)
+  for m, own in batch.inputs.items():
+    mask, padded = np.asarray(own["mask"]), np.asarray(own["values"])
+    assert padded.shape[-1] == opinion_files.DIMS[m]
+    assert 0 < mask.sum() < mask.size and not padded[mask == 0].any()
+
+
 def test_lengths_cut_padding(tmp_path):
   """Steps of unaligned samples: by lengths, or without zeros at the ends."""
   content = opinion_files.mmsa(aligned=False)

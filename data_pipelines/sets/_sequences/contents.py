@@ -36,6 +36,7 @@ _PARTS = {
   "val": ("valid", "val", "dev", "validation"),
   "train": ("train",),
 }  # What repeats an id of an earlier part is left out: test stays whole.
+_UNIQUE = 0.9  # share of ids below which they are not those of samples
 _LABELS = ("regression_labels", "labels", "label")
 
 
@@ -146,20 +147,25 @@ class _Part:
     if len(set(lengths.values())) > 1:
       shown = ", ".join(f"{n} of {field}" for field, n in lengths.items())
       raise InputError(f"fields differ in their number of samples: {shown}")
+    self._keys = self._named()
 
   def __len__(self) -> int:
     return len(self._scores)
 
   def id(self, i: int) -> str:
     """Of a sample."""
+    return self._keys[i]
+
+  def _named(self) -> list[str]:
+    """Ids of all samples, with their numbers if films are all that is named."""
     if not self._ids:
-      return f"{self.name}-{i}"
-    key = self._ids[i]
-    if isinstance(key, np.ndarray):
-      key = key.tolist()
-    return (
-      "_".join(map(_text, key)) if isinstance(key, list | tuple) else _text(key)
-    )
+      return [f"{self.name}-{i}" for i in range(len(self))]
+    keys = list(map(_joined, self._ids))
+    if len(set(keys)) >= _UNIQUE * len(keys):
+      return keys
+    what = f"samples of {self.name} share ids, now numbered"
+    self._count("id", what, len(keys))
+    return [f"{key}_{i}" for i, key in enumerate(keys)]
 
   def sample(self, i: int) -> Opinion:
     """A sample.
@@ -276,6 +282,13 @@ def _steps(part: Mapping[Any, Any]) -> dict[str, np.ndarray]:
     if not np.isfinite(steps).all():
       raise InputError(f"some lengths of {m} are NaN or infinite")
   return found
+
+
+def _joined(key: Any) -> str:
+  """An id as one text, of a text or of several parts."""
+  if isinstance(key, np.ndarray):
+    key = key.tolist()
+  return "_".join(map(_text, key if isinstance(key, list | tuple) else [key]))
 
 
 def _text(value: Any) -> str:
