@@ -19,7 +19,7 @@ from data_pipelines.core.sequences import Ragged
 from data_pipelines.errors import InputError, unknown
 
 SPLITS = ("train", "outer", "val", "test")
-KINDS = ("image", "text", "audio", "video", "array")
+KINDS = ("image", "text", "audio", "video", "array", "waveform")
 CACHE_BYTES = 2**30  # decoded splits up to this size are kept in memory
 
 Sample = dict[str, Any]
@@ -68,7 +68,8 @@ class ModalitySpec:
 
   Attributes:
     kind: one of ``KINDS``.
-    shape: of one sample: image [h w c], video [t h w c], text [t].
+    shape: of one sample: image [h w c], video [t h w c], text [t],
+      waveform [t].
     dtype: image, video ``uint8``, text ``int32`` word numbers.
     vocab_size: text only: number of different word numbers, special ones too.
     optional: whether samples may lack the modality, see ``Batch.present``.

@@ -18,6 +18,7 @@ video       [t s s 3] uint8: equally spaced frames; needs the extra ``video``
 audio       [freq time 1] float32: log-spectrogram, standardised per clip; of
             WAV, FLAC, OGG, MP3 and AIFF, and with the extra ``video`` of all
             that has sound
+waveform    [t] float32: the samples of such a sound, mean 0 and variance 1
 text        [t] int32: word numbers from the training texts, or the tokens of a
             pretrained language model
 array       float32: a ``.npy`` file, the same shape in all rows, standardised

@@ -26,6 +26,7 @@ SPLITS = {
 _FILES = {
   "image": "pictures",
   "audio": "sounds",
+  "waveform": "sounds",
   "video": "videos",
   "array": "arrays",
 }

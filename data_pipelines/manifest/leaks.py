@@ -25,6 +25,7 @@ _BLOCK = 2**20
 _CALLED = {
   "image": "picture",
   "audio": "sound",
+  "waveform": "sound",
   "video": "video",
   "array": "array",
   "text": "text",

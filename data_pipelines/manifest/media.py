@@ -23,6 +23,7 @@ from data_pipelines.manifest.table import Column
 from data_pipelines.transforms import kinds, preprocess, text
 from data_pipelines.transforms.files.remarks import Remark
 
+_SOUNDS = ("audio", "waveform")
 SECONDS = (1.0, 10.0)  # bounds of the length that follows from the clips
 
 
@@ -69,6 +70,8 @@ class Settings:
         "nperseg": self.nperseg,
         "noverlap": self.noverlap,
       }
+    if kind == "waveform":
+      return {"sample_rate": self.sample_rate, "length": 0}
     return {"mean": None, "scale": None} if kind == "array" else {}
 
 
@@ -183,7 +186,7 @@ class Modality:
     self.preprocessing = settings.preprocessing(self.kind)
     if self.kind == "text":
       self.words = text.WordVocabulary.build(map(str, self._cells)).words
-    elif self.kind == "audio":
+    elif self.kind in _SOUNDS:
       self.preprocessing["length"] = self._longest()
     elif self.kind == "array" and settings.standardise:
       mean, scale = self._step_moments() if self.lengths else self._moments()
@@ -220,7 +223,7 @@ class Modality:
       r.number: self._media.remark(self.kind, r.cells[self.name]) for r in rows
     }
     said = {number: x for number, x in found.items() if x is not None}
-    lengths = self._lengths(rows) if self.kind == "audio" else []
+    lengths = self._lengths(rows) if self.kind in _SOUNDS else []
     if self.buckets:
       low, high = min(self.lengths.values()), max(self.lengths.values())
       shown = ", ".join(map(str, self.buckets))
@@ -240,13 +243,14 @@ class Modality:
 
   def _lengths(self, rows: Sequence[Row]) -> list[str]:
     lengths = [
-      len(self._media.read("audio", row.cells[self.name])) for row in rows
+      len(self._media.read(self.kind, row.cells[self.name])) for row in rows
     ]
     length = self.preprocessing["length"]
     cut = sum(n > length for n in lengths)
     seconds = length / self._settings.sample_rate
+    what = "spectrograms" if self.kind == "audio" else "samples"
     return [
-      f"{self.name}: clips of {seconds:.3g} s, spectrograms of shape "
+      f"{self.name}: clips of {seconds:.3g} s, {what} of shape "
       f"{self.shape}; {cut} of {len(lengths)} clips are longer and cut"
     ]
 
@@ -277,10 +281,12 @@ class Modality:
     return np.uint8 if self.kind in ("image", "video") else np.float32
 
   def _longest(self) -> int:
-    rate, least = self._settings.sample_rate, self._settings.nperseg
+    rate, least = self._settings.sample_rate, 1
+    if self.kind == "audio":
+      least = self._settings.nperseg
     if self._settings.seconds:
       return max(least, round(self._settings.seconds * rate))
-    longest = max(len(self._media.read("audio", c)) for c in self._cells)
+    longest = max(len(self._media.read(self.kind, c)) for c in self._cells)
     low, high = (round(s * rate) for s in SECONDS)
     return max(least, min(max(longest, low), high))
 

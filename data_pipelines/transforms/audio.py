@@ -63,6 +63,21 @@ def checked(wave: np.ndarray) -> np.ndarray:
   return wave
 
 
+def standardised(wave: np.ndarray, length: int) -> np.ndarray:
+  r"""``length`` samples of mean 0 and variance 1, float32 [length].
+
+  A wave w of mean m and variance v becomes :math:`(w - m)/\sqrt{v + 10^{-7}}`,
+  as in transformers' ``Wav2Vec2FeatureExtractor``; silence is zero.
+
+  Args:
+    wave: repeated or cut to ``length`` samples first.
+    length: samples.
+  """
+  whole = np.resize(wave, length).astype(np.float64)
+  made = (whole - whole.mean()) / np.sqrt(whole.var() + 1e-7)
+  return made.astype(np.float32)
+
+
 def log_spectrogram(
   wave: np.ndarray, length: int, sample_rate: int, nperseg: int, noverlap: int
 ) -> np.ndarray:

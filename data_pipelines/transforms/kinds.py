@@ -151,6 +151,23 @@ class Audio:
     return np.asarray(packed)
 
 
+class Waveform:
+  """The samples of a sound, standardised; packed as such."""
+
+  def __init__(self, settings: Settings):
+    self._rate, self._length = settings["sample_rate"], settings["length"]
+
+  def read(self, value: Any, tell: Tell = ignore) -> np.ndarray:
+    """The whole wave, float32 [samples], of a path or a wave."""
+    return _wave(value, self._rate, tell)
+
+  def pack(self, read: np.ndarray) -> np.ndarray:
+    return audio.standardised(read, self._length)
+
+  def decode(self, packed: np.ndarray) -> np.ndarray:
+    return np.asarray(packed)
+
+
 class ClipAudio:
   """A log-spectrogram of a clip; packed as 16-bit samples."""
 
@@ -244,6 +261,8 @@ def step(kind: str, settings: Settings) -> Any:
     return (PaddedImage if padded else SquashedImage)(settings)
   if kind == "video":
     return (ClipVideo if settings.get("of_clip") else Video)(settings)
+  if kind == "waveform":
+    return Waveform(settings)
   if kind == "audio":
     return (ClipAudio if settings.get("of_clip") else Audio)(settings)
   return Array(settings)

@@ -10,6 +10,7 @@ image       size; fit: ``pad`` (into a white square) or ``squash``; stored: side
 video       size, frames; of_clip: squashed, held as JPEGs of side stored
 audio       sample_rate, length (samples), nperseg, noverlap; of_clip: held as
             16-bit numbers, cut to length
+waveform    sample_rate, length (samples)
 text        length; words (the vocabulary, numbered from 2) or tokenizer (its
             name)
 array       mean, scale: nested lists, or null where nothing is standardised;

@@ -19,6 +19,7 @@ def base(arg: str | None = None) -> compose.Config:
   config.encoders = {
     "image": compose.encoder("small.ConvNet", **conv),
     "audio": compose.encoder("small.ConvNet", **conv),
+    "waveform": compose.encoder("small.ConvNet1D"),
     "video": compose.encoder("small.ConvNet", **conv),
     "text": compose.encoder("small.WordBag", dropout=0.2),
     "array": compose.encoder("small.MLP"),

@@ -22,6 +22,7 @@ from dmg_jax.report import arrays
 from dmg_jax.report.examples import FILE, choose
 
 SIDE = 160  # Pixels: larger pictures are shrunk.
+_COLUMNS, _ROWS = 400, 100  # Of the outline of a wave.
 _CHARACTERS = 280
 
 
@@ -87,9 +88,11 @@ def picture(value: np.ndarray, kind: str) -> np.ndarray:
   """Picture of a sample of a non-text modality: uint8 [h w 3] or [h w].
 
   A video is shown by its middle frame, a sound by its spectrogram with low
-  frequencies at the bottom, and any other array by its entries, from the
-  smallest (black) to the largest (white).
+  frequencies at the bottom, a waveform by its outline, and any other array by
+  its entries, from the smallest (black) to the largest (white).
   """
+  if kind == "waveform":
+    return _outline(value)
   if kind == "video":
     value = value[len(value) // 2]
   if kind == "array":
@@ -100,6 +103,18 @@ def picture(value: np.ndarray, kind: str) -> np.ndarray:
     value = _levels(value)
   value = value[::-1] if kind == "audio" else value
   return _at_most(np.ascontiguousarray(value))
+
+
+def _outline(wave: np.ndarray) -> np.ndarray:
+  """The range of a wave's samples over time, black on white."""
+  parts = np.array_split(wave, min(len(wave), _COLUMNS))
+  low = np.array([part.min() for part in parts])
+  high = np.array([part.max() for part in parts])
+  largest = max(np.abs(wave).max(), 1e-9)
+  levels = largest * np.linspace(1, -1, _ROWS)[:, None]
+  step = largest / _ROWS
+  inside = (levels >= low - step) & (levels <= high + step)
+  return np.where(inside, 0, 255).astype(np.uint8)
 
 
 def _flat(value: np.ndarray) -> np.ndarray:

@@ -10,7 +10,12 @@ from data_pipelines.transforms import text
 from data_pipelines.transforms.files.remarks import Damaged, Remark, Shallow
 
 _EXAMPLE = 40  # characters
-_PLURAL = {"audio": "sounds", "video": "videos", "image": "pictures"}
+_PLURAL = {
+  "audio": "sounds",
+  "waveform": "sounds",
+  "video": "videos",
+  "image": "pictures",
+}
 
 
 def of_files(

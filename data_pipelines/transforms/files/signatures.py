@@ -37,7 +37,8 @@ _FORMS = {
 }
 # What a file is expected to be, in these words.
 _EXPECTED = {
-  "image": "picture", "audio": "sound", "video": "video", "array": "array"
+  "image": "picture", "audio": "sound", "video": "video", "array": "array",
+  "waveform": "sound",
 }  # fmt: skip
 
 

@@ -107,6 +107,14 @@ def plain(
   }
 
 
+def plain_shapes(
+  shapes: Mapping[str, tuple[int, ...]], anchor: str, known: Iterable[str]
+) -> dict[str, tuple[int, ...]]:
+  """``plain`` for shapes in place of tensors."""
+  empty = {n: np.broadcast_to(np.float32(0), s) for n, s in shapes.items()}
+  return {n: a.shape for n, a in plain(empty, anchor, known).items()}
+
+
 def read(
   shapes: Mapping[str, Any],
   table: Table,

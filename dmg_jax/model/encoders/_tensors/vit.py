@@ -40,7 +40,7 @@ _HUGGING = {
   "project": "classifier",
   **_ATTENTION,
 }
-_VIT = {
+PLAIN = {
   **_HUGGING,
   "layer_#/attention_norm": "encoder.layer.#.layernorm_before",
   "layer_#/output_norm": "encoder.layer.#.layernorm_after",
@@ -170,16 +170,8 @@ def options_of_folder(folder: Path) -> dict[str, Any]:
     name = str(config.get("architecture", "vit"))
     if not re.match(r"(vit|deit3?)(_|$)", name):
       options_of(config)
-    made = _of_timm(config, _plain_shapes(shapes))
+    made = _of_timm(config, exact.plain_shapes(shapes, TIMM, _PREFIXES))
   return {**made, **pretrained.read_normalisation(folder)}
-
-
-def _plain_shapes(shapes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-  empty = {n: np.broadcast_to(np.float32(0), s) for n, s in shapes.items()}
-  return {
-    name: array.shape
-    for name, array in exact.plain(empty, TIMM, _PREFIXES).items()
-  }
 
 
 def _of_timm(
@@ -237,7 +229,7 @@ def table_of(module: Any, timm: bool = False) -> exact.Table:
     table = dict(_TIMM_GATED if module.gated else _TIMM)
     return {**table, "last_norm": "fc_norm"} if module.pool_first else table
   if module.model_type == "vit":
-    return _VIT
+    return PLAIN
   return _DINO_GATED if module.gated else _DINO
 
 
