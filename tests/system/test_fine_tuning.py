@@ -69,12 +69,51 @@ def test_the_rates_of_layers_fall_towards_the_input(name):
   assert seen == {0, 1, 2, 3, 4}
 
 
+TWO = {"depth": 2, "width": 4, "heads": 2, "hidden": 4, "features": 5}
+SOUND = {"widths": (4,), "kernels": (3,), "strides": (2,)}
+SOUND |= {"position_kernel": 2, "position_groups": 2}
+GRIDS = {"width": 4, "depths": (1, 1), "heads": (2, 2), "windows": (2, 2)}
+INPUTS = {"vit": (1, 8, 8, 3), "ast": (1, 8, 8, 1), "wav2vec2": (1, 20)}
+OTHERS = {
+  "vit.ViT": {"image_size": 8, "patch": 4, "registers": 1, **TWO},
+  "ast.AST": {"bins": 8, "frames": 8, "patch": 4, **TWO},
+  "wav2vec2.Wav2Vec2": {**SOUND, **TWO},
+  "swin.Swin": {"patch": 2, "features": 5, **GRIDS},
+}
+ABOVE = {
+  "vit.ViT": {
+    "class_token": 3, "registers": 3, "position_embedding": 3,
+    "patch_embedding": 3, "last_norm": 0,
+  },
+  "ast.AST": {
+    "class_token": 3, "distillation_token": 3, "position_embedding": 3,
+    "patch_embedding": 3, "last_norm": 0,
+  },
+  "wav2vec2.Wav2Vec2": {
+    "conv_0": 3, "conv_0_norm": 3, "projection_norm": 3,
+    "feature_projection": 3, "position_conv": 3, "norm": 3,
+  },
+  "swin.Swin": {
+    "patch_embedding": 3, "patch_norm": 3, "merge_1": 1, "last_norm": 0,
+  },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(OTHERS))
+def test_layers_above_each_weight(name):
+  module = registry.make_encoder(name, **OTHERS[name])
+  x = jnp.zeros(INPUTS.get(name.partition(".")[0], (1, 8, 8, 3)))
+  made = jax.eval_shape(lambda k: module.init(k, x, False), jax.random.key(0))
+  found = {part: module.layers_above((part,)) for part in made["params"]}
+  assert found == {"layer_0": 2, "layer_1": 1, "project": 0, **ABOVE[name]}
+
+
 def test_every_encoder_with_layers_has_been_looked_at():
   hook = fine_tuning.HOOK
   found = {
     e for e in registry.encoders() if hasattr(registry.encoder_class(e), hook)
   }
-  assert set(TOWERS) <= found
+  assert {*TOWERS, *OTHERS} <= found
 
 
 @pytest.mark.parametrize("name", optim.OPTIMISERS)

@@ -101,9 +101,10 @@ def test_arrays_with_pretrained_weights(tmp_path):
   run = dmg_jax.fit(
     {"tone:waveform": waves, "note": ["even" if v else "odd" for v in y]},
     y,
-    recipe="joint,encoder.waveform=wav2vec2.Wav2Vec2",
+    recipe="joint",
     epochs=1,
-    **{
+    encoders={"waveform": "wav2vec2.Wav2Vec2"},
+    config={
       "encoders.waveform.pretrained": str(tmp_path / "weights"),
       "data.sample_rate": 1000,
     },

@@ -41,7 +41,8 @@ from dmg_jax.errors import InputError
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 WRITTEN = {"written_by": "dmg_jax"}  # in the metadata of the weights
 INDEX = f"{WEIGHTS}.index.json"
-_FREE = ("features", "dropout", "attention_dropout")  # The user's choice.
+# The user's choice.
+_FREE = ("features", "dropout", "attention_dropout", "drop_path")
 PICTURES = "preprocessor_config.json"  # Of transformers; may be missing.
 _FILES = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", PICTURES]
 

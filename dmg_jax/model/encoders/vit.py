@@ -49,6 +49,9 @@ _EMBEDDINGS = (
   "patch_embedding", "position_embedding", "class_token", "registers",
 )  # fmt: skip
 _HEAD = 64  # Usual size of an attention head.
+_EMBEDDINGS = (
+  "class_token", "registers", "position_embedding", "patch_embedding"
+)  # fmt: skip
 _INIT = nn.initializers.normal(0.02)
 
 
@@ -144,6 +147,10 @@ class ViT(nn.Module):
         "set heads (weights with timm's names do not tell it)"
       )
     return self.heads or self.width // _HEAD
+
+  def layers_above(self, path: tuple[str, ...]) -> int:
+    """Layers from a weight to the features, see ``fine_tuning``."""
+    return transformer.layers_above(path, self.depth, _EMBEDDINGS)
 
   @nn.compact
   def __call__(

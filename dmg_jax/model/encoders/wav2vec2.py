@@ -105,6 +105,16 @@ class Wav2Vec2(nn.Module):
     """The embeddings and each layer."""
     return self.depth + 1
 
+  def layers_above(self, path: tuple[str, ...]) -> int:
+    """Layers from a weight to the features, see ``fine_tuning``."""
+    name, depth = path[0], self.depth
+    if name == "norm":
+      return 0 if self.norm_first else depth + 1
+    before = ("conv_", "feature_", "projection_", "position_")
+    return transformer.layers_above(
+      path, depth, (name,) if name.startswith(before) else ()
+    )
+
   @nn.compact
   def __call__(
     self,
