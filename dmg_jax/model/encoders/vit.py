@@ -148,10 +148,6 @@ class ViT(nn.Module):
       )
     return self.heads or self.width // _HEAD
 
-  def layers_above(self, path: tuple[str, ...]) -> int:
-    """Layers from a weight to the features, see ``fine_tuning``."""
-    return transformer.layers_above(path, self.depth, _EMBEDDINGS)
-
   @nn.compact
   def __call__(
     self,
