@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -241,34 +242,32 @@ def _write_records(
   features: Mapping[str, Any],
   examples: Mapping[str, Iterable[Example]],
 ) -> pathlib.Path:
+  """Writes examples as they come: no split has to fit into memory."""
   import tensorflow_datasets as tfds
 
-  class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    name = folder.parent.name
-    VERSION = tfds.core.Version(folder.name)
-    code_path = None  # no metadata files beside a builder's source
-    url_infos = {}  # nothing is downloaded  # noqa: RUF012
-
-    def _info(self):
-      fields = tfds.features.FeaturesDict(dict(features))
-      return tfds.core.DatasetInfo(
-        builder=self, features=fields, disable_shuffling=True
-      )
-
-    def _split_generators(self, dl_manager):
-      del dl_manager
-      return {split: iter(pairs) for split, pairs in examples.items()}
-
-    def _generate_examples(self):
-      raise NotImplementedError("the splits carry their examples")
-
-  builder = Builder(data_dir=os.fspath(part), file_format="array_record")
-  config = tfds.download.DownloadConfig(
-    try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP
+  made = part / folder.parent.name / folder.name
+  made.mkdir(parents=True)
+  identity = tfds.core.DatasetIdentity(
+    name=folder.parent.name,
+    version=tfds.core.Version(folder.name),
+    data_dir=os.fspath(made),
+    module_name=__name__,
   )
   with _quiet(tfds):
-    builder.download_and_prepare(download_config=config)
-  return part / folder.parent.name / folder.name
+    info = tfds.core.DatasetInfo(
+      builder=identity,
+      features=tfds.features.FeaturesDict(dict(features)),
+      disable_shuffling=True,
+    )
+    # One file a split; how large it gets is not known before.
+    writer = tfds.core.SequentialWriter(
+      info, sys.maxsize, file_format="array_record"
+    )
+    writer.initialize_splits(list(examples))
+    for split, pairs in examples.items():
+      writer.add_examples({split: (fields for _, fields in pairs)})
+      writer.close_splits([split])
+  return made
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
 
 from data_pipelines.core import PreparedSummary, catalog, storage
 from data_pipelines.sets import openmoji
@@ -53,6 +54,15 @@ def test_round_trip(written):
   assert (written / "a").read_text() == "b"
   assert PreparedSummary.read(written) == report_for(written)
   assert sorted(p.name for p in written.parent.parent.iterdir()) == ["toy"]
+
+
+def test_a_split_need_not_fit_into_memory(folder, monkeypatch):
+  """tensorflow_datasets shuffles beyond this size by TensorFlow's files."""
+  monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 100)
+  many = examples(2000)
+  storage.write(folder, FEATURES, many, report_for(folder))
+  found = [int(r["x"]) for r in storage.read(folder, "train")]
+  assert found == list(range(2000))
 
 
 def test_data_may_move(written, tmp_path):
