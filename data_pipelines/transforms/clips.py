@@ -58,7 +58,7 @@ def frames(
   path: str, count: int, side: int, tell: remarks.Tell = remarks.ignore
 ) -> list[np.ndarray]:
   """``count`` frames of a video, or of a folder of pictures, as JPEG bytes."""
-  return [_jpeg(picture, side) for picture in _frames(path, count, tell)]
+  return [jpeg(picture, side) for picture in _frames(path, count, tell)]
 
 
 def _frames(path: str, frames: int, tell: remarks.Tell) -> list[Image.Image]:
@@ -83,7 +83,7 @@ def _picture(path: pathlib.Path) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _jpeg(picture: Image.Image, side: int) -> np.ndarray:
+def jpeg(picture: Image.Image, side: int) -> np.ndarray:
   """Squashed to a square, as uint8 [bytes]."""
   if picture.size != (side, side):
     picture = picture.resize((side, side), Image.Resampling.BILINEAR)

@@ -7,6 +7,7 @@ import pytest
 
 from data_pipelines.sets.nvgesture import clips as _clips
 from data_pipelines.sets.nvgesture import lists, media
+from data_pipelines.transforms import optical_flow
 
 pytest.importorskip("av")
 cv2 = pytest.importorskip("cv2")
@@ -61,7 +62,7 @@ def test_flow_of_a_moving_texture(shift):
   np.testing.assert_array_equal(found[2], found[1])
   stored = media.quantised(inside).astype(float)
   np.testing.assert_allclose(
-    (stored / 127.5 - 1) * media.BOUND, inside, atol=0.081
+    (stored / 127.5 - 1) * optical_flow.BOUND, inside, atol=0.081
   )
   far = media.quantised(np.array([-99.0, 0.0, 99.0, np.nan]))
   assert far.tolist() == [0, 128, 255, 128]

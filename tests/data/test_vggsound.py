@@ -200,16 +200,16 @@ def test_a_list_of_the_published_size(tmp_path):
   ]
   write_list(tmp_path, lines)
   there = vggsound._read(tmp_path)
-  about = vggsound._data_set()
+  known = vggsound.SIZES, vggsound.CLASSES
   counts = {s: n // 10 for s, n in vggsound.SIZES.items()}
   assert len(there.rows) == sum(counts.values()) and not there.problems
-  assert len(about._differences(there.rows.values())) == 2
+  assert len(listed.differences(there.rows.values(), *known)) == 2
   rows = [
     listed.Row("", str(i % 309), split, "")
     for split, number in vggsound.SIZES.items()
     for i in range(number)
   ]
-  assert about._differences(rows) == ()
+  assert listed.differences(rows, *known) == ()
 
 
 def test_config():

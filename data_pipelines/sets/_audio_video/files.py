@@ -66,7 +66,7 @@ def find(folder: pathlib.Path, key: Key) -> Found:
   if not folder.is_dir():
     raise DataError(f"there is no folder {folder}: give that of the download")
   found = Found()
-  for path, names in _folders(folder):
+  for path, names in folders(folder):
     if any(n.lower().endswith(PICTURES) for n in names):
       _add(found, found.pictures, key(path.name), path)
     elif path.suffix.lower() in (*SOUNDS, *VIDEOS):
@@ -80,7 +80,7 @@ def find(folder: pathlib.Path, key: Key) -> Found:
   return found
 
 
-def _folders(top: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
+def folders(top: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
   """Each folder once, in order of paths, with its files; links are followed."""
   seen = set()
   for folder, inner, files in os.walk(top, followlinks=True):

@@ -97,16 +97,25 @@ def text_of(folder: pathlib.Path, name: str) -> str:
   Raises:
     DataError: there is none, or it is no text in UTF-8.
   """
-  if not folder.is_dir():
-    raise DataError(f"there is no folder {folder}: give that of the download")
-  paths = [folder / name, *sorted(folder.glob(f"*/{name}"))]
-  path = next((p for p in paths if p.is_file()), None)
+  path = find(folder, name)
   if path is None:
     raise DataError(
       f"there is no list {name} in {folder}: put it there, or name its folder "
       "with --config.data.annotations"
     )
   return files.text_of(path)
+
+
+def find(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+  """The file of that name in a folder, or in a folder in that one.
+
+  Raises:
+    DataError: there is no such folder.
+  """
+  if not folder.is_dir():
+    raise DataError(f"there is no folder {folder}: give that of the download")
+  paths = [folder / name, *sorted(folder.glob(f"*/{name}"))]
+  return next((p for p in paths if p.is_file()), None)
 
 
 def version(text: str) -> str:
@@ -176,7 +185,7 @@ class ListedSet:
     return Samples(
       clips,
       problems,
-      self._differences(there.rows.values()),
+      differences(there.rows.values(), self.sizes, self.classes),
       there.notes,
       there.versions,
       lambda ids: self._splits_of_few({i: there.rows[i] for i in ids}),
@@ -199,20 +208,6 @@ class ListedSet:
     held = [s for s in SPLITS if s not in self.sizes]
     return split_rules.fill(self._splits(rows), held, _again(rows))
 
-  def _differences(self, rows: Iterable[Row]) -> tuple[str, ...]:
-    """Differences of the lists from the published ones."""
-    rows = list(rows)
-    sizes = collections.Counter(row.split for row in rows)
-    said = [
-      f"the lists have {sizes[split]} rows for {split} instead of {want}"
-      for split, want in self.sizes.items()
-      if sizes[split] != want
-    ]
-    classes = len({row.label for row in rows})
-    if classes != self.classes:
-      said.append(f"the lists name {classes} classes instead of {self.classes}")
-    return tuple(said)
-
 
 def _gone(row: Row) -> str:
   return f"{row.place}: there is no file of {row.clip}"
@@ -222,3 +217,26 @@ def _again(rows: Mapping[str, Row]) -> set[str]:
   """Samples whose clip has another one."""
   times = collections.Counter(row.clip for row in rows.values())
   return {i for i, row in rows.items() if times[row.clip] > 1}
+
+
+def differences(
+  rows: Iterable[Row], sizes: Mapping[str, int], classes: int
+) -> tuple[str, ...]:
+  """Differences of lists from the published ones, a sentence each.
+
+  Args:
+    rows: of the lists.
+    sizes: {split: published rows}.
+    classes: published number.
+  """
+  rows = list(rows)
+  found = collections.Counter(row.split for row in rows)
+  said = [
+    f"the lists have {found[split]} rows for {split} instead of {want}"
+    for split, want in sizes.items()
+    if found[split] != want
+  ]
+  named = len({row.label for row in rows})
+  if named != classes:
+    said.append(f"the lists name {named} classes instead of {classes}")
+  return tuple(said)

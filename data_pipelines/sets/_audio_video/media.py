@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,10 +71,13 @@ def make(clip: Clip, settings: ClipSettings) -> dict[str, np.ndarray]:
   fields = {"wave": sounds.pack(heard)}
   for i, data in enumerate(videos.pack(shown)):
     fields[f"frame_{i}"] = data
-  if told:
-    text = "; ".join(dict.fromkeys(told))
-    fields[REMARKS] = np.frombuffer(text.encode(), np.uint8)
-  return fields
+  return fields | noted(told)
+
+
+def noted(told: Sequence[str]) -> dict[str, np.ndarray]:
+  """``REMARKS`` of a clip, if there are any."""
+  text = "; ".join(dict.fromkeys(told))
+  return {REMARKS: np.frombuffer(text.encode(), np.uint8)} if text else {}
 
 
 def preprocessing(

@@ -1,158 +1,52 @@
 """Data sets of clips with sound and pictures: preparing and loading.
 
-A data set says which samples there are (``samples.DataSet``); the rest is
-shared. Frames are stored as JPEG, a seventh larger than requested, and
-sound as 16-bit mono; spectrograms and crops are made on access.
+Frames are stored as JPEG, a seventh larger than requested, and sound as 16-bit
+mono; spectrograms and crops are made on access.
 """
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 import functools
-import json
-import os
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from data_pipelines import core
-from data_pipelines.core import raw, storage, summary
-from data_pipelines.core.progress import progress
-from data_pipelines.errors import InputError
+from data_pipelines.core import raw
 from data_pipelines.sets._audio_video import load as av_load
-from data_pipelines.sets._audio_video import media
-from data_pipelines.sets._audio_video import split as split_rules
-from data_pipelines.sets._audio_video.samples import DataSet, Samples
+from data_pipelines.sets._audio_video import media, preparing
 from data_pipelines.transforms import clips
 
-KEPT = "are damaged or silent, and kept"
 
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-  """The prepared data of a data set under some settings.
-
-  Attributes:
-    about: the data set.
-    data_dir: folder of all prepared data.
-    settings: how clips are stored.
-    raw: folder of the download; may be empty if the data are prepared.
-    workers: processes that decode; 0 is this one, -1 one a core.
-  """
-
-  about: DataSet
-  data_dir: str | os.PathLike
-  settings: media.ClipSettings
-  raw: str
-  workers: int
+class Prepared(preparing.Preparing):
+  """See ``Preparing``; ``settings`` are ``media.ClipSettings``."""
 
   def __post_init__(self):
     s = self.settings
-    _check("frames", s.frames, 1, clips.OF_VIDEO)
-    _check("image_size", s.side, 8, 4096)
-    _check("sample_rate", s.sample_rate, 1000, 192_000)
-    _check("seconds", s.seconds, media.NPERSEG / s.sample_rate, 60)
-    _check("workers", self.workers, -1, 1024)
+    preparing.check("frames", s.frames, 1, clips.OF_VIDEO)
+    preparing.check("image_size", s.side, 8, 4096)
+    preparing.check("sample_rate", s.sample_rate, 1000, 192_000)
+    preparing.check("seconds", s.seconds, media.NPERSEG / s.sample_rate, 60)
+    preparing.check("workers", self.workers, -1, 1024)
 
-  @property
-  def folder(self) -> pathlib.Path:
-    """Their folder, which depends on settings and data set."""
-    known = [dataclasses.asdict(self.settings), *self.about.identity()]
-    code = split_rules.digest(json.dumps(known, sort_keys=True)).hex()[:8]
-    name = f"{self.about.name}-{code}"
-    return storage.folder_of(self.data_dir, name, self.about.version)
+  def make(self) -> Callable[[Any], raw.Fields]:
+    return functools.partial(media.make, settings=self.settings)
 
-  def prepare(self) -> summary.PreparedSummary:
-    """Decodes and stores all clips; intact data are left alone.
-
-    Raises:
-      ValueError: no raw folder is named.
-      core.DataError: it holds no clips, or none that can be used in some
-        split; a list cannot be read; the data cannot be written.
-    """
-    folder = self.folder
-    if storage.problem_of(folder) is None:
-      return summary.PreparedSummary.read(folder)
-    if not self.raw:
-      raise InputError(
-        f"{self.about.name} has to be downloaded by you: name the folder with "
-        f"--config.data.raw=FOLDER; it should hold {self.about.layout}"
-      )
-    there = self.about.samples(pathlib.Path(self.raw).expanduser())
-    clips, problems = there.clips, there.problems
-    work = self._media(folder.parent / "work")
-    ids, bad = work.decode(clips, f"decoding {self.about.name}")
-    problems += [*bad, *_remarks(work, ids)]
-    splits, notes = _splits(there, ids)
-    work.require(splits, f"{self.raw} (split {self.about.rule!r})", problems)
-    counts = {
-      s: dict(collections.Counter(clips[i].label for i in members))
-      for s, members in splits.items()
-    }
-    made = summary.PreparedSummary(
-      self.about.name,
-      str(folder),
-      counts,
-      (*raw.summary(problems), *there.differences, *self._differences(counts)),
-      there.versions,
-      (*there.notes, *notes),
-    )
-    self._write(made, splits, clips, work, problems)
-    work.clear()
-    return made
-
-  def _media(self, folder: pathlib.Path) -> raw.Decoding[media.Clip]:
-    make = functools.partial(media.make, settings=self.settings)
-    workers = (os.cpu_count() or 1) if self.workers < 0 else self.workers
-    return raw.Decoding(make, folder, repr(self.settings), workers)
-
-  def _differences(self, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Differences from the paper's numbers."""
-    said, have = [], collections.Counter()
-    for split in counts.values():
-      have.update(split)
-    for label, want in self.about.expected.items():
-      if have[label] != want:
-        said.append(f"{label}: {have[label]} clips instead of {want}")
-    sizes = self.about.sizes
-    held = [s for s in core.SPLITS if s not in sizes]
-    for split, want in sizes.items():
-      parts = ["train", *held] if split == "train" else [split]
-      total = sum(sum(counts[p].values()) for p in parts)
-      if total != want:
-        names = ", ".join(parts)
-        said.append(f"{names}: {total} clips instead of the paper's {want}")
-    lost = sorted(have.keys() - counts["train"].keys())
-    if lost:
-      text = f"{len(lost)} classes have no clip in train, the first: {lost[0]}"
-      said.append(text)
-    return said
-
-  def _write(self, made, splits, clips, work, problems) -> None:
+  def features(self) -> dict[str, Any]:
     import tensorflow_datasets as tfds
 
     side = self.settings.side
     picture = tfds.features.Image(shape=(side, side, 3), encoding_format="jpeg")
-    names = [f"frame_{i}" for i in range(self.settings.frames)]
-    features = {
-      "id": tfds.features.Text(),
-      "label": tfds.features.ClassLabel(names=list(made.classes)),
-      "wave": tfds.features.Tensor(shape=(None,), dtype=np.int16),
-      **dict.fromkeys(names, picture),
-    }
+    wave = tfds.features.Tensor(shape=(None,), dtype=np.int16)
+    return {"wave": wave, **dict.fromkeys(self._frames(), picture)}
 
-    def examples(split: str, members: list[str]):
-      for i in progress(members, f"storing {split}", len(members)):
-        fields = work.read(i)
-        frames = {n: fields[n].tobytes() for n in names}
-        label = clips[i].label
-        yield i, {"id": i, "label": label, "wave": fields["wave"], **frames}
+  def record(self, fields: raw.Fields) -> dict[str, Any]:
+    frames = {name: fields[name].tobytes() for name in self._frames()}
+    return {"wave": fields["wave"], **frames}
 
-    pairs = {s: examples(s, members) for s, members in splits.items()}
-    extra = {raw.FILE: raw.table(problems)}
-    storage.write(self.folder, features, pairs, made, extra)
+  def _frames(self) -> list[str]:
+    return [f"frame_{i}" for i in range(self.settings.frames)]
 
   def load(self, image_size: int) -> core.Dataset:
     """Loads the data set and prepares it first if need be.
@@ -160,40 +54,6 @@ class Prepared:
     Raises:
       ValueError, core.DataError: as ``prepare``; or the data are damaged.
     """
-    if not self.folder.exists():
-      self.prepare()
-    storage.check(self.folder)
     return av_load.assemble(
-      self.about.name, self.folder, self.settings, image_size
+      self.about.name, self.ready(), self.settings, image_size
     )
-
-
-def _check(name: str, value: float, low: float, high: float) -> None:
-  whole = isinstance(value, int) and not isinstance(value, bool)
-  if not (whole or name == "seconds") or not low <= value <= high:
-    raise InputError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
-
-
-def _splits(
-  there: Samples, ids: Sequence[str]
-) -> tuple[dict[str, list[str]], list[str]]:
-  """{split: ids of decoded clips}, and notes."""
-  split_of, notes = {i: there.clips[i].split for i in ids}, []
-  if there.few is not None and not {*split_of.values()} >= {*core.SPLITS}:
-    split_of = there.few(ids)
-    notes = ["too many clips are absent to hold out the usual ones"]
-  splits: dict[str, list[str]] = {s: [] for s in core.SPLITS}
-  for i in ids:
-    splits[split_of[i]].append(i)
-  return splits, notes
-
-
-def _remarks(work: raw.Decoding, ids: Sequence[str]) -> list[raw.Defect]:
-  """Defects of decoded clips that are not as they should be."""
-  found = []
-  for i in ids:
-    with np.load(work.path(i), allow_pickle=False) as fields:
-      if media.REMARKS in fields.files:
-        text = fields[media.REMARKS].tobytes().decode()
-        found.append(raw.Defect(i, KEPT, text))
-  return found

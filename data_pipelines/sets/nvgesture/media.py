@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import itertools
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from data_pipelines.core import raw
-from data_pipelines.errors import InputError, MissingPackageError
+from data_pipelines.errors import InputError
 from data_pipelines.sets.nvgesture import clips as _clips
 from data_pipelines.sets.nvgesture.lists import FRAMES, Clip
 from data_pipelines.transforms import video
+from data_pipelines.transforms.optical_flow import flow, opencv, quantised
 
 LEAST = FRAMES // 2  # decoded frames of a clip that is filled up
-BOUND = 20.0  # pixels; longer flow is cut
 FLOWS = ("auto", "dis", "files")
 
 
@@ -91,28 +89,6 @@ def read(path: pathlib.Path, start: int, wanted: int) -> Sequence[np.ndarray]:
   return frames
 
 
-def flow(rgb: np.ndarray) -> np.ndarray:
-  """Optical flow of a clip uint8 [t h w 3], float32 [t h w 2] in pixels.
-
-  At frame i it is where a point of frame i is in frame i + 1, right and down
-  positive; the last frame has that of the one before. Dense Inverse Search
-  (Kroeger et al., ECCV 2016) of OpenCV, preset "medium".
-  """
-  cv2 = _opencv()
-  grey = [
-    cv2.cvtColor(np.ascontiguousarray(f), cv2.COLOR_RGB2GRAY) for f in rgb
-  ]
-  search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-  found = [search.calc(a, b, None) for a, b in itertools.pairwise(grey)]
-  return _filled(np.stack(found), len(rgb))
-
-
-def quantised(found: np.ndarray) -> np.ndarray:
-  """Flow f in pixels as uint8, 127.5 (1 + clip(f, ±20) / 20), rounded."""
-  share = np.clip(np.nan_to_num(found), -BOUND, BOUND) / BOUND
-  return np.rint(127.5 * (1 + share)).astype(np.uint8)
-
-
 def flow_folder(root: str) -> pathlib.Path | None:
   """Where flow that was computed before lies, if it does."""
   for folder in ("Video_data/flow_data", "flow_data"):
@@ -160,7 +136,7 @@ def _check_file(path: pathlib.Path) -> None:
 
 def _resized(frames: Sequence[np.ndarray], size: int) -> np.ndarray:
   """Squeezed to a square, bilinear."""
-  cv2 = _opencv()
+  cv2 = opencv()
   return np.stack([cv2.resize(frame, (size, size)) for frame in frames])
 
 
@@ -177,14 +153,3 @@ def _filled(frames: np.ndarray, length: int) -> np.ndarray:
   """The last frame is repeated up to ``length``."""
   last = np.repeat(frames[-1:], length - len(frames), axis=0)
   return np.concatenate([frames, last])
-
-
-def _opencv() -> Any:
-  try:
-    import cv2
-  except ModuleNotFoundError as error:
-    raise MissingPackageError(
-      f"NVGesture needs OpenCV ({error}): pip install -e '.[video]'"
-    ) from error
-  cv2.setNumThreads(1)  # Clips are what runs in parallel.
-  return cv2
