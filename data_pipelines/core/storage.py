@@ -265,7 +265,8 @@ def _write_records(
     )
     writer.initialize_splits(list(examples))
     for split, pairs in examples.items():
-      writer.add_examples({split: (fields for _, fields in pairs)})
+      rows: Any = (fields for _, fields in pairs)
+      writer.add_examples({split: rows})
       writer.close_splits([split])
   return made
 

@@ -212,6 +212,16 @@ def test_folders_that_do_not_do(tmp_path, source):
     ave.load(tmp_path, raw=str(tmp_path / "empty"), annotations=str(source))
 
 
+@pytest.mark.parametrize(
+  "wrong",
+  [{"frames": 0}, {"image_size": 4}, {"sample_rate": 10}, {"seconds": 100.0}],
+)
+def test_options_out_of_their_range(tmp_path, wrong):
+  (name,) = wrong
+  with pytest.raises(ValueError, match=f"{name} must lie in"):
+    ave.load(tmp_path, **wrong)
+
+
 def test_config():
   full = config.get_config("lb")
   assert full.encoders.audio.name == "resnet.ResNet"

@@ -31,9 +31,11 @@ class Prepared(preparing.Preparing):
     preparing.check("workers", self.workers, -1, 1024)
 
   def make(self) -> Callable[[Any], raw.Fields]:
+    """The function of a clip that decodes it."""
     return functools.partial(media.make, settings=self.settings)
 
   def features(self) -> dict[str, Any]:
+    """{field: feature} of a stored clip."""
     import tensorflow_datasets as tfds
 
     side = self.settings.side
@@ -42,6 +44,7 @@ class Prepared(preparing.Preparing):
     return {"wave": wave, **dict.fromkeys(self._frames(), picture)}
 
   def record(self, fields: raw.Fields) -> dict[str, Any]:
+    """{field: value} of what was decoded."""
     frames = {name: fields[name].tobytes() for name in self._frames()}
     return {"wave": fields["wave"], **frames}
 

@@ -45,6 +45,10 @@ class Preparing:
   raw: str
   workers: int
 
+  def __post_init__(self):
+    """Checks the settings; without it here, none of a subclass would run."""
+    raise NotImplementedError
+
   def make(self) -> Callable[[Any], raw.Fields]:
     """The function of a clip that decodes it, for ``raw.Decoding``."""
     raise NotImplementedError

@@ -142,9 +142,11 @@ class Prepared(preparing.Preparing):
     preparing.check("workers", self.workers, -1, 1024)
 
   def make(self) -> Callable[[Any], _raw.Fields]:
+    """The function of a clip that decodes it."""
     return functools.partial(media.make, settings=self.settings)
 
   def features(self) -> dict[str, Any]:
+    """{field: feature} of a stored clip."""
     import tensorflow_datasets as tfds
 
     s = self.settings
@@ -156,6 +158,7 @@ class Prepared(preparing.Preparing):
     }
 
   def record(self, fields: _raw.Fields) -> dict[str, Any]:
+    """{field: value} of what was decoded."""
     names = [*self.settings.names(), *self.settings.flow_names()]
     return {name: fields[name].tobytes() for name in names}
 

@@ -52,10 +52,12 @@ class FlowSet:
 
   @property
   def rule(self) -> str:
+    """The split as file names have it, ``01``."""
     return f"{self.number:02d}"
 
   @property
   def layout(self) -> str:
+    """What a download holds, in a line."""
     return (
       "UCF-101/<class>/v_<class>_g01_c01.avi and "
       f"trainlist{self.rule}.txt, testlist{self.rule}.txt"
@@ -63,10 +65,12 @@ class FlowSet:
 
   @property
   def expected(self) -> Mapping[str, int]:
+    """{class: clips}; not known."""
     return {}
 
   @property
   def sizes(self) -> Mapping[str, int]:
+    """{split: published rows}."""
     return SIZES[self.number]
 
   def identity(self) -> list[Any]:
