@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 
 from dmg_jax.config.compose import ENCODER, Config, assign
 from dmg_jax.config.recipes import RECIPES
-from dmg_jax.errors import InputError, nearest
+from dmg_jax.errors import InputError, close_to, nearest
 
 _OF_TABLE = re.compile(
   r"figure\.(name|title)$|(sets\.[^.]+\.)?(table\.|variant$"
@@ -48,7 +49,7 @@ def check(config: Config, path: str, value: Any = "") -> None:
     # A table repeats fields for each row: list them only for such a field.
     rows = path.startswith(_MANY)
     shown = [f for f in fields if f.startswith(_MANY) == rows]
-    raise InputError(f"unknown field config.{path}{nearest(path, shown)}")
+    raise InputError(f"unknown field config.{path}{_nearest(path, shown)}")
   grid = "table" in config or "figure" in config
   if grid and _OF_TABLE.match(path):
     keys = "FIGURE" if "figure" in config else "TABLE"
@@ -67,6 +68,19 @@ def check(config: Config, path: str, value: Any = "") -> None:
     first = config.variant.partition(",")[0]
     how = f"{first},{ENCODER}{slot[1]}={value or 'NAME'}"
     raise _set_after_colon(path, how)
+
+
+def _nearest(path: str, fields: Iterable[str]) -> str:
+  """The closest field, and the others of its group; there are some hundred."""
+  groups: dict[str, list[str]] = {}
+  for field in fields:
+    group, dot, _ = field.partition(".")
+    groups.setdefault(group + dot, []).append(field)
+  close = close_to(path, itertools.chain(*groups.values()))
+  for name, own in groups.items():
+    if path.startswith(name) or f"'{name}" in close:
+      return f"{close} (choose from {', '.join(own)})"
+  return f"{close} (fields begin with {', '.join(groups)})"
 
 
 def set_all(config: Config, changes: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ def save_test(
 
   ``test_examples.npz`` holds ``index`` [e] (positions in the split), ``ids``
   [e], ``rules`` [e] (why a sample was chosen), ``modalities`` [m], ``kinds``
-  [m], ``missing`` [e m] (bool) and, for the modality at position i,
+  [m], ``missing`` [e m] (1 or 0) and, for the modality at position i,
   ``shown_<i>``: str [e] for text, else uint8 [e h w 3] or [e h w].
   """
   classes = dataset.spec.classes
@@ -50,7 +50,8 @@ def save_test(
     "modalities": np.array(list(modalities)),
     "kinds": np.array([s.kind for s in modalities.values()]),
     "missing": np.array(
-      [[m in s.get("missing", ()) for m in modalities] for s in samples], bool
+      [[m in s.get("missing", ()) for m in modalities] for s in samples],
+      np.uint8,
     ),
   }
   for i, m in enumerate(modalities):

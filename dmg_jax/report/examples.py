@@ -115,7 +115,7 @@ def _card(stored, place: int, predictions, row: int) -> str:
   media, lines = [], []
   kinds = zip(stored["modalities"], stored["kinds"], strict=True)
   known = stored.get("missing")  # Older runs have none.
-  missing = [] if known is None else stored["modalities"][known[place]]
+  missing = [] if known is None else stored["modalities"][known[place] > 0]
   for i, (name, kind) in enumerate(kinds):
     if name in missing:
       media.append(f"<q>{shown(str(name))}: missing</q>")

@@ -16,7 +16,7 @@ from dmg_jax.training.inputs import modality_dropout
 
 METHODS = registry.known("methods")
 # Those that differ most in what they do with modalities; the others are slow.
-FAST = {"lb", "mla", "pmr"}
+FAST = {"pmr"}
 every_method = pytest.mark.parametrize(
   "name",
   [
