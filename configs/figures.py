@@ -35,9 +35,9 @@ import importlib
 from pathlib import Path
 
 from dmg_jax.config import compose, grid
-from dmg_jax.config.figure_rows import FIGURES, WEIGHTS, FigureSpec
 from dmg_jax.config.recipes import RECIPES
-from dmg_jax.config.table_rows import ROWS, RowSpec
+from dmg_jax.config.rows.figures import FIGURES, WEIGHTS, FigureSpec
+from dmg_jax.config.rows.tables import ROWS, RowSpec
 from dmg_jax.model import registry
 
 _FOLDER = Path(__file__).parent  # Holds the config files of the data sets.

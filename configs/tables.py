@@ -50,7 +50,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dmg_jax.config import compose, files, grid
-from dmg_jax.config.table_rows import (
+from dmg_jax.config.rows.tables import (
   REFERENCE,
   ROW_NOTES,
   TABLES,

@@ -9,9 +9,9 @@ from absl import flags
 
 from dmg_jax.config import fields, files
 from dmg_jax.config.compose import ENCODER, SHORT, Config
-from dmg_jax.config.figure_rows import FIGURES
 from dmg_jax.config.recipes import RECIPES
-from dmg_jax.config.table_rows import TABLES
+from dmg_jax.config.rows.figures import FIGURES
+from dmg_jax.config.rows.tables import TABLES
 from dmg_jax.errors import InputError, close_to, nearest
 
 FLAGS = ["config", "mode", "quiet", "traceback", "workdir"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dmg_jax.config import compose, files, search
-from dmg_jax.config.table_rows import ALIASES, REFERENCE, ROWS, RowSpec
+from dmg_jax.config.rows.tables import ALIASES, REFERENCE, ROWS, RowSpec
 from dmg_jax.errors import InputError, unknown
 
 # Data sets whose second score is mAP; all others have macro-F1 (paper).
@@ -157,7 +157,7 @@ def facts(
     name, title: name and title of the table or figure.
     dataset: name of the data set's config.
     given: the keys; those that change the runs are recorded.
-    scores: ``both``, ``accuracy`` or ``second``, see ``table_rows.TableSpec``.
+    scores: ``both``, ``accuracy`` or ``second``, see ``rows.tables.TableSpec``.
     reference: the row that the others are compared with.
     notes: notes for the reader.
     encoders: the value of the key ``encoders`` that is the table's own setting.

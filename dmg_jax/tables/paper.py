@@ -1,6 +1,6 @@
 """The numbers of the paper's tables, in %, as printed.
 
-Rows have the names of ``config/table_rows.py``, where Ours-LB is ``lfm_paper``;
+Rows have the names of ``config/rows/tables.py``, where Ours-LB is ``lfm_paper``;
 a ``.`` stands for a number that the paper does not give. Columns are
 ``<data set>/<head>/<metric>``, where a head is ``fused``, a modality, or
 ``gap``.

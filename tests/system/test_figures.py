@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from dmg_jax.config.figure_rows import FIGURES
+from dmg_jax.config.rows.figures import FIGURES
 from dmg_jax.evaluation import selection
 from dmg_jax.training import restore
 from dmg_jax.training.checkpoint import Checkpoints

@@ -16,7 +16,7 @@ import launch
 from data_pipelines.core import Dataset
 from dmg_jax import report
 from dmg_jax.config import compose
-from dmg_jax.config.table_rows import TABLES
+from dmg_jax.config.rows.tables import TABLES
 from dmg_jax.report import html, reading
 from dmg_jax.report.examples import load_examples
 from dmg_jax.tracking.logging import Console

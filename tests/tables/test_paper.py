@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dmg_jax.config.table_rows import ROWS, TABLES
+from dmg_jax.config.rows.tables import ROWS, TABLES
 from dmg_jax.tables import paper
 
 CELLS = [

@@ -9,7 +9,7 @@ import pytest
 from configs import tables
 from configs.search import SPACE
 from dmg_jax.config import search
-from dmg_jax.config.table_rows import ROWS
+from dmg_jax.config.rows.tables import ROWS
 from dmg_jax.model import registry
 from dmg_jax.tables import cells, tuning
 

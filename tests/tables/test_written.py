@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import tables
-from dmg_jax.config.table_rows import TABLES
+from dmg_jax.config.rows.tables import TABLES
 from dmg_jax.report import save_predictions
 from dmg_jax.tables import notes, paper, summary, writers
 from fake_tables import FUSED, made
