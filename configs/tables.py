@@ -3,7 +3,8 @@
 python launch.py --config=configs/tables.py:table1,dataset=openmoji,seeds=3
 
 The word after the colon is a table: table1 to table5 or tableA1 to tableA3 of
-the paper, or ``methods``, which has all recipes. Keys that may follow:
+the paper, ``methods``, which has all recipes, or ``missing``, which runs its
+rows at several rates of missing modalities. Keys that may follow:
 
 - ``dataset``: a file of this folder; ``dataset=manifest`` with
   ``--config.data.manifest=pairs.csv`` for your own data.
@@ -11,6 +12,8 @@ the paper, or ``methods``, which has all recipes. Keys that may follow:
 - ``seeds``, ``seed``: the number of seeds of every row, and the first seed.
 - ``trials=N``: tunes each recipe on val with N trials first
   (configs/search.py).
+- ``rates=0+0.3+0.7``, ``hidden=text``: of the table ``missing``, the shares of
+  samples that lack a modality, and the modalities that are hidden (all).
 - ``epochs``, ``batch_size``, ``quick`` and so on: the keys of the data set.
 
 Fields of the data set's config are set as for a single run and apply to every
@@ -50,6 +53,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dmg_jax.config import compose, files, grid
+from dmg_jax.config.rows import missing
 from dmg_jax.config.rows.tables import (
   REFERENCE,
   ROW_NOTES,
@@ -69,27 +73,41 @@ def get_config(arg: str | None = None) -> compose.Config:
     ValueError: a table, data set, row or key is unknown; the message lists the
       choices.
   """
-  name, given = grid.parse(arg, "table", dict.fromkeys(TABLES, _KEYS))
+  keys = {
+    k: (*_KEYS, *(missing.KEYS if t.missing else ())) for k, t in TABLES.items()
+  }
+  name, given = grid.parse(arg, "table", keys)
   table, dataset = TABLES[name], grid.dataset(name, given, _FOLDER)
   picked = given.pop("rows", "")
   trials = grid.count("trials", given.pop("trials", "1"))
   other = _encoders(table, dataset, given)
+  own = missing.take(given) if table.missing else {}
   make = grid.maker(dataset, given, _FOLDER)
   config = grid.common_config(make, dataset)
+  encoders = tuple(config.encoders)
   names = picked.split("+") if picked else table.rows
-  rows = grid.find_rows(names, dataset, tuple(config.encoders))
+  rows = grid.find_rows(names, dataset, encoders)
+  if table.missing:
+    modalities = () if dataset == "manifest" else encoders
+    rows = missing.at_rates(rows, own, modalities)
   facts = grid.facts(
     name,
     table.title,
     dataset,
     given,
     table.scores,
-    "constant_0" if "constant_0" in table.rows else REFERENCE,
+    _reference(table),
     [*_notes(table, rows), *other],
     table.encoders,
   )
   space = files.load(_FOLDER / "search.py").SPACE
   return grid.assemble(arg, config, facts, rows, make, given, trials, space)
+
+
+def _reference(table: TableSpec) -> str:
+  """The row that the others are compared with."""
+  known = ("constant_0", "zero_feature")
+  return next((r for r in known if r in table.rows), REFERENCE)
 
 
 def _encoders(
@@ -111,7 +129,8 @@ def _encoders(
 
 def _notes(table: TableSpec, rows: dict[str, RowSpec]) -> list[str]:
   """Notes on the table and on the rows that were chosen."""
-  own = [note for name, note in ROW_NOTES.items() if name in rows]
+  there = {row.base or name for name, row in rows.items()}
+  own = [note for name, note in ROW_NOTES.items() if name in there]
   added = [rows[name].label for name in table.added if name in rows]
   verb = "is" if len(added) == 1 else "are"
   said = f"{' and '.join(added)} {verb} not in the paper's table."

@@ -58,11 +58,21 @@ def dataset(
     DataError: prepared data that are damaged.
   """
   module = _pipeline(name, options)
-  dataset = module.load(data_dir, **_accepted(module.load, options))
-  if options.get("drop"):
-    hiding = {own: options[o] for o, own in HIDING.items() if o in options}
-    dataset = hidden.hide(dataset, **hiding)
-  return dataset if modalities is None else dataset.select(modalities)
+  loaded = module.load(data_dir, **_accepted(module.load, options))
+  found = hide(loaded, options)
+  return found if modalities is None else found.select(modalities)
+
+
+def hide(dataset: Dataset, options: Mapping[str, Any]) -> Dataset:
+  """The data set with the modalities hidden that ``options`` ask for.
+
+  Raises:
+    ValueError: as ``hidden.hide``.
+  """
+  if not options.get("drop"):
+    return dataset
+  hiding = {own: options[o] for o, own in HIDING.items() if o in options}
+  return hidden.hide(dataset, **hiding)
 
 
 def prepare(

@@ -212,19 +212,26 @@ def assemble(
     config.variant = arg or ""
     # The order of the rows is kept apart, as a ConfigDict sorts its keys.
     config.table = {**facts, "trials": trials, "rows": tuple(rows)}
-    config.rows = {k: _row(r, make, facts["changed"]) for k, r in rows.items()}
+    changed = facts["changed"]
+    config.rows = {k: _row(k, r, make, changed) for k, r in rows.items()}
     for name in rows if space else ():
       config.rows[name]["trials"] = _trials(space, rows[name], given, trials)
     config.update(shard=0, shards=1)
   return config
 
 
-def _row(row: RowSpec, make: Make, changed: str) -> dict[str, Any]:
-  """The fields of one row: label, recipe, fusion and method."""
+def _row(name: str, row: RowSpec, make: Make, changed: str) -> dict[str, Any]:
+  """The fields of one row: label, recipe, fusion, method, keys of its own."""
   config = make(row.recipe)
   own = {field: config[field] for field in _OF_ROW}
   own["variant"] = ",".join(filter(None, (row.recipe, changed)))
-  return {"label": row.label, **own, "trials": {}}
+  changes: dict[str, dict[str, Any]] = {}
+  for key in compose.parse(row.recipe)[1]:
+    if key in compose.SHORT and key not in config.method:
+      section, _, field = compose.SHORT[key].partition(".")
+      changes.setdefault(section, {})[field] = config[section][field]
+  place = {"group": row.group, "base": row.base or name}
+  return {"label": row.label, **place, **own, "changes": changes, "trials": {}}
 
 
 def _trials(space, row: RowSpec, given: Mapping[str, str], count: int) -> dict:

@@ -87,6 +87,7 @@ def run_config(config: Config, cell: TableRun, trial: int = 0) -> Config:
   row = config.rows[cell.row].to_dict()
   own = {k: row[k] for k in ("recipe", "variant", "fusion", "method")}
   one: Config = ConfigDict({**fields, **own, "seed": cell.seed, "seeds": 1})
+  one.update(row["changes"])
   one.update_from_flattened_dict(values(config, cell.row, trial))
   if cell.trial is not None:
     one.eval.test = False

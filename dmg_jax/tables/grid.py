@@ -20,6 +20,7 @@ from pathlib import Path
 import jax
 
 from data_pipelines import core
+from data_pipelines.core import catalog
 from dmg_jax import report
 from dmg_jax.errors import (
   MEMORY_ADVICE,
@@ -145,6 +146,7 @@ def _trial(config: Config, workdir: Path, cell: TableRun) -> int | None:
 def _data(config: Config, cell: TableRun) -> core.Dataset:
   """The data of all cells, loaded once so that errors end the command here."""
   one = cells.run_config(config, cell)
+  one.data.drop = ""  # Rows may differ in it.
   method = registry.make_method(**one.method.to_dict())
   dataset = experiment.load(
     one, registry.make_method("joint")
@@ -160,6 +162,7 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
   each is tried alone, unless the method does not suit the data.
   """
   jobs = [_job(config, workdir, cell) for cell in group]
+  shown = catalog.hide(dataset, jobs[0].config.data.to_dict())
   left, written = list(group), time.monotonic()
 
   def done(folder, outcome):
@@ -178,7 +181,7 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
 
   try:
     ended = runner.run_jobs(
-      jobs, workdir, console, command, done=done, dataset=dataset
+      jobs, workdir, console, command, done=done, dataset=shown
     )
   except core.DataError:
     raise

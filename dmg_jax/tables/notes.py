@@ -117,12 +117,11 @@ def failures(found: Summary) -> list[str]:
 
 def comparisons(found: Summary) -> dict[str, statistics.Comparison]:
   """{row: its comparison with the reference row} in the first column."""
-  reference = found.row(found.reference)
-  if reference is None:
-    return {}
   return {
     r.name: _compare(r, reference, found.columns[0])
-    for r in found.rows
+    for part in found.parts
+    if (reference := part.row(found.reference)) is not None
+    for r in part.rows
     if r.name != reference.name
   }
 
@@ -136,9 +135,9 @@ def _compare(a: Row, b: Row, column: Column) -> statistics.Comparison:
 
 
 def rival(found: Summary) -> Row | None:
-  """The other row with the best mean, among those with all seeds."""
-  column = found.columns[0]
-  values = {r.name: r.values(column) for r in found.rows if r.name != OURS}
+  """The best other row of a group by its mean, among those with all seeds."""
+  column, ours = found.columns[0], found.row(OURS)
+  values = {r.name: r.values(column) for r in found.rows if r is not ours}
   most = max((len(v) for v in values.values()), default=0)
   full = [r for r in found.rows if len(values.get(r.name, {})) == most > 0]
   return max(
@@ -149,13 +148,19 @@ def rival(found: Summary) -> Row | None:
 
 
 def paired(found: Summary) -> list[str]:
-  """Each row against the reference, and ours against the best other one."""
+  """Each row against the reference, and ours against the best other one.
+
+  Group by group.
+  """
+  return [sentence for part in found.parts for sentence in _paired(part)]
+
+
+def _paired(found: Summary) -> list[str]:
   column, reference = found.columns[0], found.row(found.reference)
-  sentences = []
-  if reference is not None:
-    for name, c in comparisons(found).items():
-      row = found.row(name)
-      assert row is not None
+  sentences, compared = [], comparisons(found)
+  for row in found.rows if reference is not None else ():
+    if row.name in compared:
+      c = compared[row.name]
       sentences.append(c.sentence(row.label, reference.label))
   ours, other = found.row(OURS), rival(found)
   if ours and other and other is not reference:

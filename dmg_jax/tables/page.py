@@ -25,12 +25,15 @@ FILE = "table.html"
 _CAPTIONS = {
   "fused": "Small points are seeds; the large point and its bar are their mean "
   "± standard deviation. Bold: the best mean.",
+  "groups": "Mean over seeds. Each row is trained and tested at each rate, on "
+  "the same samples as the others.",
   "modalities": "Scores of each modality alone, as means over seeds; a grey "
   "bar is the gap between modalities. Rows with different read-outs cannot be "
   "compared.",
 }
 _ALT = {
   "fused": "Fused score of each row, with its seeds",
+  "groups": "Fused score of each method over the rate of missing modalities",
   "modalities": "Scores of single modalities for each row",
 }
 
@@ -75,22 +78,28 @@ def _statistics_first(section: tuple[str, list[str]]) -> bool:
 
 
 def claim(found: Summary) -> str:
-  """The result of the table in one to three sentences."""
-  column = found.columns[0]
-  marks = found.marks(column)
-  best = [r for r in found.rows if marks.get(r.name) == "best"]
+  """The result of each group of rows in one to three sentences."""
   done = sum(c.status == DONE for r in found.rows for c in r.cells)
   total = sum(len(r.cells) for r in found.rows)
   so_far = f"{done} of {total} runs are done"
-  if not best:
+  claims = [*filter(None, map(_claim, found.parts))]
+  if not claims:
     return f"{so_far}; there is nothing to compare yet."
+  return " ".join([*([] if done == total else [f"{so_far}."]), *claims])
+
+
+def _claim(found: Summary) -> str:
+  column = found.columns[0]
+  marks = found.marks(column)
+  best = [r for r in found.rows if marks.get(r.name) == "best"]
+  if not best:
+    return ""
   values = writers.percent(list(best[0].values(column).values()))
   name = f"fused {column.name}" if column.head == FUSED else column.name
   names = " and ".join(r.label for r in best)
   has = "has" if len(best) == 1 else "have"
   first = f"{names} {has} the highest mean {name}, {values} %."
-  before = [] if done == total else [f"{so_far}."]
-  return " ".join([*before, first, *_paired(found, best)])
+  return " ".join([first, *_paired(found, best)])
 
 
 def _paired(found: Summary, best: list[Row]) -> list[str]:
@@ -98,7 +107,7 @@ def _paired(found: Summary, best: list[Row]) -> list[str]:
   against = found.row(found.reference)
   compared = notes.comparisons(found)
   ours = found.row(notes.OURS)
-  row = ours if ours is not None and notes.OURS in compared else best[0]
+  row = ours if ours is not None and ours.name in compared else best[0]
   sentences = []
   if against is not None and row.name in compared:
     sentences.append(compared[row.name].sentence(row.label, against.label))

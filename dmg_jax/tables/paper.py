@@ -1,8 +1,8 @@
 """The numbers of the paper's tables, in %, as printed.
 
-Rows have the names of ``config/rows/tables.py``, where Ours-LB is ``lfm_paper``;
-a ``.`` stands for a number that the paper does not give. Columns are
-``<data set>/<head>/<metric>``, where a head is ``fused``, a modality, or
+Rows have the names of ``config/rows/tables.py``, where Ours-LB is
+``lfm_paper``; a ``.`` stands for a number that the paper does not give. Columns
+are ``<data set>/<head>/<metric>``, where a head is ``fused``, a modality, or
 ``gap``.
 
 Inconsistencies of the paper are kept:

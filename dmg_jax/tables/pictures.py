@@ -34,9 +34,9 @@ def draw_all(found: Summary, folder: Path) -> dict[str, Path]:
   """Draws the plots for which there are results, as PNG and PDF.
 
   Returns:
-    {"fused" | "modalities": path of the PNG}.
+    {"fused" | "modalities" | "groups": path of the PNG}.
   """
-  makers = {"fused": fused, "modalities": modalities}
+  makers = {"fused": fused, "groups": groups, "modalities": modalities}
   return save_all(
     {k: functools.partial(make, found) for k, make in makers.items()}, folder
   )
@@ -63,6 +63,41 @@ def fused(found: Summary) -> Figure | None:
     if theirs is not None:
       axes.scatter(theirs.mean, y, 22, marker="D", fc="white", ec=GREY, lw=0.9)
   axes.set_xlabel(f"{_name(column)} on test (%)")
+  return figure
+
+
+def groups(found: Summary) -> Figure | None:
+  """The first column over the groups of rows: a line for each kind of row."""
+  column, parts = found.columns[0], found.parts
+  if len(parts) < 2:
+    return None
+  kinds = dict.fromkeys(r.base for part in parts for r in part.rows)
+  lines = {
+    kind: [
+      100 * mean(list(row.values(column).values()))
+      for row in (part.row(kind) for part in parts)
+      if row is not None
+    ]
+    for kind in kinds
+  }
+  shown = {k: v for k, v in lines.items() if len(v) == len(parts)}
+  if not np.isfinite([*shown.values()]).any():
+    return None
+  names = [*shown]
+  colours, markers = modality_colours(names), modality_markers(names)
+  figure = new_figure(2.4)
+  axes = figure.add_subplot()
+  places = np.arange(len(parts))
+  for kind, values in shown.items():
+    row = parts[0].row(kind)
+    label = row.label.partition(" at ")[0] if row else kind
+    style = {"color": colours[kind], "marker": markers[kind], "ms": 4}
+    axes.plot(places, values, lw=1.3, label=label, **style)
+  axes.set_xticks(places, [part.rows[0].group for part in parts])
+  axes.set_ylabel(f"{_name(column)} on test (%)")
+  axes.set_xlabel("samples that lack a modality")
+  axes.grid(axis="y", color="#e3e3e3", lw=0.5)
+  figure.legend(loc="outside upper center", ncols=4, frameon=False)
   return figure
 
 

@@ -86,6 +86,8 @@ class Row:
     cells: one per seed.
     choice: result of tuning; ``None`` without tuning or before its end.
     root: folder of the table.
+    group: rows of other groups are not compared with it.
+    base: its name within the group; empty if that is its name.
   """
 
   name: str
@@ -94,6 +96,8 @@ class Row:
   cells: list[Cell]
   choice: tuning.Chosen | None
   root: Path
+  group: str = ""
+  base: str = ""
 
   def values(self, column: Column) -> dict[int, float]:
     """{seed: score} of the finished seeds."""
@@ -136,7 +140,7 @@ class Summary:
     rows: the rows, in order.
     columns: the columns, in order; those of modalities need a finished run.
     trials: number of trials per row.
-    reference: name of the row that others are compared with.
+    reference: name, in each group, of the row that others are compared with.
     notes: notes on the table itself.
     select_by: the score on val that chooses the state of a run.
   """
@@ -167,8 +171,17 @@ class Summary:
     return len(self.rows[0].cells)
 
   def row(self, name: str) -> Row | None:
-    """The row of that name, if the table has it."""
-    return next((r for r in self.rows if r.name == name), None)
+    """The row of that name within its group, if the table has it."""
+    return next((r for r in self.rows if (r.base or r.name) == name), None)
+
+  @property
+  def parts(self) -> list[Summary]:
+    """The table cut into its groups of rows; most tables have one."""
+    groups = dict.fromkeys(r.group for r in self.rows)
+    return [
+      dataclasses.replace(self, rows=[r for r in self.rows if r.group == g])
+      for g in groups
+    ]
 
   def reported(self, row: Row, column: Column) -> Reported | None:
     """The paper's number for a cell, ``None`` if it gives none."""
@@ -180,25 +193,30 @@ class Summary:
     return any(self.reported(row, column) for row in self.rows)
 
   def marks(self, column: Column) -> dict[str, str]:
-    """{row: "best" or "second"} by our means; ties get the same mark.
+    """{row: "best" or "second" of its group} by our means; ties are alike.
 
     Rows with fewer finished seeds than another row are left out, because the
     means would be over different seeds.
     """
-    if not column.better:
-      return {}
-    found = {r.name: r.values(column) for r in self.rows}
-    most = max((len(v) for v in found.values()), default=0)
-    means = {
-      k: column.better * mean(list(v.values()))
-      for k, v in found.items()
-      if v and len(v) == most
-    }
-    order = sorted({m for m in means.values() if math.isfinite(m)})[::-1][:2]
-    kinds = dict(zip(order, ("best", "second"), strict=False))
-    if len(means) < 2:
-      return {}
-    return {k: kinds[m] for k, m in means.items() if m in kinds}
+    found: dict[str, str] = {}
+    for part in self.parts if column.better else ():
+      found |= _marks(column, part.rows)
+    return found
+
+
+def _marks(column: Column, rows: list[Row]) -> dict[str, str]:
+  values = {r.name: r.values(column) for r in rows}
+  most = max((len(v) for v in values.values()), default=0)
+  means = {
+    k: column.better * mean(list(v.values()))
+    for k, v in values.items()
+    if v and len(v) == most
+  }
+  order = sorted({m for m in means.values() if math.isfinite(m)})[::-1][:2]
+  kinds = dict(zip(order, ("best", "second"), strict=False))
+  if len(means) < 2:
+    return {}
+  return {k: kinds[m] for k, m in means.items() if m in kinds}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -285,7 +303,8 @@ def _row(config, workdir, name, own) -> Row:
   row = config.rows[name]
   made = [_cell(config, workdir, cell, choice) for cell in own]
   tuned = choice if config.table.trials > 1 else None
-  return Row(name, row.label, row.variant, made, tuned, workdir)
+  place = {"group": row.group, "base": row.base}
+  return Row(name, row.label, row.variant, made, tuned, workdir, **place)
 
 
 def _cell(config, workdir, cell, choice) -> Cell:

@@ -258,16 +258,18 @@ def as_json(found: Summary) -> dict[str, Any]:
     "reference": found.reference,
     "complete": all(c.status != WAITING for r in found.rows for c in r.cells),
     "rows": [
-      _json_row(found, row, compared.get(row.name)) for row in found.rows
+      _json_row(part, row, compared.get(row.name))
+      for part in found.parts
+      for row in part.rows
     ],
     "notes": {name or "conditions": s for name, s in notes.sections(found)},
   }
 
 
-def _json_row(found: Summary, row: Row, compared) -> dict[str, Any]:
+def _json_row(part: Summary, row: Row, compared) -> dict[str, Any]:
   columns = []
-  for column in found.columns:
-    values, figure = row.values(column), found.reported(row, column)
+  for column in part.columns:
+    values, figure = row.values(column), part.reported(row, column)
     columns.append(
       {
         "head": column.head,
@@ -275,14 +277,15 @@ def _json_row(found: Summary, row: Row, compared) -> dict[str, Any]:
         "values": values,
         "mean": summary.mean(list(values.values())) if values else None,
         "std": summary.std(list(values.values())),
-        "mark": found.marks(column).get(row.name),
+        "mark": part.marks(column).get(row.name),
         "paper": figure and {"mean": figure.mean, "std": figure.std},
       }
     )
   compare = None
-  if compared is not None:
+  reference = part.row(part.reference)
+  if compared is not None and reference is not None:
     ends = {k: _number(v) for k, v in dataclasses.asdict(compared).items()}
-    compare = {"with": found.reference, **ends}
+    compare = {"with": reference.name, **ends}
   return {
     "row": row.name,
     "label": row.label,

@@ -51,6 +51,7 @@ class FakeTrain:
     monkeypatch.setattr(runner, "run_jobs", self.run_jobs)
     monkeypatch.setattr(grid.report, "write_report", _page)
     monkeypatch.setattr(grid, "_data", lambda config, cell: None)
+    monkeypatch.setattr(grid.catalog, "hide", lambda dataset, options: dataset)
     monkeypatch.setattr(grid, "_forget", lambda: None)
 
   def run_jobs(self, jobs, root, console, command=None, *, done, dataset):

@@ -20,10 +20,20 @@ REFERENCE = "joint"
 
 
 class RowSpec(NamedTuple):
-  """How a row is called in the table, and the recipe string that makes it."""
+  """A row: a recipe under a name.
+
+  Attributes:
+    label: its name in the table.
+    recipe: the recipe string that makes it, with its keys.
+    group: what the rows have in common that it is compared with; rows of
+      different groups are not compared. Most tables are one group.
+    base: its name within the group; empty if that is its name.
+  """
 
   label: str
   recipe: str
+  group: str = ""
+  base: str = ""
 
 
 class TableSpec(NamedTuple):
@@ -37,6 +47,7 @@ class TableSpec(NamedTuple):
     encoders: value of the data set's key ``encoders``, if the table sets one.
     notes: sentences below the table.
     added: rows that the paper's table lacks.
+    missing: whether every row is run at several rates of missing modalities.
   """
 
   title: str
@@ -45,6 +56,7 @@ class TableSpec(NamedTuple):
   encoders: str = ""
   notes: tuple[str, ...] = ()
   added: tuple[str, ...] = ("multitask", "lb")
+  missing: bool = False
 
 
 _LABELS = {
@@ -75,6 +87,9 @@ _LABELS = {
   "lb": "Ours-LB",
 }
 _OWN = {
+  "zero_feature": RowSpec("Zero feature", "joint"),
+  "modality_dropout": RowSpec("Modality dropout", "joint,modality_dropout=0.3"),
+  "own_heads": RowSpec("Own heads", "multitask"),
   "constant_0": RowSpec("Constant, α = 0", "constant,alpha=0.0"),
   "constant_50": RowSpec("Constant, α = 0.5", "constant,alpha=0.5"),
   "constant_100": RowSpec("Constant, α = 1", "constant,alpha=1.0"),
@@ -208,6 +223,20 @@ TABLES = {
     added=("lb_concat", "multitask", "lb"),
   ),
   "tableA3": _STRATEGIES,
+  "missing": TableSpec(
+    "Missing modalities",
+    ("zero_feature", "modality_dropout", "own_heads", "lb"),
+    notes=(
+      "Not a table of the paper. The rate is the share of samples that lack a "
+      "modality, in training and in test alike, divided evenly over the "
+      "modalities that are hidden; each row has the same samples. Zero feature "
+      "is Concat: a missing modality's features are zero. Modality dropout is "
+      "Concat that hides further modalities in training, each with chance 0.3. "
+      "Own heads is Multitask: the mean of the heads of what is there.",
+    ),
+    added=(),
+    missing=True,
+  ),
   "methods": TableSpec(
     "All recipes",
     tuple(_RECIPE_ROWS),
