@@ -85,7 +85,7 @@ def groups(found: Summary) -> Figure | None:
     return None
   names = [*shown]
   colours, markers = modality_colours(names), modality_markers(names)
-  figure = new_figure(2.4)
+  figure = new_figure(2.4 + 0.2 * (len(names) // 2))
   axes = figure.add_subplot()
   places = np.arange(len(parts))
   for kind, values in shown.items():
@@ -97,7 +97,7 @@ def groups(found: Summary) -> Figure | None:
   axes.set_ylabel(f"{_name(column)} on test (%)")
   axes.set_xlabel("samples that lack a modality")
   axes.grid(axis="y", color="#e3e3e3", lw=0.5)
-  figure.legend(loc="outside upper center", ncols=4, frameon=False)
+  figure.legend(loc="outside upper center", ncols=2, frameon=False)
   return figure
 
 
