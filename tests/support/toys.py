@@ -181,6 +181,11 @@ def finite(tree) -> bool:
   return all(np.isfinite(x).all() for x in jax.tree.leaves(tree))
 
 
+def has_nan(tree) -> bool:
+  """Whether some leaf holds NaN."""
+  return any(np.isnan(x).any() for x in jax.tree.leaves(tree))
+
+
 def with_params(run: Run, params) -> TrainState:
   """A fresh state with other weights."""
   return run.fresh().replace(params=params)
