@@ -42,7 +42,7 @@ def stepper(step: Callable, state: Any, *batches: Any) -> measure.Call:
   return call
 
 
-class _Table:
+class Table:
   """Collects calls and costs by name."""
 
   def __init__(self):
@@ -57,7 +57,7 @@ class _Table:
 
 def measure_case(name: str, quick: bool, rounds: int) -> list[measure.Entry]:
   """Entries for steps of all recipes on one model, and for epochs."""
-  table = _Table()
+  table = Table()
   size = 16 if quick else cases.make(name).batch_size
   for recipe in RECIPES[:2] if quick else RECIPES:
     case = cases.make(name, recipe)
@@ -74,7 +74,7 @@ def measure_case(name: str, quick: bool, rounds: int) -> list[measure.Entry]:
   return made + _epochs(name, samples, table.costs)
 
 
-def _add_outer(table: _Table, recipe: str, case: cases.Case, size: int) -> None:
+def _add_outer(table: Table, recipe: str, case: cases.Case, size: int) -> None:
   """Adds the outer steps of a recipe, if it has any."""
   small, whole = case.batch(max(size // SHARE, 2)), case.batch(size)
   inner_batches = {

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import cases, measure
+from benchmarks import cases, measure, missing
 from dmg_jax.bilevel import Neumann, hypergradient
 from dmg_jax.methods.lb import heldout_loss
 from dmg_jax.model.encoders import small
@@ -205,3 +205,14 @@ def test_benchmarks_run(tmp_path):
   assert names["constant"]["base"] == "joint"
   assert names["constant"]["values"]["seconds"]["median"] > 0
   assert 0.9 < names["constant"]["ratios"]["flops"] < 1.1
+
+
+@pytest.mark.parametrize("recipe", ["joint", pytest.param("lb", marks=slow)])
+def test_masks_cost_nothing_where_nothing_is_missing(recipe):
+  """The goal of 1.02, for data that may lack any modality and lack none."""
+  case = cases.make("openmoji", recipe)
+  batch = case.batch(SMALL)
+  plain = cost(case.train_step(), case.state(), batch)
+  masked = cost(case.train_step(), case.state(), missing.masked(batch))
+  assert masked["flops"] <= 1.02 * plain["flops"]
+  assert masked["temp_bytes"] <= 1.02 * plain["temp_bytes"]
