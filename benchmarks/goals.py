@@ -10,6 +10,7 @@ from benchmarks.measure import Entry
 
 _SMALL, _LARGE = ("openmoji",), ("resnet", "resnet-18")
 _MODELS = (*_SMALL, *_LARGE)
+_EVEN = ("3 to 300 steps, uniform",)
 _BASE = ("resnet-50 + bert-base",)
 
 
@@ -62,6 +63,7 @@ GOALS = (
     for recipe in ("joint", "multitask", "ogm_ge", "lb")
     for of in ("seconds", "flops")
   ),
+  Goal(16, "ragged", "ragged, GRU", "seconds", 1.3, 1.3, _EVEN),
 )
 
 

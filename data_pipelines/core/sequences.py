@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-MOST = 6  # buckets chosen from training lengths
-WASTE = 0.1  # share of padding below which more buckets are not worth it
+MOST = 10  # buckets chosen from training lengths
+WASTE = 0.05  # share of padding below which more buckets are not worth it
 MULTIPLE = 8  # of which each bucket is one
-WINDOW = 32  # batches whose samples are sorted by length
+WINDOW = 64  # batches whose samples are sorted by length
 VALUES, MASK = "values", "mask"
 _CANDIDATES = 64
 
