@@ -1,6 +1,8 @@
 """Finding a data set by name, its options, and what is kept of it."""
 
 import ast
+import importlib
+import inspect
 import pathlib
 
 import numpy as np
@@ -16,14 +18,17 @@ FOLDER = pathlib.Path(data_pipelines.__path__[0])
 
 
 def test_pipelines_have_prepare_and_load():
+  """With options that are keyword-only and have defaults."""
   assert "openmoji" in catalog.pipelines()
   for name in catalog.pipelines():
-    own = FOLDER / (name if name == "manifest" else f"sets/{name}")
-    text = (own / "__init__.py").read_text(encoding="utf-8")
-    defined = {
-      n.name for n in ast.parse(text).body if isinstance(n, ast.FunctionDef)
-    }
-    assert {"prepare", "load"} <= defined
+    where = "manifest" if name == "manifest" else f"sets.{name}"
+    module = importlib.import_module(f"data_pipelines.{where}")
+    for function in (module.prepare, module.load):
+      first, *options = inspect.signature(function).parameters.values()
+      assert first.name == "data_dir" and first.default is first.empty, name
+      for option in options:
+        assert option.kind is option.KEYWORD_ONLY, (name, option)
+        assert option.default is not option.empty, (name, option)
 
 
 def test_layers():

@@ -92,10 +92,70 @@ class Opinions:
       )
     return found[0]
 
+  def load(
+    self,
+    data_dir: str | os.PathLike,
+    *,
+    raw: str = "",
+    form: str = "aligned",
+    labels: str = "nonnegative",
+    text: str = "features",
+    tokenizer: str = "",
+    max_words: int = 64,
+    standardise: bool = True,
+    held_out: float = 0.1,
+  ) -> core.Dataset:
+    """Loads the data set and prepares it first if need be.
+
+    Args:
+      data_dir: folder of all prepared data.
+      raw: the download's folder, or the pickle; not needed once the data are
+        prepared.
+      form: aligned or unaligned; unaligned sequences are without padding.
+      labels: nonnegative, sign, three or seven.
+      text: features, or raw: the words themselves, if the pickle has them.
+      tokenizer: of raw texts: Hugging Face name or folder; none: the words of
+        the training texts.
+      max_words: words or word pieces kept of a raw text.
+      standardise: bring each number of an array to mean 0 and deviation 1 over
+        the training samples.
+      held_out: share of each class of train that is ``outer``.
+
+    Raises:
+      ValueError: an option out of its range, or no download is named.
+      core.DataError: there is no pickle, it cannot be read or names something
+        that is not admitted; or the prepared data are damaged.
+    """
+    options = Options(form, labels, text, standardise, held_out)
+    return _load(self, data_dir, options, raw, tokenizer, max_words)
+
+  def prepare(
+    self,
+    data_dir: str | os.PathLike,
+    *,
+    raw: str = "",
+    form: str = "aligned",
+    labels: str = "nonnegative",
+    text: str = "features",
+    standardise: bool = True,
+    held_out: float = 0.1,
+  ) -> core.PreparedSummary:
+    """Reads the pickle and stores its samples; arguments as ``load``'s.
+
+    Intact data are left alone, damaged data replaced. What is left out is in
+    the report, and in full in ``problems.csv`` beside the data.
+
+    Raises:
+      ValueError: as ``load``.
+      core.DataError: as ``load``.
+    """
+    options = Options(form, labels, text, standardise, held_out)
+    return _prepare(self, data_dir, options, raw)
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What the prepared data depend on; see ``mosi.load``.
+  """What the prepared data depend on; see ``Opinions.load``.
 
   Raises:
     ValueError: an option is out of its range.
@@ -119,7 +179,7 @@ class Options:
     return making.Options(settings, self.held_out, skip_bad=True)
 
 
-def load(
+def _load(
   about: Opinions,
   data_dir: str | os.PathLike,
   options: Options,
@@ -133,7 +193,7 @@ def load(
   tokens = text_transforms.tokenizer(tokenizer) if tokenizer else None
   folder = folder_of(about, data_dir, options)
   if not folder.exists():
-    prepare(about, data_dir, options, raw_folder)
+    _prepare(about, data_dir, options, raw_folder)
   storage.check(folder)
   return manifest.assemble(folder, max_words, tokens, {})
 
@@ -147,7 +207,7 @@ def folder_of(
   return storage.folder_of(data_dir, name, about.version)
 
 
-def prepare(
+def _prepare(
   about: Opinions, data_dir: str | os.PathLike, options: Options, folder: str
 ) -> core.PreparedSummary:
   """Reads the pickle and stores its samples; whole data are left alone."""

@@ -35,71 +35,7 @@ Deviations are numbered in ``_sequences.opinions``.
 
 from __future__ import annotations
 
-import os
-
-from data_pipelines import core
 from data_pipelines.sets._sequences import opinions
-
-
-def load(
-  data_dir: str | os.PathLike,
-  *,
-  raw: str = "",
-  form: str = "aligned",
-  labels: str = "nonnegative",
-  text: str = "features",
-  tokenizer: str = "",
-  max_words: int = 64,
-  standardise: bool = True,
-  held_out: float = 0.1,
-) -> core.Dataset:
-  """Loads the data set and prepares it first if need be.
-
-  Args:
-    data_dir: folder of all prepared data.
-    raw: the download's folder, or the pickle; not needed once the data are
-      prepared.
-    form: aligned or unaligned; unaligned sequences are without padding.
-    labels: nonnegative, sign, three or seven.
-    text: features, or raw: the words themselves, if the pickle has them.
-    tokenizer: of raw texts: Hugging Face name or folder; none: the words of the
-      training texts.
-    max_words: words or word pieces kept of a raw text.
-    standardise: bring each number of an array to mean 0 and deviation 1 over
-      the training samples.
-    held_out: share of each class of train that is ``outer``.
-
-  Raises:
-    ValueError: an option out of its range, or no download is named.
-    core.DataError: there is no pickle, it cannot be read or names something
-      that is not admitted; or the prepared data are damaged.
-  """
-  options = opinions.Options(form, labels, text, standardise, held_out)
-  return opinions.load(MOSEI, data_dir, options, raw, tokenizer, max_words)
-
-
-def prepare(
-  data_dir: str | os.PathLike,
-  *,
-  raw: str = "",
-  form: str = "aligned",
-  labels: str = "nonnegative",
-  text: str = "features",
-  standardise: bool = True,
-  held_out: float = 0.1,
-) -> core.PreparedSummary:
-  """Reads the pickle and stores its samples; arguments as ``load``'s.
-
-  Intact data are left alone, damaged data replaced. What is left out is in the
-  report, and in full in ``problems.csv`` beside the data.
-
-  Raises:
-    ValueError: as ``load``.
-    core.DataError: as ``load``.
-  """
-  options = opinions.Options(form, labels, text, standardise, held_out)
-  return opinions.prepare(MOSEI, data_dir, options, raw)
-
 
 MOSEI = opinions.Opinions(
   name="mosei",
@@ -111,3 +47,6 @@ MOSEI = opinions.Opinions(
   other="mosi",
   expected={"train": 16326, "val": 1871, "test": 4659},
 )
+
+load = MOSEI.load
+prepare = MOSEI.prepare
