@@ -43,90 +43,20 @@ Deviations from the loaders of OGM-GE (Peng et al., CVPR 2022) and TCMax:
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
 
-from data_pipelines import core
 from data_pipelines.core import raw as _raw
-from data_pipelines.sets._audio_video import listed, media
-from data_pipelines.sets._audio_video import load as av_load
-from data_pipelines.sets._audio_video.prepared import Prepared
+from data_pipelines.sets._audio_video import listed
+from data_pipelines.sets._audio_video.youtube import ID, TenSeconds
 
 NAME = "ave"
 VERSION = "1.0.0"  # of the prepared data: any change of them raises it
 LISTS = {"train": "trainSet.txt", "val": "valSet.txt", "test": "testSet.txt"}
 SIZES = {"train": 3339, "val": 402, "test": 402}
 CLASSES = 28
-_ID = re.compile(r"[A-Za-z0-9_-]{11}")
+_ID = re.compile(ID)
 _OUTER = 0.1
-
-
-def load(
-  data_dir: str | os.PathLike,
-  *,
-  raw: str = "",
-  image_size: int = 224,
-  frames: int = 3,
-  sample_rate: int = 16000,
-  seconds: float = 10.0,
-  annotations: str = "",
-  workers: int = -1,
-) -> core.Dataset:
-  """Loads the data set and prepares it first if need be.
-
-  In training each frame is cut at random (``crop.random_resized_crop``) by
-  itself; else it is resized.
-
-  Args:
-    data_dir: folder of all prepared data.
-    raw: folder of the download; not needed once the data are prepared.
-    image_size: side of frames in pixels; stored are 8 / 7 of it.
-    frames: of a clip, 1 to 10.
-    sample_rate: samples of sound a second.
-    seconds: length that sounds are repeated or cut to.
-    annotations: folder of the three lists; empty is ``raw``, or one in it.
-    workers: processes that decode; 0 is this one alone, -1 one a core.
-
-  Raises:
-    ValueError: an option out of its range, or no ``raw`` where it is needed.
-    core.DataError: raw or prepared data that cannot be used.
-    ModuleNotFoundError: videos, but no PyAV (the extra ``video``).
-  """
-  return _prepared(
-    data_dir, raw, image_size, frames, sample_rate, seconds, annotations,
-    workers,
-  ).load(image_size)  # fmt: skip
-
-
-def prepare(
-  data_dir: str | os.PathLike,
-  *,
-  raw: str = "",
-  image_size: int = 224,
-  frames: int = 3,
-  sample_rate: int = 16000,
-  seconds: float = 10.0,
-  annotations: str = "",
-  workers: int = -1,
-) -> core.PreparedSummary:
-  """Decodes and stores all clips; arguments and errors as ``load``'s.
-
-  Intact data are left alone. Clips that are missing or cannot be decoded are
-  left out and listed in ``problems.csv``; the summary counts them.
-  """
-  return _prepared(
-    data_dir, raw, image_size, frames, sample_rate, seconds, annotations,
-    workers,
-  ).prepare()  # fmt: skip
-
-
-def _prepared(
-  data_dir, raw, image_size, frames, sample_rate, seconds, annotations, workers
-) -> Prepared:
-  side = av_load.stored_side(image_size)
-  settings = media.ClipSettings(frames, side, sample_rate, seconds)
-  return Prepared(_data_set(annotations), data_dir, settings, raw, workers)
 
 
 def _data_set(annotations: str = "") -> listed.ListedSet:
@@ -167,3 +97,8 @@ def _read(folder: pathlib.Path) -> listed.Listing:
     return name if name in known else None
 
   return listed.listing(rows, problems, key, versions)
+
+
+_SET = TenSeconds(_data_set)
+load = _SET.load
+prepare = _SET.prepare

@@ -17,9 +17,11 @@ label       the action, one of ``CLASSES``
 The test part is that of OGM-GE (Peng et al., CVPR 2022), 2,597 clips beside
 14,799 of training; ``val`` and ``outer`` get a tenth of the latter each, by
 class and the hash of the id. Many clips are gone from YouTube: the report says
-how many are there, the rest trains. With ``annotations``, the official lists,
-each clip that is missing is listed by its id; numbers of classes there mean
-the folder that most of their clips are in, and stay numbers without folders.
+how many are there, the rest trains. ``annotations`` may be a folder of the
+official lists, ``my_train.txt``, ``my_test.txt`` and perhaps ``my_val.txt``
+(rows ``id,10,class``), which then make the splits. With them each clip that is
+missing is listed by its id; numbers of classes there mean the folder that most
+of their clips are in, and stay numbers without folders.
 
 Deviations from the paper and the official code:
 
@@ -37,15 +39,12 @@ Deviations from the paper and the official code:
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
 
-from data_pipelines import core
-from data_pipelines.sets._audio_video import load as av_load
-from data_pipelines.sets._audio_video import media, split
+from data_pipelines.sets._audio_video import split
 from data_pipelines.sets._audio_video.named import NamedSet
-from data_pipelines.sets._audio_video.prepared import Prepared
+from data_pipelines.sets._audio_video.youtube import ID, TenSeconds
 from data_pipelines.sets.kinetics_sounds import official_split as official
 
 NAME = "kinetics_sounds"
@@ -61,75 +60,7 @@ CLASSES = (
   "tap_dancing", "tapping_guitar", "tapping_pen", "tickling",
 )  # fmt: skip
 SIZES = {"train": 14799, "test": 2597}
-_ID = re.compile(r"([A-Za-z0-9_-]{11})(_[0-9]+){0,2}")
-
-
-def load(
-  data_dir: str | os.PathLike,
-  *,
-  raw: str = "",
-  image_size: int = 224,
-  frames: int = 3,
-  sample_rate: int = 16000,
-  seconds: float = 10.0,
-  annotations: str = "",
-  workers: int = -1,
-) -> core.Dataset:
-  """Loads the data set and prepares it first if need be.
-
-  In training each frame is cut at random (``crop.random_resized_crop``) by
-  itself; else it is resized.
-
-  Args:
-    data_dir: folder of all prepared data.
-    raw: folder of the download; not needed once the data are prepared.
-    image_size: side of frames in pixels; stored are 8 / 7 of it.
-    frames: of a clip, 1 to 10.
-    sample_rate: samples of sound a second.
-    seconds: length that sounds are repeated or cut to.
-    annotations: folder of ``my_train.txt``, ``my_test.txt`` and perhaps
-      ``my_val.txt`` (rows ``id,10,class``), which then make the splits.
-    workers: processes that decode; 0 is this one alone, -1 one a core.
-
-  Raises:
-    ValueError: an option out of its range, or no ``raw`` where it is needed.
-    core.DataError: raw or prepared data that cannot be used.
-    ModuleNotFoundError: videos, but no PyAV (the extra ``video``).
-  """
-  return _prepared(
-    data_dir, raw, image_size, frames, sample_rate, seconds, annotations,
-    workers,
-  ).load(image_size)  # fmt: skip
-
-
-def prepare(
-  data_dir: str | os.PathLike,
-  *,
-  raw: str = "",
-  image_size: int = 224,
-  frames: int = 3,
-  sample_rate: int = 16000,
-  seconds: float = 10.0,
-  annotations: str = "",
-  workers: int = -1,
-) -> core.PreparedSummary:
-  """Decodes and stores all clips; arguments and errors as ``load``'s.
-
-  Whole data are left alone. Clips that are missing or cannot be decoded are
-  left out and listed in ``problems.csv``; the summary counts them.
-  """
-  return _prepared(
-    data_dir, raw, image_size, frames, sample_rate, seconds, annotations,
-    workers,
-  ).prepare()  # fmt: skip
-
-
-def _prepared(
-  data_dir, raw, image_size, frames, sample_rate, seconds, annotations, workers
-) -> Prepared:
-  side = av_load.stored_side(image_size)
-  settings = media.ClipSettings(frames, side, sample_rate, seconds)
-  return Prepared(_data_set(annotations), data_dir, settings, raw, workers)
+_ID = re.compile(rf"({ID})(_[0-9]+){{0,2}}")
 
 
 def _data_set(annotations: str = "") -> NamedSet:
@@ -167,3 +98,8 @@ def _label(clip: str, path: pathlib.Path) -> str | None:
   del clip
   found = (_class(folder.name) for folder in path.parents)
   return next((label for label in found if label), None)
+
+
+_SET = TenSeconds(_data_set)
+load = _SET.load
+prepare = _SET.prepare

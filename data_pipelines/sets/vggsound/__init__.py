@@ -46,16 +46,13 @@ from __future__ import annotations
 
 import collections
 import csv
-import os
 import pathlib
 import re
 from collections.abc import Iterable
 
-from data_pipelines import core
 from data_pipelines.core import raw as _raw
-from data_pipelines.sets._audio_video import files, listed, media
-from data_pipelines.sets._audio_video import load as av_load
-from data_pipelines.sets._audio_video.prepared import Prepared
+from data_pipelines.sets._audio_video import files, listed
+from data_pipelines.sets._audio_video.youtube import ID, TenSeconds
 
 NAME = "vggsound"
 VERSION = "1.0.0"  # of the prepared data: any change of them raises it
@@ -63,77 +60,9 @@ LIST = "vggsound.csv"
 SIZES = {"train": 183_730, "test": 15_446}
 CLASSES = 309
 _HELD_OUT = {"val": 0.1, "outer": 0.1}
-_ID = r"[A-Za-z0-9_-]{11}"
 _START = re.compile(r"([0-9]+)(\.0*)?")
-_NAME = re.compile(rf"(?:v(?=.{{11}}_))?({_ID})(?:_(\d+)(?:_(\d+))?(?:_out)?)?")
+_NAME = re.compile(rf"(?:v(?=.{{11}}_))?({ID})(?:_(\d+)(?:_(\d+))?(?:_out)?)?")
 _ENDING = re.compile(r"\.(mp4|mkv|webm|avi)$", re.IGNORECASE)
-
-
-def load(
-  data_dir: str | os.PathLike,
-  *,
-  raw: str = "",
-  image_size: int = 224,
-  frames: int = 3,
-  sample_rate: int = 16000,
-  seconds: float = 10.0,
-  annotations: str = "",
-  workers: int = -1,
-) -> core.Dataset:
-  """Loads the data set and prepares it first if need be.
-
-  In training each frame is cut at random (``crop.random_resized_crop``) by
-  itself; else it is resized.
-
-  Args:
-    data_dir: folder of all prepared data.
-    raw: folder of the download; not needed once the data are prepared.
-    image_size: side of frames in pixels; stored are 8 / 7 of it.
-    frames: of a clip, 1 to 10.
-    sample_rate: samples of sound a second.
-    seconds: length that sounds are repeated or cut to.
-    annotations: folder of ``vggsound.csv``; empty is ``raw``, or one in it.
-    workers: processes that decode; 0 is this one alone, -1 one a core.
-
-  Raises:
-    ValueError: an option out of its range, or no ``raw`` where it is needed.
-    core.DataError: raw or prepared data that cannot be used.
-    ModuleNotFoundError: videos, but no PyAV (the extra ``video``).
-  """
-  return _prepared(
-    data_dir, raw, image_size, frames, sample_rate, seconds, annotations,
-    workers,
-  ).load(image_size)  # fmt: skip
-
-
-def prepare(
-  data_dir: str | os.PathLike,
-  *,
-  raw: str = "",
-  image_size: int = 224,
-  frames: int = 3,
-  sample_rate: int = 16000,
-  seconds: float = 10.0,
-  annotations: str = "",
-  workers: int = -1,
-) -> core.PreparedSummary:
-  """Decodes and stores all clips; arguments and errors as ``load``'s.
-
-  Intact data are left alone. Clips that are missing or cannot be decoded are
-  left out and listed in ``problems.csv``; the summary counts them.
-  """
-  return _prepared(
-    data_dir, raw, image_size, frames, sample_rate, seconds, annotations,
-    workers,
-  ).prepare()  # fmt: skip
-
-
-def _prepared(
-  data_dir, raw, image_size, frames, sample_rate, seconds, annotations, workers
-) -> Prepared:
-  side = av_load.stored_side(image_size)
-  settings = media.ClipSettings(frames, side, sample_rate, seconds)
-  return Prepared(_data_set(annotations), data_dir, settings, raw, workers)
 
 
 def _data_set(annotations: str = "") -> listed.ListedSet:
@@ -179,7 +108,7 @@ def _row(line: str, place: str) -> listed.Row | None:
   name, start, *words, split = cells
   begin = _START.fullmatch(start)
   label = ", ".join(words)  # Some copies lack quotation marks.
-  if not (re.fullmatch(_ID, name) and begin and label and split in SIZES):
+  if not (re.fullmatch(ID, name) and begin and label and split in SIZES):
     return None
   return listed.Row(f"{name}_{int(begin[1]):06d}", label, split, place)
 
@@ -201,3 +130,8 @@ def _key_of(clips: Iterable[str]) -> files.Key:
     return known.get(start)
 
   return key
+
+
+_SET = TenSeconds(_data_set)
+load = _SET.load
+prepare = _SET.prepare
