@@ -87,6 +87,33 @@ class PicturesWithTexts:
     name = (self.name + own).replace(".", "_")
     return storage.folder_of(data_dir, name, self.version)
 
+  def prepare(
+    self,
+    data_dir: str | os.PathLike,
+    *,
+    raw: str = "",
+    held_out: float = HELD_OUT,
+    workers: int = 4,
+  ) -> core.PreparedSummary:
+    """Reads the download and stores what can be read.
+
+    Intact data are left alone, damaged data replaced; to read pictures that
+    have come since, delete the folder of prepared data first. What is left out
+    is in the report, and in full in ``problems.csv`` beside the data.
+
+    Args:
+      data_dir: folder of all prepared data.
+      raw: the download's folder; not needed once the data are prepared.
+      held_out: share of the training part that is ``outer``.
+      workers: processes that read pictures; 0 reads them in this one.
+
+    Raises:
+      ValueError: an option out of its range, or no download is named.
+      core.DataError: the download lacks annotations or pictures; or the data
+        cannot be written.
+    """
+    return _prepare(self, data_dir, raw, held_out, workers)
+
 
 @dataclasses.dataclass(frozen=True)
 class Tweets(PicturesWithTexts):
@@ -145,7 +172,7 @@ class Tweets(PicturesWithTexts):
     return notes
 
 
-def prepare(
+def _prepare(
   about: PicturesWithTexts,
   data_dir: str | os.PathLike,
   raw_folder: str,

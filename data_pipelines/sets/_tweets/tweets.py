@@ -28,7 +28,6 @@ from data_pipelines.sets._tweets.prepare import (
   SIDE,
   PicturesWithTexts,
   picture_settings,
-  prepare,
 )
 from data_pipelines.transforms import crop, image, kinds, text
 
@@ -81,7 +80,7 @@ def load(
   folder = about.folder(data_dir, held_out)
   tokens = text.tokenizer(options.tokenizer) if options.tokenizer else None
   if not folder.exists():
-    prepare(about, data_dir, raw, held_out, workers)
+    about.prepare(data_dir, raw=raw, held_out=held_out, workers=workers)
   storage.check(folder)
   made = core.PreparedSummary.read(folder)
   records = {s: storage.read(folder, s, ("image",)) for s in made.counts}

@@ -99,26 +99,6 @@ def load(
   )
 
 
-def prepare(
-  data_dir: str | os.PathLike,
-  *,
-  raw: str = "",
-  held_out: float = HELD_OUT,
-  workers: int = 4,
-) -> core.PreparedSummary:
-  """Reads the download and stores what can be read; arguments as ``load``'s.
-
-  Intact data are left alone, damaged data replaced; to read pictures that have
-  come since, delete the folder of prepared data first. What is left out is in
-  the report, and in full in ``problems.csv`` beside the data.
-
-  Raises:
-    ValueError: as ``load``.
-    core.DataError: as ``load``.
-  """
-  return making.prepare(FOOD101, data_dir, raw, held_out, workers)
-
-
 @dataclasses.dataclass(frozen=True)
 class Food101(making.PicturesWithTexts):
   """The data set; see the module."""
@@ -268,3 +248,4 @@ def _class(name: str) -> str | None:
 
 
 FOOD101 = Food101("food101", "1.0.0", CLASSES)
+prepare = FOOD101.prepare

@@ -39,7 +39,6 @@ from typing import Any
 from data_pipelines import core
 from data_pipelines.core import raw
 from data_pipelines.errors import InputError
-from data_pipelines.sets._tweets import prepare as making
 from data_pipelines.sets._tweets import tweets
 from data_pipelines.sets._tweets.prepare import HELD_OUT, Tweets
 from data_pipelines.sets._tweets.raw import Layout, Post
@@ -91,26 +90,6 @@ def load(
   return tweets.load(
     SARCASM, data_dir, options, tweets.plain, raw, held_out, workers
   )
-
-
-def prepare(
-  data_dir: str | os.PathLike,
-  *,
-  raw: str = "",
-  held_out: float = HELD_OUT,
-  workers: int = 4,
-) -> core.PreparedSummary:
-  """Reads the download and stores what can be read; arguments as ``load``'s.
-
-  Intact data are left alone, damaged data replaced; to read pictures that have
-  come since, delete the folder of prepared data first. What is left out is in
-  the report, and in full in ``problems.csv`` beside the data.
-
-  Raises:
-    ValueError: as ``load``.
-    core.DataError: as ``load``.
-  """
-  return making.prepare(SARCASM, data_dir, raw, held_out, workers)
 
 
 def parse(item: Any, split: str) -> Post | None:
@@ -175,3 +154,4 @@ SARCASM = Tweets(
   parse=parse,
   rule=f"their texts hold one of the words {', '.join(sorted(WORDS))}",
 )
+prepare = SARCASM.prepare

@@ -47,7 +47,6 @@ from typing import Any
 from data_pipelines import core
 from data_pipelines.core import raw
 from data_pipelines.errors import InputError, unknown
-from data_pipelines.sets._tweets import prepare as making
 from data_pipelines.sets._tweets import tweets
 from data_pipelines.sets._tweets.prepare import HELD_OUT, Tweets
 from data_pipelines.sets._tweets.raw import Layout, Post
@@ -113,26 +112,6 @@ def load(
   )
 
 
-def prepare(
-  data_dir: str | os.PathLike,
-  *,
-  raw: str = "",
-  held_out: float = HELD_OUT,
-  workers: int = 4,
-) -> core.PreparedSummary:
-  """Reads the download and stores what can be read; arguments as ``load``'s.
-
-  Intact data are left alone, damaged data replaced; to read pictures that have
-  come since, delete the folder of prepared data first. What is left out is in
-  the report, and in full in ``problems.csv`` beside the data.
-
-  Raises:
-    ValueError: as ``load``.
-    core.DataError: as ``load``.
-  """
-  return making.prepare(TWITTER2015, data_dir, raw, held_out, workers)
-
-
 def parse(item: Any, split: str) -> Post | None:
   """A line to its row; ``None`` for the header.
 
@@ -179,3 +158,4 @@ TWITTER2015 = Tweets(
   ),
   parse=parse,
 )
+prepare = TWITTER2015.prepare
