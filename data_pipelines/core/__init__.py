@@ -1,21 +1,15 @@
 """What a data set is, and how its samples are stored."""
 
-from data_pipelines.core.dataset import (
+from data_pipelines.core.dataset import Augment, Dataset, View
+from data_pipelines.core.source import (
   CACHE_BYTES,
-  KINDS,
-  SPLITS,
   Arrays,
-  Augment,
   Cached,
-  Dataset,
   Decoded,
-  ModalitySpec,
   Sample,
   Source,
-  Spec,
   Take,
   Taken,
-  View,
   cache_if_small,
   check_sample,
   in_memory,
@@ -25,6 +19,7 @@ from data_pipelines.core.dataset import (
   nothing,
   sample_of,
 )
+from data_pipelines.core.spec import KINDS, SPLITS, ModalitySpec, Spec
 from data_pipelines.core.summary import PreparedSummary
 from data_pipelines.errors import DataError
 

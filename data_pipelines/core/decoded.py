@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.core.dataset import (
+from data_pipelines.core.sequences import Ragged
+from data_pipelines.core.source import (
   CACHE_BYTES,
   Arrays,
   Cached,
-  ModalitySpec,
   Source,
   cache_if_small,
 )
-from data_pipelines.core.sequences import Ragged
+from data_pipelines.core.spec import ModalitySpec
 
 FOLDER = "decoded"  # in the folder of the prepared data
 LEAST = 1000  # samples of a split

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from data_pipelines.core.dataset import (
-  Dataset,
-  ModalitySpec,
+from data_pipelines.core.dataset import Dataset
+from data_pipelines.core.source import (
   Sample,
   Source,
   Take,
@@ -20,6 +19,7 @@ from data_pipelines.core.dataset import (
   missing,
   sample_of,
 )
+from data_pipelines.core.spec import ModalitySpec
 
 Features = Mapping[str, Mapping[str, np.ndarray]]
 

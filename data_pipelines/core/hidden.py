@@ -22,10 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.core.dataset import (
-  SPLITS,
-  Dataset,
-  ModalitySpec,
+from data_pipelines.core.dataset import Dataset
+from data_pipelines.core.source import (
   Sample,
   Source,
   Take,
@@ -35,6 +33,7 @@ from data_pipelines.core.dataset import (
   missing,
   sample_of,
 )
+from data_pipelines.core.spec import SPLITS, ModalitySpec
 from data_pipelines.errors import InputError, unknown
 
 FIELD = "data.drop"
