@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from dmg_jax.errors import InputError, UnsuitableError, unknown
-from dmg_jax.model import classifier, own
+from dmg_jax.model import classifier, own, pure
 from dmg_jax.types import SHARED, Fused, Outputs, Params, Problem, Stats
 
 _PARTS = ("head", "gate")
@@ -231,7 +231,7 @@ def functional(module: Any) -> Functional:
       f"functional takes an NNX module, got {type(module).__name__}: a Linen "
       "module's apply is a pure function already"
     )
-  made = own.of_nnx("the model", module)
+  made = pure.of_nnx("the model", module)
   assert made.start is not None and made.module is not None
 
   def apply(params, stats, inputs, *, train, key):
