@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from dmg_jax import bilevel
-  from dmg_jax.api.binding import Functional, bind, functional
+  from dmg_jax.api.binding import bind
   from dmg_jax.api.estimator import MultimodalClassifier
   from dmg_jax.api.fitting import fit
+  from dmg_jax.api.functional import Functional, functional
   from dmg_jax.api.inputs import Modalities
   from dmg_jax.api.loop import Loop
   from dmg_jax.api.recipes import recipes
@@ -27,7 +28,7 @@ __version__ = "0.2.0"
 # Name -> the module that defines it.
 _PUBLIC = {
   "Batch": "dmg_jax.types",
-  "Functional": "dmg_jax.api.binding",
+  "Functional": "dmg_jax.api.functional",
   "Loop": "dmg_jax.api.loop",
   "Method": "dmg_jax.types",
   "Modalities": "dmg_jax.api.inputs",
@@ -41,7 +42,7 @@ _PUBLIC = {
   "UserError": "dmg_jax.errors",
   "bind": "dmg_jax.api.binding",
   "fit": "dmg_jax.api.fitting",
-  "functional": "dmg_jax.api.binding",
+  "functional": "dmg_jax.api.functional",
   "load": "dmg_jax.api.run",
   "recipes": "dmg_jax.api.recipes",
 }

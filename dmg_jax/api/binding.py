@@ -4,55 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import PyTree
 
-from dmg_jax.errors import InputError, UnsuitableError, unknown
-from dmg_jax.model import classifier, own, pure
+from dmg_jax.api.outputs import (
+  LackingError,
+  Missing,
+  check_outputs,
+  outputs_of,
+)
+from dmg_jax.errors import InputError, unknown
+from dmg_jax.model import classifier, own
 from dmg_jax.types import SHARED, Fused, Outputs, Params, Problem, Stats
 
 _PARTS = ("head", "gate")
-_FIELDS = ("logits", "unimodal", "features", "extra")
-
-
-class LackingError(UnsuitableError):
-  """A method needs something that the bound model does not have.
-
-  Attributes:
-    what: the thing, and how to provide it.
-  """
-
-  def __init__(self, what: str):
-    super().__init__(f"this model lacks {what}")
-    self.what = what
-
-
-class _Missing(dict):
-  """In place of outputs that a model does not return: using it is an error."""
-
-  def __init__(self, what: str):
-    super().__init__()
-    self.what = what
-
-  def _refuse(self, *_: Any) -> Any:
-    raise LackingError(self.what)
-
-  __getitem__ = __iter__ = __contains__ = _refuse
-  __or__ = __ror__ = keys = values = items = get = _refuse
-
-
-jax.tree_util.register_pytree_node(
-  _Missing, lambda x: ((), x.what), lambda what, _: _Missing(what)
-)
-
-_MISSING = {
-  "unimodal": "unimodal logits: return 'unimodal', {modality: [b k]}",
-  "features": "features: return 'features', {modality: [b d]}",
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,7 +125,7 @@ def bind(
   )
   forward = _forward(call, join)
   outputs, new = _traced(forward, params, stats, example)
-  _check_outputs(outputs, names, len(jax.tree.leaves(example)[0]))
+  check_outputs(outputs, names, len(jax.tree.leaves(example)[0]))
   if whole:
     _check_stats(new, stats)
   return Bound(
@@ -173,86 +141,19 @@ def bind(
   )
 
 
-class Functional(NamedTuple):
-  """An NNX model as a pure function, made by ``functional``.
-
-  Attributes:
-    apply: ``(params, stats, inputs, *, train, key) -> (outputs, stats)``.
-    params: its weights as nested dictionaries with strings as keys.
-    stats: its other variables, such as batch statistics; ``{}`` for none.
-    module: ``(params, stats) -> module``, the NNX model with these weights, in
-      evaluation mode.
-
-  Example:
-
-    >>> import jax.numpy as jnp
-    >>> from flax import nnx
-    >>> import dmg_jax
-    >>> f = dmg_jax.functional(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
-    >>> f.module(f.params, f.stats)(jnp.ones((4, 3))).shape
-    (4, 2)
-  """
-
-  apply: Callable[..., Any]
-  params: Params
-  stats: Stats
-  module: Callable[[Params, Stats], Any]
-
-
-def functional(module: Any) -> Functional:
-  """An NNX model as a pure function, for ``bind``.
-
-  ``train`` sets its mode (``module.train()``, ``module.eval()``, and an
-  argument ``train`` or ``deterministic`` of its ``__call__``); its random
-  streams start from ``key``. The module itself is not changed.
-
-  Args:
-    module: called as ``module(inputs)``, with {modality: [b ...]}.
-
-  Raises:
-    InputError: it is no NNX module, or asks for other arguments.
-
-  Example:
-
-    >>> import jax.numpy as jnp
-    >>> from flax import nnx
-    >>> import dmg_jax
-    >>> f = dmg_jax.functional(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
-    >>> sorted(f.params), f.stats
-    (['bias', 'kernel'], {})
-    >>> y, stats = f.apply(
-    ...   f.params, f.stats, jnp.ones((4, 3)), train=False, key=None
-    ... )
-    >>> y.shape
-    (4, 2)
-  """
-  if not isinstance(module, nnx.Module):
-    raise InputError(
-      f"functional takes an NNX module, got {type(module).__name__}: a Linen "
-      "module's apply is a pure function already"
-    )
-  made = pure.of_nnx("the model", module)
-  assert made.start is not None and made.module is not None
-
-  def apply(params, stats, inputs, *, train, key):
-    return made.apply(params, stats, inputs, key, train)
-
-  return Functional(apply, *made.start(), made.module)
-
-
 def _made(apply, names, stats):
   """``(params, stats, inputs, key, train) -> (Outputs, stats)``."""
 
   def call(params, old, inputs, key, train):
     if stats is None:
-      return _outputs(apply(params, inputs, train=train, key=key), names), old
+      return outputs_of(apply(params, inputs, train=train, key=key), names), old
     found = apply(params, old, inputs, train=train, key=key)
     if not isinstance(found, tuple) or len(found) != 2:
       raise InputError(
         "with stats, apply must return (outputs, stats), got "
         f"{type(found).__name__}"
       )
-    return _outputs(found[0], names), found[1]
+    return outputs_of(found[0], names), found[1]
 
   return call
 
@@ -268,7 +169,7 @@ def _made_fuse(fuse, stats):
     found = fuse(params, *more, features, train=train, key=key)
     if not isinstance(found, Mapping | Outputs | Fused):
       found = {"logits": found}
-    made = _outputs(found, tuple(features))
+    made = outputs_of(found, tuple(features))
     return Fused(made.logits, made.unimodal, made.extra)
 
   return join
@@ -290,7 +191,7 @@ def _forward(call, join):
     outputs, new = call(params, stats, inputs, key, train)
     if present is not None:
       outputs = outputs.replace(present=dict(present))
-      if not isinstance(outputs.features, _Missing):
+      if not isinstance(outputs.features, Missing):
         known = classifier.without_missing(outputs.features, present)
         outputs = outputs.replace(features=known)
     if keep is not None or (present is not None and join is not None):
@@ -298,43 +199,11 @@ def _forward(call, join):
       kept = classifier.with_kept(outputs.features, keep)
       fused = join_(params, stats, kept, key, train, present)
       outputs = outputs.replace(logits=fused.logits)
-      if keep is not None or not isinstance(fused.unimodal, _Missing):
+      if keep is not None or not isinstance(fused.unimodal, Missing):
         outputs = outputs.replace(unimodal=fused.unimodal)
     return outputs, new if train else stats
 
   return forward
-
-
-def _outputs(found: Any, names: tuple[str, ...]) -> Outputs:
-  """What a function returned, with modalities in their order."""
-  if isinstance(found, Outputs):
-    found = {f: getattr(found, f) for f in _FIELDS}
-  elif isinstance(found, Fused):
-    found = found._asdict()
-  if not isinstance(found, Mapping) or "logits" not in found:
-    raise InputError(
-      "apply must return a dictionary with 'logits' [b k], or Outputs; got "
-      + (_listed(found) if isinstance(found, Mapping) else own.shape_of(found))
-    )
-  for key in found:
-    if key not in _FIELDS:
-      raise unknown("output", key, _FIELDS)
-  made: dict[str, Any] = {"logits": found["logits"]}
-  for field, what in _MISSING.items():
-    given = found.get(field)
-    if isinstance(given, _Missing) or not given:
-      made[field] = _Missing(what)
-      continue
-    for m in given:
-      if m not in names:
-        raise unknown(f"modality in {field!r}", m, names)
-    if set(given) != set(names):
-      raise InputError(
-        f"{field!r} lacks {_listed(set(names) - set(given))}: give all of the "
-        f"modalities {_listed(names)}"
-      )
-    made[field] = {m: given[m] for m in names}
-  return Outputs(**made, extra=dict(found.get("extra") or {}))
 
 
 def _traced(forward, params, stats, example):
@@ -346,26 +215,6 @@ def _traced(forward, params, stats, example):
     return outputs, forward(params, stats, inputs, key, True)[1]
 
   return jax.eval_shape(both, params, stats, example)
-
-
-def _check_outputs(outputs: Outputs, names: tuple[str, ...], count: int):
-  """Raises ``InputError`` unless they are [b k] and [b d] of floats."""
-  found: dict[str, tuple[Any, Any]] = {"logits": (outputs.logits, None)}
-  classes = getattr(outputs.logits, "shape", (0,))[-1:]
-  if not isinstance(outputs.unimodal, _Missing):
-    for m in names:
-      found[f"unimodal[{m!r}]"] = (outputs.unimodal[m], classes)
-  if not isinstance(outputs.features, _Missing):
-    for m in names:
-      found[f"features[{m!r}]"] = (outputs.features[m], None)
-  for name, (x, last) in found.items():
-    wanted = "[b d]" if name.startswith("features") else "[b k]"
-    if not own.is_rows(x, count) or (last is not None and x.shape[1:] != last):
-      raise InputError(
-        f"{name} must be floats {wanted}, a row for each of the {count} "
-        f"samples; got {own.shape_of(x)}"
-        + (f" beside logits {own.shape_of(outputs.logits)}" if last else "")
-      )
 
 
 def _check_stats(new: Any, old: Any) -> None:
@@ -411,7 +260,3 @@ def _path(path: tuple[Any, ...]) -> tuple[str, ...]:
         names.append(str(getattr(entry, attribute)))
         break
   return tuple(names)
-
-
-def _listed(names: Any) -> str:
-  return ", ".join(sorted(map(str, names))) or "nothing"

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dmg_jax import losses, trees
-from dmg_jax.api.binding import Bound, LackingError
+from dmg_jax.api.binding import Bound
+from dmg_jax.api.outputs import LackingError
 from dmg_jax.bilevel import loops
 from dmg_jax.errors import InputError, UnsuitableError, unknown
 from dmg_jax.model import registry
