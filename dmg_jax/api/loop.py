@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dmg_jax import losses, trees
+from dmg_jax.api.batches import arrays, batch_of, present_of
 from dmg_jax.api.binding import Bound
 from dmg_jax.api.outputs import LackingError
 from dmg_jax.bilevel import loops
-from dmg_jax.errors import InputError, UnsuitableError, unknown
+from dmg_jax.errors import InputError, UnsuitableError
 from dmg_jax.model import registry
 from dmg_jax.training import optim, steps
 from dmg_jax.types import (
@@ -29,9 +30,6 @@ from dmg_jax.types import (
   Stats,
   TrainState,
 )
-
-_LABELS = ("labels", "label")
-_REST = ("mask", "index", "present")
 
 
 class Loop:
@@ -257,8 +255,8 @@ class Loop:
     present: Mapping[str, Any] | None = None,
   ) -> Outputs:
     """All outputs of the model, as at test time; ``present`` as in a batch."""
-    there = _present(present, self.problem.modalities)
-    return self._outputs(state, _arrays(dict(inputs)), there)[0]
+    there = present_of(present, self.problem.modalities)
+    return self._outputs(state, arrays(dict(inputs)), there)[0]
 
   def predict(
     self,
@@ -267,9 +265,9 @@ class Loop:
     present: Mapping[str, Any] | None = None,
   ) -> Float[Array, "b k"]:
     """Logits [b k] by the method's rule; the largest is the prediction."""
-    there = _present(present, self.problem.modalities)
+    there = present_of(present, self.problem.modalities)
     with self._named():
-      return self._outputs(state, _arrays(dict(inputs)), there)[1]
+      return self._outputs(state, arrays(dict(inputs)), there)[1]
 
   def batch(self, given: Any) -> Batch:
     """A batch in any of the accepted forms as a ``Batch``, checked.
@@ -278,62 +276,7 @@ class Loop:
       InputError: other modalities or lengths, labels that are no classes, no
         index where the method needs one.
     """
-    if isinstance(given, Batch):
-      parts = vars(given)
-    elif isinstance(given, Mapping):
-      parts = _parts(given)
-    elif isinstance(given, tuple | list) and len(given) == 2:
-      parts = {"inputs": given[0], "labels": given[1]}
-    else:
-      raise InputError(
-        "a batch is (inputs, labels), a dictionary with 'labels', or a Batch; "
-        f"got {type(given).__name__}"
-      )
-    return self._checked(parts)
-
-  def _checked(self, parts: Mapping[str, Any]) -> Batch:
-    names = self.problem.modalities
-    for m in parts["inputs"]:
-      if m not in names:
-        raise unknown("modality of a batch", str(m), names)
-    if set(parts["inputs"]) != set(names):
-      raise InputError(
-        f"a batch needs the modalities {', '.join(names)}; got "
-        f"{', '.join(parts['inputs']) or 'none'}"
-      )
-    inputs = {m: _arrays(parts["inputs"][m]) for m in names}
-    labels = _labels(parts["labels"], self.problem.classes)
-    mask, index = parts.get("mask"), parts.get("index")
-    if index is None and self._counts():
-      raise InputError(
-        "the problem was bound with samples, so every batch needs 'index' [b], "
-        "the positions of its samples in the training split"
-      )
-    size = len(labels)
-    mask = np.ones(size, np.float32) if mask is None else _host(mask)
-    index = np.arange(size) if index is None else _host(index)
-    weight = None if parts.get("weight") is None else _host(parts["weight"])
-    present = _present(parts.get("present"), names)
-    rest = {"mask": mask, "index": index, "weight": weight, "present": present}
-    found = {**inputs, **rest}
-    for name, x in jax.tree_util.tree_leaves_with_path(found):
-      if len(x) != size:
-        where = jax.tree_util.keystr(name)
-        raise InputError(f"a batch has {size} labels, but {len(x)} at {where}")
-    return Batch(
-      inputs,
-      labels,
-      mask.astype(np.float32),
-      index.astype(np.int32),
-      weight,
-      present and {m: x.astype(np.float32) for m, x in present.items()},
-    )
-
-  def _counts(self) -> bool:
-    try:
-      return bool(self.problem.samples)
-    except LackingError:
-      return False
+    return batch_of(given, self.problem)
 
   def _evaluated(self, state, inputs, present):
     outputs, _ = self.problem.forward(
@@ -409,57 +352,3 @@ def _check_modalities(name: str, method: Method, problem: Problem) -> None:
       f"{name} trains a model of {', '.join(wanted)} alone: bind one, this has "
       f"{', '.join(problem.modalities)}"
     )
-
-
-def _parts(given: Mapping[str, Any]) -> dict[str, Any]:
-  """A dictionary's inputs, labels, mask and index."""
-  parts = dict(given)
-  labels = [k for k in _LABELS if k in parts]
-  if not labels:
-    raise InputError(
-      f"a batch needs 'labels', got {', '.join(map(str, given)) or 'nothing'}"
-    )
-  made = {"labels": parts.pop(labels[0])}
-  made.update({k: parts.pop(k) for k in _REST if k in parts})
-  made["inputs"] = parts.pop("inputs", parts)
-  if parts is not made["inputs"] and parts:
-    raise unknown(
-      "part of a batch", next(iter(parts)), ("inputs", *_LABELS, *_REST)
-    )
-  return made
-
-
-def _present(given: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
-  """Which modalities are there, {modality: [b]}; ``None``: all of them."""
-  if not given:
-    return None
-  for m in given:
-    if m not in names:
-      raise unknown("modality in 'present'", str(m), names)
-  return {m: _host(x) for m, x in given.items()}
-
-
-def _host(x: Any) -> Any:
-  """Arrays of the device stay there, all else becomes NumPy's."""
-  return x if isinstance(x, jax.Array) else np.asarray(x)
-
-
-def _arrays(tree: Any) -> Any:
-  return jax.tree.map(_host, tree)
-
-
-def _labels(labels: Any, classes: int) -> Any:
-  """int32 [b]; those on the host are checked."""
-  labels = _host(labels)
-  if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-    raise InputError(
-      f"labels must be whole numbers [b], got {labels.dtype}"
-      f"{list(labels.shape)}"
-    )
-  bad = isinstance(labels, np.ndarray) and ((labels < 0) | (labels >= classes))
-  if np.any(bad):
-    raise InputError(
-      f"labels must lie in [0, {classes - 1}], as the logits have {classes} "
-      f"classes; got {labels[bad][0]}"
-    )
-  return labels.astype(np.int32)
