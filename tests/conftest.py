@@ -29,7 +29,7 @@ _SAME_PROGRAMS = ("test_resume", "test_run", "test_seeds")
 # Files of some minutes begin, so that no process ends long after the other.
 _LONG = (
   "test_method_table", "test_tables", "test_recipes", *_SAME_PROGRAMS,
-  "test_costs", "test_binding", "test_blocks",
+  "test_costs", "test_loop", "test_blocks",
 )  # fmt: skip
 
 
