@@ -82,21 +82,6 @@ TEXT_KEYS = {
 }
 
 
-def block(tower: nn.Module, number: int) -> transformer.Block:
-  """Transformer layer ``number`` of a tower."""
-  o = vars(tower)
-  return transformer.Block(
-    o["heads"],
-    o["hidden"],
-    o["activation"],
-    o["epsilon"],
-    norm_first=True,
-    attention_dropout=o["attention_dropout"],
-    dtype=o["dtype"],
-    name=f"layer_{number}",
-  )
-
-
 def features(tower: nn.Module, x: Float[Array, "... d"]) -> jax.Array:
   """Features of ``x``: LayerNorm, CLIP's projection, and ``project``."""
   o = vars(tower)

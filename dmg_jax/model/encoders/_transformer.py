@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Collection
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -91,6 +93,55 @@ def layers_above(
   return depth - int(number) if name == "layer" else 0
 
 
+def aligned(vectors: Array, x: Array) -> Array:
+  """``vectors`` with leading axes and dtype, so that they go with ``x``."""
+  shape = (1,) * (x.ndim - vectors.ndim) + vectors.shape
+  return vectors.reshape(shape).astype(x.dtype)
+
+
+def attention(
+  layer: nn.Module,
+  x: Float[Array, "... t d"],
+  train: bool,
+  mask: Bool[Array, ...] | None = None,
+  bias: Float[Array, ...] | None = None,
+) -> Float[Array, "... t d"]:
+  """Self-attention of several heads, and a linear layer.
+
+  Args:
+    layer: has the options ``heads``, ``bias``, ``attention_dropout`` and
+      ``dtype`` (see ``Block``), and gets the weights ``query``, ``key``,
+      ``value`` and ``attention``.
+    x: tokens.
+    train: with dropout.
+    mask: where a query may see a key, [... heads t t] or 1 in their place.
+    bias: added to the scores, likewise.
+  """
+  o = vars(layer)
+  *before, width = x.shape
+  query, key, value = (
+    dense(width, o["dtype"], name, o["bias"])(x).reshape(
+      *before, o["heads"], -1
+    )
+    for name in ("query", "key", "value")
+  )
+  drops = train and o["attention_dropout"] > 0
+  x = nn.dot_product_attention(
+    query,
+    key,
+    value,
+    bias=bias,
+    mask=mask,
+    broadcast_dropout=False,
+    dropout_rng=layer.make_rng("dropout") if drops else None,
+    dropout_rate=o["attention_dropout"],
+    deterministic=not drops,
+    dtype=jnp.dtype(o["dtype"]),
+    force_fp32_for_softmax=o["dtype"] == "bfloat16",
+  )
+  return dense(width, o["dtype"], "attention")(x.reshape(*before, width))
+
+
 class Block(nn.Module):
   """Self-attention and an MLP, each with residual connection and LayerNorm.
 
@@ -144,31 +195,11 @@ class Block(nn.Module):
     if not self.scaled:
       return x
     scale = self.param(name, nn.initializers.ones, (x.shape[-1],), jnp.float32)
-    shape = (1,) * (x.ndim - 1) + scale.shape
-    return x * scale.reshape(shape).astype(x.dtype)
+    return x * aligned(scale, x)
 
   def _attention(self, x, mask, train: bool):
-    *before, width = x.shape
-    query, key, value = (
-      dense(width, self.dtype, name, self.bias)(x).reshape(
-        *before, self.heads, -1
-      )
-      for name in ("query", "key", "value")
-    )
-    drops = train and self.attention_dropout > 0
-    x = nn.dot_product_attention(
-      query,
-      key,
-      value,
-      mask=None if mask is None else mask[..., None, :, :],
-      broadcast_dropout=False,
-      dropout_rng=self.make_rng("dropout") if drops else None,
-      dropout_rate=self.attention_dropout,
-      deterministic=not drops,
-      dtype=jnp.dtype(self.dtype),
-      force_fp32_for_softmax=self.dtype == "bfloat16",
-    )
-    return dense(width, self.dtype, "attention")(x.reshape(*before, width))
+    mask = None if mask is None else mask[..., None, :, :]
+    return attention(self, x, train, mask)
 
   def _perceptron(self, x, train: bool):
     del train
@@ -178,3 +209,18 @@ class Block(nn.Module):
     else:
       inner = ACTIVATIONS[self.activation](inner)
     return dense(x.shape[-1], self.dtype, "output")(inner)
+
+
+_OPTIONS = {f.name for f in dataclasses.fields(Block)} - {"parent", "name"}
+
+
+def layer(encoder: nn.Module, number: int, **more: Any) -> Block:
+  """Layer ``number`` of an encoder.
+
+  Args:
+    encoder: options that it shares with ``Block`` by name are the layer's.
+    number: from 0.
+    **more: other options of the layer, which come first.
+  """
+  options = {k: v for k, v in vars(encoder).items() if k in _OPTIONS}
+  return Block(**{**options, **more}, name=f"layer_{number}")

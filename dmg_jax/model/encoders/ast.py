@@ -114,19 +114,7 @@ class AST(nn.Module):
     if first == 0:
       x = self._embed(x, train)
     for i in range(max(first, 1), min(last, self.stages)):
-      block = transformer.Block(
-        self.heads,
-        self.hidden,
-        self.activation,
-        self.epsilon,
-        norm_first=True,
-        dropout=self.dropout,
-        attention_dropout=self.attention_dropout,
-        bias=self.bias,
-        dtype=self.dtype,
-        name=f"layer_{i - 1}",
-      )
-      x = block(x, None, train)
+      x = transformer.layer(self, i - 1, norm_first=True)(x, None, train)
     if last <= self.stages:
       return x
     x = transformer.norm(self.epsilon, self.dtype, "last_norm")(x[:, :2])

@@ -179,17 +179,7 @@ class Bert(nn.Module):
     if first == 0:
       x = self._embed(x, real, train)
     for i in range(max(first, 1), min(last, self.stages)):
-      block = transformer.Block(
-        self.heads,
-        self.hidden,
-        self.activation,
-        self.epsilon,
-        dropout=self.dropout,
-        attention_dropout=self.attention_dropout,
-        dtype=self.dtype,
-        name=f"layer_{i - 1}",
-      )
-      x = block(x, real[:, None, :], train)
+      x = transformer.layer(self, i - 1)(x, real[:, None, :], train)
       x = jnp.where(real[..., None], x, 0)
     if last <= self.stages:
       return x

@@ -35,14 +35,7 @@ from dmg_jax.model.encoders._tensors import transformer as tensors_
 # Per channel (red, green, blue, in [0, 1]) over CLIP's training pictures.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-
-
 _OLD_EOS = 2  # Wrong id in old configs; the largest id of a text is meant.
-
-
-def _like(vector, x):
-  """``vector`` with leading axes, so that it can be added to ``x``."""
-  return vector.reshape((1,) * (x.ndim - vector.ndim) + vector.shape)
 
 
 class ClipVision(nn.Module):
@@ -110,7 +103,7 @@ class ClipVision(nn.Module):
     if first == 0:
       x = self._embed(x)
     for i in range(max(first, 1), min(last, self.stages)):
-      x = _clip.block(self, i - 1)(x, None, train)
+      x = transformer.layer(self, i - 1, norm_first=True)(x, None, train)
     if last <= self.stages:
       return x
     x = _clip.features(self, x[..., 0, :])
@@ -126,7 +119,7 @@ class ClipVision(nn.Module):
     if not jnp.issubdtype(x.dtype, jnp.floating):
       mean, deviation = jnp.array((MEAN, DEVIATION), jnp.float32)
       x = x.astype(jnp.float32) / 255
-      x = (x - _like(mean, x)) / _like(deviation, x)
+      x = (x - transformer.aligned(mean, x)) / transformer.aligned(deviation, x)
     convolution = nn.Conv(
       self.width,
       (self.patch, self.patch),
@@ -146,7 +139,7 @@ class ClipVision(nn.Module):
     x = jnp.concatenate((token.astype(x.dtype), x), axis=-2)
     count = x.shape[-2]
     table = transformer.embed(count, self, "position_embedding")
-    x += _like(table(jnp.arange(count)), x)
+    x += transformer.aligned(table(jnp.arange(count)), x)
     return transformer.norm(self.epsilon, self.dtype, "first_norm")(x)
 
   @classmethod
@@ -249,7 +242,7 @@ class ClipText(nn.Module):
       x = jnp.where(real[..., None], self._embed(x), 0)
     causal = jnp.tril(jnp.ones((1, x.shape[1], x.shape[1]), bool))
     for i in range(max(first, 1), min(last, self.stages)):
-      x = _clip.block(self, i - 1)(x, causal, train)
+      x = transformer.layer(self, i - 1, norm_first=True)(x, causal, train)
       x = jnp.where(real[..., None], x, 0)
     if last <= self.stages:
       return x

@@ -37,7 +37,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.model.encoders import _transformer as transformer
@@ -296,39 +296,17 @@ class _Layer(nn.Module):
     x = x.reshape(n, h // size, size, w // size, size, c)
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, -1, size * size, c)
     mask = jnp.asarray(_mask(h, w, size, shift)) if shift else None
-    x = self._attention(x, size, mask, train)
+    bias = self._bias(size).astype(x.dtype)
+    x = transformer.attention(self, x, train, mask, bias)
     x = x.reshape(n, h // size, w // size, size, size, c)
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, h, w, c)
     return jnp.roll(x, (shift, shift), (1, 2))[:, :height, :width]
 
-  def _attention(
-    self, x: Array, size: int, mask: Bool[Array, "1 m 1 t t"] | None, train
-  ) -> Array:
-    n, m, t, c = x.shape
-    query, key, value = (
-      transformer.dense(c, self.dtype, name, self.bias)(x).reshape(
-        n, m, t, self.heads, -1
-      )
-      for name in ("query", "key", "value")
-    )
+  def _bias(self, size: int) -> Float[Array, "1 1 _ t t"]:
+    """What the places of two tokens of a window add to their scores."""
     shape = ((2 * self.window - 1) ** 2, self.heads)
     table = self.param("position_bias", _INIT, shape, jnp.float32)
-    bias = table[_offsets(size, self.window)].transpose(2, 0, 1)[None, None]
-    drops = train and self.attention_dropout > 0
-    x = nn.dot_product_attention(
-      query,
-      key,
-      value,
-      bias=bias.astype(x.dtype),
-      mask=mask,
-      broadcast_dropout=False,
-      dropout_rng=self.make_rng("dropout") if drops else None,
-      dropout_rate=self.attention_dropout,
-      deterministic=not drops,
-      dtype=jnp.dtype(self.dtype),
-      force_fp32_for_softmax=self.dtype == "bfloat16",
-    )
-    return transformer.dense(c, self.dtype, "attention")(x.reshape(n, m, t, c))
+    return table[_offsets(size, self.window)].transpose(2, 0, 1)[None, None]
 
 
 def _padded(x: Float[Array, "n h w c"], size: int) -> Array:

@@ -46,12 +46,9 @@ from dmg_jax.model.encoders._tensors import vit as tensors_of
 POOLINGS = ("cls", "pooled", "mean")
 # What comes before the first layer.
 _EMBEDDINGS = (
-  "patch_embedding", "position_embedding", "class_token", "registers",
-)  # fmt: skip
-_HEAD = 64  # Usual size of an attention head.
-_EMBEDDINGS = (
   "class_token", "registers", "position_embedding", "patch_embedding"
 )  # fmt: skip
+_HEAD = 64  # Usual size of an attention head.
 _INIT = nn.initializers.normal(0.02)
 
 
@@ -161,7 +158,10 @@ class ViT(nn.Module):
     if first == 0:
       x = self._embed(x, train)
     for i in range(max(first, 1), min(last, self.stages)):
-      x = self._block(i - 1)(x, None, train)
+      block = transformer.layer(
+        self, i - 1, heads=self.head_count, norm_first=True
+      )
+      x = block(x, None, train)
     if last <= self.stages:
       return x
     x = transformer.project(self, self._pool(x))
@@ -182,22 +182,6 @@ class ViT(nn.Module):
         "have no LayerNorm for single tokens"
       )
 
-  def _block(self, number: int) -> transformer.Block:
-    return transformer.Block(
-      self.head_count,
-      self.hidden,
-      self.activation,
-      self.epsilon,
-      norm_first=True,
-      dropout=self.dropout,
-      attention_dropout=self.attention_dropout,
-      bias=self.bias,
-      scaled=self.scaled,
-      gated=self.gated,
-      dtype=self.dtype,
-      name=f"layer_{number}",
-    )
-
   def _embed(self, x: Array, train: bool) -> Float[Array, "b ... t d"]:
     grid = (x.shape[-3] // self.patch, x.shape[-2] // self.patch)
     if min(grid) < 1:
@@ -214,14 +198,14 @@ class ViT(nn.Module):
       "position_embedding", _INIT, (side * side + 1, self.width), jnp.float32
     )
     places = patches.positions(table[1:], (side, side), grid, self.antialias)
-    x += _like(places, x)
+    x += transformer.aligned(places, x)
     token = self.param("class_token", _INIT, (self.width,), jnp.float32)
     tokens = [(token + table[0])[None], x]
     if self.registers:
       shape = (self.registers, self.width)
       tokens.insert(1, self.param("registers", _INIT, shape, jnp.float32))
     tokens[:-1] = [
-      jnp.broadcast_to(_like(t, x), (*x.shape[:-2], *t.shape))
+      jnp.broadcast_to(transformer.aligned(t, x), (*x.shape[:-2], *t.shape))
       for t in tokens[:-1]
     ]
     x = jnp.concatenate(tokens, axis=-2)
@@ -279,9 +263,3 @@ class ViT(nn.Module):
     timm's names.
     """
     return tensors_of.write(self, variables["params"])
-
-
-def _like(vectors: Array, x: Array) -> Array:
-  """``vectors`` with leading axes and dtype, so that they go with ``x``."""
-  shape = (1,) * (x.ndim - vectors.ndim) + vectors.shape
-  return vectors.reshape(shape).astype(x.dtype)

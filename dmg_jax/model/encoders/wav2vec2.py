@@ -132,7 +132,7 @@ class Wav2Vec2(nn.Module):
       x = x if self.norm_first else norm(x)
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
     for i in range(max(first, 1), min(last, self.stages)):
-      x = self._block(i - 1)(x, None, train)
+      x = transformer.layer(self, i - 1)(x, None, train)
     if last <= self.stages:
       return x
     x = norm(x) if self.norm_first else x
@@ -158,19 +158,6 @@ class Wav2Vec2(nn.Module):
         f"width {self.width} must be a multiple of position_groups, got "
         f"{self.position_groups}"
       )
-
-  def _block(self, number: int) -> transformer.Block:
-    return transformer.Block(
-      self.heads,
-      self.hidden,
-      self.activation,
-      self.epsilon,
-      norm_first=self.norm_first,
-      dropout=self.dropout,
-      attention_dropout=self.attention_dropout,
-      dtype=self.dtype,
-      name=f"layer_{number}",
-    )
 
   @property
   def shortest(self) -> int:
