@@ -223,8 +223,7 @@ class Swin(nn.Module):
     Raises:
       ValueError: tensors are missing, left over, or have other shapes.
     """
-    kernel = tensors_of.kernel_of(tensors)
-    channels = kernel.shape[1] if kernel.ndim == 4 else 3
+    channels = tensors_of.channels_of(tensors)
     example = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
     shapes = tensors_.shapes_of(self, example)
     return {"params": tensors_of.read(self, shapes, tensors)}

@@ -246,8 +246,7 @@ class ViT(nn.Module):
     Raises:
       ValueError: tensors are missing, left over, or have other shapes.
     """
-    kernel = tensors_of.kernel_of(tensors)
-    channels = kernel.shape[1] if kernel.ndim == 4 else 3
+    channels = tensors_of.channels_of(tensors)
     shape = (1, self.image_size, self.image_size, channels)
     example = jax.ShapeDtypeStruct(shape, jnp.float32)
     shapes = tensors_.shapes_of(self, example)

@@ -9,6 +9,7 @@ import numpy as np
 
 from dmg_jax.errors import InputError
 from dmg_jax.model.encoders._tensors import exact, vit
+from dmg_jax.model.encoders._tensors.pictures import HUGGING
 from dmg_jax.model.encoders._tensors.transformer import chosen
 
 KIND = "audio-spectrogram-transformer"
@@ -58,7 +59,7 @@ def channels_of(tensors: Mapping[str, np.ndarray]) -> int:
   Raises:
     ValueError: there is no such kernel.
   """
-  kernel = exact.plain(tensors, vit.HUGGING, _PREFIXES)[vit.HUGGING]
+  kernel = exact.plain(tensors, HUGGING, _PREFIXES)[HUGGING]
   return kernel.shape[1] if kernel.ndim == 4 else 1
 
 
@@ -72,7 +73,7 @@ def read(
   Raises:
     ValueError: tensors are missing, left over, or have other shapes.
   """
-  found = exact.plain(tensors, vit.HUGGING, _PREFIXES)
+  found = exact.plain(tensors, HUGGING, _PREFIXES)
   table = {k: v for k, v in _TABLE.items() if k != exact.HEAD}
   return exact.read(shapes, table, found, _IGNORED)
 

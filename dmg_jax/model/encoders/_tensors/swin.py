@@ -17,12 +17,11 @@ import numpy as np
 
 from dmg_jax.errors import InputError
 from dmg_jax.model.encoders import pretrained
-from dmg_jax.model.encoders._tensors import exact
+from dmg_jax.model.encoders._tensors import exact, pictures
 from dmg_jax.model.encoders._tensors.exact import fused
+from dmg_jax.model.encoders._tensors.pictures import HUGGING, TIMM, is_timm
 from dmg_jax.model.encoders._tensors.transformer import chosen
 
-TIMM = "patch_embed.proj.weight"
-HUGGING = "embeddings.patch_embeddings.projection.weight"
 _PREFIXES = ("swin.", "model.", "module.")
 _BLOCK = "encoder.layers.#.blocks.#"
 _BLOCK_TIMM = "layers.#.blocks.#"
@@ -143,9 +142,7 @@ def options_of_folder(folder: Path) -> dict[str, Any]:
 def _of_timm(
   config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Any]:
-  width, _, patch, across = shapes[TIMM]
-  if patch != across:
-    raise InputError(f"patch must be one number, got {[patch, across]}")
+  width, patch = pictures.patches_of(shapes)
   pattern = r"layers\.(\d+)\.blocks\.(\d+)\.attn\.relative_position_bias_table"
   tables = {
     (int(found[1]), int(found[2])): shape
@@ -164,26 +161,16 @@ def _of_timm(
     "ratio": hidden / width,
     "bias": "layers.0.blocks.0.attn.qkv.bias" in shapes,
   }
-  pictures = config.get("pretrained_cfg", {})
-  for key in ("mean", "std"):
-    if key in pictures:
-      made[key] = tuple(pictures[key])
-  return made
+  return made | pictures.normalisation_of(config)
 
 
-def is_timm(tensors: Mapping[str, Any]) -> bool:
-  """Whether the names are timm's."""
-  return any(n == TIMM or n.endswith(f".{TIMM}") for n in tensors)
-
-
-def kernel_of(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-  """The kernel of the patches.
+def channels_of(tensors: Mapping[str, np.ndarray]) -> int:
+  """Input channels of the patches' kernel.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is no such kernel.
   """
-  anchor = TIMM if is_timm(tensors) else HUGGING
-  return exact.plain(tensors, anchor, _PREFIXES)[anchor]
+  return pictures.channels_of(tensors, _PREFIXES)
 
 
 def read(
@@ -215,8 +202,8 @@ def write(
   """
   if len(set(module.windows)) > 1:
     tensors = exact.write(_staged(params, module.depths, False), _TIMM)
-    pictures = {"mean": list(module.mean), "std": list(module.std)}
-    return tensors, {"architecture": "swin_", "pretrained_cfg": pictures}
+    known = {"mean": list(module.mean), "std": list(module.std)}
+    return tensors, {"architecture": "swin_", "pretrained_cfg": known}
   tensors = exact.write(_staged(params, module.depths, True), _HUGGING)
   config = {key: getattr(module, option) for key, option in _KEYS.items()}
   config = {

@@ -12,8 +12,9 @@ import numpy as np
 
 from dmg_jax.errors import InputError
 from dmg_jax.model.encoders import pretrained
-from dmg_jax.model.encoders._tensors import exact
+from dmg_jax.model.encoders._tensors import exact, pictures
 from dmg_jax.model.encoders._tensors.exact import Place, fused
+from dmg_jax.model.encoders._tensors.pictures import HUGGING, TIMM, is_timm
 from dmg_jax.model.encoders._tensors.transformer import chosen
 from dmg_jax.model.encoders.resnet import IMAGENET_MEAN, IMAGENET_STD
 
@@ -23,8 +24,6 @@ FAMILY = {
   "dinov2": "Dinov2Model",
   "dinov2_with_registers": "Dinov2WithRegistersModel",
 }
-TIMM = "patch_embed.proj.weight"
-HUGGING = "embeddings.patch_embeddings.projection.weight"
 _PREFIXES = ("vit.", "dinov2.", "dinov2_with_registers.", "model.", "module.")
 _ATTENTION = {
   f"layer_#/{name}": f"encoder.layer.#.attention.attention.{name}"
@@ -160,7 +159,7 @@ def options_of_folder(folder: Path) -> dict[str, Any]:
   """
   shapes = pretrained.read_shapes(folder)
   here = (folder / pretrained.CONFIG).exists()
-  timm = any(n == TIMM or n.endswith(f".{TIMM}") for n in shapes)
+  timm = is_timm(shapes)
   if not here and not timm:
     pretrained.read_config(folder)  # Says what is missing.
   config = pretrained.read_config(folder) if here else {}
@@ -177,16 +176,14 @@ def options_of_folder(folder: Path) -> dict[str, Any]:
 def _of_timm(
   config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Any]:
-  width, _, patch, across = shapes[TIMM]
-  if patch != across:
-    raise InputError(f"patch must be one number, got {[patch, across]}")
+  width, patch = pictures.patches_of(shapes)
   blocks = {int(n.split(".")[1]) for n in shapes if n.startswith("blocks.")}
   first = shapes.get("blocks.0.mlp.fc1.weight", (4 * width,))[0]
   hidden = shapes.get("blocks.0.mlp.fc2.weight", (width, first))[-1]
   scaled = "blocks.0.ls1.gamma" in shapes
   registers = shapes.get("reg_token", (1, 0))[1]
   kind = "dinov2_with_registers" if registers else "dinov2"
-  made = {
+  made: dict[str, Any] = {
     "model_type": kind if scaled else "vit",
     "width": width,
     "patch": patch,
@@ -204,11 +201,7 @@ def _of_timm(
   made["image_size"] = _side(shapes) * patch
   if "fc_norm.weight" in shapes:
     made |= {"pooling": "mean", "pool_first": True}
-  pictures = config.get("pretrained_cfg", {})
-  for key in ("mean", "std"):
-    if key in pictures:
-      made[key] = tuple(pictures[key])
-  return made
+  return made | pictures.normalisation_of(config)
 
 
 def _side(shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -252,19 +245,13 @@ def read(
   return exact.read(shapes, table, found, ignored)
 
 
-def is_timm(tensors: Mapping[str, Any]) -> bool:
-  """Whether the names are timm's."""
-  return any(n == TIMM or n.endswith(f".{TIMM}") for n in tensors)
-
-
-def kernel_of(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-  """The kernel of the patches.
+def channels_of(tensors: Mapping[str, np.ndarray]) -> int:
+  """Input channels of the patches' kernel.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is no such kernel.
   """
-  anchor = TIMM if is_timm(tensors) else HUGGING
-  return exact.plain(tensors, anchor, _PREFIXES)[anchor]
+  return pictures.channels_of(tensors, _PREFIXES)
 
 
 def _with_class_position(
@@ -292,8 +279,8 @@ def write(
   if timm:
     arguments = {"num_heads": module.head_count}
     config = {"architecture": "vit", "model_args": arguments}
-    pictures = {"mean": list(module.mean), "std": list(module.std)}
-    return tensors, {**config, "pretrained_cfg": pictures}
+    known = {"mean": list(module.mean), "std": list(module.std)}
+    return tensors, {**config, "pretrained_cfg": known}
   return tensors, config_of(module, tensors[HUGGING].shape[1])
 
 
