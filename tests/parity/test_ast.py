@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from against_torch import assert_same, random_weights, run
 from dmg_jax.model.encoders import pretrained
 from dmg_jax.model.encoders.ast import AST
 
@@ -30,11 +31,7 @@ CONFIG = transformers.ASTConfig(
 @pytest.fixture(scope="module")
 def theirs():
   """A classifier whose weights are all random; not to be changed."""
-  torch.manual_seed(0)
-  made = transformers.ASTForAudioClassification(CONFIG).eval()
-  with torch.no_grad():
-    for weight in made.parameters():
-      weight.add_(0.2 * torch.randn_like(weight))
+  made = random_weights(lambda: transformers.ASTForAudioClassification(CONFIG))
   return made.audio_spectrogram_transformer, made
 
 
@@ -54,15 +51,6 @@ def spectrograms(bins=14, frames=19):
 def expected(model, x):
   with torch.no_grad():
     return model(torch.tensor(x[..., 0]).mT).pooler_output.numpy()
-
-
-def assert_same(ours, theirs, tolerance=1e-5):
-  np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
-
-
-def run(module, variables, x, *args):
-  apply = jax.jit(lambda v, x: module.apply(v, x, False, *args))
-  return apply(variables, jnp.asarray(x))
 
 
 def options(folder, **given):

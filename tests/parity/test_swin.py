@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from against_torch import assert_same, random_weights, run
 from dmg_jax.model.encoders import pretrained
 from dmg_jax.model.encoders.swin import Swin
 
@@ -29,12 +30,7 @@ CONFIG = transformers.SwinConfig(
 @pytest.fixture(scope="module")
 def theirs():
   """A model whose weights are all random; not to be changed."""
-  torch.manual_seed(0)
-  made = transformers.SwinModel(CONFIG).eval()
-  with torch.no_grad():
-    for weight in made.parameters():
-      weight.add_(0.1 * torch.randn_like(weight))
-  return made
+  return random_weights(lambda: transformers.SwinModel(CONFIG), 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +48,6 @@ def pictures(height=32, width=32):
 def expected(model, x):
   with torch.no_grad():
     return model(torch.tensor(np.moveaxis(x, -1, 1))).pooler_output.numpy()
-
-
-def assert_same(ours, theirs, tolerance=1e-5):
-  np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
-
-
-def run(module, variables, x, *args):
-  apply = jax.jit(lambda v, x: module.apply(v, x, False, *args))
-  return apply(variables, jnp.asarray(x))
 
 
 def options(folder, **given):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from against_torch import assert_same, random_weights, run
 from dmg_jax.model.encoders import pretrained
 from dmg_jax.model.encoders._layers import patches
 from dmg_jax.model.encoders.vit import ViT
@@ -41,12 +42,7 @@ CONFIGS = {
 
 def fresh(config, model=transformers.AutoModel):
   """A model whose weights are all random."""
-  torch.manual_seed(0)
-  made = model.from_config(config).eval()
-  with torch.no_grad():
-    for weight in made.parameters():
-      weight.add_(0.2 * torch.randn_like(weight))
-  return made
+  return random_weights(lambda: model.from_config(config))
 
 
 def pictures(height=16, width=16, channels=3):
@@ -57,16 +53,6 @@ def pictures(height=16, width=16, channels=3):
 def expected(model, x, **options):
   with torch.no_grad():
     return model(torch.tensor(np.moveaxis(x, -1, 1)), **options)
-
-
-def assert_same(ours, theirs, tolerance=1e-5):
-  theirs = theirs.detach().numpy() if torch.is_tensor(theirs) else theirs
-  np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
-
-
-def run(module, variables, x, *args):
-  apply = jax.jit(lambda v, x: module.apply(v, x, False, *args))
-  return apply(variables, jnp.asarray(x))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from against_torch import assert_same, random_weights, run
 from data_pipelines.transforms import audio
 from dmg_jax.model.encoders import pretrained
 from dmg_jax.model.encoders.wav2vec2 import Wav2Vec2
@@ -46,12 +47,7 @@ CONFIGS = {
 
 def fresh(config, model=transformers.AutoModel):
   """A model whose weights are all random."""
-  torch.manual_seed(0)
-  made = model.from_config(config).eval()
-  with torch.no_grad():
-    for weight in made.parameters():
-      weight.add_(0.2 * torch.randn_like(weight))
-  return made
+  return random_weights(lambda: model.from_config(config))
 
 
 def sounds(length=83):
@@ -61,15 +57,6 @@ def sounds(length=83):
 def expected(model, x):
   with torch.no_grad():
     return model(torch.tensor(x)).last_hidden_state.mean(1).numpy()
-
-
-def assert_same(ours, theirs, tolerance=1e-5):
-  np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
-
-
-def run(module, variables, x, *args):
-  apply = jax.jit(lambda v, x: module.apply(v, x, False, *args))
-  return apply(variables, jnp.asarray(x))
 
 
 def options(folder, **given):
