@@ -158,10 +158,12 @@ def paired(found: Summary) -> list[str]:
 def _paired(found: Summary) -> list[str]:
   column, reference = found.columns[0], found.row(found.reference)
   sentences, compared = [], comparisons(found)
-  for row in found.rows if reference is not None else ():
-    if row.name in compared:
-      c = compared[row.name]
-      sentences.append(c.sentence(row.label, reference.label))
+  if reference is not None:
+    sentences += [
+      compared[row.name].sentence(row.label, reference.label)
+      for row in found.rows
+      if row.name in compared
+    ]
   ours, other = found.row(OURS), rival(found)
   if ours and other and other is not reference:
     c = _compare(ours, other, column)
