@@ -37,7 +37,7 @@ def total(values: Mapping[str, Leaf], present: Present | None):
 
 def count(values: Mapping[str, Leaf], present: Present | None):
   """Number of the modalities of ``values`` that are there, at least 1 [b]."""
-  ones = {m: jnp.ones(len(x), x.dtype) for m, x in values.items()}
+  ones = {m: jnp.ones(x.shape[:1], x.dtype) for m, x in values.items()}
   return jnp.maximum(total(ones, present), 1)
 
 

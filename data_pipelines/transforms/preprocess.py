@@ -89,13 +89,20 @@ class Preprocessor:
     return self.decode(self.store(value))
 
   @classmethod
-  def from_json(cls, stored: Mapping[str, Any]) -> Preprocessor:
-    """The preprocessor that ``describe`` described."""
+  def from_json(
+    cls, stored: Mapping[str, Any], optional: bool = False
+  ) -> Preprocessor:
+    """The preprocessor that ``describe`` described.
+
+    Args:
+      stored: as described.
+      optional: whether samples may lack the modality.
+    """
     if stored["preprocessing"] is None:
       raise InputError("how new samples are preprocessed is not known")
     fields = [stored[k] for k in ("kind", "shape", "dtype", "vocab_size")]
     buckets = stored.get("buckets", ())
-    spec = core.ModalitySpec(*fields, buckets=buckets)
+    spec = core.ModalitySpec(*fields, optional=optional, buckets=buckets)
     return cls(spec, stored["preprocessing"])
 
 

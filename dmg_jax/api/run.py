@@ -213,7 +213,9 @@ class Run:
     Args:
       new: path of a manifest; a DataFrame; or {modality or "name:kind": a
         list, one entry per sample}: texts, paths of files, arrays, pictures.
-        Columns ``id`` and ``label`` are passed on, ``split`` is not read.
+        Columns ``id`` and ``label`` are passed on, ``split`` is not read. An
+        empty entry, or a column that is not there, says that the sample lacks
+        the modality, if the run was trained on such samples.
       split: a split of the run's own data instead.
 
     Raises:
@@ -367,11 +369,18 @@ def _of_split(one: Opened, split: str) -> Prediction:
   """Probabilities of a split of the run's own data, with ids and labels."""
   found, dataset = one.evaluation(split), one.setup.dataset
   source, classes = dataset.sources[split], dataset.spec.classes
+  specs = dataset.spec.modalities
+  known = [m for m in specs if m in found.present]
+  lacking = [
+    tuple(m for m in known if not found.present[m][row])
+    for row in range(len(found.index))
+  ]
   return Prediction(
     classes,
     dict(found.probabilities),
     ids=[source[int(i)]["id"] for i in found.index],
     targets=[classes[int(i)] for i in found.labels],
+    missing=lacking if any(s.optional for s in specs.values()) else None,
   )
 
 

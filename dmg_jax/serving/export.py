@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,16 @@ def predictor(
   config, spec = setup.config, setup.dataset.spec
   variables, function = predicting.model(setup, state)
   shapes = {m: (s.shape, s.dtype) for m, s in spec.modalities.items()}
+  optional = [m for m, s in spec.modalities.items() if s.optional]
+  buckets = {m: s.buckets for m, s in spec.modalities.items() if s.ragged}
   made, notes = program.lower(
-    variables, function, shapes, config.eval.batch_size
+    variables, function, shapes, config.eval.batch_size, optional, buckets
   )
-  batch = made.in_avals[0].shape[0]
+  batch, steps = made.in_avals[0].shape[0], program.steps(made, buckets)
   facts = {
     "classes": list(spec.classes),
-    "modalities": _modalities(setup.dataset),
+    "modalities": _modalities(setup.dataset, steps),
+    **({"present": optional} if optional else {}),
     "outputs": [metrics.FUSED, *setup.problem.modalities],
     "batch": batch if isinstance(batch, int) else str(batch),
     "platforms": list(made.platforms),
@@ -90,9 +94,17 @@ def predictor(
   return said + [f"predictor: {note}" for note in notes]
 
 
-def _modalities(dataset: core.Dataset) -> dict[str, dict[str, Any]]:
-  """{modality: kind, shape, dtype, preprocessing}; null if it is not known."""
-  return {
+def _modalities(
+  dataset: core.Dataset, steps: Mapping[str, int | str]
+) -> dict[str, dict[str, Any]]:
+  """{modality: kind, shape, dtype, preprocessing}; null if it is not known.
+
+  A ragged one has ``buckets`` and ``steps``, see ``program``.
+  """
+  made = {
     m: preprocess.describe(spec, dataset.preprocessing.get(m))
     for m, spec in dataset.spec.modalities.items()
   }
+  for m, count in steps.items():
+    made[m]["steps"] = count
+  return made

@@ -42,6 +42,7 @@ def write(
   labels: Sequence[str] | None,
   probabilities: Mapping[str, np.ndarray],
   classes: Sequence[str],
+  missing: Sequence[Sequence[str]] | None = None,
 ) -> None:
   """Writes predictions, whole or not at all; the ending tells the format.
 
@@ -51,15 +52,29 @@ def write(
     labels: names of the right classes, if they are known.
     probabilities: {"fused" or modality: [n k]}.
     classes: names, in order of the probabilities.
+    missing: modalities that each sample lacks, [n]. They make the column
+      ``missing``, joined by ``+``; what a modality that a sample lacks says
+      stays empty.
   """
   columns: dict[str, Any] = {"id": list(ids)}
   if labels is not None:
     columns["label"] = list(labels)
+  if missing is not None:
+    columns[replaceable.MISSING] = ["+".join(gone) for gone in missing]
+  there = {
+    head: np.array([missing is None or head not in missing[i]
+                    for i in range(len(p))], bool)
+    for head, p in probabilities.items()
+  }  # fmt: skip
   for head, p in probabilities.items():
     best = p.argmax(axis=-1)
-    columns[f"{head}_prediction"] = [classes[int(i)] for i in best]
+    columns[f"{head}_prediction"] = [
+      classes[int(i)] if known else None
+      for i, known in zip(best, there[head], strict=True)
+    ]
   for head, p in probabilities.items():
-    columns |= {f"{head}:{c}": p[:, i] for i, c in enumerate(classes)}
+    own = np.ma.masked_array(p, np.repeat(~there[head][:, None], p.shape[1], 1))
+    columns |= {f"{head}:{c}": own[:, i] for i, c in enumerate(classes)}
   path = path.resolve()  # What a link points to is written, not the link.
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(f"{path.name}.{os.getpid()}.{time.time_ns()}.part")
@@ -75,7 +90,9 @@ def write(
 
 def _csv(path: Path, columns: Mapping[str, Any]) -> None:
   shown = [
-    [f"{v:.6f}" for v in x] if isinstance(x, np.ndarray) else x
+    ["" if v is np.ma.masked else f"{v:.6f}" for v in x]
+    if isinstance(x, np.ma.MaskedArray)
+    else ["" if v is None else v for v in x]
     for x in columns.values()
   ]
   with path.open("w", encoding="utf-8", newline="") as file:
@@ -87,7 +104,9 @@ def _csv(path: Path, columns: Mapping[str, Any]) -> None:
 def _parquet(path: Path, columns: Mapping[str, Any]) -> None:
   pyarrow = _pyarrow()
   arrays = {
-    name: pyarrow.array(x, None if isinstance(x, np.ndarray) else "string")
+    name: pyarrow.array(np.asarray(x.data), mask=np.ma.getmaskarray(x))
+    if isinstance(x, np.ma.MaskedArray)
+    else pyarrow.array(x, "string")
     for name, x in columns.items()
   }
   pyarrow.parquet.write_table(pyarrow.table(arrays), path)

@@ -11,18 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.manifest import faults, memory
-from data_pipelines.manifest.unlabelled import ADVICE
+from data_pipelines.manifest import cells, faults, memory, rows
+from data_pipelines.manifest.unlabelled import advice
 from data_pipelines.transforms.preprocess import Preprocessor, of
+from dmg_jax import missing
 from dmg_jax.errors import InputError
 from dmg_jax.evaluation import metrics
 from dmg_jax.evaluation.metrics import FUSED
-from dmg_jax.serving import prediction_table, program
+from dmg_jax.serving import batching, prediction_table, program
 from dmg_jax.training import experiment
 from dmg_jax.types import TrainState
 
-Arrays = Mapping[str, np.ndarray]
-# {modality: [b ...]} -> {"fused" or modality: [b k]}
+# What ``batching.given`` makes -> {"fused" or modality: [b k]}
 Function = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 _BATCH = 256
 
@@ -33,10 +33,13 @@ class Prediction:
 
   Attributes:
     classes: names, in order of the probabilities.
-    probabilities: {"fused" or modality: float [n k]}, rows sum to 1.
+    probabilities: {"fused" or modality: float [n k]}, rows sum to 1. A
+      modality's own are NaN where the sample lacks it; fused ones never are.
     ids: of the samples, if they have any.
     targets: names of the right classes, if they were given.
     notes: on samples without an id, and on ids that several have.
+    missing: modalities that each sample lacks, [n]; ``None`` if the run knows
+      no sample that lacks one.
 
   Example:
 
@@ -51,6 +54,7 @@ class Prediction:
   ids: Sequence[str] | None = None
   targets: Sequence[str] | None = None
   notes: tuple[str, ...] = ()
+  missing: Sequence[tuple[str, ...]] | None = None
 
   @property
   def labels(self) -> list[str]:
@@ -70,7 +74,7 @@ class Prediction:
     count = len(self.probabilities[FUSED])
     ids = self.ids or [str(i + 1) for i in range(count)]
     prediction_table.write(
-      path, ids, self.targets, self.probabilities, self.classes
+      path, ids, self.targets, self.probabilities, self.classes, self.missing
     )
 
 
@@ -102,71 +106,122 @@ class Predictor:
     function: Function,
     batch_size: int,
     fixed: bool = False,
+    steps: Mapping[str, int] | None = None,
   ):
-    """``fixed``: the function takes batches of ``batch_size`` alone."""
+    """What the function is bound to.
+
+    Args:
+      classes: names.
+      preprocessors: {modality: its preprocessing}.
+      function: of what ``batching.given`` makes.
+      batch_size: samples at once, at most.
+      fixed: whether it takes batches of ``batch_size`` alone.
+      steps: {ragged modality: steps of all samples}, where they are fixed.
+    """
     self.classes = tuple(classes)
     self.preprocessors = dict(preprocessors)
     self._function, self.batch_size = function, batch_size
-    self._fixed = fixed
+    self._fixed, self._steps = fixed, dict(steps or {})
+    self._specs = {m: p.spec for m, p in self.preprocessors.items()}
+
+  @property
+  def optional(self) -> tuple[str, ...]:
+    """The modalities that samples may lack, but not all of them."""
+    return tuple(m for m, s in self._specs.items() if s.optional)
 
   def predict(self, inputs: Mapping[str, Any]) -> Prediction:
     """Probabilities of samples, preprocessed as the run's own.
 
     Args:
       inputs: {modality: a list, one entry per sample}: texts, paths of files,
-        or arrays (``Preprocessor.__call__`` says which).
+        or arrays (``Preprocessor.__call__`` says which). ``None``, NaN, an
+        array of NaN alone or a blank text say that the sample lacks one of
+        ``optional``; a list that is not there, that all samples do.
 
     Raises:
       ValueError: a modality is missing or unknown, or lists differ in length.
       core.DataError: entries that cannot be used, all of them.
     """
     self._check(inputs)
-    arrays, problems = {}, []
-    for m, preprocessor in self.preprocessors.items():
-      found = []
-      for i, value in enumerate(inputs[m]):
-        try:
-          found.append(preprocessor(value))
-        except ValueError as error:
-          column = f"{m}:{preprocessor.spec.kind}"
-          problems.append(faults.Fault(i + 1, column, str(error)))
-      arrays[m] = found
+    count = len(next(iter(inputs.values())))
+    arrays, problems, empty = self._read(inputs, count)
+    lacking = batching.lacking(arrays)
+    told = {p.row for p in problems}
+    problems += [
+      faults.Fault(i + 1, "", rows.NOTHING)
+      for i, gone in enumerate(lacking)
+      if len(gone) == len(arrays) and i + 1 not in told
+    ]
     if problems:
-      raise faults.failure("the inputs", problems, ADVICE, memory.COUNTED)
+      said = advice(empty)
+      raise faults.failure("the inputs", problems, said, memory.COUNTED)
     size = self.batch_size
-    total = len(next(iter(arrays.values())))
     return self.run(
-      {m: np.stack(x[i : i + size]) for m, x in arrays.items()}
-      for i in range(0, total, size)
+      {m: x[i : i + size] for m, x in arrays.items()}
+      for i in range(0, count, size)
     )
 
-  def run(self, batches: Iterable[Arrays]) -> Prediction:
-    """Probabilities of preprocessed batches, each at most ``batch_size``."""
-    parts = [self._run(batch) for batch in batches]
+  def _read(
+    self, inputs: Mapping[str, Any], count: int
+  ) -> tuple[dict[str, list[np.ndarray | None]], list[faults.Fault], list[str]]:
+    """Arrays, ``None`` for what is missing; faults; modalities that lack some.
+
+    A modality lacks an entry that is empty though the run knows no such sample.
+    """
+    arrays, problems, empty = {}, [], []
+    for m, preprocessor in self.preprocessors.items():
+      spec, found = preprocessor.spec, []
+      for i, value in enumerate(inputs.get(m, [None] * count)):
+        gone = cells.is_empty(value)
+        try:
+          found.append(None if gone and spec.optional else self._one(m, value))
+        except ValueError as error:
+          found.append(None)
+          problems.append(faults.Fault(i + 1, f"{m}:{spec.kind}", str(error)))
+          empty += [m] * gone
+      arrays[m] = found
+    return arrays, problems, empty
+
+  def _one(self, m: str, value: Any) -> np.ndarray:
+    made = self.preprocessors[m](value)
+    if m in self._steps:
+      batching.check_steps(m, len(made), self._steps[m])
+    return made
+
+  def run(self, batches: Iterable[batching.Samples]) -> Prediction:
+    """Probabilities of preprocessed samples.
+
+    Args:
+      batches: {modality: arrays}, each of at most ``batch_size`` samples;
+        ``None`` stands where a sample lacks one of ``optional``.
+    """
+    parts, lacking = [], []
+    for batch in batches:
+      parts.append(self._run(batch))
+      lacking += batching.lacking(batch)
     heads = parts[0] if parts else dict.fromkeys((FUSED, *self.preprocessors))
     none = np.zeros((0, len(self.classes)), np.float32)
     return Prediction(
       self.classes,
       {h: np.concatenate([none, *(p[h] for p in parts)]) for h in heads},
+      missing=tuple(lacking) if self.optional else None,
     )
 
-  def _run(self, batch: Arrays) -> dict[str, np.ndarray]:
+  def _run(self, batch: batching.Samples) -> dict[str, np.ndarray]:
     """Padded to a power of two, so that few programs are compiled."""
     count = len(next(iter(batch.values())))
     size = min(1 << (count - 1).bit_length(), self.batch_size)
     size = self.batch_size if self._fixed else size
-    padded = {
-      m: np.concatenate([x, np.zeros((size - count, *x.shape[1:]), x.dtype)])
-      for m, x in batch.items()
-    }
-    made = self._function(padded)
+    given = batching.given(batch, self._specs, self._steps)
+    made = self._function(batching.padded(given, size))
     heads = (FUSED, *(h for h in made if h != FUSED))
     return {h: np.asarray(made[h])[:count] for h in heads}
 
   def _check(self, inputs: Mapping[str, Any]) -> None:
     known = self.preprocessors
     wanted = ", ".join(f"{m} ({p.spec.kind})" for m, p in known.items())
-    if set(inputs) != set(known):
+    absent = {m for m in known if m not in inputs}
+    if set(inputs) - set(known) or absent - set(self.optional) or not inputs:
       raise InputError(
         f"the run's modalities are {wanted}; got {', '.join(inputs) or 'none'}"
       )
@@ -199,18 +254,21 @@ def of_run(setup: experiment.Setup, state: TrainState) -> Predictor:
 def model(
   setup: experiment.Setup, state: TrainState
 ) -> tuple[Any, Callable[[Any, Mapping[str, Any]], dict[str, Any]]]:
-  """Variables on the host, and the pure ``(variables, inputs) -> {head: p}``.
+  """Variables on the host, and the pure ``(variables, given) -> {head: p}``.
 
-  A head is ``fused`` or a modality; p [b k] are softmax probabilities.
+  A head is ``fused`` or a modality; p [b k] are softmax probabilities, NaN for
+  the head of a modality that the sample lacks. ``batching`` says what is given.
   """
   problem, method = setup.problem, setup.method
 
-  def function(variables, inputs):
+  def function(variables, given):
     params, stats, memory = variables
-    inputs = jax.tree.map(jnp.asarray, dict(inputs))
-    outputs, _ = problem.forward(params, stats, inputs, None, False)
+    given = jax.tree.map(jnp.asarray, dict(given))
+    inputs, present = batching.separate(given)
+    outputs, _ = problem.forward(params, stats, inputs, None, False, present)
     heads = {FUSED: method.predict(outputs, memory), **outputs.unimodal}
-    return jax.tree.map(metrics.softmax, heads)
+    found = {h: metrics.softmax(x) for h, x in heads.items()}
+    return {h: missing.where(present, h, p, jnp.nan) for h, p in found.items()}
 
   return jax.device_get((state.params, state.stats, state.method)), function
 
@@ -228,6 +286,11 @@ def load(folder: Path, batch_size: int | None = None) -> Predictor:
   """
   facts, function = program.read(folder)
   fixed = facts["batch"] if isinstance(facts["batch"], int) else 0
-  own = {m: Preprocessor.from_json(s) for m, s in facts["modalities"].items()}
+  optional, modalities = facts.get("present", ()), facts["modalities"]
+  own = {
+    m: Preprocessor.from_json(s, m in optional) for m, s in modalities.items()
+  }
+  steps = {m: s.get("steps") for m, s in modalities.items()}
+  most = {m: t for m, t in steps.items() if isinstance(t, int)}
   size = fixed or batch_size or _BATCH
-  return Predictor(facts["classes"], own, function, size, bool(fixed))
+  return Predictor(facts["classes"], own, function, size, bool(fixed), most)

@@ -12,6 +12,7 @@ from dmg_jax.errors import InputError
 from dmg_jax.model.encoders.pretrained import WRITTEN
 
 _PREDICTION = "_prediction"
+MISSING = "missing"  # The column of what samples lack.
 
 
 def check_table(path: Path) -> None:
@@ -108,6 +109,7 @@ def _is_predictions(columns: Sequence[Any]) -> bool:
   if rest[:1] != ["id"]:
     return False
   rest = rest[2:] if rest[1:2] == ["label"] else rest[1:]
+  rest = rest[1:] if rest[:1] == [MISSING] else rest
   heads = [c.removesuffix(_PREDICTION) for c in rest if c.endswith(_PREDICTION)]
   count = len(heads)
   shares = rest[count:]

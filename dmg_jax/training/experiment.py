@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import core
-from data_pipelines.core import catalog
+from data_pipelines.core import catalog, sequences
 from data_pipelines.load.loader import Loader
 from dmg_jax.config import class_weights
 from dmg_jax.errors import InputError, unknown
@@ -368,9 +368,13 @@ def _encoder(config, modality, spec):
   return registry.with_vocabulary(options, spec.vocab_size)
 
 
-def _example(spec: core.Spec) -> dict[str, np.ndarray]:
+def _example(spec: core.Spec) -> dict[str, Any]:
+  """Inputs of two samples: zeros, of ragged modalities nothing but padding."""
   return {
-    m: np.zeros((2, *s.shape), s.dtype) for m, s in spec.modalities.items()
+    m: sequences.stack([], s, s.buckets[0], 2)
+    if s.ragged
+    else np.zeros((2, *s.shape), s.dtype)
+    for m, s in spec.modalities.items()
   }
 
 

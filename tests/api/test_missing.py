@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dmg_jax
-from tiny_samples import samples
+from tiny_samples import SMALL, samples
 
 
 def lacking(rows):
@@ -50,3 +50,19 @@ def test_no_sample_without_anything():
 def test_a_data_set_without_the_option():
   with pytest.raises(dmg_jax.UserError, match="unknown key of recipe 'joint'"):
     dmg_jax.fit("configs/openmoji.py", recipe="joint", missing="allow")
+
+
+@pytest.mark.slow
+def test_the_estimator_predicts_what_lacks_something():
+  x, y = lacking({1: "note", 4: "sensor"})
+  clf = dmg_jax.MultimodalClassifier(
+    "joint", epochs=1, random_state=0, options={"missing": "allow"}, config=SMALL
+  )  # fmt: skip
+  clf.fit(x, y)
+  new, _ = lacking({0: "sensor", 1: "note"})
+  p = clf.predict_proba(new)
+  assert p.shape == (len(y), 2) and np.isfinite(p).all()
+  only = clf.predict_proba({"note": new["note"][:1]})
+  np.testing.assert_allclose(only, p[:1], atol=1e-6)
+  with pytest.raises(dmg_jax.UserError, match="row 1: all modalities are miss"):
+    clf.predict({"sensor": [None], "note": [float("nan")]})

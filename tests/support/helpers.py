@@ -174,14 +174,20 @@ def samples(dataset: Dataset) -> dict[tuple[str, str], tuple[str, Any]]:
   }
 
 
-def write_run(config, folder):
-  """A run that stopped at once, and how it is read back."""
+def write_run(config, folder, encoders=None):
+  """A run that stopped at once, as it is read back.
+
+  Args:
+    config: of the run, changed.
+    folder: of the run.
+    encoders: {modality: Flax module} of the user's own.
+  """
   from dmg_jax.training import experiment, run_folder
   from dmg_jax.training.checkpoint import METRIC, Checkpoints
 
   config.loader.resident = "off"  # As it is read back.
-  setup = experiment.assemble(config)
-  run_folder.write_config(config, folder, None, setup=setup)
+  setup = experiment.assemble(config, encoders=encoders)
+  run_folder.write_config(setup.config, folder, None, setup=setup)
   checkpoints = Checkpoints(folder)
   checkpoints.save(setup.fresh(), {METRIC: 0.5})
   checkpoints.close()

@@ -4,12 +4,16 @@ import json
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import dmg_jax
 import helpers
-from dmg_jax.serving import export, predictor, program
+import toys
+from dmg_jax.model import registry
+from dmg_jax.serving import batching, export, predictor, program
 
 HEADS = ("fused", "caption", "photo", "sensor")
 
@@ -62,6 +66,47 @@ def test_what_cannot_be_lowered_is_told():
 
   with pytest.raises(ValueError, match=r"cannot be exported.*never"):
     program.lower(np.float32(2), never, shapes, 4)
+
+
+# ``channel`` needs encoders with stages. The others are much like these two.
+FAST = ("aug", "sum")
+FUSIONS = [
+  f if f in FAST else pytest.param(f, marks=pytest.mark.slow)
+  for f in registry.known("fusion")
+  if f != "channel"
+]
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_what_is_missing_for_any_number_of_samples(fusion):
+  """A program with masks: no bit of garbage gets through any fusion."""
+  problem, params, stats = toys.problem(2, fusion)
+
+  def function(variables, given):
+    inputs, present = batching.separate(given)
+    params, stats = jax.tree.map(jnp.asarray, variables)
+    outputs, _ = problem.forward(params, stats, inputs, None, False, present)
+    return {"fused": outputs.logits}
+
+  shapes = {
+    m: ((d,), np.float32)
+    for m, d in zip(problem.modalities, toys.SIZES, strict=False)
+  }
+  variables = jax.device_get((params, stats))
+  optional = problem.modalities[:1]
+  exported, notes = program.lower(variables, function, shapes, 4, optional)
+  assert notes == [] and {str(a.shape[0]) for a in exported.in_avals} == {"b"}
+  for count in (1, 7):
+    x = {m: np.asarray(v) for m, v in toys.batch(2, count).inputs.items()}
+    there = np.arange(count, dtype=np.float32) % 2
+    bad = {**x, "image": np.where(there[:, None] > 0, x["image"], np.nan)}
+    mask = {"present/image": there}
+    one, two = (exported.call({**v, **mask})["fused"] for v in (x, bad))
+    assert np.isfinite(one).all()
+    np.testing.assert_array_equal(one, two)
+    whole = exported.call({**x, "present/image": np.ones(count, np.float32)})
+    same = (np.asarray(whole["fused"]) == one).all(axis=1)
+    np.testing.assert_array_equal(same, there > 0)
 
 
 ALONE = """

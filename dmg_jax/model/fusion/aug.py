@@ -96,7 +96,8 @@ def weighted(
   if present is None:
     return functools.reduce(operator.add, (b * unimodal[m] for m, b in pairs))
   shares = {
-    m: jnp.full((len(unimodal[m]), 1), b, unimodal[m].dtype) for m, b in pairs
+    m: jnp.full((unimodal[m].shape[0], 1), b, unimodal[m].dtype)
+    for m, b in pairs
   }
   share = missing.total(shares, present)
   factor = jnp.where(share > 0, sum(beta) / jnp.where(share > 0, share, 1), 0)

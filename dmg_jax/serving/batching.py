@@ -1,0 +1,90 @@
+"""From preprocessed samples to what a program takes, one flat dictionary.
+
+Beside the inputs, {modality: [b ...]}, it has ``present/<modality>``, float32
+[b], for each modality that samples may lack: 1 where it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipelines import core
+from data_pipelines.core import sequences
+from dmg_jax.errors import InputError
+
+PRESENT = "present/"
+
+# {modality: b arrays}; None where a sample lacks the modality.
+Samples = Mapping[str, Sequence[np.ndarray | None]]
+Specs = Mapping[str, core.ModalitySpec]
+Given = Mapping[str, Any]
+
+
+def given(
+  samples: Samples, specs: Specs, steps: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+  """Samples as a program takes them.
+
+  Args:
+    samples: {modality: b arrays}.
+    specs: of the modalities.
+    steps: {ragged modality: T} where a program fixes it; else it is a bucket.
+
+  Raises:
+    ValueError: a sample has more steps than the program takes.
+  """
+  filled = {
+    m: [core.nothing(specs[m]) if x is None else x for x in own]
+    for m, own in samples.items()
+  }
+  for m, most in (steps or {}).items():
+    check_steps(m, max(map(len, filled[m]), default=0), most)
+  made = sequences.stacked(filled, specs)
+  for m, most in (steps or {}).items():
+    made[m] = sequences.stack(filled[m], specs[m], most)
+  for m, own in samples.items():
+    if specs[m].optional:
+      there = [x is not None for x in own]
+      made[PRESENT + m] = np.array(there, np.float32)
+  return made
+
+
+def check_steps(modality: str, count: int, most: int) -> None:
+  """Raises ``ValueError`` if a sample has too many steps for a program."""
+  if count > most:
+    raise InputError(
+      f"{modality}: it has {count} steps, the exported program takes at most "
+      f"{most} (the run itself takes any number)"
+    )
+
+
+def padded(x: Given, size: int) -> dict[str, Any]:
+  """``x`` with rows of zeros up to ``size`` samples."""
+
+  def longer(array: np.ndarray) -> np.ndarray:
+    more = np.zeros((size - len(array), *array.shape[1:]), array.dtype)
+    return np.concatenate([array, more])
+
+  return jax.tree.map(longer, dict(x))
+
+
+def separate(x: Given) -> tuple[dict[str, Any], dict[str, Any] | None]:
+  """Inputs and ``Batch.present``, ``None`` if nothing can be missing."""
+  present = {
+    k.removeprefix(PRESENT): p for k, p in x.items() if k.startswith(PRESENT)
+  }
+  inputs = {m: v for m, v in x.items() if not m.startswith(PRESENT)}
+  return inputs, present or None
+
+
+def lacking(samples: Samples) -> list[tuple[str, ...]]:
+  """The modalities that each sample lacks, [b]."""
+  rows = zip(*samples.values(), strict=True)
+  return [
+    tuple(m for m, x in zip(samples, row, strict=True) if x is None)
+    for row in rows
+  ]
