@@ -371,10 +371,10 @@ def _of_split(one: Opened, split: str) -> Prediction:
   source, classes = dataset.sources[split], dataset.spec.classes
   specs = dataset.spec.modalities
   known = [m for m in specs if m in found.present]
-  lacking = [
+  lacking = tuple(
     tuple(m for m in known if not found.present[m][row])
     for row in range(len(found.index))
-  ]
+  )
   return Prediction(
     classes,
     dict(found.probabilities),

@@ -53,6 +53,21 @@ def given(
   return made
 
 
+def groups(samples: Samples, specs: Specs) -> list[np.ndarray]:
+  """Rows that go through the model together.
+
+  That is all of them; but samples far longer than those of the run would make
+  the others as long, and are kept apart, by doublings of the largest bucket.
+  """
+  beyond = np.zeros(len(next(iter(samples.values()))), int)
+  for m, own in samples.items():
+    if specs[m].ragged:
+      counts = np.array([1 if x is None else max(len(x), 1) for x in own])
+      doublings = np.ceil(np.log2(counts / specs[m].buckets[-1])).astype(int)
+      beyond = np.maximum(beyond, doublings)
+  return [np.flatnonzero(beyond == n) for n in np.unique(beyond)]
+
+
 def check_steps(modality: str, count: int, most: int) -> None:
   """Raises ``ValueError`` if a sample has too many steps for a program."""
   if count > most:

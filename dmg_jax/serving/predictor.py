@@ -208,6 +208,16 @@ class Predictor:
     )
 
   def _run(self, batch: batching.Samples) -> dict[str, np.ndarray]:
+    parts, order = [], []
+    for group in batching.groups(batch, self._specs):
+      parts.append(
+        self._once({m: [x[i] for i in group] for m, x in batch.items()})
+      )
+      order.append(group)
+    back = np.argsort(np.concatenate(order))
+    return {h: np.concatenate([p[h] for p in parts])[back] for h in parts[0]}
+
+  def _once(self, batch: batching.Samples) -> dict[str, np.ndarray]:
     """Padded to a power of two, so that few programs are compiled."""
     count = len(next(iter(batch.values())))
     size = min(1 << (count - 1).bit_length(), self.batch_size)

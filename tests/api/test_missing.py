@@ -56,8 +56,12 @@ def test_a_data_set_without_the_option():
 def test_the_estimator_predicts_what_lacks_something():
   x, y = lacking({1: "note", 4: "sensor"})
   clf = dmg_jax.MultimodalClassifier(
-    "joint", epochs=1, random_state=0, options={"missing": "allow"}, config=SMALL
-  )  # fmt: skip
+    "joint",
+    epochs=1,
+    random_state=0,
+    options={"missing": "allow"},
+    config=SMALL,
+  )
   clf.fit(x, y)
   new, _ = lacking({0: "sensor", 1: "note"})
   p = clf.predict_proba(new)
