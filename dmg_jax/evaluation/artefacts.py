@@ -34,7 +34,8 @@ def save_test(
   ``test_examples.npz`` holds ``index`` [e] (positions in the split), ``ids``
   [e], ``rules`` [e] (why a sample was chosen), ``modalities`` [m], ``kinds``
   [m], ``missing`` [e m] (1 or 0) and, for the modality at position i,
-  ``shown_<i>``: str [e] for text, else uint8 [e h w 3] or [e h w].
+  ``shown_<i>``: str [e] for text, else uint8 [e h w 3] or [e h w]. Pictures of
+  sequences differ in size: ``sizes_<i>``, int [e 2], has height and width.
   """
   classes = dataset.spec.classes
   report.save_features(workdir, test, classes)
@@ -54,10 +55,12 @@ def save_test(
       np.uint8,
     ),
   }
-  for i, m in enumerate(modalities):
-    content[f"shown_{i}"] = _shown(
-      m, [s["inputs"][m] for s in samples], dataset
-    )
+  for i, (m, spec) in enumerate(modalities.items()):
+    values = [s["inputs"][m] for s in samples]
+    if spec.ragged and spec.kind != "text":
+      content[f"shown_{i}"], content[f"sizes_{i}"] = _sequences(values)
+    else:
+      content[f"shown_{i}"] = _shown(m, values, dataset)
   arrays.save(Path(workdir) / FILE, content)
 
 
@@ -69,6 +72,17 @@ def _shown(m: str, values: list[np.ndarray], dataset) -> np.ndarray:
   view = dataset.view.get(m, lambda x: x)
   pictures = [picture(view(x), spec.kind) for x in values]
   return np.stack(pictures) if pictures else np.zeros((0, 1, 1), np.uint8)
+
+
+def _sequences(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+  """Pictures of sequences [t d], time to the right, and their sizes [e 2]."""
+  some = [x.reshape(len(x), -1) if len(x) else np.zeros((1, 1)) for x in values]
+  pictures = [picture(x.T, "array") for x in some]
+  sizes = np.array([x.shape for x in pictures], int).reshape(-1, 2)
+  shown = np.zeros((len(values), *sizes.max(axis=0, initial=1)), np.uint8)
+  for place, x in zip(shown, pictures, strict=True):
+    place[: x.shape[0], : x.shape[1]] = x
+  return shown, sizes
 
 
 def _texts(values: list[np.ndarray], settings: Any) -> list[str]:

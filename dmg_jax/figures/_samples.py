@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines import core
+from data_pipelines.core import sequences
 from dmg_jax.errors import InputError, unknown
 
 SPLIT = "test"
@@ -19,12 +20,19 @@ class Samples(NamedTuple):
   Attributes:
     ids: names of the samples, [n].
     labels: class indices, int32 [n].
-    inputs: {modality: [n ...]}.
+    inputs: {modality: [n ...]}, as in ``Batch``.
+    present: {modality: float32 [n]}, as in ``Batch``.
   """
 
   ids: list[str]
   labels: np.ndarray
-  inputs: dict[str, np.ndarray]
+  inputs: dict[str, Any]
+  present: dict[str, np.ndarray] | None = None
+
+  def has(self, i: int, modality: str) -> bool:
+    """Whether the i-th sample has a modality."""
+    there = (self.present or {}).get(modality)
+    return there is None or bool(there[i])
 
 
 def choose(
@@ -62,12 +70,16 @@ def _short(text: str, count: int, most: int = 300) -> str:
 def read(dataset: core.Dataset, places: Sequence[int]) -> Samples:
   """The samples at these positions, as in evaluation batches."""
   found = [dataset.sources[SPLIT][i] for i in places]
-  inputs = {}
-  for m in dataset.spec.modalities:
+  specs, arrays, present = dataset.spec.modalities, {}, {}
+  for m, spec in specs.items():
     view = dataset.view.get(m, lambda x: x)
-    inputs[m] = np.stack([view(np.asarray(s["inputs"][m])) for s in found])
+    arrays[m] = [view(np.asarray(s["inputs"][m])) for s in found]
+    if spec.optional:
+      there = [m not in core.missing(s) for s in found]
+      present[m] = np.array(there, np.float32)
   labels = np.array([s["label"] for s in found], np.int32)
-  return Samples([str(s["id"]) for s in found], labels, inputs)
+  inputs = sequences.stacked(arrays, specs)
+  return Samples([str(s["id"]) for s in found], labels, inputs, present or None)
 
 
 def middle(x: np.ndarray, kind: str) -> np.ndarray:

@@ -5,8 +5,9 @@ locations that support the class, after the first epoch and after a quarter,
 half and all of training (``train.keep`` of the runs). Below a sample stands the
 fused probability of that class. Pictures, spectrograms (time to the right,
 frequency upward) and the middle frames of videos are shown; other modalities
-are left out. The samples are chosen at random by ``figure.seed``, or named by
-``figure.samples``. Each row is represented by its first finished seed.
+are left out, and so is what a sample lacks. The samples are chosen at random by
+``figure.seed``, or named by ``figure.samples``. Each row is represented by its
+first finished seed.
 
 The NPZ file has the unscaled maps, ``<row>/<modality>`` [epochs samples h w]
 (videos: [.. t h w]); the CSV file has the predictions of the runs.
@@ -136,12 +137,13 @@ def draw(config: Config, workdir: Path) -> Drawing | None:
   if not seen:
     return None
   notes = list(dict.fromkeys(note for one in seen for note in one.notes))
-  if not any(one.heat for one in seen):
-    raise InputError(f"figure4 has nothing to show: {' '.join(notes)}")
+  panels = _lines_of(seen)
+  if not panels:
+    raise InputError(f"figure4 has nothing to show: {'; '.join(notes)}")
   target, shown = config.figure.target, epochs(config)
   columns = [_panels.PanelColumn(o.label, o.heat, o.kinds, _below(o, target))
              for o in seen]  # fmt: skip
-  figure = _panels.draw(columns, shown, _lines_of(seen))
+  figure = _panels.draw(columns, shown, panels)
   lines = [line for one in seen for line in _lines(one, target, shown)]
   arrays = {f"{o.row}/{m}": x for o in seen for m, x in o.heat.items()}
   arrays["epochs"] = np.array(shown)
@@ -173,7 +175,8 @@ def _seen(config: Config, grid: Grid, row: str) -> Seen | None:
     probabilities,
     setup.dataset.spec.classes,
     [f"{m} is left out: {reason}" for m, reason in why.items() if reason]
-    + _coarse(heat),
+    + _coarse(heat)
+    + _lacking(samples, heat),
   )
 
 
@@ -184,6 +187,16 @@ def _coarse(heat: dict[str, np.ndarray]) -> list[str]:
     "use larger inputs, or an earlier stage by --config.figure.stage"
     for m, x in heat.items()
     if x.shape[-2] * x.shape[-1] < 9
+  ]
+
+
+def _lacking(samples: Samples, modalities: Iterable[str]) -> list[str]:
+  """Notes on modalities that shown samples lack."""
+  return [
+    f"{m} is left out of sample {name}, which lacks it"
+    for m in modalities
+    for i, name in enumerate(samples.ids)
+    if not samples.has(i, m)
   ]
 
 
@@ -207,7 +220,8 @@ def _explain(
     # On one device, because these few samples cannot be sharded.
     state, logits = jax.device_get(state), None
     for m, function in explain.items():
-      found, logits = function(state, samples.inputs, samples.labels)
+      given = samples.inputs, samples.labels, samples.present
+      found, logits = function(state, *given)
       heat[m].append(np.asarray(found))
     if logits is not None:
       probabilities.append(np.asarray(softmax(logits)))
@@ -241,9 +255,10 @@ def _lines_of(seen: list[Seen]) -> list[_panels.PanelRow]:
   kinds = {m: o for o in reversed(seen) for m in o.kinds}
   for i, name in enumerate(first.ids):
     label = seen[0].classes[int(first.labels[i])]
-    for m, one in sorted(kinds.items()):
+    own = {m: o for m, o in sorted(kinds.items()) if o.samples.has(i, m)}
+    for m, one in own.items():
       picture = _samples.picture(one.samples.inputs[m][i], one.kinds[m])
-      last = m == max(kinds)
+      last = m == max(own)
       lines.append(_panels.PanelRow(i, m, name, label, picture, last))
   return lines
 

@@ -9,7 +9,8 @@ modality's encoder, their number of locations P, and the fused logit
 
 The gradient passes through the rest of the encoder, the fusion and the method's
 prediction rule; the features of the other modalities stay fixed. Everything
-runs in evaluation mode: no dropout, running statistics.
+runs in evaluation mode: no dropout, running statistics. The map of a modality
+that a sample lacks is zero.
 
 Reference: Selvaraju et al., "Grad-CAM", ICCV 2017, eqs. 1 and 2.
 
@@ -22,7 +23,7 @@ Deviations:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -38,8 +39,9 @@ from dmg_jax.types import Outputs, TrainState
 # Axes of a modality's maps, by kind: [b h w c] and [b t h w c].
 _AXES = {"image": 4, "audio": 4, "video": 5}
 
-# (state, inputs, classes [b]) -> (heat [b ... h w], logits [b k]).
-Explain = Callable[[TrainState, Mapping[str, Any], Any], tuple[Any, Any]]
+# (state, inputs, classes [b], present) -> (heat [b ... h w], logits [b k]);
+# ``present`` is that of a batch, by default ``None``.
+Explain = Callable[..., tuple[Any, Any]]
 
 
 def cam(
@@ -78,6 +80,8 @@ def without_maps(setup: Setup, modality: str) -> str:
   if spec.kind not in _AXES:
     return f"{spec.kind} has no height and width"
   name = setup.encoders[modality]["name"]
+  if spec.ragged:
+    return "its samples differ in length"
   if modality in setup.modules:
     return "its encoder is a module of your own, which has no stages"
   encoder = _encoder(setup, modality)
@@ -119,18 +123,20 @@ def explainer(
   cut = stage % stages + 1
 
   @jax.jit
-  def explain(state: TrainState, inputs, classes):
+  def explain(state: TrainState, inputs, classes, present=None):
     own = classifier.encoder_variables(state.params, state.stats, modality)
     whole = (state.params, state.stats)
-    outputs, _ = problem.forward(*whole, inputs, None, False)
+    outputs, _ = problem.forward(*whole, inputs, None, False, present)
     logits = setup.method.predict(outputs, state.method)
     chosen = jnp.argmax(logits, axis=-1) if predicted else classes
 
     def score(maps):
       z = encoder.apply(own, maps, False, cut)
       features = {**outputs.features, modality: z}
-      fused = problem.fuse(*whole, features, None, False)
-      made = Outputs(fused.logits, fused.unimodal, features, dict(fused.extra))
+      features = dict(classifier.without_missing(features, present))
+      fused = problem.fuse(*whole, features, None, False, present)
+      extra = dict(fused.extra)
+      made = Outputs(fused.logits, fused.unimodal, features, extra, present)
       return _of_class(setup.method.predict(made, state.method), chosen)
 
     maps = encoder.apply(own, inputs[modality], False, 0, cut)

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipelines import core
+from data_pipelines.core import Dataset, ModalitySpec, Spec, hidden
 from dmg_jax.config import compose
 from dmg_jax.figures import _panels, _samples, figure4, gradcam
 from dmg_jax.model import classifier, registry
 from dmg_jax.training import experiment
-from helpers import toy_dataset
+from helpers import CLASSES, toy_dataset
 
 
 def maps(shape=(2, 3, 4, 5)):
@@ -99,6 +101,71 @@ def test_of_a_run(setup):
     state.params, state.stats, inputs, None, False
   )
   np.testing.assert_allclose(logits, outputs.logits, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_sample_lacks_has_no_map(setup):
+  """The others' are those of ``present``; garbage changes no bit."""
+  data = hidden.hide(toy_dataset(), "image:0.4+array:0.4", seed=1)
+  places = list(range(8))
+  found = _samples.read(data, places)
+  gone = [core.missing(data.sources["test"][i]) for i in places]
+  assert {m for lost in gone for m in lost} == {"image", "array"}
+  for i, lost in enumerate(gone):
+    assert [m for m in ("array", "image") if not found.has(i, m)] == [*lost]
+  state = jax.device_get(setup.fresh())
+  explain = gradcam.explainer(setup, "image")
+  heat, logits = explain(state, found.inputs, found.labels, found.present)
+  there = np.array([found.has(i, "image") for i in places])
+  heat = np.asarray(heat)
+  assert not heat[~there].any() and heat[there].any()
+  outputs, _ = setup.problem.forward(
+    state.params, state.stats, jax.tree.map(jnp.asarray, found.inputs), None,
+    False, jax.tree.map(jnp.asarray, found.present),
+  )  # fmt: skip
+  np.testing.assert_allclose(logits, outputs.logits, rtol=1e-5, atol=1e-6)
+  garbage = dict(found.inputs)
+  for m, other in (("image", 77), ("array", np.nan)):
+    for i in places:
+      if not found.has(i, m):
+        garbage[m][i] = other
+  again = explain(state, garbage, found.labels, found.present)
+  np.testing.assert_array_equal(heat, again[0])
+  np.testing.assert_array_equal(logits, again[1])
+
+
+def test_what_a_sample_lacks_is_left_out():
+  """A line for each modality that is there, the last of a sample marked."""
+  data = hidden.hide(toy_dataset(), "image:0.6", seed=1)
+  places = list(range(6))
+  found = _samples.read(data, places)
+  pictures = dict.fromkeys(("image", "second"), found.inputs["image"])
+  present = {"image": found.present["image"], "second": np.ones(6)}
+  found = found._replace(inputs=pictures, present=present)
+  heat = {m: np.zeros((1, 6, 4, 4)) for m in pictures}
+  kinds = dict.fromkeys(pictures, "image")
+  seen = figure4.Seen(
+    "h", "H", 0, found, kinds, heat, np.full((1, 6, 3), 1 / 3), CLASSES, []
+  )
+  lines = figure4._lines_of([seen])
+  there = present["image"] > 0
+  assert 0 < there.sum() < 6
+  for i, name in enumerate(found.ids):
+    own = [(x.modality, x.last) for x in lines if x.sample == i]
+    only = [("second", True)]
+    assert own == ([("image", False), *only] if there[i] else only)
+    note = f"image is left out of sample {name}, which lacks it"
+    assert (note in figure4._lacking(found, heat)) != there[i]
+
+
+def test_samples_of_any_length():
+  steps = ModalitySpec("array", (16, 2), np.float32, buckets=(8, 16))
+  arrays = [np.ones((t, 2), np.float32) for t in (3, 12)]
+  own = [{"inputs": {"s": x}, "label": 0, "id": f"{len(x)}"} for x in arrays]
+  spec = Spec("x", {"s": steps}, CLASSES, {"test": 2})
+  found = _samples.read(Dataset(spec, {"test": own}), [0, 1])
+  np.testing.assert_array_equal(found.inputs["s"]["mask"].sum(axis=1), [3, 12])
+  assert found.inputs["s"]["values"].shape == (2, 16, 2)
+  assert found.present is None and found.has(0, "s")
 
 
 def test_stages_and_modalities_without_maps(setup):

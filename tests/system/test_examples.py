@@ -97,6 +97,51 @@ def test_examples_are_the_samples(saved, dataset):
     assert sensor[place].shape == (6, 30) and np.ptp(sensor[place]) == 255
 
 
+def test_sequences_and_what_is_missing(tmp_path):
+  """Pictures of their own sizes, time to the right; said to be missing."""
+  lengths = [3 + 7 * i for i in range(N)]
+  specs = {
+    "steps": ModalitySpec("array", (144, 4), "float32", None, True, (72, 144)),
+    "caption": ModalitySpec("text", (3,), "int32", len(WORDS)),
+  }
+  numbers = np.arange(4 * 144, dtype=np.float32).reshape(-1, 4)
+  rows = [
+    {
+      "inputs": {
+        "steps": numbers[: t * (i % 4 > 0)],
+        "caption": WORDS.encode("red cat", 3),
+      },
+      "label": i % 3,
+      "id": f"{i}",
+      "missing": ("steps",) * (i % 4 == 0),
+    }
+    for i, t in enumerate(lengths)
+  ]
+  spec = Spec("toy", specs, ("a", "b", "c"), {"test": N})
+  rng, index = np.random.default_rng(1), np.arange(N)
+  p = {h: rng.dirichlet([1, 1, 1], N) for h in ("fused", *specs)}
+  p["steps"][::4] = np.nan
+  features = {m: rng.normal(size=(N, 4)) for m in specs}
+  test = Evaluation({}, index % 3, index, p, features)
+  artefacts.save_test(
+    tmp_path, test, Dataset(spec, {"test": Cached(rows, specs)})
+  )
+  stored, kept = chosen.load_examples(tmp_path), load_predictions(tmp_path)
+  assert stored is not None and kept is not None
+  there = stored["missing"][:, 0] == 0
+  assert 0 < there.sum() < len(there)
+  for place in map(int, np.flatnonzero(there)):
+    picture = chosen._value(stored, 0, place)
+    t = lengths[stored["index"][place]]
+    assert picture.shape[1] == min(t, artefacts.SIDE)
+    # The features rise downward, and with time.
+    assert (np.diff(picture.astype(int), axis=0) >= 0).all()
+    assert picture[0, 0] == 0 and picture[-1, -1] == 255
+  page = chosen.grid(stored, kept)
+  assert page.count("<q>steps: missing</q>") == (~there).sum()
+  assert page.count("<img") == there.sum()
+
+
 def test_no_vocabulary_and_long_texts(saved):
   del saved
   numbers = [np.array([2, 3, 0])]

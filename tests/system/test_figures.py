@@ -179,3 +179,15 @@ def test_figure4_end_to_end(command, data_dir, tmp_path):
   assert command(*words(keys, work, data_dir, *more))[0] == 0
   lines = read(work / "figure4.csv")
   assert all(x["predicted"] == x["explained"] for x in lines)
+
+
+@pytest.mark.slow
+def test_figure4_of_samples_that_lack_pictures(command, data_dir, tmp_path):
+  keys = "figure4,dataset=openmoji,rows=joint,epochs=1,drop=image:0.5"
+  code, out, err = command(*words(keys, tmp_path / "w", data_dir))
+  assert code == 0, out + err
+  with np.load(tmp_path / "w/figure4.npz", allow_pickle=False) as file:
+    heat, ids = file["joint/image"][0], [str(x) for x in file["samples"]]
+  gone = [f"image is left out of sample {x}" in out for x in ids]
+  assert any(gone) and not all(gone) and not heat[gone].any()
+  assert check_picture(tmp_path / "w/figure4.png", 6.8) is None
