@@ -80,8 +80,8 @@ def _sequences(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
   pictures = [picture(x.T, "array") for x in some]
   sizes = np.array([x.shape for x in pictures], int).reshape(-1, 2)
   shown = np.zeros((len(values), *sizes.max(axis=0, initial=1)), np.uint8)
-  for place, x in zip(shown, pictures, strict=True):
-    place[: x.shape[0], : x.shape[1]] = x
+  for i, x in enumerate(pictures):
+    shown[i, : x.shape[0], : x.shape[1]] = x
   return shown, sizes
 
 

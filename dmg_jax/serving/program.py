@@ -110,7 +110,7 @@ def symbols(buckets: Mapping[str, Sequence[int]]) -> tuple[Any, ...]:
     name = f"t_{re.sub('[^A-Za-z0-9_]', '_', m)}"
     factor = math.gcd(sequences.MULTIPLE, *lengths)
     found.append(f"{factor}*{name}" if factor > 1 else name)
-  return jax.export.symbolic_shape(", ".join(found))
+  return tuple(jax.export.symbolic_shape(", ".join(found)))
 
 
 def _sizes(size: Any, steps: Mapping[str, Any]) -> str:
