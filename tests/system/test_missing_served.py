@@ -184,6 +184,20 @@ def test_what_stays_refused(run, loaded, rows, new):
   assert "data.missing" not in str(caught.value)
 
 
+def test_hidden_modalities_may_be_missing(quick, pairs, rows, tmp_path):
+  del quick
+  config = manifest.get_config("multitask")
+  fields = {**pairs[1], "data.drop": "caption:0.3+sensor:0.3"}
+  config.update_from_flattened_dict(fields)
+  run = dmg_jax.load(helpers.write_run(config, tmp_path / "run"))
+  assert run.predictor.optional == ("caption", "sensor")
+  made = run.predict({"photo": [pairs[0].parent / rows[0]["photo:image"]]})
+  assert made.missing == (("caption", "sensor"),)
+  np.testing.assert_allclose(
+    made.probabilities["fused"], made.probabilities["photo"], rtol=1e-5
+  )
+
+
 def read_csv(path):
   with path.open(encoding="utf-8", newline="") as file:
     return list(csv.DictReader(file))
