@@ -34,8 +34,7 @@ def save_test(
   ``test_examples.npz`` holds ``index`` [e] (positions in the split), ``ids``
   [e], ``rules`` [e] (why a sample was chosen), ``modalities`` [m], ``kinds``
   [m], ``missing`` [e m] (1 or 0) and, for the modality at position i,
-  ``shown_<i>``: str [e] for text, else uint8 [e h w 3] or [e h w]. Pictures of
-  sequences differ in size: ``sizes_<i>``, int [e 2], has height and width.
+  ``shown_<i>``: str [e] for text, else uint8 [e h w 3] or [e h w].
   """
   classes = dataset.spec.classes
   report.save_features(workdir, test, classes)
@@ -55,12 +54,10 @@ def save_test(
       np.uint8,
     ),
   }
-  for i, (m, spec) in enumerate(modalities.items()):
-    values = [s["inputs"][m] for s in samples]
-    if spec.ragged and spec.kind != "text":
-      content[f"shown_{i}"], content[f"sizes_{i}"] = _sequences(values)
-    else:
-      content[f"shown_{i}"] = _shown(m, values, dataset)
+  for i, m in enumerate(modalities):
+    content[f"shown_{i}"] = _shown(
+      m, [s["inputs"][m] for s in samples], dataset
+    )
   arrays.save(Path(workdir) / FILE, content)
 
 
@@ -69,20 +66,12 @@ def _shown(m: str, values: list[np.ndarray], dataset) -> np.ndarray:
   spec = dataset.spec.modalities[m]
   if spec.kind == "text":
     return np.array(_texts(values, dataset.preprocessing.get(m)), dtype=str)
+  if spec.ragged:
+    strips = [strip(x, int(np.prod(spec.shape[1:]))) for x in values]
+    return np.stack(strips) if strips else np.zeros((0, 1, 1), np.uint8)
   view = dataset.view.get(m, lambda x: x)
   pictures = [picture(view(x), spec.kind) for x in values]
   return np.stack(pictures) if pictures else np.zeros((0, 1, 1), np.uint8)
-
-
-def _sequences(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-  """Pictures of sequences [t d], time to the right, and their sizes [e 2]."""
-  some = [x.reshape(len(x), -1) if len(x) else np.zeros((1, 1)) for x in values]
-  pictures = [picture(x.T, "array") for x in some]
-  sizes = np.array([x.shape for x in pictures], int).reshape(-1, 2)
-  shown = np.zeros((len(values), *sizes.max(axis=0, initial=1)), np.uint8)
-  for i, x in enumerate(pictures):
-    shown[i, : x.shape[0], : x.shape[1]] = x
-  return shown, sizes
 
 
 def _texts(values: list[np.ndarray], settings: Any) -> list[str]:
@@ -118,6 +107,19 @@ def picture(value: np.ndarray, kind: str) -> np.ndarray:
     value = _levels(value)
   value = value[::-1] if kind == "audio" else value
   return _at_most(np.ascontiguousarray(value))
+
+
+def strip(value: np.ndarray, features: int) -> np.ndarray:
+  """A sequence [t ...] as a picture of fixed size: steps across, uint8 [h w].
+
+  Short sequences are stretched and steps of long ones left out. One without
+  steps is white.
+  """
+  rows = np.full((max(features, 1), SIDE), 255, np.uint8)
+  if len(value):
+    steps = np.linspace(0, len(value) - 1, SIDE).round().astype(int)
+    rows = _levels(np.asarray(value).reshape(len(value), -1)[steps].T)
+  return _at_most(np.repeat(rows, max(1, SIDE // (4 * len(rows))), axis=0))
 
 
 def _outline(wave: np.ndarray) -> np.ndarray:

@@ -120,7 +120,7 @@ def _card(stored, place: int, predictions, row: int) -> str:
     if name in missing:
       media.append(f"<q>{shown(str(name))}: missing</q>")
       continue
-    media.append(_medium(_value(stored, i, place), str(name), str(kind)))
+    media.append(_medium(stored[f"shown_{i}"][place], str(name), str(kind)))
   heads = by_head(predictions)
   for head in (*(h for h in heads if h != FUSED), FUSED):
     if head in missing:
@@ -135,15 +135,6 @@ def _card(stored, place: int, predictions, row: int) -> str:
     f"<p>Label: <strong>{shown(classes[label])}</strong></p>\n"
     f'<dl class="said">\n{"".join(lines)}</dl>\n</article>'
   )
-
-
-def _value(stored, i: int, place: int) -> Any:
-  """What is shown of the modality at position i; pictures may have sizes."""
-  value, sizes = stored[f"shown_{i}"][place], stored.get(f"sizes_{i}")
-  if sizes is None:
-    return value
-  high, wide = sizes[place]
-  return value[:high, :wide]
 
 
 def _medium(value: Any, name: str, kind: str) -> str:

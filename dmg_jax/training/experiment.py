@@ -369,13 +369,11 @@ def _encoder(config, modality, spec):
 
 
 def _example(spec: core.Spec) -> dict[str, Any]:
-  """Inputs of two samples: zeros, of ragged modalities nothing but padding."""
-  return {
-    m: sequences.stack([], s, s.buckets[0], 2)
-    if s.ragged
-    else np.zeros((2, *s.shape), s.dtype)
-    for m, s in spec.modalities.items()
-  }
+  """Inputs of two samples, the longest of their modality."""
+  specs = spec.modalities
+  return sequences.stacked(
+    {m: np.zeros((2, *s.shape), s.dtype) for m, s in specs.items()}, specs
+  )
 
 
 def _optimiser(config, problem, per_epoch, factors):

@@ -98,7 +98,7 @@ def test_examples_are_the_samples(saved, dataset):
 
 
 def test_sequences_and_what_is_missing(tmp_path):
-  """Pictures of their own sizes, time to the right; said to be missing."""
+  """Pictures with time to the right; what is missing is said to be so."""
   lengths = [3 + 7 * i for i in range(N)]
   specs = {
     "steps": ModalitySpec("array", (144, 4), "float32", None, True, (72, 144)),
@@ -130,10 +130,9 @@ def test_sequences_and_what_is_missing(tmp_path):
   assert stored is not None and kept is not None
   there = stored["missing"][:, 0] == 0
   assert 0 < there.sum() < len(there)
-  for place in map(int, np.flatnonzero(there)):
-    picture = chosen._value(stored, 0, place)
-    t = lengths[stored["index"][place]]
-    assert picture.shape[1] == min(t, artefacts.SIDE)
+  for place in np.flatnonzero(there):
+    picture = stored["shown_0"][place]
+    assert picture.shape[1] == artefacts.SIDE
     # The features rise downward, and with time.
     assert (np.diff(picture.astype(int), axis=0) >= 0).all()
     assert picture[0, 0] == 0 and picture[-1, -1] == 255
