@@ -22,17 +22,19 @@ PRESENT = "present/"
 Samples = Mapping[str, Sequence[np.ndarray | None]]
 Specs = Mapping[str, core.ModalitySpec]
 Given = Mapping[str, Any]
+# {ragged modality: T, or {"multiple_of", "at_least"}}, see ``program``.
+Steps = Mapping[str, int | Mapping[str, int]]
 
 
 def given(
-  samples: Samples, specs: Specs, steps: Mapping[str, int] | None = None
+  samples: Samples, specs: Specs, steps: Steps | None = None
 ) -> dict[str, Any]:
   """Samples as a program takes them.
 
   Args:
     samples: {modality: b arrays}.
     specs: of the modalities.
-    steps: {ragged modality: T} where a program fixes it; else it is a bucket.
+    steps: {ragged modality: which T a program takes}; else it is a bucket.
 
   Raises:
     ValueError: a sample has more steps than the program takes.
@@ -41,11 +43,13 @@ def given(
     m: [core.nothing(specs[m]) if x is None else x for x in own]
     for m, own in samples.items()
   }
-  for m, most in (steps or {}).items():
-    check_steps(m, max(map(len, filled[m]), default=0), most)
+  for m, own in (steps or {}).items():
+    check_steps(m, max(map(len, filled[m]), default=0), own)
   made = sequences.stacked(filled, specs)
-  for m, most in (steps or {}).items():
-    made[m] = sequences.stack(filled[m], specs[m], most)
+  for m, own in (steps or {}).items():
+    count = made[m][sequences.MASK].shape[1]
+    extent = own if isinstance(own, int) else max(count, own["at_least"])
+    made[m] = sequences.stack(filled[m], specs[m], extent)
   for m, own in samples.items():
     if specs[m].optional:
       there = [x is not None for x in own]
@@ -68,12 +72,14 @@ def groups(samples: Samples, specs: Specs) -> list[np.ndarray]:
   return [np.flatnonzero(beyond == n) for n in np.unique(beyond)]
 
 
-def check_steps(modality: str, count: int, most: int) -> None:
+def check_steps(
+  modality: str, count: int, steps: int | Mapping[str, int]
+) -> None:
   """Raises ``ValueError`` if a sample has too many steps for a program."""
-  if count > most:
+  if isinstance(steps, int) and count > steps:
     raise InputError(
       f"{modality}: it has {count} steps, the exported program takes at most "
-      f"{most} (the run itself takes any number)"
+      f"{steps} (the run itself takes any number)"
     )
 
 

@@ -95,7 +95,7 @@ def predictor(
 
 
 def _modalities(
-  dataset: core.Dataset, steps: Mapping[str, int | str]
+  dataset: core.Dataset, steps: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
   """{modality: kind, shape, dtype, preprocessing}; null if it is not known.
 

@@ -106,7 +106,7 @@ class Predictor:
     function: Function,
     batch_size: int,
     fixed: bool = False,
-    steps: Mapping[str, int] | None = None,
+    steps: batching.Steps | None = None,
   ):
     """What the function is bound to.
 
@@ -116,7 +116,7 @@ class Predictor:
       function: of what ``batching.given`` makes.
       batch_size: samples at once, at most.
       fixed: whether it takes batches of ``batch_size`` alone.
-      steps: {ragged modality: steps of all samples}, where they are fixed.
+      steps: {ragged modality: which numbers of steps it takes}.
     """
     self.classes = tuple(classes)
     self.preprocessors = dict(preprocessors)
@@ -300,7 +300,6 @@ def load(folder: Path, batch_size: int | None = None) -> Predictor:
   own = {
     m: Preprocessor.from_json(s, m in optional) for m, s in modalities.items()
   }
-  steps = {m: s.get("steps") for m, s in modalities.items()}
-  most = {m: t for m, t in steps.items() if isinstance(t, int)}
+  steps = {m: s["steps"] for m, s in modalities.items() if "steps" in s}
   size = fixed or batch_size or _BATCH
-  return Predictor(facts["classes"], own, function, size, bool(fixed), most)
+  return Predictor(facts["classes"], own, function, size, bool(fixed), steps)

@@ -22,8 +22,8 @@ modality is NaN, ``fused`` never is::
 
 *Sequences* of any length are ``{"values": [b T d], "mask": float32 [b T]}``,
 with mask 1 for a step, 0 for padding at the end. ``steps`` of the modality in
-``predictor.json`` says which T: any multiple of a number (``8*t_sensor``), or
-one number where the model cannot be lowered for any.
+``predictor.json`` says which T: ``{"multiple_of": 8, "at_least": 16}``, or one
+number where the model cannot be lowered for any.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import importlib.util
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from dmg_jax.tracking.logging import write_json
 
 PROGRAM, FACTS = "predictor.jaxexport", "predictor.json"
 PLATFORMS = ("cpu", "cuda")
+LEAST = 2  # Units of T: a loop of one turn would be compiled as no loop.
 
 Shapes = Mapping[str, tuple[tuple[int, ...], Any]]
 
@@ -76,41 +77,56 @@ def lower(
     shapes: {modality: (shape of a sample, dtype)}.
     batch_size: b where the model works with a fixed number only.
     optional: modalities that samples may lack.
-    buckets: {ragged modality: its buckets}; T is a multiple of what divides
-      them, at most ``sequences.MULTIPLE``, or else the largest.
+    buckets: {ragged modality: its buckets}; T is any multiple of ``unit``, from
+      ``LEAST`` of them on, or else the largest bucket.
 
   Raises:
     ValueError: it cannot be lowered at all.
   """
   inside = jax.jit(lambda inputs: function(variables, inputs))
-  b, *free = symbols(buckets or {})
-  most = [max(lengths) for lengths in (buckets or {}).values()]
   here = (jax.export.default_export_platform(),)
   notes: list[str] = []
-  for size in (b, batch_size):
-    for extents in [free, most] if most else [[]]:
-      steps = dict(zip(buckets or {}, extents, strict=True))
-      arguments = _arguments(size, shapes, optional, steps)
-      for platforms in (PLATFORMS, here):
-        try:
-          made = jax.export.export(inside, platforms=platforms)(arguments)
-          return made, notes
-        # A primitive without a rule for a platform or size may raise anything.
-        except Exception as error:
-          reason = " ".join(str(error).split())[:300]
-          where = f"{_sizes(size, steps)} on {', '.join(platforms)}"
-          notes.append(f"not for {where}: {reason}")
+  for size, extents in _attempts(batch_size, buckets or {}):
+    steps = dict(zip(buckets or {}, extents, strict=True))
+    arguments = _arguments(size, shapes, optional, steps)
+    for platforms in (PLATFORMS, here):
+      try:
+        made = jax.export.export(inside, platforms=platforms)(arguments)
+        return made, notes
+      # A primitive without a rule for a platform or size may raise anything.
+      except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        where = f"{_sizes(size, steps)} on {', '.join(platforms)}"
+        notes.append(f"not for {where}: {reason}")
   raise InputError("the model cannot be exported: " + "; ".join(notes))
+
+
+def _attempts(
+  batch_size: int, buckets: Mapping[str, Sequence[int]]
+) -> list[tuple[Any, Sequence[Any]]]:
+  """(b, T of each ragged modality), the most general first."""
+  b, *free = symbols(buckets)
+  if not buckets:
+    return [(b, []), (batch_size, [])]
+  (alone,) = symbols({})  # Of a scope in which nothing else is bounded.
+  most = [max(lengths) for lengths in buckets.values()]
+  return [(b, free), (alone, most), (batch_size, free), (batch_size, most)]
+
+
+def unit(buckets: Sequence[int]) -> int:
+  """What T is a multiple of: it divides all buckets."""
+  return math.gcd(sequences.MULTIPLE, *buckets)
 
 
 def symbols(buckets: Mapping[str, Sequence[int]]) -> tuple[Any, ...]:
   """Sizes that are open: b, and T of each ragged modality."""
-  found = ["b"]
+  found, names = ["b"], []
   for m, lengths in buckets.items():
-    name = f"t_{re.sub('[^A-Za-z0-9_]', '_', m)}"
-    factor = math.gcd(sequences.MULTIPLE, *lengths)
-    found.append(f"{factor}*{name}" if factor > 1 else name)
-  return tuple(jax.export.symbolic_shape(", ".join(found)))
+    names.append(f"t_{re.sub('[^A-Za-z0-9_]', '_', m)}")
+    found.append(f"{unit(lengths)}*{names[-1]}")
+  least = [f"{name} >= {LEAST}" for name in names]
+  made = jax.export.symbolic_shape(", ".join(found), constraints=least)
+  return tuple(made)
 
 
 def _sizes(size: Any, steps: Mapping[str, Any]) -> str:
@@ -137,12 +153,18 @@ def _arguments(
 
 
 def steps(
-  exported: jax.export.Exported, ragged: Iterable[str]
-) -> dict[str, int | str]:
-  """{ragged modality: T, or what T must be, as ``8*t_sensor``}."""
+  exported: jax.export.Exported, buckets: Mapping[str, Sequence[int]]
+) -> dict[str, int | dict[str, int]]:
+  """{ragged modality: which T the program takes}, see the module."""
   ((arguments,), _) = jax.tree.unflatten(exported.in_tree, exported.in_avals)
-  found = {m: arguments[m][sequences.MASK].shape[1] for m in ragged}
-  return {m: t if isinstance(t, int) else str(t) for m, t in found.items()}
+  found = {m: arguments[m][sequences.MASK].shape[1] for m in buckets}
+  units = {m: unit(lengths) for m, lengths in buckets.items()}
+  return {
+    m: t
+    if isinstance(t, int)
+    else {"multiple_of": units[m], "at_least": LEAST * units[m]}
+    for m, t in found.items()
+  }
 
 
 def write(

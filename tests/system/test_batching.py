@@ -41,6 +41,13 @@ def test_a_length_that_is_fixed():
     batching.given(samples([17, 8, 1]), SPECS, {"s": 16})
 
 
+def test_a_length_that_is_not_too_small():
+  some = {"s": {"multiple_of": 8, "at_least": 16}}
+  for longest, extent in ((8, 16), (9, 16), (17, 32)):
+    made = batching.given(samples([3, longest]), SPECS, some)
+    assert made["s"]["mask"].shape == (2, extent)
+
+
 def test_samples_far_longer_than_the_runs_go_by_themselves():
   found = batching.groups(samples([3, 16, 33, 17, 1, 64]), SPECS)
   assert [rows.tolist() for rows in found] == [[0, 1, 4], [3], [2, 5]]
