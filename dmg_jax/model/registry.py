@@ -84,7 +84,7 @@ def _encoders_of(file: str) -> dict[str, Any]:
     n: v
     for n, v in vars(module).items()
     if inspect.isclass(v)
-    and v.__module__ == module.__name__
+    and f"{v.__module__}.".startswith(f"{module.__name__}.")
     and not n.startswith("_")
   }
 
