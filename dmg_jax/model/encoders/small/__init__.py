@@ -11,7 +11,19 @@ them stage by stage.
 from dmg_jax.model.encoders.small._parts import NORMS
 from dmg_jax.model.encoders.small.arrays import MLP
 from dmg_jax.model.encoders.small.pictures import ConvNet, max_pool_pairs
+from dmg_jax.model.encoders.small.recurrent import GRU, LSTM
 from dmg_jax.model.encoders.small.sounds import ConvNet1D
+from dmg_jax.model.encoders.small.transformer import Transformer
 from dmg_jax.model.encoders.small.words import WordBag
 
-__all__ = ["MLP", "NORMS", "ConvNet", "ConvNet1D", "WordBag", "max_pool_pairs"]
+__all__ = [
+  "GRU",
+  "LSTM",
+  "MLP",
+  "NORMS",
+  "ConvNet",
+  "ConvNet1D",
+  "Transformer",
+  "WordBag",
+  "max_pool_pairs",
+]
