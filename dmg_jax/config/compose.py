@@ -56,6 +56,8 @@ SHORT = {
 }
 # The prefix of the key for the encoder of a modality or kind.
 ENCODER = "encoder."
+# The encoder of arrays of different length, if that of arrays reads none.
+SEQUENCE = "sequence"
 
 
 class RecipeKeys(str):

@@ -77,9 +77,14 @@ def differences(config: Any, there: Mapping[str, Any]) -> dict[str, Any]:
   Args:
     config: of a run.
     there: the config that another run was made with, nested. A field that it
-      lacks, because it is newer than that run, has its default there.
+      lacks, because it is newer than that run, has its default there. A run
+      whose config has no encoder of sequences has none to differ in.
   """
   new, old, usual = flat(config.to_dict()), flat(there), defaults(config)
+  if compose.SEQUENCE not in there.get("encoders", {}):
+    own = f"encoders.{compose.SEQUENCE}."
+    new = {k: v for k, v in new.items() if not k.startswith(own)}
+    usual = {k: v for k, v in usual.items() if not k.startswith(own)}
   found = {}
   for name in sorted(old.keys() | new.keys()):
     value = old.get(name, usual.get(name))

@@ -1,6 +1,7 @@
 """Defaults for a user's own data with any modalities.
 
-The encoder of a modality is looked up by its name, then by its kind. Pictures
+The encoder of a modality is looked up by its name, then by its kind; arrays of
+different length whose encoder reads none have that of ``sequence``. Pictures
 and spectrograms are small enough for a laptop's CPU.
 """
 
@@ -23,6 +24,7 @@ def base(arg: str | None = None) -> compose.Config:
     "video": compose.encoder("small.ConvNet", **conv),
     "text": compose.encoder("small.WordBag", dropout=0.2),
     "array": compose.encoder("small.MLP"),
+    compose.SEQUENCE: compose.encoder("small.GRU"),
   }
   config.optimiser.schedule = "cosine"
   config.train.batch_size = 16

@@ -98,10 +98,24 @@ def encoder_class(name: str) -> Any:
   return classes[cls]
 
 
+def reads_ragged(name: str) -> bool:
+  """Whether an encoder reads sequences of any length, with their mask."""
+  return name == own.NAME or getattr(encoder_class(name), "ragged", False)
+
+
 def check_input(
-  name: str, modality: str, kind: str, shape: tuple[int, ...]
+  name: str,
+  modality: str,
+  kind: str,
+  shape: tuple[int, ...],
+  ragged: bool = False,
 ) -> None:
   """The encoder reads modalities of this kind and samples of this shape.
+
+  Args:
+    name: of the encoder.
+    modality, kind, shape: of samples.
+    ragged: whether samples differ in length.
 
   Raises:
     ValueError: it does not; with those that read the kind.
@@ -113,10 +127,17 @@ def check_input(
       f"encoder {name!r} reads {', '.join(cls.kinds)}; modality {modality!r} "
       f"is {kind}: give it {', '.join(fit)}"
     )
-  least = getattr(cls, "axes", 0)
-  if len(shape) < least:
+  if ragged and not reads_ragged(name):
+    fit = [e for e in encoders() if reads_ragged(e)]
     raise InputError(
-      f"encoder {name!r} reads samples with {least} axes at least, [h w c]; "
+      f"encoder {name!r} reads samples of one shape; those of modality "
+      f"{modality!r} differ in length: give it {', '.join(fit)}"
+    )
+  least = 0 if kind == "text" else getattr(cls, "axes", 0)  # Words are rows.
+  if len(shape) < least:
+    wanted = "[t d]" if least == 2 else "[h w c]"
+    raise InputError(
+      f"encoder {name!r} reads samples with {least} axes at least, {wanted}; "
       f"those of modality {modality!r} are {list(shape)}: give it small.MLP"
     )
 

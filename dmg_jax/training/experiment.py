@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from data_pipelines import core
 from data_pipelines.core import catalog, sequences
 from data_pipelines.load.loader import Loader
-from dmg_jax.config import class_weights
+from dmg_jax.config import class_weights, compose
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.evaluation import metrics
 from dmg_jax.model import classifier, fine_tuning, own, registry
@@ -314,19 +314,26 @@ def _of_method(
   return dataset.select(method.modalities)
 
 
-def encoder_options(config: Config, modality: str, kind: str) -> Config:
+def encoder_options(
+  config: Config, modality: str, kind: str, ragged: bool = False
+) -> Config:
   """The encoder of a modality: named like it, else like its kind.
 
   A modality may be called like another kind, as ``text`` for arrays made from
-  texts; then its kind comes first.
+  texts; then its kind comes first. If samples differ in length (``ragged``) and
+  the encoder of the kind does not read such, it is that of ``sequence``.
 
   Raises:
     ValueError: the config has neither.
   """
-  keys = [modality, kind]
-  for key in reversed(keys) if modality in core.KINDS else keys:
-    if key in config.encoders:
-      return config.encoders[key]
+  keys, names = [modality, kind], (*core.KINDS, compose.SEQUENCE)
+  for key in reversed(keys) if modality in names else keys:
+    if key not in config.encoders:
+      continue
+    found = config.encoders[key]
+    if ragged and key == kind and not registry.reads_ragged(found.name):
+      return config.encoders.get(compose.SEQUENCE, found)
+    return found
   raise InputError(
     f"no encoder for modality {modality!r} or its kind {kind!r}: the config "
     f"has encoders for {', '.join(config.encoders)}"
@@ -341,7 +348,7 @@ def _completed(config: Config) -> Config:
 
 def _check_encoders(config: Config, method: Method, spec: core.Spec) -> None:
   """Every encoder is that of a modality or a kind, or it is misspelt."""
-  choices = (*spec.modalities, *core.KINDS)
+  choices = (*spec.modalities, *core.KINDS, compose.SEQUENCE)
   for key in config.encoders:
     if key not in choices and method.modalities is None:  # All are loaded.
       raise unknown("modality or kind of an encoder", key, choices)
@@ -361,10 +368,13 @@ def _checked_modules(config, modules, method, spec):
 
 
 def _encoder(config, modality, spec):
-  options = encoder_options(config, modality, spec.kind).to_dict()
+  found = encoder_options(config, modality, spec.kind, spec.ragged)
+  options = found.to_dict()
   if options["name"] == own.NAME:
     return options
-  registry.check_input(options["name"], modality, spec.kind, spec.shape)
+  registry.check_input(
+    options["name"], modality, spec.kind, spec.shape, spec.ragged
+  )
   return registry.with_vocabulary(options, spec.vocab_size)
 
 

@@ -153,6 +153,7 @@ class LSTM(nn.Module):
   """
 
   kinds = _sequence.KINDS
+  axes = 2  # A sample is [t d], or word numbers [t].
   ragged = True
   vocab_size: int | None = None
   features: int = 64
@@ -194,6 +195,7 @@ class GRU(nn.Module):
   """
 
   kinds = _sequence.KINDS
+  axes = 2  # A sample is [t d], or word numbers [t].
   ragged = True
   vocab_size: int | None = None
   features: int = 64

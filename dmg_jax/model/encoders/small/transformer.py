@@ -137,6 +137,7 @@ class Transformer(nn.Module):
   """
 
   kinds = _sequence.KINDS
+  axes = 2  # A sample is [t d], or word numbers [t].
   ragged = True
   vocab_size: int | None = None
   features: int = 64
