@@ -7,13 +7,14 @@ import pytest
 
 import helpers
 from dmg_jax.config import compose, identity, own_data
+from dmg_jax.evaluation import artefacts
 from dmg_jax.model import registry
 from dmg_jax.training import experiment
 
 LENGTHS = (3, 900, 40, 12, 25, 8, 120, 17)
 
 
-def table(folder, rows=48):
+def table(folder, rows=80):
   """Noise about a level that tells the label, 3 to 900 steps; a note each."""
   rng, found = np.random.default_rng(0), []
   for i in range(rows):
@@ -22,7 +23,7 @@ def table(folder, rows=48):
     values = rng.normal(size=(steps, 4)) + label
     np.save(folder / f"{i}.npy", values.astype(np.float32))
     found.append({
-      "split": ("train", "train", "train", "test", "val")[i % 5],
+      "split": ("train", "train", "outer", "test", "val")[i % 5],
       "label": "ab"[label],
       "sensor:array": f"{i}.npy",
       "note:text": ("low and calm", "high")[label] if i % 4 else "none",
@@ -117,3 +118,13 @@ def test_a_run_of_before_is_the_same(tmp_path):
   there["encoders"][compose.SEQUENCE] = compose.encoder("small.LSTM")
   changed = identity.differences(config, there)
   assert list(changed) == [f"encoders.{compose.SEQUENCE}.name"]
+
+
+def test_a_sequence_is_drawn_with_its_steps_across():
+  rng = np.random.default_rng(0)
+  drawn = [artefacts.strip(rng.normal(size=(t, 4)), 4) for t in (0, 1, 3, 900)]
+  assert {x.shape for x in drawn} == {(40, artefacts.SIDE)}
+  assert drawn[0].min() == 255
+  rising = artefacts.strip(np.arange(5.0)[:, None], 1)
+  assert (rising[0] == rising[-1]).all()
+  np.testing.assert_array_equal(np.unique(rising), [0, 64, 128, 191, 255])
