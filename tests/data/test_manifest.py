@@ -171,7 +171,7 @@ def test_words_for_splits_and_labels_that_are_numbers(tmp_path, word):
 
 def test_config():
   config = config_file.get_config("joint,epochs=2")
-  assert set(config.encoders) == set(core.KINDS)
+  assert set(config.encoders) == {*core.KINDS, "sequence"}
   assert config.data.manifest == "" and config.data.name == "manifest"
 
 

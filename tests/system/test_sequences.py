@@ -52,8 +52,10 @@ def finite(tree):
   "recipe",
   [
     "joint",
-    "lb,encoder.sensor=small.Transformer,encoder.sensor.layers=1,"
-    "encoder.text=small.Transformer,encoder.text.pooling=cls",
+    "joint,encoder.sensor=small.Transformer,encoder.sensor.layers=1,"
+    "encoder.sensor.width=8,encoder.sensor.heads=2,"
+    "encoder.text=small.Transformer,encoder.text.layers=1,"
+    "encoder.text.pooling=cls",
   ],
 )
 def test_trained_by_the_command(command, tmp_path, recipe):
