@@ -165,9 +165,9 @@ def same(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def compare(name, lengths, pads, train=False):
+def compare(name, lengths, pads, train=False, **options):
   """Features and gradients with such padding are those without junk."""
-  encoder = model(name, dropout=0.3 * train)
+  encoder = model(name, dropout=0.3 * train, **options)
   variables = drawn(encoder, batch(8, 0, (1,)), np.float32)
 
   def loss(v, x):
@@ -198,7 +198,13 @@ def test_features_know_nothing_of_padding(name):
     same(first, other)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(m, marks=[pytest.mark.slow] * (m == "Transformer"))
+    for m in MODELS
+  ],
+)
 def test_gradients_know_nothing_of_padding(optimised, name):
   """Those of the weights, and features, compiled as JAX does by default.
 
@@ -211,7 +217,8 @@ def test_gradients_know_nothing_of_padding(optimised, name):
 @pytest.mark.parametrize("name", ["GRU", "Transformer"])
 def test_a_single_block_is_as_several(optimised, name):
   """With dropout, whose draws do not depend on T either."""
-  compare(name, (0, 3, 8), [(8, np.nan), (40, 1.0)], train=True)
+  pads = [(8, np.nan), (40, 1.0)]
+  compare(name, (0, 3, 8), pads, train=True, layers=1)
 
 
 def test_dropout_drops():

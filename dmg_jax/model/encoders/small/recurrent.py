@@ -54,9 +54,9 @@ def _weights(kind: _Kind, width: int, size: int) -> Callable[[Any], Any]:
 
   def draw(key):
     ours, *gates = jax.random.split(key, kind.gates + 1)
-    square = [_STATE(k, (width, width)) for k in gates]
+    square = [_STATE(k, (width, width), jnp.float32) for k in gates]
     made = {
-      "input": _INPUT(ours, (size, kind.gates * width)),
+      "input": _INPUT(ours, (size, kind.gates * width), jnp.float32),
       "state": jnp.concatenate(square, axis=1),
       "bias": jnp.zeros(kind.gates * width, jnp.float32),
     }

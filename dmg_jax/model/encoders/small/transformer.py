@@ -36,7 +36,7 @@ def sinusoids(count: int, width: int) -> Float[np.ndarray, "t w"]:
 
 def _affine(rows: int, columns: int) -> Callable[[Any], Any]:
   def draw(key):
-    kernel = _KERNEL(key, (rows, columns))
+    kernel = _KERNEL(key, (rows, columns), jnp.float32)
     return {"kernel": kernel, "bias": jnp.zeros(columns, jnp.float32)}
 
   return draw
@@ -203,7 +203,7 @@ class Transformer(nn.Module):
         "positions=sinusoidal"
       )
     shape = (self.longest + before, self.width)
-    return self.param("positions", _TABLE, shape)[: steps + before]
+    return self.param("positions", _TABLE, shape, jnp.float32)[: steps + before]
 
   def _embedded(
     self, x: Float[Array, "n b s d"], positions: Float[Array, "t w"]
@@ -212,7 +212,7 @@ class Transformer(nn.Module):
     p = self.param("embed", _affine(x.shape[-1], self.width))
     own = jnp.zeros(self.width, jnp.float32)
     if self.pooling == "cls":
-      own = self.param("cls", _TABLE, (self.width,))
+      own = self.param("cls", _TABLE, (self.width,), jnp.float32)
     at = _blocks.split(positions[None])
     place = jnp.arange(x.shape[0] * x.shape[2]).reshape(len(x), -1)
     first = (place == 0) & (self.pooling == "cls")
