@@ -382,7 +382,7 @@ def _example(spec: core.Spec) -> dict[str, Any]:
   """Inputs of two samples, the longest of their modality."""
   specs = spec.modalities
   return sequences.stacked(
-    {m: np.zeros((2, *s.shape), s.dtype) for m, s in specs.items()}, specs
+    {m: [np.zeros(s.shape, s.dtype)] * 2 for m, s in specs.items()}, specs
   )
 
 

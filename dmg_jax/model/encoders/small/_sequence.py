@@ -40,7 +40,7 @@ def steps(
   mask = values > 0 if words else jnp.ones(values.shape[:2], bool)
   if padded:
     mask = jnp.asarray(x["mask"]) > 0
-  if words:
+  if words and vocab_size is not None:
     values = nn.Embed(vocab_size, width, name="words")(values)
   values = values.reshape(*values.shape[:2], -1)
   if not jnp.issubdtype(values.dtype, jnp.floating):
@@ -74,7 +74,9 @@ def key(encoder: nn.Module, train: bool) -> Key[Array, ""] | None:
 
 def key_at(key: Any, *place: int) -> Any:
   """The key of a place in the network."""
-  for i in () if key is None else place:
+  if key is None:
+    return None
+  for i in place:
     key = jax.random.fold_in(key, i)
   return key
 

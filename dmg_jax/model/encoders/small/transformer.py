@@ -101,7 +101,8 @@ def _apply(
     h = _blocks.affine(h, **p["shrunk"])
     return x + _blocks.dropped(h, _sequence.key_at(key, 1), block, rate)
 
-  mixed = _attention.attend(*lax.map(project, x), mask, heads)
+  q, k, v = lax.map(project, x)
+  mixed = _attention.attend(q, k, v, mask, heads)
   return lax.map(rest, (x, mixed, jnp.arange(len(x))))
 
 
@@ -180,7 +181,8 @@ class Transformer(nn.Module):
       x = jnp.pad(x, ((0, 0), (1, 0), (0, 0)))
       mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
     x, mask = _blocks.split(x), _blocks.split(mask)
-    x = _blocks.drop(self._embedded(x, positions), key, self.dropout)
+    own = _sequence.key_at(key, self.layers)
+    x = _blocks.drop(self._embedded(x, positions), own, self.dropout)
     for i in range(self.layers):
       p = self.param(f"layer_{i}", _layer(self.width))
       own = _sequence.key_at(key, i)
