@@ -1,7 +1,8 @@
 """Shared config of data sets of opinions: sequences of text, sound and video.
 
-In addition to the keys of a recipe there is ``quick=true``: narrow networks and
-a few epochs, for a laptop.
+Encoders are Transformers, one a modality, over aligned sequences and over those
+of any length alike. In addition to the keys of a recipe there is
+``quick=true``: narrow networks and a few epochs, for a laptop.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ def get_config(
   """
   config = compose.base(arg)
   config.data.update(compose.options(load), name=name)
-  config.encoders = {m: _encoder(256) for m in MODALITIES}
+  config.encoders = {m: _encoder(64, layers=2) for m in MODALITIES}
   config.optimiser.update(name="adam", learning_rate=1e-3, schedule="plateau")
   config.train.update(epochs=epochs, batch_size=32, inner_batch_size=32)
   config.eval.batch_size = 256
-  quick: dict[str, Any] = {f"encoders.{m}": _encoder(32) for m in MODALITIES}
+  small = _encoder(16, layers=1)
+  quick: dict[str, Any] = {f"encoders.{m}": small for m in MODALITIES}
   quick |= {"train.epochs": 5, "train.batch_size": 64}
   return compose.with_recipe(config, arg, quick)
 
 
-def _encoder(width: int) -> Any:
-  return compose.encoder("small.MLP", widths=(width,), dropout=0.2)
+def _encoder(width: int, layers: int) -> Any:
+  options = {"width": width, "layers": layers, "dropout": 0.2}
+  return compose.encoder("small.Transformer", **options)

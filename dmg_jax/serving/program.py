@@ -22,7 +22,7 @@ modality is NaN, ``fused`` never is::
 
 *Sequences* of any length are ``{"values": [b T d], "mask": float32 [b T]}``,
 with mask 1 for a step, 0 for padding at the end. ``steps`` of the modality in
-``predictor.json`` says which T: ``{"multiple_of": 8, "at_least": 16}``, or one
+``predictor.json`` says which T: ``{"multiple_of": 8, "at_least": 64}``, or one
 number where the model cannot be lowered for any.
 """
 
@@ -47,7 +47,7 @@ from dmg_jax.tracking.logging import write_json
 
 PROGRAM, FACTS = "predictor.jaxexport", "predictor.json"
 PLATFORMS = ("cpu", "cuda")
-LEAST = 2  # Units of T: a loop of one turn would be compiled as no loop.
+LEAST = 8  # Units of T: two tiles of attention, as a loop has two turns.
 
 Shapes = Mapping[str, tuple[tuple[int, ...], Any]]
 

@@ -12,6 +12,7 @@ import dmg_jax
 import helpers
 from configs import manifest
 from data_pipelines import core
+from dmg_jax.model.encoders import small
 from dmg_jax.serving import program
 
 LENGTHS = [1, 30, 7, 4, 200, 13, 2, 9, 32]
@@ -152,7 +153,7 @@ def test_an_export_takes_any_length(run, new, found, missing, tmp_path):
   assert not [s for s in said if s.startswith("predictor:")]
   facts = json.loads((tmp_path / program.FACTS).read_text(encoding="utf-8"))
   about = facts["modalities"]["sensor"]
-  assert about["steps"] == {"multiple_of": 8, "at_least": 16}
+  assert about["steps"] == {"multiple_of": 8, "at_least": 64}
   assert facts["batch"] == "b"
   assert "steps" not in facts["modalities"]["caption"]
   assert ("present" in facts) == (missing == "allow")
@@ -163,15 +164,31 @@ def test_an_export_takes_any_length(run, new, found, missing, tmp_path):
       np.testing.assert_allclose(p, found.probabilities[h][:count], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["GRU", "Transformer"])
+def test_our_encoders_are_exported_for_any_length(
+  name, tables, quick, tmp_path
+):
+  del quick
+  new = {"sensor": [*sequences(LENGTHS, 1)], "caption": list(WORDS)}
+  new["sensor"][5] = None
+  folder = folder_of(tables, tmp_path, "allow", getattr(small, name)(width=8))
+  encoders = {"sensor": getattr(small, name)(width=8)}
+  run = dmg_jax.load(folder, encoders=encoders)
+  said = run.export(tmp_path / "served")
+  assert not [s for s in said if s.startswith("predictor:")]
+  served = dmg_jax.load(tmp_path / "served")
+  same(served.predict(new), run.predict(new))
+
+
 def test_a_program_by_itself(run, new, found, missing, tmp_path):
   """Garbage behind the end of a sequence changes no bit."""
   run.export(tmp_path)
   code = bytearray((tmp_path / program.PROGRAM).read_bytes())
   alone = jax.export.deserialize(code)
   given = {m: p(new[m][0]) for m, p in run.preprocessors.items()}
-  values = np.zeros((1, 16, 3), np.float32)
+  values = np.zeros((1, 64, 3), np.float32)
   values[0, : LENGTHS[0]] = given["sensor"]
-  mask = (np.arange(16) < LENGTHS[0])[None].astype(np.float32)
+  mask = (np.arange(64) < LENGTHS[0])[None].astype(np.float32)
   x = {"caption": given["caption"][None]}
   if missing == "allow":
     one = np.ones(1, np.float32)

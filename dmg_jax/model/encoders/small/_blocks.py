@@ -42,9 +42,9 @@ def join(x: Shaped[Array, "n b s ..."]) -> Shaped[Array, "b t ..."]:
 
 
 def affine(
-  x: Float[Array, "... d"], kernel: Float[Array, "d k"], bias: Array
+  x: Float[Array, "... d"], kernel: Any, bias: Any
 ) -> Float[Array, "... k"]:
-  """``x W + b``."""
+  """``x W + b`` with W [d k] and b [k], arrays of jax or NumPy."""
   return x @ kernel + jnp.expand_dims(bias, tuple(range(x.ndim - 1)))
 
 
@@ -89,5 +89,5 @@ def drop(
   """Dropout in all blocks."""
   if key is None:
     return x
-  each = jnp.arange(len(x))
+  each = jnp.arange(x.shape[0])
   return lax.map(lambda at: dropped(at[0], key, at[1], rate), (x, each))

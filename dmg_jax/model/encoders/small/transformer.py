@@ -19,19 +19,37 @@ POOLINGS = ("mean", "cls")
 POSITIONS = ("sinusoidal", "learned")
 _GROWTH = 4  # Hidden units of a layer, times its width.
 _EPSILON = 1e-5
+_ROWS = 256  # Of a table of sinusoids, whose square is the longest sequence.
 _KERNEL = nn.initializers.lecun_normal()
 _TABLE = nn.initializers.normal(0.02)
 
 
-def sinusoids(count: int, width: int) -> Float[np.ndarray, "t w"]:
+def sinusoids(count: Any, width: int) -> Float[Array, "t w"]:
   """Positions as sines and cosines, [count width].
 
   ``P[t, 2i] = sin(t / 10000^(2i/w))`` and ``P[t, 2i+1]`` the cosine of the
-  same (Vaswani et al. 2017).
+  same (Vaswani et al. 2017). If ``count`` is a symbol, as in a program for any
+  number of steps, by ``t = 256 q + r`` and the sums of angles.
   """
+  if isinstance(count, int):
+    return jnp.asarray(_waves(np.arange(count), width)[0], jnp.float32)
+  t, few = jnp.arange(count), np.arange(_ROWS)
+
+  def rows(table, index):
+    return jnp.asarray(table, jnp.float32)[index]
+
+  a, a_other = (rows(x, t // _ROWS) for x in _waves(few * _ROWS, width))
+  b, b_other = (rows(x, t % _ROWS) for x in _waves(few, width))
+  even = (jnp.arange(width) % 2 == 0)[None]
+  return jnp.where(even, a * b_other + a_other * b, a * b - a_other * b_other)
+
+
+def _waves(t: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+  """Sines and cosines of t [n], in turn, and cosines and sines, [n w]."""
   i = np.arange(width)
-  angles = np.arange(count)[:, None] / 10000.0 ** (i // 2 * 2 / width)
-  return np.where(i % 2 == 0, np.sin(angles), np.cos(angles))
+  angles = t[:, None] / 10000.0 ** (i // 2 * 2 / width)
+  even, sine, cosine = i % 2 == 0, np.sin(angles), np.cos(angles)
+  return np.where(even, sine, cosine), np.where(even, cosine, sine)
 
 
 def _affine(rows: int, columns: int) -> Callable[[Any], Any]:
@@ -103,7 +121,7 @@ def _apply(
 
   q, k, v = lax.map(project, x)
   mixed = _attention.attend(q, k, v, mask, heads)
-  return lax.map(rest, (x, mixed, jnp.arange(len(x))))
+  return lax.map(rest, (x, mixed, jnp.arange(x.shape[0])))
 
 
 class Transformer(nn.Module):
@@ -193,11 +211,11 @@ class Transformer(nn.Module):
       mask = jnp.zeros_like(mask).at[0, :, 0].set(True)
     return _blocks.mean(x, mask)
 
-  def _positions(self, steps: int) -> Float[Array, "t w"]:
+  def _positions(self, steps: Any) -> Float[Array, "t w"]:
     """Of the steps of a batch, that of a learned step first."""
     before = int(self.pooling == "cls")
     if self.positions == "sinusoidal":
-      return jnp.asarray(sinusoids(steps + before, self.width), jnp.float32)
+      return sinusoids(steps + before, self.width)
     if steps > self.longest:
       raise InputError(
         f"Transformer has {self.longest} learned positions, a batch has "
@@ -216,7 +234,7 @@ class Transformer(nn.Module):
     if self.pooling == "cls":
       own = self.param("cls", _TABLE, (self.width,), jnp.float32)
     at = _blocks.split(positions[None])
-    place = jnp.arange(x.shape[0] * x.shape[2]).reshape(len(x), -1)
+    place = jnp.arange(x.shape[0] * x.shape[2]).reshape(x.shape[0], -1)
     first = (place == 0) & (self.pooling == "cls")
 
     def embed(block):
