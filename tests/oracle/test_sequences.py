@@ -214,7 +214,9 @@ def test_gradients_know_nothing_of_padding(optimised, name):
   compare(name, (0, 1, 8, 17), [(24, np.nan), (80, np.inf)])
 
 
-@pytest.mark.parametrize("name", ["GRU", "Transformer"])
+@pytest.mark.parametrize(
+  "name", ["GRU", pytest.param("Transformer", marks=pytest.mark.slow)]
+)
 def test_a_single_block_is_as_several(optimised, name):
   """With dropout, whose draws do not depend on T either."""
   pads = [(8, np.nan), (40, 1.0)]

@@ -71,6 +71,7 @@ def test_outputs_and_export(theirs, stored, tmp_path):
   assert made.clone(pretrained=ours.pretrained) == ours
 
 
+@pytest.mark.slow
 def test_slopes_stages_and_frames(theirs, stored):
   """Slopes of Σ features² with respect to the pixels."""
   folder, tensors = stored

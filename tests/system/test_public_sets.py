@@ -26,11 +26,11 @@ def food101(folder):
 
 
 def mosi(folder):
-  """A pickle of MMSA, and 200 samples of it."""
+  """A pickle of MMSA, and 200 samples of it: words, and any length."""
   sizes = {"train": 120, "valid": 40, "test": 40}
-  content = opinion_files.mmsa(sizes=sizes)
-  opinion_files.write(folder / "Processed" / "aligned_50.pkl", content)
-  return []
+  content = opinion_files.mmsa(aligned=False, sizes=sizes)
+  opinion_files.write(folder / "Processed" / "unaligned_50.pkl", content)
+  return ["--config.data.form=unaligned", "--config.data.text=raw"]
 
 
 def mosei(folder):
@@ -47,7 +47,7 @@ def test_from_the_command_to_the_report(write, command, tmp_path):
   raw.mkdir()
   more = write(raw)
   given = [
-    f"--config=configs/{name}.py:lb,quick=true,batch_size=32",
+    f"--config=configs/{name}.py:joint,quick=true,batch_size=32",
     f"--config.data.raw={raw}", f"--config.data.dir={tmp_path / 'data'}",
     "--config.train.epochs=1", f"--workdir={workdir}", *more,
   ]  # fmt: skip
