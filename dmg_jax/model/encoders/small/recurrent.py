@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -124,7 +124,39 @@ def _encode(encoder: Any, kind: _Kind, x: Any, train: bool) -> Array:
   return jnp.concatenate(ends, axis=-1)
 
 
-class LSTM(nn.Module):
+class _Recurrent(nn.Module):
+  """What both kinds share; subclasses set ``cell``."""
+
+  cell: ClassVar[_Kind]
+  kinds = _sequence.KINDS
+  axes = 2  # A sample is [t d], or word numbers [t].
+  ragged = True
+  vocab_size: int | None = None
+  features: int = 64
+  width: int = 64
+  layers: int = 1
+  bidirectional: bool = False
+  pooling: str = "mean"
+  dropout: float = 0.0
+
+  def __post_init__(self):
+    _sequence.check(self, {"pooling": POOLINGS})
+    super().__post_init__()
+
+  @property
+  def stages(self) -> int:
+    """Number of stages before the last: all up to what is pooled, [b w]."""
+    return 1
+
+  @nn.compact
+  def __call__(
+    self, x: Any, train: bool, first: int = 0, last: int | None = None
+  ) -> Float[Array, "b _"]:
+    x = _encode(self, self.cell, x, train) if first == 0 else x
+    return x if last == 1 else _sequence.end(self, x, train)
+
+
+class LSTM(_Recurrent):
   """Sequences to features: a long short-term memory.
 
   With σ the logistic function and ⊙ the product of entries, a step is
@@ -152,35 +184,10 @@ class LSTM(nn.Module):
       linear layer at the end.
   """
 
-  kinds = _sequence.KINDS
-  axes = 2  # A sample is [t d], or word numbers [t].
-  ragged = True
-  vocab_size: int | None = None
-  features: int = 64
-  width: int = 64
-  layers: int = 1
-  bidirectional: bool = False
-  pooling: str = "mean"
-  dropout: float = 0.0
-
-  def __post_init__(self):
-    _sequence.check(self, {"pooling": POOLINGS})
-    super().__post_init__()
-
-  @property
-  def stages(self) -> int:
-    """Number of stages before the last: all up to what is pooled, [b w]."""
-    return 1
-
-  @nn.compact
-  def __call__(
-    self, x: Any, train: bool, first: int = 0, last: int | None = None
-  ) -> Float[Array, "b _"]:
-    x = _encode(self, _LSTM, x, train) if first == 0 else x
-    return x if last == 1 else _sequence.end(self, x, train)
+  cell = _LSTM
 
 
-class GRU(nn.Module):
+class GRU(_Recurrent):
   """Sequences to features: gated recurrent units.
 
   With σ the logistic function and ⊙ the product of entries, a step is
@@ -194,29 +201,4 @@ class GRU(nn.Module):
   state zero. The attributes are those of ``LSTM``.
   """
 
-  kinds = _sequence.KINDS
-  axes = 2  # A sample is [t d], or word numbers [t].
-  ragged = True
-  vocab_size: int | None = None
-  features: int = 64
-  width: int = 64
-  layers: int = 1
-  bidirectional: bool = False
-  pooling: str = "mean"
-  dropout: float = 0.0
-
-  def __post_init__(self):
-    _sequence.check(self, {"pooling": POOLINGS})
-    super().__post_init__()
-
-  @property
-  def stages(self) -> int:
-    """Number of stages before the last: all up to what is pooled, [b w]."""
-    return 1
-
-  @nn.compact
-  def __call__(
-    self, x: Any, train: bool, first: int = 0, last: int | None = None
-  ) -> Float[Array, "b _"]:
-    x = _encode(self, _GRU, x, train) if first == 0 else x
-    return x if last == 1 else _sequence.end(self, x, train)
+  cell = _GRU
