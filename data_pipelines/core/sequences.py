@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 MOST = 10  # buckets chosen from training lengths
+EACH = 64  # training samples a bucket, at least: each costs a compilation
 WASTE = 0.05  # share of padding below which more buckets are not worth it
 MULTIPLE = 8  # of which each bucket is one
 WINDOW = 64  # batches whose samples are sorted by length
@@ -200,9 +201,9 @@ def choose(
 
   The training samples, sorted by ``rank``, are cut into at most ``MOST`` groups
   such that padding each one to the longest of its group costs least; no more
-  groups than it takes to bring the padding below ``WASTE``. Buckets are
-  multiples of ``MULTIPLE``. If other splits have longer samples there is one
-  more bucket, for them.
+  groups than it takes to bring the padding below ``WASTE``, and no more than one
+  for ``EACH`` samples, but two always. Buckets are multiples of ``MULTIPLE``. If
+  other splits have longer samples there is one more bucket, for them.
 
   Args:
     train: {modality: int [n]}.
@@ -215,7 +216,8 @@ def choose(
   }
   costs = sum((n / means[m] for m, n in needed.items()), np.zeros(len(order)))
   least = float(rank(train).sum())
-  ends = _cuts(costs, least * (1 + WASTE))
+  most = min(MOST, max(len(order) // EACH, 2))
+  ends = _cuts(costs, least * (1 + WASTE), most)
   made = {m: [int(n[end - 1]) for end in ends] for m, n in needed.items()}
   levels = list(dict.fromkeys(zip(*made.values(), strict=True)))
   more = longest or {}
@@ -230,7 +232,7 @@ def _rounded(lengths: np.ndarray) -> np.ndarray:
   return -(-np.maximum(lengths, 1) // MULTIPLE) * MULTIPLE
 
 
-def _cuts(costs: np.ndarray, enough: float) -> list[int]:
+def _cuts(costs: np.ndarray, enough: float, most: int) -> list[int]:
   """Ends of the groups of sorted samples, the last one their number.
 
   ``costs`` are those of a sample that is the last of its group, not falling; a
@@ -244,7 +246,7 @@ def _cuts(costs: np.ndarray, enough: float) -> list[int]:
   sizes = ends[None] - starts[:, None]
   price = np.where(sizes > 0, sizes * costs[ends - 1][None], np.inf)
   best, chosen = price[0], [[int(end)] for end in ends]
-  for _ in range(MOST - 1):
+  for _ in range(most - 1):
     if best[-1] <= enough:
       break
     total = best[:, None] + price[1:]
