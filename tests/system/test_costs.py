@@ -17,7 +17,7 @@ import pytest
 from benchmarks import cases, measure, missing
 from dmg_jax.bilevel import Neumann, hypergradient
 from dmg_jax.methods.lb import heldout_loss
-from dmg_jax.model.encoders import small
+from dmg_jax.model.encoders.small import pictures
 
 pytestmark = pytest.mark.usefixtures("optimised")
 
@@ -150,7 +150,7 @@ def test_memory_beside_that_of_pooling_by_windows(monkeypatch):
     return nn.max_pool(x, *pool) if axis == 2 else x
 
   ours, update = step("openmoji"), outer_step("openmoji", 5)
-  monkeypatch.setattr(small, "max_pool_pairs", windows)
+  monkeypatch.setattr(pictures, "max_pool_pairs", windows)
   theirs = step.__wrapped__("openmoji")
   assert ours["temp_bytes"] <= 0.5 * theirs["temp_bytes"]
   assert update["temp_bytes"] <= 1.7 * theirs["temp_bytes"]

@@ -163,7 +163,7 @@ def words(workdir, data_dir, *more):
   """A table of four short runs and two rows' trials."""
   return [
     f"{TABLE}table4,dataset=openmoji,seeds=2,trials=2,epochs=1,"
-    "rows=constant_0+lb",
+    "rows=constant_0+h",
     f"--workdir={workdir}",
     f"--config.data.dir={data_dir}",
     "--config.data.image_size=8",
@@ -179,7 +179,7 @@ def test_table_is_gone_on_with_after_kills(data_dir, tmp_path):
   """SIGINT, then SIGKILL; in the end as if never stopped."""
   work, other = tmp_path / "work", tmp_path / "other"
   for number, folder in (
-    (signal.SIGINT, "constant_0/trial_1"), (signal.SIGKILL, "lb/seed_0"),
+    (signal.SIGINT, "constant_0/trial_1"), (signal.SIGKILL, "h/seed_0"),
   ):  # fmt: skip
     process = start(words(work, data_dir), tmp_path / "compiled")
     wait_for(work / folder / "checkpoints" / "3", process)
@@ -195,7 +195,7 @@ def test_table_is_gone_on_with_after_kills(data_dir, tmp_path):
     assert process.returncode == 0, out + err
   one, two = (json.loads((w / "table.json").read_text()) for w in (work, other))
   assert one == two and one["complete"]
-  trial = json.loads((work / "lb" / "trial_1" / "results.json").read_text())
+  trial = json.loads((work / "h" / "trial_1" / "results.json").read_text())
   assert "test" not in trial
 
 
