@@ -17,30 +17,31 @@ RECIPES = ("joint", "multitask", "ogm_ge", "lb")
 def run(quick: bool, models: list[str], data: Path) -> list[measure.Entry]:
   """Runs this benchmark; ``data`` is not used."""
   del data
-  rounds = 2 if quick else 31
   made = []
   for name in models:
     for recipe in RECIPES[:1] if quick else RECIPES:
-      made += _recipe(name, recipe, quick, rounds)
+      case = cases.make(name, recipe)
+      batch = case.batch(16 if quick else case.batch_size)
+      ways = {recipe: batch, f"{recipe}, masks": masked(batch)}
+      steps = Table()
+      for way, given in ways.items():
+        steps.add(way, case.train_step(), case.state(), given)
+      made += _entries(name, recipe, steps, 2 if quick else 151)
+      if case.method.outer_step is None or quick:
+        continue
+      updates, what = Table(), "{}, update of α"
+      for way, given in ways.items():
+        args = case.state(), given, given
+        updates.add(what.format(way), case.outer_step(), *args)
+      made += _entries(name, what.format(recipe), updates, 31)
   return made
 
 
-def _recipe(
-  name: str, recipe: str, quick: bool, rounds: int
+def _entries(
+  name: str, base: str, table: Table, rounds: int
 ) -> list[measure.Entry]:
-  table = Table()
-  case = cases.make(name, recipe)
-  batch = case.batch(16 if quick else case.batch_size)
-  ways = {recipe: batch, f"{recipe}, masks": masked(batch)}
-  for way, given in ways.items():
-    table.add(way, case.train_step(), case.state(), given)
-  if case.method.outer_step is not None and not quick:
-    for way, given in ways.items():
-      step = case.outer_step()
-      table.add(f"{way}, update of α", step, case.state(), given, given)
   samples = measure.interleaved(table.calls, rounds)
-  below = {n: n.replace(", masks", "") for n in samples}
-  return measure.entries(NAME, name, recipe, samples, table.costs, below)
+  return measure.entries(NAME, name, base, samples, table.costs)
 
 
 def masked(batch: Batch) -> Batch:
