@@ -81,7 +81,8 @@ def average(found: Any, kind: str, head: str) -> Any:
   (values,) = having(found, head, found[kind][head])
   if not len(values):
     raise InputError(
-      f"no sample of a split has the modality {head!r}, so the method cannot "
-      "measure it between epochs: hide fewer samples, or use another method"
+      "no sample of a split that the method measures between epochs (val, or "
+      f"train) has the modality {head!r}: give it rows that have the modality, "
+      "hide fewer, or use another method"
     )
   return values.mean()
