@@ -201,9 +201,10 @@ def choose(
 
   The training samples, sorted by ``rank``, are cut into at most ``MOST`` groups
   such that padding each one to the longest of its group costs least; no more
-  groups than it takes to bring the padding below ``WASTE``, and no more than one
-  for ``EACH`` samples, but two always. Buckets are multiples of ``MULTIPLE``. If
-  other splits have longer samples there is one more bucket, for them.
+  groups than it takes to bring the padding below ``WASTE``, and no more than
+  one for ``EACH`` samples, but two always. Buckets are multiples of
+  ``MULTIPLE``. If other splits have longer samples there is one more bucket,
+  for them.
 
   Args:
     train: {modality: int [n]}.

@@ -3,7 +3,7 @@
 The table is as ``manifest`` or ``memory`` describes it, without ``split``.
 ``id`` and ``label`` are optional and passed on unchanged; other columns are not
 read. An empty cell says that the sample lacks the modality, if the run knows
-such samples (``ModalitySpec.optional``); so does a column that is not there.
+of such samples (``ModalitySpec.optional``); so does a column that is not there.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def advice(empty: Iterable[str] = ()) -> str:
     return _ADVICE
   return (
     f"{_ADVICE}. Samples that lack a modality ({names}) can be predicted by a "
-    "run whose data have such samples, too: train it with "
-    "--config.data.missing=allow (missing='allow' in Python)"
+    "run that allows it: train with --config.data.missing=allow "
+    "(missing='allow' in Python) or with modality_dropout"
   )
 
 

@@ -67,7 +67,7 @@ def predictor(
   config, spec = setup.config, setup.dataset.spec
   variables, function = predicting.model(setup, state)
   shapes = {m: (s.shape, s.dtype) for m, s in spec.modalities.items()}
-  optional = [m for m, s in spec.modalities.items() if s.optional]
+  optional = list(predicting.may_lack(setup))
   buckets = {m: s.buckets for m, s in spec.modalities.items() if s.ragged}
   made, notes = program.lower(
     variables, function, shapes, config.eval.batch_size, optional, buckets

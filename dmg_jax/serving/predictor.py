@@ -253,12 +253,28 @@ def of_run(setup: experiment.Setup, state: TrainState) -> Predictor:
   variables, function = model(setup, state)
   compiled = jax.jit(function)
   placed = jax.device_put(variables, jax.devices()[0])
+  made, lacking = of(setup.dataset), may_lack(setup)
+  for m, preprocessor in made.items():
+    spec = preprocessor.spec
+    preprocessor.spec = dataclasses.replace(spec, optional=m in lacking)
   return Predictor(
     setup.dataset.spec.classes,
-    of(setup.dataset),
+    made,
     lambda inputs: compiled(placed, inputs),
     setup.config.eval.batch_size,
   )
+
+
+def may_lack(setup: experiment.Setup) -> tuple[str, ...]:
+  """Modalities that new samples may lack.
+
+  Those that some sample of the run lacks; and all of them if the run allows it
+  (``data.missing=allow``) or was trained for it (``train.modality_dropout``).
+  """
+  config, specs = setup.config, setup.dataset.spec.modalities
+  allowed = config.data.get("missing", "") == "allow"
+  every = len(specs) > 1 and (allowed or config.train.modality_dropout > 0)
+  return tuple(m for m, s in specs.items() if every or s.optional)
 
 
 def model(

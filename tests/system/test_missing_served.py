@@ -14,7 +14,7 @@ from data_pipelines import core
 from dmg_jax.serving import program
 
 HEADS = ("fused", "caption", "photo", "sensor")
-OPTIONAL = ("photo", "caption")  # The sensor is always there.
+OPTIONAL = ("photo", "caption", "sensor")  # The run's all have a sensor.
 LACKS = {  # position in test -> columns
   0: ("photo:image",),
   2: ("caption:text",),
@@ -160,15 +160,9 @@ def test_a_modality_that_no_sample_has(run, rows, table):
   assert note == "there is no column 'photo:image': all samples lack photo"
 
 
-def test_what_stays_refused(run, loaded, rows, new):
-  words, values = ["a cat"], [np.zeros((2, 3))]
+def test_what_stays_refused(loaded, rows, new):
   with pytest.raises(ValueError, match=r"sensor \(array\).*got caption"):
-    run.predict({"caption": words})
-  with pytest.raises(core.DataError) as caught:
-    run.predict({"caption": [*words, None], "sensor": [*values, None]})
-  text = str(caught.value)
-  assert "row 2, column 'sensor:array'" in text and "1 problem in 1" in text
-  assert "lack a modality (sensor)" in text and "data.missing=allow" in text
+    loaded.predict({"caption": ["a cat"]})
   # A run that knows no such samples says what would.
   path = new[".csv"]
   with pytest.raises(core.DataError) as caught:
@@ -184,13 +178,23 @@ def test_what_stays_refused(run, loaded, rows, new):
   assert "data.missing" not in str(caught.value)
 
 
-def test_hidden_modalities_may_be_missing(quick, pairs, rows, tmp_path):
+@pytest.mark.parametrize(
+  ("field", "value", "optional"),
+  [
+    ("data.drop", "caption:0.3+sensor:0.3", ("caption", "sensor")),
+    ("data.missing", "allow", ("photo", "caption", "sensor")),
+    ("train.modality_dropout", 0.3, ("photo", "caption", "sensor")),
+  ],
+)
+def test_what_may_be_missing(
+  field, value, optional, quick, pairs, rows, tmp_path
+):
+  """The table is whole; the run hides, allows, or drops modalities."""
   del quick
   config = manifest.get_config("multitask")
-  fields = {**pairs[1], "data.drop": "caption:0.3+sensor:0.3"}
-  config.update_from_flattened_dict(fields)
+  config.update_from_flattened_dict({**pairs[1], field: value})
   run = dmg_jax.load(helpers.write_run(config, tmp_path / "run"))
-  assert run.predictor.optional == ("caption", "sensor")
+  assert run.predictor.optional == optional
   made = run.predict({"photo": [pairs[0].parent / rows[0]["photo:image"]]})
   assert made.missing == (("caption", "sensor"),)
   np.testing.assert_allclose(
@@ -311,7 +315,7 @@ def test_an_export_is_loaded(exported, run, rows, table, found):
   new = columns(rows, table.parent)
   same(served.predict(new), found)
   one = served.predict({m: x[3:4] for m, x in new.items() if m == "sensor"})
-  assert one.missing == (OPTIONAL,)
+  assert one.missing == (("photo", "caption"),)
   np.testing.assert_allclose(
     one.probabilities["fused"], found.probabilities["fused"][3:4], atol=1e-6
   )
