@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +154,11 @@ def divergence(
   return masked_mean(each.sum(axis=-1), mask)
 
 
-def over_pairs(loss, values: Mapping[str, Array], batch: Batch) -> Array:
+def over_pairs(
+  loss: Callable[[Array, Array, Array], Array],
+  values: Mapping[str, Array],
+  batch: Batch,
+) -> Array:
   """Mean of ``loss(x, y, mask)`` over unordered pairs of modalities.
 
   The mask of a pair marks the samples that have both modalities. Pairs that no

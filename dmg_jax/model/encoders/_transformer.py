@@ -103,8 +103,8 @@ def attention(
   layer: nn.Module,
   x: Float[Array, "... t d"],
   train: bool,
-  mask: Bool[Array, "..."] | None = None,
-  bias: Float[Array, "..."] | None = None,
+  mask: Array | None = None,
+  bias: Array | None = None,
 ) -> Float[Array, "... t d"]:
   """Self-attention of several heads, and a linear layer.
 
