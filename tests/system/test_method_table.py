@@ -27,14 +27,8 @@ def test_categories_are_known():
   assert {row.card[0] for row in methods.rows()} <= set(types.CATEGORIES)
 
 
-# One of each category, and all that update α: each compiles for ten seconds,
-# and what changes in the shared code shows in any.
-CATEGORIES = {row.card[0]: row.names[0] for row in methods.rows()}
-UPDATES = {name for name, flops in FLOPS.items() if flops[1] is not None}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*CATEGORIES.values(), *UPDATES}))
+@pytest.mark.parametrize("name", NAMES)
 def test_flops(optimised, name):
   step, update = methods.measure([name])[name]
   assert step == pytest.approx(FLOPS[name][0], rel=0.02, abs=0.01), AGAIN
