@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dmg_jax.errors import InputError
+from dmg_jax.errors import UnsuitableError
 from dmg_jax.methods import _terms
 from dmg_jax.types import Batch, Params, Problem, Stats, TrainState
 
@@ -72,17 +72,34 @@ def having(found: Any, head: str, *arrays: np.ndarray) -> list[np.ndarray]:
   return [x if there is None else x[there] for x in arrays]
 
 
-def average(found: Any, kind: str, head: str) -> Any:
+def average(found: Any, kind: str, head: str, method: str) -> Any:
   """Mean of ``found[kind][head]`` over the samples that have the modality.
 
   Raises:
-    InputError: no sample has it.
+    UnsuitableError: no sample has it; the message names the method.
   """
   (values,) = having(found, head, found[kind][head])
-  if not len(values):
-    raise InputError(
-      "no sample of a split that the method measures between epochs (val, or "
-      f"train) has the modality {head!r}: give it rows that have the modality, "
-      "hide fewer, or use another method"
-    )
+  _check(len(values), head, method)
   return values.mean()
+
+
+def check_measurable(
+  problem: Problem, batches: Iterable[Batch], method: str
+) -> None:
+  """Raises, before training, what ``average`` would raise after an epoch."""
+  found = dict.fromkeys(problem.modalities, 0.0)
+  for batch in batches:
+    if batch.present is None:
+      return
+    found = {m: n + float(batch.having(m).sum()) for m, n in found.items()}
+  for m, count in found.items():
+    _check(count, m, method)
+
+
+def _check(count: float, modality: str, method: str) -> None:
+  if not count:
+    raise UnsuitableError(
+      f"{method} measures each modality between epochs, and no sample of a "
+      f"split that it measures (val, or train) has {modality!r}: give that "
+      "split rows that have it, hide fewer, or use another method"
+    )

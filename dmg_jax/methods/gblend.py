@@ -178,7 +178,9 @@ def measure(problem, state, data):
     for split in ("train", "val")
   ]
   return {
-    k: jnp.asarray([_epochs.average(f, "loss", k) for f in found], jnp.float32)
+    k: jnp.asarray(
+      [_epochs.average(f, "loss", k, "G-Blend") for f in found], jnp.float32
+    )
     for k in found[0]["loss"]
   }
 

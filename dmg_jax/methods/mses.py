@@ -90,12 +90,13 @@ def make(
 
   def between_epochs(problem, state, data, epoch):
     if epoch == 0:
+      _epochs.check_measurable(problem, data.batches("val"), "MSES")
       return state
     found = _epochs.sweep(_epochs.outputs, problem, state, data.batches("val"))
     before = state.method.active
     active = [m for m in problem.modalities if float(before[m])]
     for m in active:
-      loss = float(_epochs.average(found, "loss", m))
+      loss = float(_epochs.average(found, "loss", m, "MSES"))
       state = state.replace(method=observed(state, m, loss, epoch))
     # Restore last, so that the weights stored as best are those measured.
     for m in active:

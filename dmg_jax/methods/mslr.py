@@ -94,11 +94,15 @@ def make(
   def between_epochs(problem, state, data, epoch):
     mstate, names = state.method, problem.modalities
     ratio = dict.fromkeys(names, 1.0)
+    if not epoch and strategy == "dynamic":
+      _epochs.check_measurable(problem, data.batches("val"), "MSLR")
     if epoch and strategy == "dynamic":
       found = _epochs.sweep(
         _epochs.outputs, problem, state, data.batches("val")
       )
-      accuracy = {m: float(_epochs.average(found, "correct", m)) for m in names}
+      accuracy = {
+        m: float(_epochs.average(found, "correct", m, "MSLR")) for m in names
+      }
       ratio = {m: trend(mstate, m, accuracy[m]) for m in names}
       mstate = remember(mstate, accuracy)
     acts = start <= epoch and (end is None or epoch <= end)

@@ -11,6 +11,7 @@ import pytest
 
 import toys
 from dmg_jax.config.recipes import RECIPES
+from dmg_jax.errors import UnsuitableError
 from dmg_jax.model import registry
 from dmg_jax.training.inputs import modality_dropout
 
@@ -124,6 +125,21 @@ def test_a_modality_that_nobody_has_leaves_all_finite(name):
   assert toys.finite((state.params, metrics))
   # A method may begin with an infinite loss, to be undercut; never with NaN.
   assert not toys.has_nan(state.method)
+
+
+class Lacking(toys.ToyData):
+  """No sample has the first modality."""
+
+  def batches(self, split):
+    gone = {toys.NAMES[0]: jnp.zeros(8, jnp.float32)}
+    return (b.replace(present=gone) for b in super().batches(split))
+
+
+@pytest.mark.parametrize("name", ["mses", "mslr", "gblend"])
+def test_what_is_measured_between_epochs_is_asked_for_before(name):
+  run = run_of(name)
+  with pytest.raises(UnsuitableError, match=f"no sample.*{toys.NAMES[0]!r}"):
+    run.between(run.fresh(), Lacking(3), 0)
 
 
 @pytest.mark.parametrize(
