@@ -97,12 +97,7 @@ def make(
     if not epoch and strategy == "dynamic":
       _epochs.check_measurable(problem, data.batches("val"), "MSLR")
     if epoch and strategy == "dynamic":
-      found = _epochs.sweep(
-        _epochs.outputs, problem, state, data.batches("val")
-      )
-      accuracy = {
-        m: float(_epochs.average(found, "correct", m, "MSLR")) for m in names
-      }
+      accuracy = accuracies(problem, state, data.batches("val"))
       ratio = {m: trend(mstate, m, accuracy[m]) for m in names}
       mstate = remember(mstate, accuracy)
     acts = start <= epoch and (end is None or epoch <= end)
@@ -123,6 +118,15 @@ def make(
     between_epochs=between_epochs,
     diagnostics=("rate",),
   )
+
+
+def accuracies(problem, state, batches) -> dict[str, float]:
+  """{modality: accuracy of its own prediction} on a split."""
+  found = _epochs.sweep(_epochs.outputs, problem, state, batches)
+  return {
+    m: float(_epochs.average(found, "correct", m, "MSLR"))
+    for m in problem.modalities
+  }
 
 
 def remember(mstate: State, accuracy) -> State:
