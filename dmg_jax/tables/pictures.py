@@ -95,7 +95,7 @@ def groups(found: Summary) -> Figure | None:
     axes.plot(places, values, lw=1.3, label=label, **style)
   axes.set_xticks(places, [part.rows[0].group for part in parts])
   axes.set_ylabel(f"{_name(column)} on test (%)")
-  axes.set_xlabel("samples that lack a modality")
+  axes.set_xlabel("rate of missing modalities")
   axes.grid(axis="y", color="#e3e3e3", lw=0.5)
   figure.legend(loc="outside upper center", ncols=2, frameon=False)
   return figure

@@ -1,10 +1,10 @@
 """Rows of a table over missing rates: each one at every rate.
 
-At rate r the share r of the samples lacks a modality, in all splits. It is
-divided evenly: of k modalities to hide, each is hidden in r / k of the samples,
-as Lee et al., "Multimodal Prompting with Missing Modalities for Visual
-Recognition", CVPR 2023, do. With k = 1 that modality alone is missing, in r of
-the samples.
+The rate r is divided evenly: of k modalities to hide, each is hidden in r / k
+of the samples of every split, as Lee et al., "Multimodal Prompting with Missing
+Modalities for Visual Recognition", CVPR 2023, do. With one, or with both of
+two, the share r of the samples lacks a modality; with more it is less, as some
+samples lack several.
 """
 
 from __future__ import annotations
