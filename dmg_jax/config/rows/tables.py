@@ -228,9 +228,9 @@ TABLES = {
     ("zero_feature", "modality_dropout", "own_heads", "lb"),
     notes=(
       "Not a table of the paper. The rate is divided evenly over the "
-      "modalities that are hidden: of two, each is hidden in half of that share "
-      "of the samples, in training and in test alike; each row has the same "
-      "samples. Zero feature "
+      "modalities that are hidden: of two, each is hidden in half of that "
+      "share of the samples, in training and in test alike; each row has the "
+      "same samples. Zero feature "
       "is Concat: a missing modality's features are zero. Modality dropout is "
       "Concat that hides further modalities in training, each with chance 0.3. "
       "Own heads is Multitask: the mean of the heads of what is there.",
