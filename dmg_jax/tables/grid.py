@@ -152,6 +152,9 @@ def _data(config: Config, cell: TableRun) -> core.Dataset:
     one, registry.make_method("joint")
   )  # All modalities.
   experiment.batch_sizes(one, method, dataset.spec)
+  for row in config.table.rows:  # Unknown modalities end the command here, too.
+    fields = cells.run_config(config, cell._replace(row=row)).data.to_dict()
+    catalog.hide(dataset, fields)
   return dataset
 
 

@@ -82,8 +82,8 @@ def _hidden(text: str, modalities: Sequence[str]) -> list[str]:
   names = text.split("+") if text else list(modalities)
   if not names:
     raise InputError(
-      "only a manifest tells its modalities: name those to hide, as "
-      "hidden=image+text"
+      "the config does not know the modalities of a manifest: name those to "
+      "hide, as hidden=image+text"
     )
   for name in names:
     if modalities and name not in modalities:
