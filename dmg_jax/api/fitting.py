@@ -12,6 +12,7 @@ from data_pipelines.manifest import memory
 from dmg_jax.api import inputs
 from dmg_jax.api.run import DATA, Run
 from dmg_jax.api.temporary import Temporary
+from dmg_jax import processes
 from dmg_jax.config import compose, fields, files, own_data
 from dmg_jax.config.compose import ENCODER, RecipeKeys
 from dmg_jax.config.defaults import DEFAULTS
@@ -107,6 +108,10 @@ def fit(
   }
   slots = {ENCODER + m: name for m, name in names.items()}
   chosen = RecipeKeys(recipe, {**_named(keys), **slots})
+  if workdir is None and processes.several():
+    raise InputError(
+      "several processes write to one folder: give fit a workdir that all see"
+    )
   owner = Temporary() if workdir is None else None
   folder = Path(owner.path / "run" if owner else workdir or "").expanduser()
   try:
@@ -193,7 +198,9 @@ def _stored(config: Config, table: inputs.Columns, tests: bool) -> Config:
   known = compose.options(memory.prepare)
   options = {k: v for k, v in config.data.to_dict().items() if k in known}
   del options["name"]
-  made = memory.prepare(table, config.data.dir, **options)
+  made = processes.in_turn(
+    lambda: memory.prepare(table, config.data.dir, **options)
+  )
   config.data.prepared = made.versions["key"]
   if not tests:
     config.eval.test = bool(made.counts.get("test"))

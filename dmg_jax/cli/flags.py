@@ -14,7 +14,17 @@ from dmg_jax.config.rows.figures import FIGURES
 from dmg_jax.config.rows.tables import TABLES
 from dmg_jax.errors import InputError, close_to, nearest
 
-FLAGS = ["config", "mode", "quiet", "traceback", "workdir"]
+FLAGS = [
+  "config",
+  "coordinator_address",
+  "distributed",
+  "mode",
+  "process_count",
+  "process_index",
+  "quiet",
+  "traceback",
+  "workdir",
+]
 _OVERRIDE = re.compile(r"^--?(?:no)?config\.([^=]+)")
 
 

@@ -49,6 +49,23 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_bool("quiet", False, "print no progress and no tables")
 flags.DEFINE_bool("traceback", False, "show the traceback of an error")
+flags.DEFINE_string(
+  "coordinator_address",
+  None,
+  "of several processes that make one run together, each started by the same "
+  "command: host and free port of process 0, as 10.0.0.1:1234",
+)
+flags.DEFINE_integer("process_count", None, "how many processes there are")
+flags.DEFINE_integer(
+  "process_index", None, "which of them this one is, from 0; 0 writes all files"
+)
+flags.DEFINE_enum(
+  "distributed",
+  "off",
+  ("auto", "off"),
+  "auto: several processes, as the launcher says: torchrun, SLURM inside srun, "
+  "Open MPI, Kubernetes, Cloud TPU",
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -59,11 +76,20 @@ def main(arguments: list[str]) -> int:
   send. 130 is the exit code after Ctrl-C.
   """
   del arguments
-  from dmg_jax.cli import modes  # Late: it loads the training code.
+  from dmg_jax import processes
+
+  return processes.leave(_run())
+
+
+def _run() -> int:
+  """``main`` without the farewell to the other processes."""
+  # Late: it loads the training code.
+  from dmg_jax.cli import modes, several
 
   logging.set_verbosity(logging.ERROR)
   f = flags.FLAGS
   try:
+    several.join(f)
     return modes.run(f.mode, f.config, f.workdir, f.quiet)
   # Before or after training, which handles Ctrl-C itself and saves.
   except KeyboardInterrupt:
@@ -72,7 +98,7 @@ def main(arguments: list[str]) -> int:
   except Exception as error:
     if f.traceback:
       raise
-    sys.stderr.write(failure.text(error))
+    sys.stderr.write(several.named(failure.text(error)))
     return 1
 
 

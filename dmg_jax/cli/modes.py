@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_pipelines.core import catalog
 from data_pipelines.core.progress import quietly
-from dmg_jax import figures, report
+from dmg_jax import figures, processes, report
 from dmg_jax.api import fitting
 from dmg_jax.api.run import Run
 from dmg_jax.errors import InputError
@@ -33,6 +33,7 @@ def run(
   The data of a manifest are named by its folder and file, ``digits-pairs``.
   Calls from Python do the same as the command line.
   """
+  quiet = quiet or not processes.first()  # One speaks for all.
   console = Console(quiet=quiet)
   if "figure" in config:
     with quietly(quiet):
@@ -79,7 +80,8 @@ def _table(mode: str, config: Config, workdir, console: Console) -> int:
   if mode == "readouts":
     of_rows.read(config, folder, restore.changes(config), console)
   if mode in ("report", "readouts"):
-    grid.write(config, folder)
+    if processes.first():
+      grid.write(config, folder)
     console.note(f"table: {folder / 'table.md'}, {folder / 'table.html'}")
     return 0
   one = cells.run_config(config, cells.finals(config, folder)[0])
@@ -157,7 +159,8 @@ def _evaluate(config, workdir, console) -> int:
   for run in _runs(config, workdir):
     found = run.evaluate(split)
     path = run.folder / f"evaluation_{split}.json"
-    write_json(path, {"split": split, **found})
+    if processes.first():
+      write_json(path, {"split": split, **found})
     console.evaluation(split, found)
     console.note(f"written: {path}")
   return 0
@@ -199,7 +202,7 @@ def _readouts(config, workdir, console) -> int:
     console.note(line)
   for run in runs:
     console.note(f"written: {run.folder / shown.FILE}")
-  return _report(config, workdir, console)
+  return _report(config, workdir, console) if processes.first() else 0
 
 
 def _export(config, workdir, console) -> int:

@@ -40,10 +40,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Float, Int
 
-from dmg_jax import losses
+from dmg_jax import losses, processes
 from dmg_jax.errors import InputError
 from dmg_jax.evaluation.scores import (
   balanced_accuracy,
@@ -247,10 +246,10 @@ def run(
     part = eval_step(state.params, state.stats, state.method, batch)
     # Fetched one batch later: the next is read while this one is computed.
     if waiting is not None:
-      parts.append(fetch(waiting))
+      parts.append(processes.gather(waiting))
     waiting = part
   if waiting is not None:
-    parts.append(fetch(waiting))
+    parts.append(processes.gather(waiting))
   return parts
 
 
@@ -356,13 +355,6 @@ def softmax(logits: Float[Array, "b k"]) -> Float[Array, "b k"]:
 def _predicted(logits: Float[Array, "b k"]) -> Int[Array, " b"]:
   usable = ~jnp.isnan(logits).any(axis=-1)
   return jnp.where(usable, jnp.argmax(logits, axis=-1), -1)
-
-
-def fetch(part: Any) -> Any:
-  """``part`` on the host, with the rows of all processes."""
-  if jax.process_count() > 1:
-    return multihost_utils.process_allgather(part, tiled=True)
-  return jax.device_get(part)
 
 
 def _distances(centroids: Mapping[str, np.ndarray]) -> dict[str, float]:

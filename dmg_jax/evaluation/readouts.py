@@ -49,9 +49,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmg_jax import processes
 from dmg_jax.errors import InputError
 from dmg_jax.evaluation import readout_scores
-from dmg_jax.evaluation.metrics import FUSED, fetch
+from dmg_jax.evaluation.metrics import FUSED
 from dmg_jax.model import registry
 from dmg_jax.report.readout_table import FILE, NAMES
 from dmg_jax.tracking.logging import write_json
@@ -101,7 +102,8 @@ def of_run(
 ) -> dict[str, Any]:
   """The read-outs of one run, also written; arguments as ``read``."""
   made = read(setup, state, step)
-  write_json(folder / FILE, made)
+  if processes.first():
+    write_json(folder / FILE, made)
   return made
 
 
@@ -216,7 +218,7 @@ def passes(
   for batch in batches:
     for name, flags in variants.items():
       own = state.params, state.stats, state.method
-      parts[name].append(fetch(step(*own, batch, *flags)))
+      parts[name].append(processes.gather(step(*own, batch, *flags)))
   return {name: _joined(found) for name, found in parts.items()}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dmg_jax import processes
 from dmg_jax.figures import figure1, figure2, figure3, figure4
 from dmg_jax.figures._parts import Drawing, Grid, grids
 from dmg_jax.report.curves import look, save
@@ -52,9 +53,12 @@ def run(
   code = 0
   for one in grids(config, workdir):
     code |= grid.run(one.config, one.folder, console, command)
-    if _stopped(one):
+    if processes.decided(lambda grid=one: _stopped(grid)):
       return code
-  draw(config, workdir, console)
+  if processes.several():  # Some pictures need a model, on one's own devices.
+    console.note("the runs are done: draw them by one process, --mode=report")
+  else:
+    draw(config, workdir, console)
   return code
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dmg_jax import processes
 from dmg_jax.errors import UnsuitableError
 from dmg_jax.methods import _terms
 from dmg_jax.types import Batch, Params, Problem, Stats, TrainState
@@ -35,7 +36,7 @@ def sweep(
   parts = []
   for batch in batches:
     found = _compiled(look, problem, state.params, state.stats, batch)
-    found, mask = jax.device_get((found, batch.mask))
+    found, mask = processes.gather((found, batch.mask))
     parts.append(jax.tree.map(lambda x, real=mask > 0: x[real], found))
   if not parts:
     return None

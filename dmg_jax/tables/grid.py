@@ -21,7 +21,7 @@ import jax
 
 from data_pipelines import core
 from data_pipelines.core import catalog
-from dmg_jax import report
+from dmg_jax import processes, report
 from dmg_jax.errors import (
   MEMORY_ADVICE,
   DivergedError,
@@ -61,7 +61,7 @@ def run(
   """
   cells.check(config)
   own = _share(config, workdir)
-  pending = [cell for cell in own if _pending(config, workdir, cell)]
+  pending = _all_pending(config, workdir, list(own))
   dataset = _data(config, pending[0]) if pending else None
   done = 0
   for _, some in itertools.groupby(
@@ -75,7 +75,15 @@ def run(
       break
     _forget()
     done += len(group)
-  return _finish(config, workdir, console)
+  return processes.decided(lambda: _finish(config, workdir, console))
+
+
+def _all_pending(
+  config: Config, workdir: Path, own: list[TableRun]
+) -> list[TableRun]:
+  """The cells that still have to be run."""
+  flags = processes.decided(lambda: [_pending(config, workdir, c) for c in own])
+  return [cell for cell, pending in zip(own, flags, strict=True) if pending]
 
 
 def write(config: Config, workdir: Path) -> summary.Summary:
@@ -96,6 +104,7 @@ def write(config: Config, workdir: Path) -> summary.Summary:
 
 
 def _finish(config: Config, workdir: Path, console: Console) -> int:
+  """Writes the table and returns the exit code; in the first process."""
   found = write(config, workdir)
   console.note(writers.plain(found))
   console.note(f"table: {workdir / 'table.md'} (also .html, .tex, .csv, .json)")
@@ -172,6 +181,8 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
     nonlocal written
     cell = next(c for c in left if c.folder == folder)
     left.remove(cell)
+    if not processes.first():
+      return
     if isinstance(outcome, DivergedError):
       _note_failure(cell, "diverged", outcome, console)
     else:
@@ -189,6 +200,8 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
   except core.DataError:
     raise
   except Exception as error:
+    if processes.several() and not isinstance(error, UserError):
+      raise  # It need not be an error of all processes.
     unsuitable = isinstance(error, UnsuitableError)
     status = "unsuitable" if unsuitable else "error"
     if len(group) > 1 and not unsuitable:
@@ -197,15 +210,16 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
         _run_cells(config, workdir, [c], console, command, dataset)
         for c in list(left)
       )
-    for cell in left:
-      _note_failure(cell, status, error, console)
-    write(config, workdir)
+    if processes.first():
+      for cell in left:
+        _note_failure(cell, status, error, console)
+      write(config, workdir)
     return True
   return ended is not None
 
 
 def _job(config: Config, workdir: Path, cell: TableRun) -> Job:
-  trial = _trial(config, workdir, cell)
+  trial = processes.decided(lambda: _trial(config, workdir, cell))
   assert trial is not None, f"{cell} comes before its trials"
   job = Job(cells.run_config(config, cell, trial), cell.folder)
   # Raises for a folder of another config, which does not count as a failure.

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from dmg_jax import processes
 from dmg_jax.errors import InputError
 from dmg_jax.evaluation import readouts
 from dmg_jax.evaluation.metrics import FUSED
@@ -63,20 +64,29 @@ def read(
   Raises:
     ValueError: no run is finished, or a folder holds a run of another config.
   """
-  rows = [
-    [c.folder for c in row.cells if c.status == summary.DONE]
-    for row in summary.collect(config, workdir).rows
-  ]
+  rows = processes.decided(lambda: _finished(config, workdir))
   if not any(rows):
     raise InputError(
       f"no run of the table in {workdir} is finished: train it first with the "
       "same command without --mode=readouts"
     )
   for folders in _share(rows, config.shard, config.shards):
-    missing = [workdir / f for f in folders]
-    missing = [f for f in missing if not (f / shown.FILE).exists()]
+    missing = processes.decided(lambda own=folders: _missing(workdir, own))
     if missing:
-      _read_row(missing, changes, console)
+      _read_row([workdir / f for f in missing], changes, console)
+
+
+def _finished(config: Config, workdir: Path) -> list[list[str]]:
+  """Folders of the finished runs of each row."""
+  return [
+    [c.folder for c in row.cells if c.status == summary.DONE]
+    for row in summary.collect(config, workdir).rows
+  ]
+
+
+def _missing(workdir: Path, folders: list[str]) -> list[str]:
+  """Those of the folders that have no read-outs yet."""
+  return [f for f in folders if not (workdir / f / shown.FILE).exists()]
 
 
 def _share(rows: list[list[str]], shard: int, shards: int) -> list[list[str]]:
@@ -94,7 +104,8 @@ def _read_row(
   for folder, _ in zip(
     folders, readouts.of_runs(folders, changes), strict=True
   ):
-    write_report(folder)
+    if processes.first():
+      write_report(folder)
     console.note(f"written: {folder / shown.FILE}")
   jax.clear_caches()
   gc.collect()

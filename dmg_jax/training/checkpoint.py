@@ -21,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from dmg_jax import processes
 from dmg_jax.errors import InputError
 from dmg_jax.evaluation import selection
 from dmg_jax.types import TrainState
@@ -148,6 +149,11 @@ class Checkpoints:
     """Goodness and step."""
     self._write_held()
     self._manager.wait_until_finished()  # Metrics are read from the disk.
+    found = processes.decided(self._scores)
+    return (found[0], found[1]) if found else None
+
+  def _scores(self) -> tuple[float, int] | None:
+    """The best goodness on the disk and its step."""
     scores = []
     for step in self._manager.all_steps():
       metrics = self._manager.metrics(step)

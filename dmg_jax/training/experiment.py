@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from data_pipelines import core
 from data_pipelines.core import catalog, sequences
 from data_pipelines.load.loader import Loader
+from dmg_jax import processes
 from dmg_jax.config import class_weights, compose
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.evaluation import metrics
@@ -302,7 +303,11 @@ def load(config: Config, method: Method) -> core.Dataset:
   """The data set with the modalities that the method is built with."""
   options = config.data.to_dict()
   name, folder = options.pop("name"), options.pop("dir")
-  return catalog.dataset(name, folder, options, modalities=method.modalities)
+  return processes.in_turn(  # The first one prepares them.
+    lambda: catalog.dataset(
+      name, folder, options, modalities=method.modalities
+    )
+  )
 
 
 def _of_method(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import jax
 
-from dmg_jax import losses
+from dmg_jax import losses, processes
 from dmg_jax.errors import DivergedError, InputError
 from dmg_jax.evaluation.metrics import Evaluation
 from dmg_jax.tracking.logging import Console
@@ -36,11 +36,20 @@ Values = list[dict[str, float]]  # One dictionary for each run.
 class Stop:
   """Set by SIGTERM or Ctrl-C; the loop then saves and returns.
 
-  Only the main thread gets signals; in another one it is never set.
+  Only the main thread gets signals; in another one it is never set. Of several
+  processes, all stop in the same step if any of them was told to.
   """
 
   def __init__(self):
     self.signal: int | None = None
+    self._any = processes.AnyOf()
+    self._agreed = False
+
+  def now(self) -> bool:
+    """Whether to stop here. All processes must ask at the same points."""
+    # It stays so: with several processes, an answer is that of the call before.
+    self._agreed = self._any(self.signal is not None) or self._agreed
+    return self._agreed
 
   def __enter__(self):
     main = threading.current_thread() is threading.main_thread()
@@ -118,7 +127,7 @@ class Trainer:
     batch = self.programs.place(batches)
     jax.eval_shape(self.programs.train, state, batch, self.seeds)
     if self.programs.outer is not None:
-      hyper = self.hyper_batches(batches, 0)
+      hyper = self.hyper_batches(batches, batch, 0)
       jax.eval_shape(self.programs.outer, state, *hyper, self.seeds)
 
   def open(self, workdirs: Sequence[Path], step: int) -> TrainState:
@@ -157,7 +166,7 @@ class Trainer:
     begin, first = time.monotonic(), self.step
     streams = [r.loader.stream(first) for r in self.replicas]
     try:
-      while self.step < self.total and stop.signal is None:
+      while self.step < self.total and not stop.now():
         state = self._epoch(state, streams, stop)
     finally:
       for stream in streams:
@@ -184,12 +193,13 @@ class Trainer:
       pending = done, metrics
       self.step = done
       if self.programs.outer and done % self.outer_every == 0:
-        state = self._outer(state, batches, done)
-      if self._save_here(done, stop):
+        state = self._outer(state, batches, batch, done)
+      stopping = stop.now()
+      if self._save_here(done, stopping):
         self._record(pending)
         pending = None
         self._save(state)
-        if stop.signal is not None:
+        if stopping:
           return state
     self._record(pending, last=True)
     return self._end_epoch(state, epoch)
@@ -216,10 +226,10 @@ class Trainer:
       return None
     return [r.ordered(own, self.step) for r, own in self.own(state)]
 
-  def _save_here(self, step: int, stop: Stop) -> bool:
+  def _save_here(self, step: int, stopping: bool) -> bool:
     """In mid-epoch only: the end of an epoch is saved with its metrics."""
     every = self.setup.config.train.checkpoint_steps
-    due = stop.signal is not None or (every > 0 and step % every == 0)
+    due = stopping or (every > 0 and step % every == 0)
     return due and step % self.per_epoch != 0
 
   def _save(self, state: TrainState) -> None:
@@ -235,26 +245,34 @@ class Trainer:
     several processes would have to agree on the time.
     """
     now = time.monotonic()
-    due = self.step == self.total or jax.process_count() > 1
+    due = self.step == self.total or processes.several()
     if due or now - self._written >= EVERY:
       self._written = now
       return True
     return False
 
   def hyper_batches(
-    self, batches: Sequence[Batch], number: int
+    self, batches: Sequence[Batch], placed: Batch, number: int
   ) -> tuple[Batch, Batch]:
-    """Inner and outer batches of an outer step, on the devices."""
-    hyper = [
-      r.hyper_batches(b, number)
-      for r, b in zip(self.replicas, batches, strict=True)
-    ]
-    inner, outer = zip(*hyper, strict=True)
-    return self.programs.place(inner), self.programs.place(outer)
+    """Inner and outer batches of an outer step, on the devices.
 
-  def _outer(self, state, batches, step):
+    Args:
+      batches: of training, of each run.
+      placed: the same on the devices.
+      number: of the outer step.
+    """
+    outer = self.programs.place([r.outer_batch(number) for r in self.replicas])
+    if processes.several():
+      return self.programs.inner(placed), outer
+    inner = [
+      r.inner_batch(b) for r, b in zip(self.replicas, batches, strict=True)
+    ]
+    return self.programs.place(inner), outer
+
+  def _outer(self, state, batches, placed, step):
     assert self.programs.outer is not None
-    hyper = self.hyper_batches(batches, step // self.outer_every - 1)
+    number = step // self.outer_every - 1
+    hyper = self.hyper_batches(batches, placed, number)
     state, metrics = self.programs.outer(state, *hyper, self.seeds)
     values = self._checked(step, self.programs.scalars(metrics))
     for replica, own in zip(self.replicas, values, strict=True):
@@ -291,7 +309,7 @@ class Trainer:
     self.console.epoch(epoch + 1, _mean(val))
     after, due = [], self._due()
     for (replica, own), found in zip(self.own(state), val, strict=True):
-      ready = self.setup.method.ready(jax.device_get(own.method))
+      ready = self.setup.method.ready(processes.gather(own.method))
       if ready:
         own = replica.watch(own, found["fused/loss"], self.console)
       replica.checkpoints.offer(own, found if ready else None, due)

@@ -59,6 +59,8 @@ class Programs:
       self.outer = steps.make_outer_step(
         problem, method, parts, several, **objective
       )
+      # Of a batch on the devices; ``several`` runs have one process.
+      self.inner = sharding.make_part(setup.mesh, setup.inner_batch_size)
     self.eval = make_eval_step(problem, method, several)
 
   def seeds(self, setups: Sequence[Setup]) -> Any:

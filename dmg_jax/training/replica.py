@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from data_pipelines.load.loader import Loader
+from dmg_jax import processes
 from dmg_jax.errors import DivergedError
 from dmg_jax.tracking.logging import Console, MetricsFile
 from dmg_jax.tracking.trackers import Tracking
@@ -45,20 +46,21 @@ class Replica:
 
   def open(self, workdir: Path, console: Console, beside: int = 0) -> None:
     """Opens the run's files; ``beside`` other runs train with it."""
-    config, first = self.setup.config, jax.process_index() == 0
+    config, first = self.setup.config, processes.first()
     self.workdir, self._several = workdir, beside > 0
     kept = [epoch * self.per_epoch for epoch in config.train.keep]
     self.checkpoints = Checkpoints(
       workdir, 3 if beside else 1, kept, config.train.select_by
     )
-    self.log = MetricsFile(workdir)
+    self.log = MetricsFile(workdir) if first else None
     self.tracking = Tracking(
       config.track if first else "", workdir, config.to_dict(), console.note
     )
 
   def start(self, step: int, fresh: TrainState) -> TrainState:
     """The state of a checkpoint, or of step 0 the fresh one."""
-    self.log.truncate_after(step)
+    if self.log is not None:
+      self.log.truncate_after(step)
     return self.checkpoints.restore(step, fresh) if step else fresh
 
   def best(self, state: TrainState) -> TrainState:
@@ -69,7 +71,8 @@ class Replica:
   def close(self) -> None:
     """Waits for checkpoints, closes files."""
     self.checkpoints.close()
-    self.log.close()
+    if self.log is not None:
+      self.log.close()
     self.tracking.close()
 
   def ordered(self, state: TrainState, step: int):
@@ -82,16 +85,19 @@ class Replica:
     assert order is not None
     return self.loader.ordered(order, epoch, within)
 
-  def hyper_batches(self, batch: Batch, number: int) -> tuple[Batch, Batch]:
-    """Inner batch, a part of ``batch``, and outer batch of an outer step."""
+  def inner_batch(self, batch: Batch) -> Batch:
+    """Inner batch of an outer step: the first samples of a training batch."""
+    return jax.tree.map(lambda x: x[: self.setup.inner_batch_size], batch)
+
+  def outer_batch(self, number: int) -> Batch:
+    """Outer batch of an outer step, this process's part."""
     assert self.outer_loader is not None
-    whole, part = self.setup.batch_size, self.setup.inner_batch_size
-    size = batch.labels.size * part // whole  # Of this process.
-    inner = jax.tree.map(lambda x: x[:size], batch)
-    return inner, self.outer_loader.batch(number)
+    return self.outer_loader.batch(number)
 
   def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-    """Writes a line of the log."""
+    """Writes a line of the log, in the first process."""
+    if self.log is None:
+      return
     epoch = (step - 1) // self.per_epoch + 1
     line = {"step": step, "epoch": epoch, "split": split}
     self.log.write({**line, **values})

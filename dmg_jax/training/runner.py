@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +14,10 @@ from ml_collections import ConfigDict
 
 from data_pipelines import core
 from data_pipelines.core import catalog
-from dmg_jax import report
-from dmg_jax.errors import DivergedError
+from dmg_jax import processes, report
+from dmg_jax.errors import DivergedError, UserError
 from dmg_jax.evaluation import artefacts
+from dmg_jax.evaluation.metrics import Evaluation
 from dmg_jax.model import registry
 from dmg_jax.tracking.logging import Console, write_json
 from dmg_jax.training import (
@@ -67,7 +69,7 @@ def run(
   validation.check(config)
   results = finished(config, workdir)
   if results is not None:
-    _check_prepared(config, workdir, console)
+    processes.decided(lambda: _check_prepared(config, workdir, console))
     console.note(f"finished before: {workdir / 'results.json'}")
   elif config.seeds == 1:
     job = Job(config, workdir)
@@ -77,8 +79,9 @@ def run(
     results = _run_seeds(config, workdir, console, command, modules)
   if results is not None:
     console.results(results)
-    if page:
+    if page and processes.first():
       console.note(f"report: {report.write_report(workdir)}")
+  processes.agree(None)  # What the first one writes is there for all.
   return results
 
 
@@ -91,8 +94,13 @@ def finished(config: Config, workdir: str | Path) -> dict[str, Any] | None:
   Raises:
     ValueError: a work directory that holds a run of another config.
   """
-  run_folder.check_config(config, Path(workdir))
-  done = Path(workdir) / "results.json"
+  return processes.decided(lambda: _stored(config, Path(workdir)))
+
+
+def _stored(config: Config, workdir: Path) -> dict[str, Any] | None:
+  """As ``finished``, in this process."""
+  run_folder.check_config(config, workdir)
+  done = workdir / "results.json"
   if not done.exists():
     return None
   results = json.loads(done.read_text(encoding="utf-8"))
@@ -121,7 +129,8 @@ def _run_seeds(config, workdir, console, command, encoders):
     "mean": _over_runs(np.mean, scores),
     "std": _over_runs(lambda x: np.std(x, ddof=1), scores),
   }
-  write_json(workdir / "results.json", results)
+  if processes.first():
+    write_json(workdir / "results.json", results)
   return results
 
 
@@ -223,13 +232,14 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
   trainer = Trainer(setups, console, programs)
   made.choice.programs[count] = trainer.programs
   files = [(job.config, job.folder, made.command) for job in jobs]
-  for file in files if made.above is None else [made.above, *files]:
-    run_folder.write_config(*file, setup=made.setup)
-  seeds.remember(made.choice, made.count, made.root)
+  if processes.first():
+    for file in files if made.above is None else [made.above, *files]:
+      run_folder.write_config(*file, setup=made.setup)
+    seeds.remember(made.choice, made.count, made.root)
   where = jobs[0].folder if count == 1 else jobs[0].folder.parent
   console.announce(describe(setups, where, trainer.epochs, made.choice))
   state = trainer.open([j.folder for j in jobs], step)
-  try:
+  with _closing(trainer):
     if step:
       console.note(f"resumed at step {step} of {trainer.total}")
     with Stop() as stop, console.progress(trainer.total, step):
@@ -239,26 +249,48 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
       return None
     if made.setup.config.train.select == "best":
       state = trainer.best(state)
-    found = _results(trainer, state)
-  finally:
-    trainer.close()
+    found = _evaluations(trainer, state)
+    results = processes.decided(lambda: _results(trainer, state, found))
   timing = {**trainer.timing, "total_seconds": time.monotonic() - begin}
   if count > 1:
     timing["seeds_at_once"] = count
-  for job, results in zip(jobs, found, strict=True):
-    results["timing"] = timing
-    write_json(job.folder / "results.json", results)
-  return found
+  for job, result in zip(jobs, results, strict=True):
+    result["timing"] = timing
+    if processes.first():
+      write_json(job.folder / "results.json", result)
+  return results
 
 
-def _results(trainer: Trainer, state: TrainState) -> list[dict[str, Any]]:
+@contextmanager
+def _closing(trainer: Trainer) -> Iterator[None]:
+  """Closes the files of runs at their end.
+
+  Not after an error that is of this process alone: checkpoints are closed by
+  all processes together, and the others are somewhere else.
+  """
+  try:
+    yield
+  except BaseException as error:
+    if not processes.several() or isinstance(error, UserError):
+      trainer.close()
+    raise
+  trainer.close()
+
+
+def _evaluations(
+  trainer: Trainer, state: TrainState
+) -> dict[str, list[Evaluation]]:
   """Evaluates once on val and test; with ``eval.test=False`` on val alone."""
   tested = trainer.setup.config.eval.test
   splits = ("val", "test") if tested else ("val",)
-  found = {split: trainer.evaluate(state, split) for split in splits}
+  return {split: trainer.evaluate(state, split) for split in splits}
+
+
+def _results(trainer: Trainer, state: TrainState, found) -> list[dict[str, Any]]:
+  """What ``results.json`` of each run says."""
   results = []
   for i, (replica, own) in enumerate(trainer.own(state)):
-    scores = {split: found[split][i] for split in splits}
+    scores = {split: of_runs[i] for split, of_runs in found.items()}
     results.append(_result(trainer, replica, own, scores))
   return results
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from dmg_jax import processes
 from dmg_jax.errors import out_of_memory
 from dmg_jax.tracking.logging import write_json
 from dmg_jax.training import checkpoint
@@ -68,7 +69,7 @@ def choose(setup: Setup, count: int, root: Path) -> Choice:
     root: their work directory, which may hold an earlier choice.
   """
   # Several processes would have to agree on what each of them measures.
-  if count == 1 or jax.process_count() > 1:
+  if count == 1 or processes.several():
     return Choice(False)
   path = root / FILE
   if path.exists():
@@ -126,14 +127,15 @@ def group(jobs: Sequence[Job]) -> tuple[list[Job], int]:
   That is the earliest of their last checkpoints. If a process was killed when
   only some had saved, those still have the checkpoint before, too.
   """
-  saved = {job.folder: checkpoint.saved(job.folder) for job in jobs}
-  step = min(max(s, default=0) for s in saved.values())
+  found = processes.decided(
+    lambda: [sorted(checkpoint.saved(job.folder)) for job in jobs]
+  )
+  step = min(max(s, default=0) for s in found)
 
-  def joins(job: Job) -> bool:
-    steps = saved[job.folder]
+  def joins(steps: list[int]) -> bool:
     return step in steps or (step == 0 and len(steps) <= 1)
 
-  return [job for job in jobs if joins(job)], step
+  return [j for j, s in zip(jobs, found, strict=True) if joins(s)], step
 
 
 def _step_seconds(setup: Setup, count: int) -> tuple[float, Programs]:

@@ -25,7 +25,9 @@ def make_mesh(batch_size: int) -> Mesh:
       f"a batch of {batch_size} cannot be split over {count} devices: make it "
       f"a multiple of {count}, or hide devices (CUDA_VISIBLE_DEVICES)"
     )
-  return jax.make_mesh((count,), ("b",), axis_types=(AxisType.Auto,))
+  # By process, as the loaders of the processes divide a batch.
+  row = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+  return jax.make_mesh((count,), ("b",), (AxisType.Auto,), devices=row)
 
 
 def replicate(mesh: Mesh, state: TrainState) -> TrainState:
@@ -49,6 +51,17 @@ def make_place(mesh: Mesh, stacked: bool = False) -> Callable[[Batch], Batch]:
     return jax.tree.map(put, batch)
 
   return place
+
+
+def make_part(mesh: Mesh, size: int) -> Callable[[Batch], Batch]:
+  """``batch -> its first size samples``, on the mesh of the batch.
+
+  With several processes those may live in others than they are wanted in.
+  """
+  split = NamedSharding(mesh, P("b"))
+  return jax.jit(
+    lambda batch: jax.tree.map(lambda x: x[:size], batch), out_shardings=split
+  )
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import toys
-from dmg_jax import losses, missing
+from dmg_jax import losses, missing, processes
 from dmg_jax.evaluation import metrics
 from dmg_jax.methods import _matching, _terms, joint
 
@@ -86,7 +86,7 @@ def test_metrics_count_what_is_there_and_tell_patterns():
   problem, params, stats = toys.problem(3, "sum")
   batch = lacking()
   step = metrics.make_eval_step(problem, joint.make())
-  found = metrics.reduce([metrics.fetch(step(params, stats, (), batch))])
+  found = metrics.reduce([processes.gather(step(params, stats, (), batch))])
   outputs, _ = problem.run(params, stats, batch)
   labels = np.asarray(batch.labels)
   for m, o in outputs.unimodal.items():
@@ -111,7 +111,7 @@ def test_a_modality_that_no_sample_has_is_nan_and_no_part_of_the_gap():
   problem, params, stats = toys.problem(3, "sum")
   batch = toys.batch(3).replace(present={"image": jnp.zeros(8)})
   step = metrics.make_eval_step(problem, joint.make())
-  found = metrics.reduce([metrics.fetch(step(params, stats, (), batch))])
+  found = metrics.reduce([processes.gather(step(params, stats, (), batch))])
   assert np.isnan(found["image"]["accuracy"])
   own = [found[m]["accuracy"] for m in ("text", "audio")]
   assert found["gap"]["accuracy"] == max(own) - min(own)

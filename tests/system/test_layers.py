@@ -26,7 +26,7 @@ ALL["launch.py"] = FILES["launch.py"].read_text(encoding="utf-8")
 # A layer may import those before it, and files of its own.
 LAYERS = [
   ("types", "errors"),
-  ("losses", "missing", "trees"),
+  ("losses", "missing", "processes", "trees"),
   ("bilevel", "model"),
   ("methods",),
   ("config", "report", "tracking"),

@@ -23,6 +23,7 @@ import numpy as np
 
 from data_pipelines import core
 from data_pipelines.core import featured
+from dmg_jax import processes
 from dmg_jax.model import classifier, registry
 from dmg_jax.training import experiment, resident
 from dmg_jax.training.checkpoint import Checkpoints
@@ -148,8 +149,6 @@ def _obstacle(setup: Setup, modality: str) -> str:
     return f"{setup.config.method.name} ablates inputs"
   if spec.ragged:
     return "its samples differ in length"
-  if jax.process_count() > 1:
-    return "there are several processes"
   return ""
 
 
@@ -178,8 +177,9 @@ def compute(
     there = {m: [] for m in optional}
     for batch in setup.batches(split):
       inputs = {m: batch.inputs[m] for m in modalities}
-      z, masks = jax.device_get((encode(own, inputs), batch.present or {}))
-      real = np.asarray(batch.mask) > 0
+      made = encode(own, inputs), batch.present or {}, batch.mask
+      z, masks, mask = processes.gather(made)
+      real = mask > 0
       for m in modalities:
         rows = z[m][real]
         if m in masks:

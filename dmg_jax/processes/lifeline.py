@@ -1,0 +1,148 @@
+"""Notices at once that another process of the run has died.
+
+Each process holds a connection to the first one. The system closes it when a
+process dies, however it died; a machine that is gone is noticed by keep-alive
+packets, within half a minute. The first tells the others, and all of them end
+with one line. Without it they would wait in a collective, on GPUs until JAX's
+own heartbeat aborts them.
+
+A process that ends says so first: ``DONE`` when its work is done, and
+``FAILED`` after an error, which it has printed itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+DONE, FAILED = b"done", b"failed"
+# Seconds: a process that fails by itself prints its own error meanwhile.
+GRACE = 5.0
+_CODE = 1
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+def _end(line: str) -> None:
+  """Ends this process, whatever its other threads wait for."""
+  with contextlib.suppress(OSError):
+    os.write(sys.stderr.fileno(), f"error: {line}\n".encode())
+  os._exit(_CODE)
+
+
+def lost(index: int, count: int) -> str:
+  """What is said about a process that died."""
+  return (
+    f"process {index} of {count} ended before the run was done; its own output "
+    "says why. Run the same commands again: they go on from the last checkpoint"
+  )
+
+
+class Lifeline:
+  """The connections between the first process and the others.
+
+  Args:
+    index: of this process.
+    count: of all.
+    share: tells all processes a list of numbers of the first one.
+    host: of the first process, as the others reach it.
+    end: called with a line when another process has died.
+  """
+
+  def __init__(
+    self,
+    index: int,
+    count: int,
+    share: Callable[[list[int]], list[int]],
+    host: str,
+    end: Callable[[str], None] = _end,
+  ):
+    self._index, self._count, self._end = index, count, end
+    self._gone: set[int] = set()
+    self._ending = threading.Event()
+    self._peers: dict[int, socket.socket] = {}
+    if index == 0:
+      server = socket.create_server(("", 0), backlog=count)
+      word = secrets.randbelow(2**31)
+      share([server.getsockname()[1], word])
+      self._accept(server, word)
+    else:
+      port, word = share([0, 0])
+      self._peers[0] = socket.create_connection((host, port), timeout=60)
+      self._peers[0].sendall(f"{word} {index}\n".encode())
+    for peer, connection in self._peers.items():
+      _keep_alive(connection)
+      threading.Thread(
+        target=self._watch, args=(peer, connection), daemon=True
+      ).start()
+
+  def _accept(self, server: socket.socket, word: int) -> None:
+    """Waits for the others; who does not know the word is not one of them."""
+    server.settimeout(60)
+    with server:
+      while len(self._peers) < self._count - 1:
+        connection, _ = server.accept()
+        connection.settimeout(60)
+        said = connection.makefile("rb").readline(64).split()
+        if len(said) == 2 and said[0] == str(word).encode():
+          self._peers[int(said[1])] = connection
+        else:
+          connection.close()
+
+  def _watch(self, peer: int, connection: socket.socket) -> None:
+    """Reads what a process says until it has gone."""
+    connection.settimeout(None)
+    try:
+      for line in connection.makefile("rb"):
+        word, *rest = line.split()
+        if word == b"lost":
+          self._end(lost(int(rest[0]), self._count))
+          return
+        self._gone.add(peer)
+        if word == FAILED:
+          time.sleep(GRACE)
+          self._died(peer)
+          return
+    except OSError:
+      pass  # A connection that was reset: the process died.
+    if peer not in self._gone:
+      self._died(peer)
+
+  def _died(self, peer: int) -> None:
+    """Tells the others and ends, unless this process is ending itself."""
+    self._gone.add(peer)
+    if self._ending.is_set():
+      return
+    self._say(f"lost {peer}".encode())
+    self._end(lost(peer, self._count))
+
+  def _say(self, word: bytes) -> None:
+    for connection in self._peers.values():
+      with contextlib.suppress(OSError):
+        connection.sendall(word + b"\n")
+
+  def close(self, failed: bool) -> None:
+    """Says that this process ends; after an error, waits for the others.
+
+    The first one must outlive the others: JAX aborts them when it is gone.
+    """
+    self._ending.set()
+    self._say(FAILED if failed else DONE)
+    until = time.monotonic() + 2 * GRACE
+    while failed and self._index == 0 and time.monotonic() < until:
+      if len(self._gone) >= self._count - 1:
+        return
+      time.sleep(0.05)
+
+
+def _keep_alive(connection: socket.socket) -> None:
+  connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+  for name, value in _KEEP_ALIVE.items():
+    option = getattr(socket, name, None)
+    if option is not None:
+      connection.setsockopt(socket.IPPROTO_TCP, option, value)
