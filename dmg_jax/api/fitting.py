@@ -9,10 +9,10 @@ from typing import Any
 
 from data_pipelines.core.progress import quietly
 from data_pipelines.manifest import memory
+from dmg_jax import processes
 from dmg_jax.api import inputs
 from dmg_jax.api.run import DATA, Run
 from dmg_jax.api.temporary import Temporary
-from dmg_jax import processes
 from dmg_jax.config import compose, fields, files, own_data
 from dmg_jax.config.compose import ENCODER, RecipeKeys
 from dmg_jax.config.defaults import DEFAULTS

@@ -148,8 +148,8 @@ def _why(place: Place | None, error: Exception) -> str:
   if place is None:
     return (
       "--distributed=auto found no launcher that it knows (torchrun; SLURM "
-      "inside srun; Open MPI; Kubernetes; Cloud TPU): start the command by one, "
-      "or give --coordinator_address, --process_count and --process_index "
+      "inside srun; Open MPI; Kubernetes; Cloud TPU): start the command by "
+      "one, or give --coordinator_address, --process_count and --process_index "
       f"({said})"
     )
   return (

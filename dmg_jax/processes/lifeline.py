@@ -88,7 +88,7 @@ class Lifeline:
       while len(self._peers) < self._count - 1:
         connection, _ = server.accept()
         connection.settimeout(60)
-        said = connection.makefile("rb").readline(64).split()
+        said = _first_line(connection).split()
         if len(said) == 2 and said[0] == str(word).encode():
           self._peers[int(said[1])] = connection
         else:
@@ -97,20 +97,24 @@ class Lifeline:
   def _watch(self, peer: int, connection: socket.socket) -> None:
     """Reads what a process says until it has gone."""
     connection.settimeout(None)
-    try:
-      for line in connection.makefile("rb"):
-        word, *rest = line.split()
-        if word == b"lost":
-          self._end(lost(int(rest[0]), self._count))
-          return
-        self._gone.add(peer)
-        if word == FAILED:
-          time.sleep(GRACE)
-          self._died(peer)
-          return
-    except OSError:
-      pass  # A connection that was reset: the process died.
+    # A connection that is reset is that of a process that died, too.
+    with (
+      contextlib.suppress(OSError),
+      connection,
+      connection.makefile("rb") as lines,
+    ):
+      for line in lines:
+        self._hear(peer, line)
     if peer not in self._gone:
+      self._died(peer)
+
+  def _hear(self, peer: int, line: bytes) -> None:
+    word, *rest = line.split()
+    if word == b"lost":
+      self._end(lost(int(rest[0]), self._count))
+    self._gone.add(peer)
+    if word == FAILED:
+      time.sleep(GRACE)
       self._died(peer)
 
   def _died(self, peer: int) -> None:
@@ -138,6 +142,17 @@ class Lifeline:
       if len(self._gone) >= self._count - 1:
         return
       time.sleep(0.05)
+
+
+def _first_line(connection: socket.socket) -> bytes:
+  """Reads a short line and no more."""
+  said = b""
+  while len(said) < 64 and not said.endswith(b"\n"):
+    byte = connection.recv(1)
+    if not byte:
+      break
+    said += byte
+  return said
 
 
 def _keep_alive(connection: socket.socket) -> None:

@@ -304,9 +304,7 @@ def load(config: Config, method: Method) -> core.Dataset:
   options = config.data.to_dict()
   name, folder = options.pop("name"), options.pop("dir")
   return processes.in_turn(  # The first one prepares them.
-    lambda: catalog.dataset(
-      name, folder, options, modalities=method.modalities
-    )
+    lambda: catalog.dataset(name, folder, options, modalities=method.modalities)
   )
 
 

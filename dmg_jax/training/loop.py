@@ -43,13 +43,13 @@ class Stop:
   def __init__(self):
     self.signal: int | None = None
     self._any = processes.AnyOf()
-    self._agreed = False
+    self.agreed = False  # What ``now`` said last.
 
   def now(self) -> bool:
     """Whether to stop here. All processes must ask at the same points."""
     # It stays so: with several processes, an answer is that of the call before.
-    self._agreed = self._any(self.signal is not None) or self._agreed
-    return self._agreed
+    self.agreed = self._any(self.signal is not None) or self.agreed
+    return self.agreed
 
   def __enter__(self):
     main = threading.current_thread() is threading.main_thread()
@@ -194,12 +194,11 @@ class Trainer:
       self.step = done
       if self.programs.outer and done % self.outer_every == 0:
         state = self._outer(state, batches, batch, done)
-      stopping = stop.now()
-      if self._save_here(done, stopping):
+      if self._save_here(done, stop):
         self._record(pending)
         pending = None
         self._save(state)
-        if stopping:
+        if stop.agreed:
           return state
     self._record(pending, last=True)
     return self._end_epoch(state, epoch)
@@ -226,10 +225,10 @@ class Trainer:
       return None
     return [r.ordered(own, self.step) for r, own in self.own(state)]
 
-  def _save_here(self, step: int, stopping: bool) -> bool:
+  def _save_here(self, step: int, stop: Stop) -> bool:
     """In mid-epoch only: the end of an epoch is saved with its metrics."""
     every = self.setup.config.train.checkpoint_steps
-    due = stopping or (every > 0 and step % every == 0)
+    due = stop.now() or (every > 0 and step % every == 0)
     return due and step % self.per_epoch != 0
 
   def _save(self, state: TrainState) -> None:

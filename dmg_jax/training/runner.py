@@ -286,7 +286,9 @@ def _evaluations(
   return {split: trainer.evaluate(state, split) for split in splits}
 
 
-def _results(trainer: Trainer, state: TrainState, found) -> list[dict[str, Any]]:
+def _results(
+  trainer: Trainer, state: TrainState, found
+) -> list[dict[str, Any]]:
   """What ``results.json`` of each run says."""
   results = []
   for i, (replica, own) in enumerate(trainer.own(state)):

@@ -14,6 +14,7 @@ from absl import flags
 import helpers
 import launch
 from configs import manifest, openmoji
+from dmg_jax.cli.flags import FLAGS
 from dmg_jax.tracking.logging import Console
 from dmg_jax.training import experiment, programs, runner, sharding, steps
 from pages import without_pictures
@@ -102,7 +103,7 @@ def _forget_flags():
     if name.startswith("config."):
       delattr(flags.FLAGS, name)
   flags.FLAGS.unparse_flags()
-  for name in ("config", "workdir", "mode", "quiet", "traceback"):
+  for name in FLAGS:
     flags.FLAGS[name].unparse()
 
 
