@@ -23,7 +23,7 @@ def join(flags: Any) -> None:
     ValueError: flags that are incomplete or out of range, or a mode that one
       process does; the others did not come.
   """
-  place = processes.place_of(
+  place = processes.position_of(
     flags.coordinator_address,
     flags.process_count,
     flags.process_index,

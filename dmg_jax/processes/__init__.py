@@ -18,13 +18,13 @@ from dmg_jax.processes.agreement import (
   several,
 )
 from dmg_jax.processes.arrays import gather
-from dmg_jax.processes.joining import Place, join, leave, place_of
+from dmg_jax.processes.joining import Position, join, leave, position_of
 from dmg_jax.processes.lifeline import Lifeline
 
 __all__ = [
   "AnyOf",
   "Lifeline",
-  "Place",
+  "Position",
   "agree",
   "decided",
   "first",
@@ -33,6 +33,6 @@ __all__ = [
   "join",
   "leave",
   "place",
-  "place_of",
+  "position_of",
   "several",
 ]

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from dmg_jax.errors import InputError, one_line
 from dmg_jax.processes import agreement
@@ -30,7 +29,7 @@ _WAIT = 300  # Seconds to wait for the others at the start.
 _lifeline: Lifeline | None = None
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
   """Where a process stands among those of its run.
 
   Attributes:
@@ -46,13 +45,13 @@ class Place(NamedTuple):
   device: int | None = None
 
 
-def place_of(
+def position_of(
   address: str | None,
   count: int | None,
   index: int | None,
   distributed: str = OFF,
   variables: Mapping[str, str] = os.environ,
-) -> Place | None:
+) -> Position | None:
   """The place that flags or a launcher name; ``None`` is for JAX to detect.
 
   Args:
@@ -74,7 +73,7 @@ def place_of(
     host, port, size, rank = (variables[v] for v in _TORCHRUN)
     local = variables.get("LOCAL_RANK")
     # The launcher itself listens at its port.
-    return Place(
+    return Position(
       f"{host}:{int(port) + 1}",
       int(size),
       int(rank),
@@ -83,7 +82,7 @@ def place_of(
   return None
 
 
-def _checked(flags: Mapping[str, str | int | None]) -> Place:
+def _checked(flags: Mapping[str, str | int | None]) -> Position:
   missing = [name for name, value in flags.items() if value is None]
   if missing:
     raise InputError(
@@ -104,10 +103,10 @@ def _checked(flags: Mapping[str, str | int | None]) -> Place:
       f"--process_index must lie in [0, {count}), got {index}: the processes "
       "are numbered from 0"
     )
-  return Place(str(address), int(count or 0), int(index or 0))
+  return Position(str(address), int(count or 0), int(index or 0))
 
 
-def join(place: Place | None) -> None:
+def join(place: Position | None) -> None:
   """Joins the other processes; before anything else uses a device.
 
   Args:
@@ -138,12 +137,16 @@ def join(place: Place | None) -> None:
   with _quiet_gloo():
     _check_devices()
   if agreement.several():
+    host = None if place is None else place.address.rpartition(":")[0]
     _lifeline = Lifeline(
-      jax.process_index(), jax.process_count(), _share, _host(place)
+      jax.process_index(),
+      jax.process_count(),
+      agreement.agree,
+      () if host is None else (host.strip("[]"),),
     )
 
 
-def _why(place: Place | None, error: Exception) -> str:
+def _why(place: Position | None, error: Exception) -> str:
   said = one_line(error)[:300]
   if place is None:
     return (
@@ -160,11 +163,6 @@ def _why(place: Place | None, error: Exception) -> str:
   )
 
 
-def _share(numbers: list[int]) -> list[int]:
-  told = multihost_utils.broadcast_one_to_all(np.array(numbers, np.int32))
-  return [int(x) for x in np.asarray(told)]
-
-
 def _check_devices() -> None:
   """All processes have as many devices: batches are split evenly.
 
@@ -178,17 +176,6 @@ def _check_devices() -> None:
       "as many (CUDA_VISIBLE_DEVICES)"
     )
   agreement.agree(None)  # The first collective makes the connections.
-
-
-def _host(place: Place | None) -> str:
-  """Where the others reach the first process."""
-  if place is not None:
-    return place.address.rpartition(":")[0].strip("[]")
-  # What JAX detected; it has no public name.
-  from jax._src import distributed
-
-  address = distributed.global_state.coordinator_address or "localhost:0"
-  return address.rpartition(":")[0].strip("[]")
 
 
 @contextlib.contextmanager

@@ -19,12 +19,16 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dmg_jax.errors import InputError
 
 DONE, FAILED = b"done", b"failed"
 # Seconds: a process that fails by itself prints its own error meanwhile.
 GRACE = 5.0
 _CODE = 1
+_SECONDS, _ALL = 10, 60  # To reach one; until all have come.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
@@ -49,8 +53,9 @@ class Lifeline:
   Args:
     index: of this process.
     count: of all.
-    share: tells all processes a list of numbers of the first one.
-    host: of the first process, as the others reach it.
+    share: tells all processes a value of the first one, of JSON types.
+    hosts: names of the first process's machine, if they are known; the names
+      and addresses that it has itself are tried next.
     end: called with a line when another process has died.
   """
 
@@ -58,8 +63,8 @@ class Lifeline:
     self,
     index: int,
     count: int,
-    share: Callable[[list[int]], list[int]],
-    host: str,
+    share: Callable[[Any], Any],
+    hosts: Sequence[str] = (),
     end: Callable[[str], None] = _end,
   ):
     self._index, self._count, self._end = index, count, end
@@ -69,11 +74,11 @@ class Lifeline:
     if index == 0:
       server = socket.create_server(("", 0), backlog=count)
       word = secrets.randbelow(2**31)
-      share([server.getsockname()[1], word])
+      share([server.getsockname()[1], word, _names()])
       self._accept(server, word)
     else:
-      port, word = share([0, 0])
-      self._peers[0] = socket.create_connection((host, port), timeout=60)
+      port, word, names = share(None)
+      self._peers[0] = _connected([*hosts, *names], port)
       self._peers[0].sendall(f"{word} {index}\n".encode())
     for peer, connection in self._peers.items():
       _keep_alive(connection)
@@ -83,11 +88,11 @@ class Lifeline:
 
   def _accept(self, server: socket.socket, word: int) -> None:
     """Waits for the others; who does not know the word is not one of them."""
-    server.settimeout(60)
+    server.settimeout(_ALL)
     with server:
       while len(self._peers) < self._count - 1:
         connection, _ = server.accept()
-        connection.settimeout(60)
+        connection.settimeout(_SECONDS)
         said = _first_line(connection).split()
         if len(said) == 2 and said[0] == str(word).encode():
           self._peers[int(said[1])] = connection
@@ -142,6 +147,37 @@ class Lifeline:
       if len(self._gone) >= self._count - 1:
         return
       time.sleep(0.05)
+
+
+def _names() -> list[str]:
+  """Name and addresses of this machine, as others may reach it."""
+  name = socket.gethostname()
+  found = [name]
+  with contextlib.suppress(OSError):
+    for *_, address in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM):
+      found.append(str(address[0]))
+  with (
+    contextlib.suppress(OSError),
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way,
+  ):
+    way.connect(("192.0.2.1", 9))  # Sends nothing; finds the way out.
+    found.append(way.getsockname()[0])
+  return list(dict.fromkeys(found))
+
+
+def _connected(hosts: Sequence[str], port: int) -> socket.socket:
+  """A connection to the first host that answers.
+
+  Raises:
+    ValueError: none does.
+  """
+  for host in hosts:
+    with contextlib.suppress(OSError):
+      return socket.create_connection((host, port), timeout=_SECONDS)
+  raise InputError(
+    f"process 0 cannot be reached at port {port} of {', '.join(hosts)}: "
+    "processes of one run need free ports between their machines"
+  )
 
 
 def _first_line(connection: socket.socket) -> bytes:

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -183,12 +184,7 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
     left.remove(cell)
     if not processes.first():
       return
-    if isinstance(outcome, DivergedError):
-      _note_failure(cell, "diverged", outcome, console)
-    else:
-      if cell.trial is None:
-        report.write_report(folder)
-      cell.failure.unlink(missing_ok=True)
+    _note_end(cell, outcome, console)
     if not left or time.monotonic() - written > _EVERY:
       write(config, workdir)
       written = time.monotonic()
@@ -211,11 +207,26 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
         for c in list(left)
       )
     if processes.first():
-      for cell in left:
-        _note_failure(cell, status, error, console)
-      write(config, workdir)
+      _note_failures(config, workdir, left, status, error, console)
     return True
   return ended is not None
+
+
+def _note_end(cell: TableRun, outcome: Any, console: Console) -> None:
+  """Records that a cell diverged, or draws its report."""
+  if isinstance(outcome, DivergedError):
+    _note_failure(cell, "diverged", outcome, console)
+    return
+  if cell.trial is None:
+    report.write_report(cell.folder)
+  cell.failure.unlink(missing_ok=True)
+
+
+def _note_failures(config, workdir, left, status, error, console) -> None:
+  """Records the error of cells that were not run, and writes the table."""
+  for cell in left:
+    _note_failure(cell, status, error, console)
+  write(config, workdir)
 
 
 def _job(config: Config, workdir: Path, cell: TableRun) -> Job:

@@ -34,7 +34,7 @@ def group():
     made = [None] * count
 
     def share(own):
-      if own == [0, 0]:
+      if own is None:
         return numbers.get(timeout=10)
       for _ in range(count - 1):
         numbers.put(own)
@@ -42,7 +42,7 @@ def group():
 
     def join(index):
       made[index] = Lifeline(
-        index, count, share, "127.0.0.1", ends.lines[index].put
+        index, count, share, ("127.0.0.1",), ends.lines[index].put
       )
 
     threads = [threading.Thread(target=join, args=(i,)) for i in range(count)]

@@ -1,8 +1,8 @@
 """Real processes make one run together, as one process would.
 
 They are equal up to rounding: sums over a batch are taken in another order.
-``TOLERANCE`` is relative, for metrics of a few epochs; accuracies of so few
-samples are equal.
+``TOLERANCE`` is relative, and absolute for numbers below 1, in every metric of
+a few epochs. (Measured: 1e-4 over all recipes.)
 """
 
 import json
@@ -17,7 +17,7 @@ import process_group
 from dmg_jax.config.recipes import RECIPES
 from dmg_jax.tracking.logging import read_metrics
 
-TOLERANCE = 2e-3
+TOLERANCE = 1e-3
 # A row of the paper, one of each kind of rule: state, order, phases, hooks
 # between epochs, rates, gradients, outer levels, and other fusions.
 TWELVE = (
@@ -65,10 +65,7 @@ def worked(count, manifest, folder, recipes):
 
 
 def assert_alike(folder, other):
-  """Lines of two runs: the same ones, once each, and numbers but for rounding.
-
-  Diagnostics that are ratios of nearly nothing are left out by their size.
-  """
+  """Lines of two runs: the same ones once each, equal up to rounding."""
   lines = read_metrics(folder / "metrics.jsonl")
   others = read_metrics(other / "metrics.jsonl")
   assert [(x["step"], x["split"]) for x in lines] == [
@@ -76,11 +73,10 @@ def assert_alike(folder, other):
   ]
   for line, wanted in zip(lines, others, strict=True):
     assert line.keys() == wanted.keys()
-    for name in ("loss", "alpha", "fused/loss", "fused/accuracy"):
-      if name in wanted:
-        assert math.isclose(
-          line[name], wanted[name], rel_tol=TOLERANCE, abs_tol=TOLERANCE
-        ), (name, line, wanted)
+    for name in line.keys() - {"split"}:
+      assert math.isclose(
+        line[name], wanted[name], rel_tol=TOLERANCE, abs_tol=TOLERANCE
+      ), (name, line, wanted)
   assert len(list(folder.glob("events.*"))) == 1
 
 

@@ -17,7 +17,7 @@ EPOCHS, BATCH = 2, 8
 def main(address, count, index, manifest, folder, *recipes):
   """Trains all recipes; a sentence for each that refuses the data."""
   if int(count) > 1:
-    processes.join(processes.Place(address, int(count), int(index)))
+    processes.join(processes.Position(address, int(count), int(index)))
   for recipe in recipes:
     dmg_jax.fit(
       manifest,

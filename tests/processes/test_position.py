@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dmg_jax.processes import Place, place_of
+from dmg_jax.processes import Position, position_of
 
 TORCHRUN = {
   "MASTER_ADDR": "node1",
@@ -16,31 +16,31 @@ TORCHRUN = {
 
 
 def test_without_flags_there_is_one_process():
-  assert place_of(None, None, None) is None
+  assert position_of(None, None, None) is None
 
 
 def test_variables_alone_change_nothing():
   """Jobs of an array run beside each other, whatever their launcher sets."""
-  assert place_of(None, None, None, "off", TORCHRUN) is None
+  assert position_of(None, None, None, "off", TORCHRUN) is None
 
 
 def test_torchrun():
-  found = place_of(None, None, None, "auto", TORCHRUN)
-  assert found == Place("node1:29501", 16, 9, 1)  # 29500 is the launcher's.
+  found = position_of(None, None, None, "auto", TORCHRUN)
+  assert found == Position("node1:29501", 16, 9, 1)  # 29500 is the launcher's.
 
 
 def test_a_launcher_of_one_process_a_machine():
   variables = {k: v for k, v in TORCHRUN.items() if k != "LOCAL_RANK"}
-  assert place_of(None, None, None, "auto", variables).device is None
+  assert position_of(None, None, None, "auto", variables).device is None
 
 
 def test_flags_win_over_variables():
-  found = place_of("10.0.0.1:1234", 2, 0, "auto", TORCHRUN)
-  assert found == Place("10.0.0.1:1234", 2, 0)
+  found = position_of("10.0.0.1:1234", 2, 0, "auto", TORCHRUN)
+  assert found == Position("10.0.0.1:1234", 2, 0)
 
 
 def test_auto_without_variables_is_for_jax():
-  assert place_of(None, None, None, "auto", {"SLURM_JOB_ID": "1"}) is None
+  assert position_of(None, None, None, "auto", {"SLURM_JOB_ID": "1"}) is None
 
 
 @pytest.mark.parametrize(("flags", "message"), [
@@ -55,4 +55,4 @@ def test_auto_without_variables_is_for_jax():
 ])  # fmt: skip
 def test_flags_that_cannot_be(flags, message):
   with pytest.raises(ValueError, match=re.compile(message)):
-    place_of(*flags)
+    position_of(*flags)
