@@ -15,6 +15,7 @@ from dmg_jax.config.rows.tables import TABLES
 from dmg_jax.errors import InputError, close_to, nearest
 
 FLAGS = [
+  "compilation_cache",
   "config",
   "coordinator_address",
   "distributed",

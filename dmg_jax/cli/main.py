@@ -50,6 +50,12 @@ flags.DEFINE_enum(
 flags.DEFINE_bool("quiet", False, "print no progress and no tables")
 flags.DEFINE_bool("traceback", False, "show the traceback of an error")
 flags.DEFINE_string(
+  "compilation_cache",
+  "on",
+  "compiled programs are kept for the next run in your cache folder (on), not "
+  "at all (off), or in a folder of this name",
+)
+flags.DEFINE_string(
   "coordinator_address",
   None,
   "of several processes that make one run together, each started by the same "
@@ -84,11 +90,12 @@ def main(arguments: list[str]) -> int:
 def _run() -> int:
   """``main`` without the farewell to the other processes."""
   # Late: it loads the training code.
-  from dmg_jax.cli import modes, several
+  from dmg_jax.cli import compiled, modes, several
 
   logging.set_verbosity(logging.ERROR)
   f = flags.FLAGS
   try:
+    compiled.keep(f.compilation_cache)
     several.join(f)
     return modes.run(f.mode, f.config, f.workdir, f.quiet)
   # Before or after training, which handles Ctrl-C itself and saves.

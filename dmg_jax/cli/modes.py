@@ -12,16 +12,12 @@ from pathlib import Path
 
 from data_pipelines.core import catalog
 from data_pipelines.core.progress import quietly
-from dmg_jax import figures, processes, report
+from dmg_jax import processes, report
 from dmg_jax.api import fitting
 from dmg_jax.api.run import Run
 from dmg_jax.errors import InputError
-from dmg_jax.report import readout_table as shown
-from dmg_jax.serving import prediction_table
-from dmg_jax.tables import cells, grid, summary
-from dmg_jax.tables import readout_rows as of_rows
 from dmg_jax.tracking.logging import Console, write_json
-from dmg_jax.training import restore, validation
+from dmg_jax.training import restore, run_folder, validation
 from dmg_jax.training.experiment import Config
 
 
@@ -41,7 +37,9 @@ def run(
   if "table" in config:
     with quietly(quiet):
       return _table(mode, config, workdir, console)
-  folder = Path(workdir or f"runs/{summary.shown(config)}-{config.variant}")
+  folder = Path(
+    workdir or f"runs/{run_folder.data_name(config)}-{config.variant}"
+  )
   does = {
     "train": _train,
     "evaluate": _evaluate,
@@ -70,9 +68,12 @@ def _command() -> str | None:
 
 def _table(mode: str, config: Config, workdir, console: Console) -> int:
   """Runs a mode of a table."""
+  from dmg_jax.tables import cells, grid  # Late, as they load SciPy.
+  from dmg_jax.tables import readout_rows as of_rows
+
   table = config.table
   tuned = f"trials={table.trials}" if table.trials > 1 else ""
-  names = (table.name, summary.shown(config), table.changed, tuned)
+  names = (table.name, run_folder.data_name(config), table.changed, tuned)
   folder = _folder(workdir, *names)
   if mode == "train":
     return grid.run(config, folder, console, _command())
@@ -98,8 +99,11 @@ def _figure(mode: str, config: Config, workdir, console: Console) -> int:
 
   Figure 3 may have several data sets, so its folder is not named after one.
   """
+  from dmg_jax import figures  # Late: it loads Matplotlib.
+  from dmg_jax.tables import cells
+
   name, table = config.figure.name, config.get("table", {})
-  shown = "" if name == "figure3" else summary.shown(config)
+  shown = "" if name == "figure3" else run_folder.data_name(config)
   folder = _folder(workdir, name, shown, table.get("changed", ""))
   if mode == "train":
     return figures.run(config, folder, console, _command())
@@ -168,6 +172,8 @@ def _evaluate(config, workdir, console) -> int:
 
 def _predict(config, workdir, console) -> int:
   """Writes probabilities for a manifest or for ``eval.split`` as a table."""
+  from dmg_jax.serving import prediction_table
+
   manifest, split = config.eval.manifest, config.eval.split
   changes = {"loader": {"resident": "off"}} if manifest else {}
   runs = _runs(config, workdir, **changes)
@@ -195,6 +201,8 @@ def _output(config, folder: Path, several: bool) -> Path:
 
 def _readouts(config, workdir, console) -> int:
   """Computes unimodal read-outs and linear probes; updates the report."""
+  from dmg_jax.report import readout_table as shown
+
   runs = _runs(config, workdir)
   found = [run.readouts() for run in runs]
   console.note(shown.table(found))

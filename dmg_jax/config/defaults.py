@@ -12,6 +12,7 @@ DEFAULTS: dict[str, Any] = {
   "seed": 0,
   "seeds": 1,
   "vmap_seeds": "off",  # Or "on", "auto"; see dmg_jax/training/seeds.py.
+  "report": "on",  # Or "off": no page and pictures at the end.
   "data": {
     "name": "",
     "dir": "data",

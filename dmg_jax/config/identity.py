@@ -23,6 +23,7 @@ FREE = {
   "variant": "it names the default folder",
   "vmap_seeds": "the choice of the first start is kept in seeds.json",
   "track": "trackers only read",
+  "report": "whether it is drawn",
   "data.dir": "a place: the fingerprint of the data is compared",
   "data.raw": "a place: the fingerprint of the data is compared",
   "loader.workers": "a batch is a function of seed and step alone",

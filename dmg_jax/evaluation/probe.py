@@ -24,10 +24,6 @@ import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.preprocessing import StandardScaler
 
 GRID = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0)
 _ITERATIONS = 1000
@@ -69,6 +65,8 @@ def fit(
   Raises:
     ValueError: train has a single class, or a feature is not finite.
   """
+  from sklearn.preprocessing import StandardScaler  # Late: a second to load.
+
   scale = StandardScaler().fit(_wide(train.features))
   own, other, last = (
     np.asarray(scale.transform(_wide(x)))
@@ -96,6 +94,9 @@ def _fitted(
   strength: float,
   weights: np.ndarray | None = None,
 ) -> Any:
+  from sklearn.exceptions import ConvergenceWarning
+  from sklearn.linear_model import LogisticRegression
+
   each = None if weights is None else weights[labels]
   model = LogisticRegression(C=strength, max_iter=_ITERATIONS)
   with warnings.catch_warnings():
@@ -106,6 +107,8 @@ def _fitted(
 
 def _loss(model: Any, x: np.ndarray, labels: np.ndarray) -> float:
   """Cross-entropy over the samples whose class occurs in train."""
+  from sklearn.metrics import log_loss
+
   seen = np.isin(labels, model.classes_)
   if not seen.any():
     return np.inf

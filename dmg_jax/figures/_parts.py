@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from dmg_jax.report.reading import RunFiles, read
 from dmg_jax.tables import cells, summary
+from dmg_jax.training import run_folder
 from dmg_jax.training.experiment import Config
 
 WIDE = 6.8  # Inches: both columns of a two-column page.
@@ -75,7 +76,7 @@ def grids(config: Config, workdir: Path) -> list[Grid]:
     found.append(one)
   return [
     Grid(name, one, workdir / name if several else workdir)
-    for name, one in ((summary.shown(c), c) for c in found)
+    for name, one in ((run_folder.data_name(c), c) for c in found)
   ]
 
 

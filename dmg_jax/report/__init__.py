@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dmg_jax.report import figures, html, reading
 from dmg_jax.report.features import save_features
 from dmg_jax.report.predictions import save_predictions
 
@@ -30,6 +29,8 @@ def write_report(workdir: str | Path) -> Path:
     FileNotFoundError: there is no work directory, or it has no ``config.json``.
     ValueError: a file in it is damaged.
   """
+  from dmg_jax.report import figures, html, reading  # They load Matplotlib.
+
   found = reading.read(workdir)
   folder = found.path / "report"
   folder.mkdir(exist_ok=True)

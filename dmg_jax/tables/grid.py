@@ -136,8 +136,9 @@ def _pending(config: Config, workdir: Path, cell: TableRun) -> bool:
   if chosen is None:
     return True
   if cells.results(config, cell, chosen) is not None:
-    reported = (cell.folder / "report" / "report.html").exists()
-    return not (reported or cell.trial is not None)
+    if cell.trial is not None or config.report == "off":
+      return False
+    return not (cell.folder / "report" / "report.html").exists()
   failed = cells.failure(cell)
   if failed is None or failed["status"] in ("diverged", "unsuitable"):
     return failed is None
@@ -184,7 +185,7 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
     left.remove(cell)
     if not processes.first():
       return
-    _note_end(cell, outcome, console)
+    _note_end(config, cell, outcome, console)
     if not left or time.monotonic() - written > _EVERY:
       write(config, workdir)
       written = time.monotonic()
@@ -212,12 +213,14 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
   return ended is not None
 
 
-def _note_end(cell: TableRun, outcome: Any, console: Console) -> None:
+def _note_end(
+  config: Config, cell: TableRun, outcome: Any, console: Console
+) -> None:
   """Records that a cell diverged, or draws its report."""
   if isinstance(outcome, DivergedError):
     _note_failure(cell, "diverged", outcome, console)
     return
-  if cell.trial is None:
+  if cell.trial is None and config.report == "on":
     report.write_report(cell.folder)
   cell.failure.unlink(missing_ok=True)
 

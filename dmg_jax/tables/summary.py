@@ -16,6 +16,7 @@ from dmg_jax.evaluation.metrics import FUSED, GAP, RESERVED
 from dmg_jax.report import predictions, readout_table
 from dmg_jax.tables import cells, paper, tuning
 from dmg_jax.tables.paper import Reported
+from dmg_jax.training import run_folder
 from dmg_jax.training.experiment import Config
 
 NAMES = {k: v for k, v in selection.NAMES.items() if k != "loss"}
@@ -261,7 +262,7 @@ def collect(config: Config, workdir: Path) -> Summary:
     name=table.name,
     title=table.title,
     dataset=config.data.name,
-    shown=shown(config),
+    shown=run_folder.data_name(config),
     rows=rows,
     columns=_columns(_scores(config), widest),
     trials=table.trials,
@@ -269,15 +270,6 @@ def collect(config: Config, workdir: Path) -> Summary:
     notes=tuple(table.notes),
     select_by=config.train.select_by,
   )
-
-
-def shown(config: Config) -> str:
-  """The name of the data set; that of folder and file for a manifest."""
-  manifest = config.data.get("manifest", "")
-  if not manifest:
-    return config.data.name
-  path = Path(manifest).expanduser().resolve()
-  return f"{path.parent.name}-{path.stem}".lstrip("-")
 
 
 def _scores(config: Config) -> tuple[str, ...]:

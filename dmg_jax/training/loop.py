@@ -20,6 +20,7 @@ import jax
 from dmg_jax import losses, processes
 from dmg_jax.errors import DivergedError, InputError
 from dmg_jax.evaluation.metrics import Evaluation
+from dmg_jax.tracking import compilation
 from dmg_jax.tracking.logging import Console
 from dmg_jax.training import steps
 from dmg_jax.training.checkpoint import EVERY
@@ -118,11 +119,12 @@ class Trainer:
     self.timing: dict[str, float] = {}
     self._written = -math.inf  # When states were written last.
     self._fresh = [s.fresh() for s in setups]
+    compilation.watch()
     self._trace()
 
   def _trace(self) -> None:
     """Traces the steps, so that errors in them come before any file."""
-    state = jax.eval_shape(self.programs.stack, *self._fresh)
+    state = self.programs.like(self._fresh)
     batches = [r.loader.batch(0) for r in self.replicas]
     batch = self.programs.place(batches)
     jax.eval_shape(self.programs.train, state, batch, self.seeds)
@@ -188,6 +190,7 @@ class Trainer:
       batches = [next(s) for s in streams]
       batch = self.programs.place(batches)
       state, metrics = self.programs.train(state, batch, self.seeds)
+      self._tell_compiled()
       # One step late, so that the device is never waited for.
       self._record(pending)
       pending = done, metrics
@@ -202,6 +205,12 @@ class Trainer:
           return state
     self._record(pending, last=True)
     return self._end_epoch(state, epoch)
+
+  def _tell_compiled(self) -> None:
+    """Says what was compiled for the last step, or the epoch before."""
+    line = compilation.news()
+    if line:
+      self.console.note(line)
 
   def own(self, state: TrainState) -> Iterator[tuple[Replica, TrainState]]:
     """Each run with its state."""

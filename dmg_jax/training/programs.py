@@ -74,9 +74,10 @@ class Programs:
       return states[0]
     return sharding.replicate(self._mesh, _stack(*states))
 
-  def stack(self, *states: TrainState) -> TrainState:
-    """``pack`` for shapes: nothing is placed."""
-    return _stack(*states) if self.count > 1 else states[0]
+  def like(self, states: Sequence[TrainState]) -> TrainState:
+    """What ``pack`` makes, or its shapes: to trace steps with."""
+    # A single state as it is: the first step then finds its own trace.
+    return jax.eval_shape(_stack, *states) if self.count > 1 else states[0]
 
   def unpack(self, state: TrainState) -> list[TrainState]:
     """The states of the runs."""

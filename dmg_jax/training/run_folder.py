@@ -131,6 +131,15 @@ def write_config(
     write_json(path, content)
 
 
+def data_name(config: Any) -> str:
+  """The name of the data set; that of folder and file for a manifest."""
+  manifest = config.data.get("manifest", "")
+  if not manifest:
+    return config.data.name
+  path = Path(manifest).expanduser().resolve()
+  return f"{path.parent.name}-{path.stem}".lstrip("-")
+
+
 def revision() -> str | None:
   """The git revision of the source, ``None`` outside a checkout."""
   command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]

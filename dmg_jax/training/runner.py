@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines import core
 from data_pipelines.core import catalog
-from dmg_jax import processes, report
+from dmg_jax import processes
 from dmg_jax.errors import DivergedError, UserError
 from dmg_jax.evaluation import artefacts
 from dmg_jax.evaluation.metrics import Evaluation
@@ -79,7 +79,9 @@ def run(
     results = _run_seeds(config, workdir, console, command, modules)
   if results is not None:
     console.results(results)
-    if page and processes.first():
+    if page and config.report == "on" and processes.first():
+      from dmg_jax import report  # Late: it loads Matplotlib.
+
       console.note(f"report: {report.write_report(workdir)}")
   processes.agree(None)  # What the first one writes is there for all.
   return results

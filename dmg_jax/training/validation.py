@@ -73,6 +73,7 @@ def check(config: Config) -> Method:
     ("eval.split", SPLITS),
     ("loader.resident", AUTO),
     ("vmap_seeds", AUTO),
+    ("report", ("on", "off")),
     ("track", ("", *trackers.TRACKERS)),
   ):
     if get(config, path) not in choices:
