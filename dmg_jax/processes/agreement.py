@@ -83,6 +83,15 @@ def decided(find: Callable[[], T]) -> T:
   return told["found"]
 
 
+def by_first(do: Callable[[], object]) -> None:
+  """Calls ``do`` in the first process; the others wait. As ``decided``."""
+
+  def done() -> None:
+    do()
+
+  decided(done)
+
+
 def _by_itself(find: Callable[[], T]) -> T:
   global _alone
   _alone = True

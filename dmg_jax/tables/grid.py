@@ -182,11 +182,10 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
     nonlocal written
     cell = next(c for c in left if c.folder == folder)
     left.remove(cell)
-    if not processes.first():
-      return
-    _note_end(cell, outcome, console)
-    if not left or time.monotonic() - written > _EVERY:
-      write(config, workdir)
+    processes.by_first(lambda: _note_end(cell, outcome, console))
+    late = time.monotonic() - written > _EVERY
+    if processes.decided(lambda: not left or late):
+      processes.by_first(lambda: write(config, workdir))
       written = time.monotonic()
 
   try:
@@ -206,8 +205,8 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
         _run_cells(config, workdir, [c], console, command, dataset)
         for c in list(left)
       )
-    if processes.first():
-      _note_failures(config, workdir, left, status, error, console)
+    failed = config, workdir, left, status, error, console
+    processes.by_first(lambda: _note_failures(*failed))
     return True
   return ended is not None
 
