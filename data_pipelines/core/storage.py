@@ -26,6 +26,7 @@ from absl import logging
 
 from data_pipelines.core.fingerprint import Example, Fingerprint
 from data_pipelines.core.summary import FILE, PreparedSummary, damaged
+from data_pipelines.disk import faults
 from data_pipelines.errors import DataError
 
 # Checksums are read back for data up to this size, sizes always.
@@ -63,7 +64,10 @@ def write(
     DataError: the folder cannot be written to.
   """
   root = folder.parent.parent
-  with _temporary(root) as part:
+  with (
+    faults.writing(root, "prepared data", "--config.data.dir"),
+    _temporary(root) as part,
+  ):
     taken = Fingerprint()
     passing = {s: taken.passing(s, pairs) for s, pairs in examples.items()}
     made = _write_records(part, folder, features, passing)
@@ -77,10 +81,10 @@ def write(
       if folder.exists():
         os.replace(folder, part / "replaced")
       os.replace(made, folder)
-    except OSError as error:
+    except OSError:
       # Another process may have been faster: its data are as good.
       if problem_of(folder) is not None:
-        raise _unwritable(folder, error) from error
+        raise
 
 
 def find(data_dir: str | os.PathLike, fingerprint: str) -> pathlib.Path | None:
@@ -303,12 +307,9 @@ def _checksum(path: pathlib.Path) -> str:
 @contextlib.contextmanager
 def _temporary(root: pathlib.Path) -> Iterator[pathlib.Path]:
   """A new folder in ``root``, gone afterwards."""
-  try:
-    root.mkdir(parents=True, exist_ok=True)
-    _clear_old(root)
-    part = pathlib.Path(tempfile.mkdtemp(prefix=_PART, dir=root))
-  except OSError as error:
-    raise _unwritable(root, error) from error
+  root.mkdir(parents=True, exist_ok=True)
+  _clear_old(root)
+  part = pathlib.Path(tempfile.mkdtemp(prefix=_PART, dir=root))
   try:
     yield part
   finally:
@@ -321,10 +322,3 @@ def _clear_old(root: pathlib.Path) -> None:
     with contextlib.suppress(OSError):
       if path.stat().st_mtime < time.time() - _STALE_SECONDS:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _unwritable(folder: pathlib.Path, error: OSError) -> DataError:
-  return DataError(
-    f"cannot write prepared data to {folder} ({error.strerror or error}): give "
-    "write permission, or name another folder with --config.data.dir"
-  )

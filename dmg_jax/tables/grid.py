@@ -24,6 +24,7 @@ from data_pipelines.core import catalog
 from dmg_jax import report
 from dmg_jax.errors import (
   MEMORY_ADVICE,
+  BusyError,
   DivergedError,
   UnsuitableError,
   UserError,
@@ -186,7 +187,8 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
     ended = runner.run_jobs(
       jobs, workdir, console, command, done=done, dataset=shown
     )
-  except core.DataError:
+  # WriteError is one of the data's: it cannot be noted in a file either.
+  except (core.DataError, BusyError):
     raise
   except Exception as error:
     unsuitable = isinstance(error, UnsuitableError)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from data_pipelines.disk.faults import replace
 from dmg_jax.errors import MissingPackageError
 
 FILE = "tracking.json"  # {tracker: the id, project or URI of its run}
@@ -158,9 +159,8 @@ class Tracking:
     stored = dict(known.get(self._name, {}))
     self._tracker = _MAKERS[self._name](workdir, config, stored)
     if stored != known.get(self._name):
-      part = path.with_suffix(".part")
-      part.write_text(json.dumps({**known, self._name: stored}, indent=2))
-      part.replace(path)
+      text = json.dumps({**known, self._name: stored}, indent=2)
+      replace(path, text.encode())
 
   def log(self, values: Mapping[str, float], step: int) -> None:
     """Records the numbers of one step, {tag such as ``train/loss``: value}."""

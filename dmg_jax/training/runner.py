@@ -13,12 +13,14 @@ from ml_collections import ConfigDict
 
 from data_pipelines import core
 from data_pipelines.core import catalog
+from data_pipelines.disk import locks
 from dmg_jax import report
 from dmg_jax.errors import DivergedError
 from dmg_jax.evaluation import artefacts
 from dmg_jax.model import registry
 from dmg_jax.tracking.logging import Console, write_json
 from dmg_jax.training import (
+  checkpoint,
   experiment,
   restore,
   run_folder,
@@ -121,7 +123,7 @@ def _run_seeds(config, workdir, console, command, encoders):
     "mean": _over_runs(np.mean, scores),
     "std": _over_runs(lambda x: np.std(x, ddof=1), scores),
   }
-  write_json(workdir / "results.json", results)
+  write_json(workdir / "results.json", results, "--workdir")
   return results
 
 
@@ -170,19 +172,35 @@ def run_jobs(
 
   Raises:
     ValueError: as ``run``.
+    BusyError: another process trains in one of the folders.
+    DamagedError: all checkpoints of a run are damaged.
+    WriteError: a folder cannot be written to.
   """
-  outcomes: dict[Path, Any] = {j.folder: finished(*j) for j in jobs}
-  rest = [j for j in jobs if outcomes[j.folder] is None]
-  for folder, found in outcomes.items():
-    if found is not None:
-      done(folder, found)
-  if rest:
+  with locks.Locks() as held:
+    owned = [j.folder for j in jobs] + [root] * (above is not None)
+    run_folder.lock(held, owned)
+    outcomes: dict[Path, Any] = {j.folder: finished(*j) for j in jobs}
+    rest = [j for j in jobs if outcomes[j.folder] is None]
+    for folder, found in outcomes.items():
+      if found is not None:
+        done(folder, found)
+    if not rest:
+      return [outcomes[j.folder] for j in jobs]
     setup = experiment.assemble(rest[0].config, dataset, encoders)
     for folder in [root] * (above is not None) + [j.folder for j in rest]:
       run_folder.check_data(setup.dataset.fingerprint, folder)
     choice = seeds.choose(setup, len(rest), root)
     cache = features.Cache(setup, console.note)
-    made = _Made(setup, choice, len(rest), root, console, command, above, cache)
+    made = _Made(
+      setup, choice, len(rest), root, console, command, above, cache, held
+    )
+    return _run_rest(made, jobs, rest, outcomes, done)
+
+
+def _run_rest(made: _Made, jobs, rest, outcomes, done) -> list[Any] | None:
+  """Runs what is left, group by group; as ``run_jobs``."""
+  for job in rest:
+    _mend(job, made)
   while rest:
     some, step = seeds.group(rest if made.choice.vmap else rest[:1])
     try:
@@ -199,6 +217,18 @@ def run_jobs(
   return [outcomes[j.folder] for j in jobs]
 
 
+def _mend(job: Job, made: _Made) -> None:
+  """Sets damaged checkpoints of a run aside."""
+  train = job.config.train
+  per_epoch = made.setup.loader("train", made.setup.batch_size).steps_per_epoch
+  checkpoint.mend(
+    job.folder,
+    train.select_by if train.select == "best" else None,
+    [epoch * per_epoch for epoch in train.keep],
+    made.console.note,
+  )
+
+
 class _Made(NamedTuple):
   """What runs that differ in their seeds share."""
 
@@ -210,6 +240,7 @@ class _Made(NamedTuple):
   command: str | None
   above: tuple[Config, Path, str | None] | None
   cache: features.Cache
+  held: locks.Locks
 
 
 def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
@@ -223,7 +254,9 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
   trainer = Trainer(setups, console, programs)
   made.choice.programs[count] = trainer.programs
   files = [(job.config, job.folder, made.command) for job in jobs]
-  for file in files if made.above is None else [made.above, *files]:
+  files = files if made.above is None else [made.above, *files]
+  run_folder.make(made.held, [folder for _, folder, _ in files])
+  for file in files:
     run_folder.write_config(*file, setup=made.setup)
   seeds.remember(made.choice, made.count, made.root)
   where = jobs[0].folder if count == 1 else jobs[0].folder.parent
@@ -240,6 +273,7 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
     if made.setup.config.train.select == "best":
       state = trainer.best(state)
     found = _results(trainer, state)
+    trainer.finish()
   finally:
     trainer.close()
   timing = {**trainer.timing, "total_seconds": time.monotonic() - begin}
@@ -247,7 +281,7 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
     timing["seeds_at_once"] = count
   for job, results in zip(jobs, found, strict=True):
     results["timing"] = timing
-    write_json(job.folder / "results.json", results)
+    write_json(job.folder / "results.json", results, "--workdir")
   return found
 
 
