@@ -25,8 +25,9 @@ from typing import Any
 from absl import logging
 
 from data_pipelines.core.fingerprint import Example, Fingerprint
+from data_pipelines.core.progress import is_quiet
 from data_pipelines.core.summary import FILE, PreparedSummary, damaged
-from data_pipelines.disk import faults
+from data_pipelines.disk import faults, locks
 from data_pipelines.errors import DataError
 
 # Checksums are read back for data up to this size, sizes always.
@@ -85,6 +86,30 @@ def write(
       # Another process may have been faster: its data are as good.
       if problem_of(folder) is not None:
         raise
+
+
+def once(
+  folder: pathlib.Path, make: Callable[[], PreparedSummary]
+) -> PreparedSummary:
+  """Makes data, or waits while another process makes the same.
+
+  Args:
+    folder: of the prepared data.
+    make: writes them there.
+
+  Returns:
+    What ``make`` returns, or what is there if it was not called.
+  """
+  lock = folder.parent / f".{folder.name}.lock"
+  with locks.waiting(lock, lambda: _say(folder)):
+    if problem_of(folder) is None:
+      return PreparedSummary.read(folder)
+    return make()
+
+
+def _say(folder: pathlib.Path) -> None:
+  if not is_quiet():
+    sys.stderr.write(f"another process is preparing {folder}: waiting for it\n")
 
 
 def find(data_dir: str | os.PathLike, fingerprint: str) -> pathlib.Path | None:

@@ -127,15 +127,17 @@ def _busy(name: str, owner: str) -> BusyError:
 
 
 @contextlib.contextmanager
-def waiting(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+def waiting(path: Path, say: Callable[[], None]) -> Iterator[None]:
   """Does its block while no other process does so with the same path.
 
   Args:
-    path: of the file to lock; its folder is made. If that is not possible the
-      block is done at once: what it does then says why.
-    say: called once with a line if there is something to wait for.
+    path: of the file to lock; its folder is made, and removed if it is empty
+      afterwards. If it cannot be made the block is done at once: what it does
+      there says why.
+    say: called once if there is something to wait for.
   """
   held = None
+  new = [p for p in path.parents if not p.exists()]
   with contextlib.suppress(OSError):
     path.parent.mkdir(parents=True, exist_ok=True)
     held = _wait(os.path.realpath(path), say)
@@ -144,15 +146,18 @@ def waiting(path: Path, say: Callable[[str], None]) -> Iterator[None]:
   finally:
     if held is not None:
       _release(*held)
+    with contextlib.suppress(OSError):
+      for folder in new:
+        folder.rmdir()
 
 
-def _wait(name: str, say: Callable[[str], None]) -> tuple[str, int | None]:
+def _wait(name: str, say: Callable[[], None]) -> tuple[str, int | None]:
   said = False
   while True:
     try:
       return name, _take(name)
     except BusyError:
       if not said:
-        say(name)
+        say()
       said = True
       time.sleep(_EVERY)

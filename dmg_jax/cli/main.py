@@ -61,8 +61,11 @@ def main(arguments: list[str]) -> int:
   del arguments
   from dmg_jax.cli import modes  # Late: it loads the training code.
 
-  logging.set_verbosity(logging.ERROR)
   f = flags.FLAGS
+  # What libraries log of an error, it says itself.
+  logging.set_verbosity(logging.ERROR if f.traceback else logging.FATAL)
+  if not f.traceback:
+    sys.unraisablehook = failure.hook(sys.unraisablehook)
   try:
     return modes.run(f.mode, f.config, f.workdir, f.quiet)
   # Before or after training, which handles Ctrl-C itself and saves.

@@ -21,6 +21,7 @@ import jax
 
 from data_pipelines import core
 from data_pipelines.core import catalog
+from data_pipelines.disk import locks
 from dmg_jax import report
 from dmg_jax.errors import (
   MEMORY_ADVICE,
@@ -39,6 +40,7 @@ from dmg_jax.training import experiment, runner
 from dmg_jax.training.experiment import Config
 from dmg_jax.training.seeds import Job
 
+_LOCK = ".table.lock"
 _EVERY = 30.0  # Seconds between two updates of the table within a row.
 
 
@@ -85,15 +87,12 @@ def write(config: Config, workdir: Path) -> summary.Summary:
   Raises:
     ValueError: a cell's folder holds a run of another config.
   """
-  found = summary.collect(config, workdir)
-  while True:
+  # One process after another: the last to write has seen what all have done.
+  with locks.waiting(workdir / _LOCK, lambda: None):
+    found = summary.collect(config, workdir)
     writers.write(found, workdir)
     page.write(found, workdir)
-    # Another process may have written a newer table before this one.
-    now = summary.collect(config, workdir)
-    if now.progress == found.progress:
-      return found
-    found = now
+  return found
 
 
 def _finish(config: Config, workdir: Path, console: Console) -> int:
