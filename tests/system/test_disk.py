@@ -1,4 +1,4 @@
-"""Folders that cannot be written to: one line, and the command goes on later."""
+"""Folders that cannot be written to: one line; the command goes on later."""
 
 import builtins
 import errno
@@ -98,9 +98,11 @@ def test_errors_of_libraries(tmp_path, error):
 
 
 def test_causes_are_read(tmp_path):
-  with pytest.raises(WriteError, match="read-only"):
-    with faults.writing(tmp_path, ""):
-      raise RuntimeError("x") from OSError(errno.EROFS, "")
+  with (
+    pytest.raises(WriteError, match="read-only"),
+    faults.writing(tmp_path, "x"),
+  ):
+    raise RuntimeError("x") from OSError(errno.EROFS, "")
 
 
 @pytest.mark.parametrize(
@@ -243,9 +245,11 @@ def test_an_encoder_whose_folder_is_full(tmp_path, monkeypatch):
     raise safetensors.SafetensorError("No space left on device (os error 28)")
 
   monkeypatch.setattr(safetensors.numpy, "save_file", full)
-  with pytest.raises(WriteError, match="no space"):
-    with faults.writing(folder, "the encoder of image"):
-      pretrained.write_tensors(folder, tensors, {"name": "y"})
+  with (
+    pytest.raises(WriteError, match="no space"),
+    faults.writing(folder, "the encoder of image"),
+  ):
+    pretrained.write_tensors(folder, tensors, {"name": "y"})
   assert [p.name for p in tmp_path.iterdir()] == ["image"]
   found = json.loads((folder / pretrained.CONFIG).read_text())
   assert found == {"name": "x"}
@@ -316,7 +320,7 @@ def _limited(size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kib", [220, 420, 900])
+@pytest.mark.parametrize("kib", [220, 420])
 def test_full_disk(words, tmp_path, small, kib):
   """As a process: it ends, says why, and goes on to the end of another."""
   place = small(f"{kib}k")
