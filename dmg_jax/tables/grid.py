@@ -90,9 +90,14 @@ def write(config: Config, workdir: Path) -> summary.Summary:
   # One process after another: the last to write has seen what all have done.
   with locks.waiting(workdir / _LOCK, lambda: None):
     found = summary.collect(config, workdir)
-    writers.write(found, workdir)
-    page.write(found, workdir)
-  return found
+    while True:
+      writers.write(found, workdir)
+      page.write(found, workdir)
+      # Not every file system has locks.
+      now = summary.collect(config, workdir)
+      if now.progress == found.progress:
+        return found
+      found = now
 
 
 def _finish(config: Config, workdir: Path, console: Console) -> int:

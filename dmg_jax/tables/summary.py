@@ -157,6 +157,15 @@ class Summary:
   select_by: str = selection.DEFAULT
 
   @property
+  def progress(self) -> tuple:
+    """The state of every cell; changes whenever a cell does."""
+    return tuple(
+      (r.choice is None, c.status, bool(c.readouts))
+      for r in self.rows
+      for c in r.cells
+    )
+
+  @property
   def seeds(self) -> int:
     """Number of seeds per row."""
     return len(self.rows[0].cells)

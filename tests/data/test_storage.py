@@ -208,7 +208,7 @@ def test_a_folder_that_cannot_be_written(folder, monkeypatch):
   def denied(*unused, **options):
     raise PermissionError(13, "Permission denied")
 
-  message = r"cannot write .*data \(Permission denied\): give.*config.data.dir"
+  message = r"cannot write .*data \(not permitted\): give.*config.data.dir"
   with monkeypatch.context() as patch:
     patch.setattr(storage.tempfile, "mkdtemp", denied)
     with pytest.raises(DataError, match=message):
