@@ -217,9 +217,7 @@ def test_a_folder_that_cannot_be_written(folder, monkeypatch):
   below_a_file.parent.mkdir(parents=True, exist_ok=True)
   below_a_file.write_text("")
   target = storage.folder_of(below_a_file / "x", "toy", "1.0.0")
-  with pytest.raises(
-    DataError, match=r"cannot write .*a part of the path is a file"
-  ):
+  with pytest.raises(DataError, match="a part of the path is a file"):
     storage.write(target, FEATURES, examples(), report_for(target))
 
 
