@@ -356,5 +356,5 @@ def test_full_disk(words, tmp_path, small, kib):
     a, b = ((w / name).read_text() for w in (work, tmp_path / "alone"))
     if name == "results.json":
       a, b = json.loads(a), json.loads(b)
-      a.pop("timing"), b.pop("timing")
+      a["timing"] = b["timing"] = 0
     assert a == b

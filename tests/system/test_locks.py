@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,7 @@ def test_data_are_made_once(tmp_path, capsys):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(storage, "problem_of", lambda f: None if made else "empty")
     patch.setattr(storage.PreparedSummary, "read", lambda f: made)
-    once = getattr(storage.once, "__wrapped__", storage.once)
+    once: Any = storage.once
     first = threading.Thread(target=once, args=(folder, make))
     first.start()
     assert begun.wait(20)
