@@ -147,7 +147,10 @@ class Manifest:
     return self._read()
 
   def prepare(self) -> summary.PreparedSummary:
-    """Checks, splits and stores the samples."""
+    """Checks, splits and stores the samples; intact data are left alone."""
+    return storage.once(self.folder, self._prepare)
+
+  def _prepare(self) -> summary.PreparedSummary:
     columns = self._table.columns
     if any(c.kind == "video" for c in columns):
       video.require()

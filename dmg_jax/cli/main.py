@@ -86,8 +86,11 @@ def _run() -> int:
   # Late: it loads the training code.
   from dmg_jax.cli import modes, several
 
-  logging.set_verbosity(logging.ERROR)
   f = flags.FLAGS
+  # What libraries log of an error, it says itself.
+  logging.set_verbosity(logging.ERROR if f.traceback else logging.FATAL)
+  if not f.traceback:
+    sys.unraisablehook = failure.hook(sys.unraisablehook)
   try:
     several.join(f)
     return modes.run(f.mode, f.config, f.workdir, f.quiet)

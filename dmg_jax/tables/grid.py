@@ -22,9 +22,11 @@ import jax
 
 from data_pipelines import core
 from data_pipelines.core import catalog
+from data_pipelines.disk import locks
 from dmg_jax import processes, report
 from dmg_jax.errors import (
   MEMORY_ADVICE,
+  BusyError,
   DivergedError,
   UnsuitableError,
   UserError,
@@ -39,6 +41,7 @@ from dmg_jax.training import experiment, runner
 from dmg_jax.training.experiment import Config
 from dmg_jax.training.seeds import Job
 
+_LOCK = ".table.lock"
 _EVERY = 30.0  # Seconds between two updates of the table within a row.
 
 
@@ -93,15 +96,17 @@ def write(config: Config, workdir: Path) -> summary.Summary:
   Raises:
     ValueError: a cell's folder holds a run of another config.
   """
-  found = summary.collect(config, workdir)
-  while True:
-    writers.write(found, workdir)
-    page.write(found, workdir)
-    # Another process may have written a newer table before this one.
-    now = summary.collect(config, workdir)
-    if now.progress == found.progress:
-      return found
-    found = now
+  # One process after another: the last to write has seen what all have done.
+  with locks.waiting(workdir / _LOCK, lambda: None):
+    found = summary.collect(config, workdir)
+    while True:
+      writers.write(found, workdir)
+      page.write(found, workdir)
+      # Not every file system has locks.
+      now = summary.collect(config, workdir)
+      if now.progress == found.progress:
+        return found
+      found = now
 
 
 def _finish(config: Config, workdir: Path, console: Console) -> int:
@@ -192,7 +197,8 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
     ended = runner.run_jobs(
       jobs, workdir, console, command, done=done, dataset=shown
     )
-  except core.DataError:
+  # WriteError is one of the data's: it cannot be noted in a file either.
+  except (core.DataError, BusyError):
     raise
   except Exception as error:
     if processes.several() and not isinstance(error, UserError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from dmg_jax.errors import DivergedError
 from dmg_jax.tracking.logging import Console, MetricsFile
 from dmg_jax.tracking.trackers import Tracking
 from dmg_jax.training import resident, steps
-from dmg_jax.training.checkpoint import Checkpoints
+from dmg_jax.training.checkpoint import LATEST, Checkpoints
 from dmg_jax.training.experiment import Setup
 from dmg_jax.types import Batch, TrainState
 
@@ -50,7 +51,7 @@ class Replica:
     self.workdir, self._several = workdir, beside > 0
     kept = [epoch * self.per_epoch for epoch in config.train.keep]
     self.checkpoints = Checkpoints(
-      workdir, 3 if beside else 1, kept, config.train.select_by
+      workdir, 3 if beside else LATEST, kept, config.train.select_by
     )
     self.log = MetricsFile(workdir) if first else None
     self.tracking = Tracking(
@@ -69,11 +70,11 @@ class Replica:
     return state if step is None else self.checkpoints.restore(step, state)
 
   def close(self) -> None:
-    """Waits for checkpoints, closes files."""
-    self.checkpoints.close()
-    if self.log is not None:
-      self.log.close()
-    self.tracking.close()
+    """Waits for checkpoints, closes files; all of them, if one fails, too."""
+    with contextlib.ExitStack() as rest:
+      for part in (self.tracking, self.log, self.checkpoints):
+        if part is not None:
+          rest.callback(part.close)
 
   def ordered(self, state: TrainState, step: int):
     """The rest of the epoch in the method's own order."""

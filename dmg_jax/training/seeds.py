@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from data_pipelines.disk.faults import writing
 from dmg_jax import processes
 from dmg_jax.errors import out_of_memory
 from dmg_jax.tracking.logging import write_json
@@ -103,9 +104,10 @@ def measure(setup: Setup, count: int) -> Choice:
 def remember(choice: Choice, count: int, root: Path) -> None:
   """Keeps the choice for ``count`` runs; the first one stays."""
   if count > 1 and not (root / FILE).exists():
-    root.mkdir(parents=True, exist_ok=True)
     kept = choice.measured or {"vmap": choice.vmap, "seeds": count}
-    write_json(root / FILE, kept)
+    with writing(root, FILE, "--workdir"):
+      root.mkdir(parents=True, exist_ok=True)
+    write_json(root / FILE, kept, "--workdir")
 
 
 def describe(choice: Choice, count: int) -> str:
