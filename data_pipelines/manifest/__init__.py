@@ -189,10 +189,16 @@ def prepare(
   options = making.Options(settings, held_out, skip_bad, missing)
   _check_one(manifest, prepared)
   if prepared:
-    return core.PreparedSummary.read(
-      making.known_folder(data_dir, prepared, options)
-    )
+    folder = making.known_folder(data_dir, prepared, options)
+    return core.PreparedSummary.read(folder)
   made = opening.of_file(data_dir, manifest, options)
+  return _prepared(made, tokenizer, max_words)
+
+
+def _prepared(
+  made: making.Manifest, tokenizer: str, max_words: int
+) -> core.PreparedSummary:
+  """What is intact or is made anew, with a note on the tokenizer."""
   tokens = None
   # Texts may be numbered later: a tokenizer may not be here now.
   with contextlib.suppress(core.DataError, ModuleNotFoundError):
