@@ -7,8 +7,8 @@ products become few large ones, but a convolution becomes a grouped one, which
 is slow on CPU in particular. Each seed then equals its run alone up to rounding
 only, because XLA sums batched operations in another order.
 
-``auto`` decides by the compiled step and the kind of device, and by no clock, so
-that the same command gives the same bits every time. At once trains
+``auto`` decides by the compiled step and the kind of device, and by no clock,
+so that the same command gives the same bits every time. At once trains
 
 * on an accelerator: what has no convolution;
 * on a CPU: what has neither a convolution nor a loop over time, and takes no
@@ -176,7 +176,7 @@ def _bytes(setup: Setup, count: int) -> int:
   return sum(parts) - found.alias_size_in_bytes
 
 
-def _memory(device: jax.Device) -> int:
+def _memory(device: Any) -> int:
   """Bytes that a device, or the machine of a CPU, has in all."""
   if device.platform != "cpu":
     stats = device.memory_stats() or {}
