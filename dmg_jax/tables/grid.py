@@ -34,7 +34,7 @@ from dmg_jax.model import registry
 from dmg_jax.tables import cells, page, summary, tuning, writers
 from dmg_jax.tables.cells import TableRun
 from dmg_jax.tracking.logging import Console, write_json
-from dmg_jax.training import experiment, runner
+from dmg_jax.training import experiment, runner, seeds
 from dmg_jax.training.experiment import Config
 from dmg_jax.training.seeds import Job
 
@@ -184,7 +184,12 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
 
   try:
     ended = runner.run_jobs(
-      jobs, workdir, console, command, done=done, dataset=shown
+      jobs,
+      _root(workdir, group[0]),
+      console,
+      command,
+      done=done,
+      dataset=shown,
     )
   except core.DataError:
     raise
@@ -202,6 +207,15 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
     write(config, workdir)
     return True
   return ended is not None
+
+
+def _root(workdir: Path, cell: TableRun) -> Path:
+  """Where a row keeps whether its seeds train at once.
+
+  Not in one place for all rows: it would depend on which of them, perhaps of
+  another process, came first. A table of an older version goes on as it began.
+  """
+  return workdir if (workdir / seeds.FILE).exists() else workdir / cell.row
 
 
 def _job(config: Config, workdir: Path, cell: TableRun) -> Job:
