@@ -167,6 +167,7 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
   jobs = [_job(config, workdir, cell) for cell in group]
   shown = catalog.hide(dataset, jobs[0].config.data.to_dict())
   left, written = list(group), time.monotonic()
+  root = _root(workdir, group[0])
 
   def done(folder, outcome):
     nonlocal written
@@ -184,12 +185,7 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
 
   try:
     ended = runner.run_jobs(
-      jobs,
-      _root(workdir, group[0]),
-      console,
-      command,
-      done=done,
-      dataset=shown,
+      jobs, root, console, command, done=done, dataset=shown
     )
   except core.DataError:
     raise

@@ -1,5 +1,6 @@
 """Data and settings that cannot work, and some that can, by the command."""
 
+import functools
 import json
 
 import numpy as np
@@ -36,6 +37,8 @@ def write(folder, samples):
   return helpers.write_table(folder / "table.csv", table)
 
 
+SLOW = functools.partial(pytest.param, marks=pytest.mark.slow)
+BOTH = ["joint", SLOW("lb")]
 SPLITS = ("train", "train", "train", "outer", "val", "test")
 
 
@@ -94,7 +97,7 @@ def test_nan_in_one_input(train, plain, tmp_path):
   assert (code, err) == (0, "")
 
 
-@pytest.mark.parametrize("recipe", ["joint", "lb"])
+@pytest.mark.parametrize("recipe", BOTH)
 def test_a_rate_of_a_million(train, plain, tmp_path, recipe):
   """Weights stay finite; the loss is as bad as infinite."""
   given = plain, f"{recipe},epochs=3,learning_rate=1e6,batch_size=8", "--quiet"
@@ -129,7 +132,7 @@ def test_a_class_without_training_samples(train, tmp_path):
   _listed(err, "'label'", "no row of split 'train' is of class 'd'")
 
 
-@pytest.mark.parametrize("recipe", ["joint", "lb"])
+@pytest.mark.parametrize("recipe", BOTH)
 def test_a_batch_larger_than_the_data(train, plain, tmp_path, recipe):
   """One padded step an epoch; padding has no influence."""
   code, out, err = train(plain, f"{recipe},epochs=2,batch_size=512")
@@ -140,7 +143,7 @@ def test_a_batch_larger_than_the_data(train, plain, tmp_path, recipe):
   assert "512" in out, out
 
 
-@pytest.mark.parametrize("recipe", ["lb", "lb_forward"])
+@pytest.mark.parametrize("recipe", ["lb", SLOW("lb_forward")])
 def test_an_outer_split_of_three(train, tmp_path, recipe):
   """Works: batches for α are padded."""
   samples = list(rows(SPLITS, count=90))
