@@ -37,7 +37,7 @@ from dmg_jax.model import registry
 from dmg_jax.tables import cells, page, summary, tuning, writers
 from dmg_jax.tables.cells import TableRun
 from dmg_jax.tracking.logging import Console, write_json
-from dmg_jax.training import experiment, runner
+from dmg_jax.training import experiment, runner, seeds
 from dmg_jax.training.experiment import Config
 from dmg_jax.training.seeds import Job
 
@@ -182,6 +182,7 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
   jobs = [_job(config, workdir, cell) for cell in group]
   shown = catalog.hide(dataset, jobs[0].config.data.to_dict())
   left, written = list(group), time.monotonic()
+  root = _root(workdir, group[0])
 
   def done(folder, outcome):
     nonlocal written
@@ -195,7 +196,7 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
 
   try:
     ended = runner.run_jobs(
-      jobs, workdir, console, command, done=done, dataset=shown
+      jobs, root, console, command, done=done, dataset=shown
     )
   # WriteError is one of the data's: it cannot be noted in a file either.
   except (core.DataError, BusyError):
@@ -232,6 +233,15 @@ def _note_failures(config, workdir, left, status, error, console) -> None:
   for cell in left:
     _note_failure(cell, status, error, console)
   write(config, workdir)
+
+
+def _root(workdir: Path, cell: TableRun) -> Path:
+  """Where a row keeps whether its seeds train at once.
+
+  Not in one place for all rows: it would depend on which of them, perhaps of
+  another process, came first. A table of an older version goes on as it began.
+  """
+  return workdir if (workdir / seeds.FILE).exists() else workdir / cell.row
 
 
 def _job(config: Config, workdir: Path, cell: TableRun) -> Job:

@@ -20,6 +20,10 @@ from dmg_jax.training.checkpoint import LATEST, Checkpoints
 from dmg_jax.training.experiment import Setup
 from dmg_jax.types import Batch, TrainState
 
+# A mean loss beyond it is as bad as NaN: no step brings such weights back.
+LARGEST = 1e12
+_LOSSES = ("loss", "val loss")
+
 
 class Replica:
   """What each run has for itself, whether it trains alone or with others.
@@ -108,11 +112,14 @@ class Replica:
   def check_finite(self, step: int, values: Mapping[str, float]) -> None:
     """Stops at the first loss or weight that is NaN or infinite.
 
+    A finite loss beyond ``LARGEST`` counts as infinite.
+
     Raises:
       DivergedError: with the step and the term; nothing bad has been saved.
     """
     method = self.setup.method
     bad = [k for k in _not_finite(values) if not method.is_diagnostic(k)]
+    bad = bad or [k for k in _LOSSES if values.get(k, 0.0) > LARGEST]
     if not bad:
       return
     terms = [k for k in bad if k != "loss"] or bad
@@ -120,7 +127,7 @@ class Replica:
     kept = f"step {last} is kept" if last else "none had been saved yet"
     which = f"seed {self.setup.config.seed}: " if self._several else ""
     raise DivergedError(
-      f"{which}{terms[0]} is {values[terms[0]]} at step {step}: training "
+      f"{which}{terms[0]} is {values[terms[0]]:.6g} at step {step}: training "
       "diverged. Lower optimiser.learning_rate or set optimiser.clip_norm. "
       f"Last good checkpoint: {kept}.",
       self.workdir,
