@@ -36,6 +36,18 @@ class ListedDataError(DataError):
   """Several faults in data, one a line."""
 
 
+class WriteError(DataError, OSError):
+  """A file that cannot be written; names the folder and what is missing."""
+
+
+class BusyError(UserError, RuntimeError):
+  """A folder that another process is working in."""
+
+
+class DamagedError(UserError, RuntimeError):
+  """A file of a run that is not as it was written."""
+
+
 class MissingPackageError(UserError, ModuleNotFoundError):
   """An optional package is missing; the message says how to install it."""
 

@@ -9,18 +9,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_pipelines.errors import (
+  BusyError,
+  DamagedError,
   DataError,
   InputError,
   ListedDataError,
   MissingFileError,
   MissingPackageError,
   UserError,
+  WriteError,
   close_to,
   nearest,
   unknown,
 )
 
 __all__ = [
+  "BusyError",
+  "DamagedError",
   "DataError",
   "DivergedError",
   "InputError",
@@ -30,6 +35,7 @@ __all__ = [
   "NotPicklableError",
   "UnsuitableError",
   "UserError",
+  "WriteError",
   "close_to",
   "nearest",
   "one_line",

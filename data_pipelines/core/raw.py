@@ -27,6 +27,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from data_pipelines.core.progress import progress
+from data_pipelines.disk import faults
 from data_pipelines.errors import DataError, InputError, reason
 
 FILE = "problems.csv"
@@ -144,11 +145,15 @@ class Decoding(Generic[T]):
 
     Returns:
       The ids of decoded samples, in order, and the defects of the others.
+
+    Raises:
+      WriteError: they cannot be written.
     """
-    self.folder.mkdir(parents=True, exist_ok=True)
-    todo = {i: s for i, s in samples.items() if not self.path(i).exists()}
-    found = progress(self._run(todo), description, len(todo))
-    problems = [problem for problem in found if problem is not None]
+    with faults.writing(self.folder, "decoded samples", "--config.data.dir"):
+      self.folder.mkdir(parents=True, exist_ok=True)
+      todo = {i: s for i, s in samples.items() if not self.path(i).exists()}
+      found = progress(self._run(todo), description, len(todo))
+      problems = [problem for problem in found if problem is not None]
     bad = {problem.sample for problem in problems}
     return [i for i in samples if i not in bad], problems
 
@@ -191,8 +196,9 @@ class Decoding(Generic[T]):
     path = self.folder.parent / FILE
     if not problems:
       return DataError(f"{message}: there are too few samples")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(table(problems), encoding="utf-8")
+    with faults.writing(path.parent, path.name, "--config.data.dir"):
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(table(problems), encoding="utf-8")
     return DataError(f"{message}: {'; '.join(summary(problems, path))}")
 
   def _run(self, todo: Mapping[str, T]) -> Iterator[Defect | None]:
@@ -254,8 +260,6 @@ def _decode(job: tuple[Callable, str, Any, pathlib.Path]) -> Defect | None:
     text = " ".join(str(error).split()) or type(error).__name__
     return Defect(sample_id, UNDECODABLE, text)
   arrays: dict[str, Any] = {k: np.asarray(v) for k, v in fields.items()}
-  part = path.with_suffix(f".part-{os.getpid()}")
-  with part.open("wb") as file:
+  with faults.whole(path) as part, part.open("wb") as file:
     np.savez(file, **arrays)
-  os.replace(part, path)
   return None

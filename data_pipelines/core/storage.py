@@ -25,7 +25,9 @@ from typing import Any
 from absl import logging
 
 from data_pipelines.core.fingerprint import Example, Fingerprint
+from data_pipelines.core.progress import is_quiet
 from data_pipelines.core.summary import FILE, PreparedSummary, damaged
+from data_pipelines.disk import faults, locks
 from data_pipelines.errors import DataError
 
 # Checksums are read back for data up to this size, sizes always.
@@ -63,7 +65,10 @@ def write(
     DataError: the folder cannot be written to.
   """
   root = folder.parent.parent
-  with _temporary(root) as part:
+  with (
+    faults.writing(root, "prepared data", "--config.data.dir"),
+    _temporary(root) as part,
+  ):
     taken = Fingerprint()
     passing = {s: taken.passing(s, pairs) for s, pairs in examples.items()}
     made = _write_records(part, folder, features, passing)
@@ -77,10 +82,34 @@ def write(
       if folder.exists():
         os.replace(folder, part / "replaced")
       os.replace(made, folder)
-    except OSError as error:
+    except OSError:
       # Another process may have been faster: its data are as good.
       if problem_of(folder) is not None:
-        raise _unwritable(folder, error) from error
+        raise
+
+
+def once(
+  folder: pathlib.Path, make: Callable[[], PreparedSummary]
+) -> PreparedSummary:
+  """Makes data, or waits while another process makes the same.
+
+  Args:
+    folder: of the prepared data.
+    make: writes them there.
+
+  Returns:
+    What ``make`` returns, or what is there if it was not called.
+  """
+  lock = folder.parent / f".{folder.name}.lock"
+  with locks.waiting(lock, lambda: _say(folder)):
+    if problem_of(folder) is None:
+      return PreparedSummary.read(folder)
+    return make()
+
+
+def _say(folder: pathlib.Path) -> None:
+  if not is_quiet():
+    sys.stderr.write(f"another process is preparing {folder}: waiting for it\n")
 
 
 def find(data_dir: str | os.PathLike, fingerprint: str) -> pathlib.Path | None:
@@ -303,12 +332,9 @@ def _checksum(path: pathlib.Path) -> str:
 @contextlib.contextmanager
 def _temporary(root: pathlib.Path) -> Iterator[pathlib.Path]:
   """A new folder in ``root``, gone afterwards."""
-  try:
-    root.mkdir(parents=True, exist_ok=True)
-    _clear_old(root)
-    part = pathlib.Path(tempfile.mkdtemp(prefix=_PART, dir=root))
-  except OSError as error:
-    raise _unwritable(root, error) from error
+  root.mkdir(parents=True, exist_ok=True)
+  _clear_old(root)
+  part = pathlib.Path(tempfile.mkdtemp(prefix=_PART, dir=root))
   try:
     yield part
   finally:
@@ -321,10 +347,3 @@ def _clear_old(root: pathlib.Path) -> None:
     with contextlib.suppress(OSError):
       if path.stat().st_mtime < time.time() - _STALE_SECONDS:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _unwritable(folder: pathlib.Path, error: OSError) -> DataError:
-  return DataError(
-    f"cannot write prepared data to {folder} ({error.strerror or error}): give "
-    "write permission, or name another folder with --config.data.dir"
-  )

@@ -75,6 +75,7 @@ def load(
   noverlap: int = 353,
   frames: int = 8,
   standardise: bool = True,
+  max_pixels: int = image.MAX_PIXELS,
   held_out: float = 0.1,
   skip_bad: bool = False,
   missing: str = "refuse",
@@ -102,6 +103,8 @@ def load(
     standardise: bring each number of an array to mean 0 and deviation 1 over
       the training rows; of arrays [t d] of different t, each of the d features
       over all steps.
+    max_pixels: of a picture or a frame that is decoded; more are a fault. A
+      JPEG of more is decoded at a reduced size.
     held_out: share of each class of train that goes to ``outer`` and to
       ``val``, if the manifest lacks them.
     skip_bad: leave faulty rows out and list them in the summary.
@@ -120,14 +123,27 @@ def load(
   tokens = text.tokenizer(tokenizer) if tokenizer else None
   drop = text.word_dropout(word_dropout, tokens)
   settings = media.Settings(
-    image_size, sample_rate, seconds, nperseg, noverlap, frames, standardise
+    image_size,
+    sample_rate,
+    seconds,
+    nperseg,
+    noverlap,
+    frames,
+    standardise,
+    max_pixels,
   )
   options = making.Options(settings, held_out, skip_bad, missing)
   folder = _prepared_folder(data_dir, manifest, prepared, options, tokens)
-  augment = {"text": drop} if word_dropout else {}
+  augment = _augment(drop if word_dropout else None, flip)
+  return assemble(folder, max_words, tokens, augment)
+
+
+def _augment(drop: core.Augment | None, flip: bool) -> dict[str, core.Augment]:
+  """{kind: what training does at random}."""
+  augment = {} if drop is None else {"text": drop}
   if flip:
     augment |= {"image": image.mirror, "video": image.mirror}
-  return assemble(folder, max_words, tokens, augment)
+  return augment
 
 
 def prepare(
@@ -144,6 +160,7 @@ def prepare(
   noverlap: int = 353,
   frames: int = 8,
   standardise: bool = True,
+  max_pixels: int = image.MAX_PIXELS,
   held_out: float = 0.1,
   skip_bad: bool = False,
   missing: str = "refuse",
@@ -160,15 +177,28 @@ def prepare(
     ModuleNotFoundError: as ``load``.
   """
   settings = media.Settings(
-    image_size, sample_rate, seconds, nperseg, noverlap, frames, standardise
+    image_size,
+    sample_rate,
+    seconds,
+    nperseg,
+    noverlap,
+    frames,
+    standardise,
+    max_pixels,
   )
   options = making.Options(settings, held_out, skip_bad, missing)
   _check_one(manifest, prepared)
   if prepared:
-    return core.PreparedSummary.read(
-      making.known_folder(data_dir, prepared, options)
-    )
+    folder = making.known_folder(data_dir, prepared, options)
+    return core.PreparedSummary.read(folder)
   made = opening.of_file(data_dir, manifest, options)
+  return _prepared(made, tokenizer, max_words)
+
+
+def _prepared(
+  made: making.Manifest, tokenizer: str, max_words: int
+) -> core.PreparedSummary:
+  """What is intact or is made anew, with a note on the tokenizer."""
   tokens = None
   # Texts may be numbered later: a tokenizer may not be here now.
   with contextlib.suppress(core.DataError, ModuleNotFoundError):

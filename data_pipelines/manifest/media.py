@@ -20,7 +20,7 @@ from data_pipelines.manifest.findings import notes
 from data_pipelines.manifest.findings import shapes as shapes_of_arrays
 from data_pipelines.manifest.rows import Row
 from data_pipelines.manifest.table import Column
-from data_pipelines.transforms import kinds, preprocess, text
+from data_pipelines.transforms import image, kinds, preprocess, text
 from data_pipelines.transforms.files.remarks import Remark
 
 _SOUNDS = ("audio", "waveform")
@@ -38,6 +38,8 @@ class Settings:
   noverlap: int
   frames: int
   standardise: bool
+  # It decides what is refused, and no sample.
+  max_pixels: int = dataclasses.field(default=image.MAX_PIXELS, repr=False)
 
   def __post_init__(self):
     for name, low, high in (
@@ -46,6 +48,7 @@ class Settings:
       ("nperseg", 2, 2**16),
       ("noverlap", 0, self.nperseg - 1),
       ("frames", 1, 10_000),
+      ("max_pixels", 1, 2**40),
     ):
       value = getattr(self, name)
       if not low <= value <= high:
@@ -59,10 +62,13 @@ class Settings:
 
   def preprocessing(self, kind: str) -> dict[str, Any]:
     """Preprocessing settings of a kind that do not depend on the samples."""
+    # The usual limit is not stored: older versions do not know of it.
+    usual = self.max_pixels == image.MAX_PIXELS
+    limit = {} if usual else {"max_pixels": self.max_pixels}
     if kind == "image":
-      return {"size": self.image_size, "fit": "pad", "stored": 0}
+      return {"size": self.image_size, "fit": "pad", "stored": 0, **limit}
     if kind == "video":
-      return {"size": self.image_size, "frames": self.frames}
+      return {"size": self.image_size, "frames": self.frames, **limit}
     if kind == "audio":
       return {
         "sample_rate": self.sample_rate,

@@ -32,6 +32,7 @@ from data_pipelines.manifest import (
   prepared,
   table,
 )
+from data_pipelines.transforms import image
 
 NAME = "memory"
 COUNTED = "counted from 1"
@@ -50,6 +51,7 @@ def prepare(
   noverlap: int = 353,
   frames: int = 8,
   standardise: bool = True,
+  max_pixels: int = image.MAX_PIXELS,
   held_out: float = 0.1,
   skip_bad: bool = False,
   missing: str = "refuse",
@@ -68,8 +70,8 @@ def prepare(
     folder: that paths are relative to.
     name: of the data set.
     image_size, sample_rate, seconds, nperseg, noverlap, frames, standardise,
-      held_out, skip_bad, missing: see ``manifest.load``. An empty cell is
-      ``None``, NaN, pandas' NA, a blank text, or an array of NaN alone.
+      max_pixels, held_out, skip_bad, missing: see ``manifest.load``. An empty
+      cell is ``None``, NaN, pandas' NA, a blank text, or an array of NaN alone.
 
   Raises:
     ValueError: an option is out of its range, or columns differ in length.
@@ -79,7 +81,14 @@ def prepare(
   """
   options = prepared.Options(
     media.Settings(
-      image_size, sample_rate, seconds, nperseg, noverlap, frames, standardise
+      image_size,
+      sample_rate,
+      seconds,
+      nperseg,
+      noverlap,
+      frames,
+      standardise,
+      max_pixels,
     ),
     held_out,
     skip_bad,

@@ -26,7 +26,7 @@ from data_pipelines.manifest import (
   table,
 )
 from data_pipelines.manifest.findings import notes as findings
-from data_pipelines.transforms import video
+from data_pipelines.transforms import image, video
 
 VERSION = "1.1.0"  # of the prepared data: any change of them raises it
 # Beside the records: {modality: what loading needs}, and the options.
@@ -59,6 +59,8 @@ class Options:
     """A hash that has taken in the options and a table's name."""
     options = (repr(self.settings), self.held_out, self.skip_bad)
     options += ("missing",) * self.optional
+    limit = self.settings.max_pixels
+    options += (("max_pixels", limit),) * (limit != image.MAX_PIXELS)
     return hashlib.sha256(repr((name, *options)).encode())
 
   def to_json(self) -> dict[str, Any]:
@@ -147,7 +149,10 @@ class Manifest:
     return self._read()
 
   def prepare(self) -> summary.PreparedSummary:
-    """Checks, splits and stores the samples."""
+    """Checks, splits and stores the samples; intact data are left alone."""
+    return storage.once(self.folder, self._prepare)
+
+  def _prepare(self) -> summary.PreparedSummary:
     columns = self._table.columns
     if any(c.kind == "video" for c in columns):
       video.require()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.errors import DataError
+from data_pipelines.transforms.files import npy
 
 _NAME = re.compile(r"([0-9])_(.+)_([0-9]+)\.wav")
 
@@ -91,7 +92,9 @@ def read_images(
     brightness = np.round(digits.images * (255 / 16))  # given as 0 to 16
     return brightness.astype(np.uint8), digits.target
   try:
-    with np.load(pathlib.Path(path).expanduser(), allow_pickle=False) as file:
+    path = pathlib.Path(path).expanduser()
+    npy.check_archive(path)
+    with np.load(path, allow_pickle=False) as file:
       x, y = file["x"], file["y"]
   except FileNotFoundError as error:
     raise DataError(f"no pictures {path}: name a file with --images") from error

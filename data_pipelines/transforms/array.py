@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.errors import InputError
-from data_pipelines.transforms.files import signatures
+from data_pipelines.transforms.files import npy, signatures
 
-_MAGIC = b"\x93NUMPY"
 LARGEST = 1e18  # of a number: its square still fits into float32
 
 
@@ -22,13 +21,13 @@ def read(path: str | os.PathLike) -> np.ndarray:
     OSError: the file is absent.
   """
   with open(path, "rb") as file:
-    start = file.read(len(_MAGIC))
+    start = file.read(len(npy.MAGIC))
   if start.startswith(b"PK\x03\x04"):
     raise InputError("it holds several arrays: save each alone, as .npy")
-  if start != _MAGIC:
+  if start != npy.MAGIC:
     why = "it is no .npy file: write it with numpy.save"
     raise signatures.unreadable("array", path, why)
-  return checked(np.load(path, allow_pickle=False))
+  return checked(npy.load(path))
 
 
 def checked(values: np.ndarray) -> np.ndarray:

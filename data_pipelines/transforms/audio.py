@@ -11,6 +11,7 @@ from data_pipelines.transforms.files import remarks, sounds
 
 FLOOR = 1e-7  # added to the power before taking the logarithm
 LARGEST = 2.0**31  # of a sample: full scale of 32 bits
+_FASTEST = 1000  # times the rate of a file that it is brought to
 
 
 def read(
@@ -28,10 +29,16 @@ def read(
     tell: gets a remark if the file is damaged.
 
   Raises:
-    ValueError: it cannot be read, or as ``checked``.
+    ValueError: it cannot be read, its rate is far below ``sample_rate``, or as
+      ``checked``.
   """
   mono, rate = sounds.read(path, tell)
   wave = checked(mono)
+  if rate * _FASTEST < sample_rate:
+    raise InputError(
+      f"its header claims a rate of {rate} samples a second, which cannot be "
+      f"brought to {sample_rate}: write it again with its own rate"
+    )
   if rate != sample_rate:
     import librosa
 

@@ -80,6 +80,7 @@ def _frames(path: str, frames: int, tell: remarks.Tell) -> list[Image.Image]:
 
 def _picture(path: pathlib.Path) -> Image.Image:
   with raw.named(str(path)), Image.open(path) as picture:
+    image.check_pixels(picture.size, image.MAX_PIXELS)
     return picture.convert("RGB")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
 import os
 import struct
+import threading
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,7 +20,11 @@ from data_pipelines.transforms.files import remarks, signatures
 
 WHITE = (255, 255, 255)
 QUALITY = 95  # of a JPEG
+# That are decoded: Pillow's own limit, a quarter of a GiB as RGB.
+MAX_PIXELS = 2**30 // 4 // 3
 _QUARTER = 2**14  # of the values of 16 bits
+_REDUCTIONS = (2, 4, 8)  # of a side, by which JPEGs can be decoded
+_OPENING = threading.Lock()
 
 
 def decode(
@@ -43,18 +50,19 @@ def read(path: str | os.PathLike, size: int) -> np.ndarray:
 
 
 def open_rgb(
-  path: str | os.PathLike | io.BytesIO, tell: remarks.Tell = remarks.ignore
+  path: str | os.PathLike | io.BytesIO,
+  tell: remarks.Tell = remarks.ignore,
+  most: int = MAX_PIXELS,
 ) -> Image.Image:
   """A picture's file as RGB, see ``to_rgb``.
 
   Raises:
-    ValueError: it is no picture, it is damaged, or pixels are not brightness
-      values.
+    ValueError: it is no picture, it is damaged, or as ``to_rgb``.
     OSError: the file is absent.
   """
   try:
-    with Image.open(path) as picture:
-      return to_rgb(picture, tell)
+    with _opened(path) as picture:
+      return to_rgb(picture, tell, most)
   except UnidentifiedImageError as error:
     why = "it is no picture that Pillow can read; JPEG and PNG are the safest"
     if isinstance(path, io.BytesIO):
@@ -68,8 +76,26 @@ def open_rgb(
     ) from error
 
 
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike | io.BytesIO) -> Iterator[Image.Image]:
+  """The picture, of which nothing but the header has been read.
+
+  Pillow's own limit does not know that a JPEG will be reduced.
+  """
+  with _OPENING:
+    own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+      picture = Image.open(path)
+    finally:
+      Image.MAX_IMAGE_PIXELS = own
+  with picture:
+    yield picture
+
+
 def to_rgb(
-  picture: Image.Image, tell: remarks.Tell = remarks.ignore
+  picture: Image.Image,
+  tell: remarks.Tell = remarks.ignore,
+  most: int = MAX_PIXELS,
 ) -> Image.Image:
   """Any picture as RGB on a white background.
 
@@ -78,10 +104,14 @@ def to_rgb(
   Args:
     picture: of any mode.
     tell: gets a remark if 16 bits are hardly used.
+    most: pixels that may be decoded. A JPEG of more is decoded at half, a
+      quarter or an eighth of its width and height.
 
   Raises:
-    ValueError: pixels are not brightness values.
+    ValueError: it has more pixels, or they are not brightness values.
   """
+  _reduce(picture, most)
+  check_pixels(picture.size, most)
   deep_colours = any(";16" in str(t) for t in getattr(picture, "tile", ()))
   upright = ImageOps.exif_transpose(picture)
   if upright.mode in ("I", "F"):
@@ -96,6 +126,39 @@ def to_rgb(
     kept = np.asarray(upright.convert("RGB"))
     _check_range(256 * int(kept.min()), 256 * int(kept.max()) + 255, tell)
   return _opaque(upright, WHITE)
+
+
+def check_pixels(size: tuple[int, int], most: int) -> None:
+  """Refuses pictures that would fill the memory.
+
+  Args:
+    size: width and height.
+    most: pixels that may be decoded.
+
+  Raises:
+    ValueError: there are more; with the fix.
+  """
+  width, height = size
+  if width * height > most:
+    raise InputError(
+      f"{width} x {height} are {width * height:,} pixels, and at most {most:,} "
+      "are decoded: make it smaller, or in your own data raise "
+      "--config.data.max_pixels"
+    )
+
+
+def _reduce(picture: Image.Image, most: int) -> None:
+  """Has a JPEG that is too large decoded at a reduced size, if it can be.
+
+  Decoders hold all of a progressive one, whatever the size.
+  """
+  width, height = picture.size
+  if width * height <= most or picture.info.get("progressive"):
+    return
+  for by in _REDUCTIONS:
+    if math.ceil(width / by) * math.ceil(height / by) <= most:
+      picture.draft(picture.mode, (width // by, height // by))
+      return
 
 
 def _check_range(low: int, high: int, tell: remarks.Tell) -> None:

@@ -44,11 +44,11 @@ class PaddedImage:
   """A picture that fits into a white square; packed as pixels."""
 
   def __init__(self, settings: Settings):
-    self._size = settings["size"]
+    self._size, self._most = settings["size"], _most(settings)
 
   def read(self, value: Any, tell: Tell = ignore) -> np.ndarray:
     """uint8 [size size 3] of a path, encoded bytes, pixels or PIL picture."""
-    return image.square(_picture(value, tell), self._size)
+    return image.square(_picture(value, tell, self._most), self._size)
 
   def pack(self, read: np.ndarray) -> np.ndarray:
     return read
@@ -62,10 +62,11 @@ class SquashedImage:
 
   def __init__(self, settings: Settings):
     self._size, self._side = settings["size"], settings["stored"]
+    self._most = _most(settings)
 
   def read(self, value: Any, tell: Tell = ignore) -> bytes:
     """The JPEG of a path, encoded bytes, pixels or PIL picture."""
-    pixels = np.asarray(_picture(value, tell), np.uint8)
+    pixels = np.asarray(_picture(value, tell, self._most), np.uint8)
     return image.jpeg(image.resize(pixels, self._side))
 
   def pack(self, read: bytes) -> bytes:
@@ -85,11 +86,12 @@ class Video:
 
   def __init__(self, settings: Settings):
     self._size, self._frames = settings["size"], settings["frames"]
+    self._most = _most(settings)
 
   def read(self, value: Any, tell: Tell = ignore) -> np.ndarray:
     """uint8 [frames size size 3] of a path, or of pixels [t h w 3]."""
     if _is_path(value):
-      return video.read(value, self._frames, self._size, tell)
+      return video.read(value, self._frames, self._size, tell, self._most)
     given = np.asarray(value)
     if given.ndim != 4 or given.shape[-1] != 3 or given.dtype != np.uint8:
       raise _unlike("uint8 [t h w 3]", given)
@@ -290,14 +292,19 @@ def _is_path(value: Any) -> bool:
   return isinstance(value, str | os.PathLike)
 
 
-def _picture(value: Any, tell: Tell) -> PIL.Image.Image:
+def _most(settings: Settings) -> int:
+  """Pixels that may be decoded of a picture or frame."""
+  return settings.get("max_pixels", image.MAX_PIXELS)
+
+
+def _picture(value: Any, tell: Tell, most: int) -> PIL.Image.Image:
   """As RGB."""
   if _is_path(value):
-    return image.open_rgb(value, tell)
+    return image.open_rgb(value, tell, most)
   if isinstance(value, bytes):
-    return image.open_rgb(io.BytesIO(value), tell)
+    return image.open_rgb(io.BytesIO(value), tell, most)
   if isinstance(value, PIL.Image.Image):
-    return image.to_rgb(value, tell)
+    return image.to_rgb(value, tell, most)
   pixels = np.asarray(value)
   grey = pixels.ndim == 2
   rgb = pixels.ndim == 3 and pixels.shape[-1] == 3

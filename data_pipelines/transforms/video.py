@@ -25,6 +25,7 @@ def read(
   frames: int,
   size: int,
   tell: remarks.Tell = remarks.ignore,
+  most: int = image.MAX_PIXELS,
 ) -> np.ndarray:
   """Equally spaced frames as RGB, [``frames``, ``size``, ``size``, 3].
 
@@ -33,11 +34,12 @@ def read(
     frames: how many.
     size: side of a frame.
     tell: gets a remark if the file is damaged.
+    most: pixels that a frame may have.
 
   Raises:
-    ValueError: no frame can be decoded, or too few.
+    ValueError: no frame can be decoded, or too few, or they are too large.
   """
-  chosen = pictures(path, lambda total: positions(total, frames), tell)
+  chosen = pictures(path, lambda total: positions(total, frames), tell, most)
   return np.stack([square(picture, size) for picture in chosen])
 
 
@@ -50,6 +52,7 @@ def pictures(
   path: str | os.PathLike,
   choose: Callable[[int], np.ndarray],
   tell: remarks.Tell = remarks.ignore,
+  most: int = image.MAX_PIXELS,
 ) -> list[Image.Image]:
   """The frames that ``choose`` wants, as RGB pictures, upright.
 
@@ -57,10 +60,14 @@ def pictures(
     path: of the video.
     choose: number of frames -> positions of those wanted; may repeat.
     tell: gets a remark if the file is damaged.
+    most: pixels that a frame may have, by the file's header.
 
   Raises:
     ValueError: as ``read``.
   """
+  with container.opened(path, "video") as file:
+    stream = container.stream(file, "video")
+    image.check_pixels((stream.width, stream.height), most)
   found = container.survey(path, "video")
   total, lost = found.packets, []
   kept, decoded = _decode(path, set(choose(total)), lost)

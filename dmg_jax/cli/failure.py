@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 from dmg_jax.errors import (
   MEMORY_ADVICE,
@@ -43,6 +45,23 @@ def text(error: Exception) -> str:
     "with the lines above, the command, and config.json of the run's folder "
     "if there is one.\n"
   )
+
+
+def hook(otherwise: Callable[[Any], None]) -> Callable[[Any], None]:
+  """``sys.unraisablehook`` without what follows from an error that was said.
+
+  When a checkpoint cannot be written, threads of TensorStore report to an event
+  loop that is closed by then, each with a traceback.
+
+  Args:
+    otherwise: the hook for all else.
+  """
+
+  def show(unraisable: Any) -> None:
+    if "loop is closed" not in str(unraisable.exc_value):
+      otherwise(unraisable)
+
+  return show
 
 
 def _of_the_disk(error: BaseException) -> bool:

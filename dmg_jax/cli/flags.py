@@ -37,6 +37,40 @@ class Help(Exception):  # noqa: N818
   """``--help`` was given; the text is the help."""
 
 
+class ConfigFile(flags.ArgumentParser):
+  """Reads ``--config``: the file is executed once a command, by ``load``."""
+
+  def __init__(self):
+    self._loaded: tuple[str, Config] | None = None
+
+  def load(self, given: str) -> Config:
+    """The config of ``FILE.py:ARGUMENT``, kept for ``parse``.
+
+    Raises:
+      ValueError: as ``files.get_config``, or what the file itself raises.
+    """
+    file, _, arg = given.partition(":")
+    config = files.get_config(file, arg or None)
+    self._loaded = given, config
+    return config
+
+  def parse(self, argument: str) -> Config:
+    """What ``load`` loaded, locked: a field that it lacks cannot be set."""
+    if self._loaded is None or self._loaded[0] != argument:
+      self.load(argument)
+    assert self._loaded is not None
+    (_, config), self._loaded = self._loaded, None
+    config.lock()
+    return config
+
+  def flag_type(self) -> str:
+    """For the help."""
+    return "config object"
+
+
+config_file = ConfigFile()  # The parser of the flag.
+
+
 def parse(argv: list[str]) -> list[str]:
   """Parses ``argv`` into ``flags.FLAGS`` and returns the remaining arguments.
 
@@ -81,9 +115,8 @@ def _config_argument(argv: list[str]) -> str | None:
 
 def _load(given: str) -> Config:
   """The config, loaded ahead of the flag so that its errors are readable."""
-  file, _, arg = given.partition(":")
   try:
-    return files.get_config(file, arg or None)
+    return config_file.load(given)
   except (ValueError, TypeError, KeyError) as error:
     raise UsageError(_first_line(error)) from error
 

@@ -21,7 +21,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from dmg_jax.cli import failure
-from dmg_jax.cli.flags import Help, UsageError, parse
+from dmg_jax.cli.flags import Help, UsageError, config_file, parse
 
 MODES = (
   "train", "evaluate", "predict", "readouts", "prepare", "report", "export",
@@ -30,6 +30,7 @@ MODES = (
 config_flags.DEFINE_config_file(
   "config", None, "FILE.py:RECIPE[,key=value...]", lock_config=True
 )
+flags.FLAGS["config"].parser = config_file  # Executes the file once.
 flags.DEFINE_string(
   "workdir",
   None,
@@ -92,8 +93,11 @@ def _run() -> int:
   # Late: it loads the training code.
   from dmg_jax.cli import compiled, modes, several
 
-  logging.set_verbosity(logging.ERROR)
   f = flags.FLAGS
+  # What libraries log of an error, it says itself.
+  logging.set_verbosity(logging.ERROR if f.traceback else logging.FATAL)
+  if not f.traceback:
+    sys.unraisablehook = failure.hook(sys.unraisablehook)
   try:
     compiled.keep(f.compilation_cache)
     several.join(f)

@@ -81,8 +81,7 @@ def _table(mode: str, config: Config, workdir, console: Console) -> int:
   if mode == "readouts":
     of_rows.read(config, folder, restore.changes(config), console)
   if mode in ("report", "readouts"):
-    if processes.first():
-      grid.write(config, folder)
+    processes.by_first(lambda: grid.write(config, folder))
     console.note(f"table: {folder / 'table.md'}, {folder / 'table.html'}")
     return 0
   one = cells.run_config(config, cells.finals(config, folder)[0])

@@ -26,6 +26,7 @@ FREE = {
   "report": "whether it is drawn",
   "data.dir": "a place: the fingerprint of the data is compared",
   "data.raw": "a place: the fingerprint of the data is compared",
+  "data.max_pixels": "what is refused: the fingerprint is compared",
   "loader.workers": "a batch is a function of seed and step alone",
   "train.checkpoint_steps": "when states are written",
   "train.keep": "which states are not deleted",

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.disk.faults import replace, writing
 from dmg_jax import processes
 from dmg_jax.figures import figure1, figure2, figure3, figure4
 from dmg_jax.figures._parts import Drawing, Grid, grids
 from dmg_jax.report.curves import look, save
 from dmg_jax.tables import cells, grid
-from dmg_jax.tracking.logging import Console, replace
+from dmg_jax.tracking.logging import Console
 from dmg_jax.training.experiment import Config
 
 __all__ = ["check", "draw", "grids", "run"]
@@ -101,8 +102,9 @@ def draw(config: Config, workdir: Path, console: Console) -> None:
 
 
 def _write(drawing: Drawing, workdir: Path, name: str) -> None:
-  workdir.mkdir(parents=True, exist_ok=True)
-  save(drawing.figure, workdir / f"{name}.png")
+  with writing(workdir, f"{name}.png", "--workdir"):
+    workdir.mkdir(parents=True, exist_ok=True)
+    save(drawing.figure, workdir / f"{name}.png")
   replace(workdir / f"{name}.csv", _csv(drawing.lines).encode())
   if drawing.arrays:
     file = io.BytesIO()

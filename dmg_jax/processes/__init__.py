@@ -11,6 +11,7 @@ With one process every function here does nothing, or the obvious.
 from dmg_jax.processes.agreement import (
   AnyOf,
   agree,
+  by_first,
   decided,
   first,
   in_turn,
@@ -26,6 +27,7 @@ __all__ = [
   "Lifeline",
   "Position",
   "agree",
+  "by_first",
   "decided",
   "first",
   "gather",

@@ -14,6 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from dmg_jax import errors
 from dmg_jax.errors import InputError, UserError
 
 T = TypeVar("T")
@@ -76,11 +77,29 @@ def decided(find: Callable[[], T]) -> T:
       found = _by_itself(find)
     except UserError as error:
       mistake = error
-  message = None if mistake is None else str(mistake)
-  told = agree({"found": found, "error": message})
+  said = None if mistake is None else [type(mistake).__name__, str(mistake)]
+  told = agree({"found": found, "error": said})
   if told["error"] is not None:
-    raise mistake or InputError(told["error"])
+    raise mistake or _error(*told["error"])
   return told["found"]
+
+
+def _error(name: str, text: str) -> UserError:
+  """The error that the first process has raised."""
+  kind = getattr(errors, name, InputError)
+  try:
+    return kind(text)
+  except TypeError:  # One that is made of more than its text.
+    return InputError(text)
+
+
+def by_first(do: Callable[[], object]) -> None:
+  """Calls ``do`` in the first process; the others wait. As ``decided``."""
+
+  def done() -> None:
+    do()
+
+  decided(done)
 
 
 def _by_itself(find: Callable[[], T]) -> T:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dmg_jax.report.features import save_features
 from dmg_jax.report.predictions import save_predictions
+from dmg_jax.tracking.logging import replace, writing
 
 __all__ = ["save_features", "save_predictions", "write_report"]
 
@@ -28,13 +29,15 @@ def write_report(workdir: str | Path) -> Path:
   Raises:
     FileNotFoundError: there is no work directory, or it has no ``config.json``.
     ValueError: a file in it is damaged.
+    WriteError: the report cannot be written.
   """
   from dmg_jax.report import figures, html, reading  # They load Matplotlib.
 
   found = reading.read(workdir)
   folder = found.path / "report"
-  folder.mkdir(exist_ok=True)
+  with writing(folder, "the report", "--workdir"):
+    folder.mkdir(exist_ok=True)
   pictures = figures.draw_all(found, folder)
   page = folder / "report.html"
-  page.write_text(html.page(found, pictures), encoding="utf-8")
+  replace(page, html.page(found, pictures).encode(), "--workdir")
   return page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 
 from dmg_jax.errors import InputError
+from dmg_jax.tracking.logging import replace
 
 
 def save(path: Path, content: Mapping[str, Any]) -> Path:
-  """Writes ``{name: array}`` atomically and returns ``path``."""
-  part = path.with_name(f"{path.name}.{os.getpid()}.part")
-  with part.open("wb") as file:
-    np.savez_compressed(file, **content)
-  os.replace(part, path)
+  """Writes ``{name: array}`` atomically and returns ``path``.
+
+  Raises:
+    WriteError: it cannot be written.
+  """
+  file = io.BytesIO()
+  np.savez_compressed(file, **content)
+  replace(path, file.getvalue(), "--workdir")
   return path
 
 

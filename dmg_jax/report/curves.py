@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dmg_jax.report import fonts
 from dmg_jax.report.reading import Points
+from dmg_jax.tracking.logging import replace
 
 WIDTH, HEIGHT = 3.3, 2.3  # Inches.
 FONT = 8
@@ -35,6 +37,7 @@ STYLE: dict[Any, Any] = {
   "pdf.fonttype": 42,  # Text stays selectable.
   "text.parse_math": False,  # Names are data, so a $ is just a $.
 }
+_DATELESS = {"CreationDate": None}  # The same figure is the same file.
 
 
 @contextlib.contextmanager
@@ -69,9 +72,21 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-  """Writes ``path`` as a PNG of 300 dpi, and a PDF with the same name."""
-  figure.savefig(path, dpi=300)
-  figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+  """Writes ``path`` as a PNG of 300 dpi, and a PDF with the same name.
+
+  Both are written whole or not at all: readers see the old or the new one.
+
+  Raises:
+    WriteError: they cannot be written.
+  """
+  _save(figure, path, format="png", dpi=300)
+  _save(figure, path.with_suffix(".pdf"), format="pdf", metadata=_DATELESS)
+
+
+def _save(figure: Figure, path: Path, **options: Any) -> None:
+  file = io.BytesIO()
+  figure.savefig(file, **options)
+  replace(path, file.getvalue(), "--workdir")
 
 
 def new_axes(ylabel: str) -> tuple[Figure, Axes]:

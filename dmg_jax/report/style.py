@@ -6,7 +6,6 @@ distinguish; each modality has its own marker, too.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -38,11 +37,7 @@ def save_all(
         path.unlink(missing_ok=True)
         path.with_suffix(".pdf").unlink(missing_ok=True)
         continue
-      # Written atomically: readers see the whole old or new file.
-      part = folder / f"{name}.{os.getpid()}.part.png"
-      save(figure, part)
-      os.replace(part, path)
-      os.replace(part.with_suffix(".pdf"), path.with_suffix(".pdf"))
+      save(figure, path)
       paths[name] = path
   return paths
 

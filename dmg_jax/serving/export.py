@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from data_pipelines import core
+from data_pipelines.disk.faults import writing
 from data_pipelines.transforms import preprocess
 from dmg_jax.evaluation import metrics
 from dmg_jax.model import classifier, own, registry
@@ -38,12 +39,17 @@ def check(folder: Path, setup: experiment.Setup) -> None:
 def encoders(
   folder: Path, setup: experiment.Setup, state: TrainState
 ) -> list[str]:
-  """Encoders as safetensors in ``folder/<modality>``; a sentence for each."""
+  """Encoders as safetensors in ``folder/<modality>``; a sentence for each.
+
+  Raises:
+    WriteError: they cannot be written; of each there is all or nothing.
+  """
   said = []
   for m, options in setup.encoders.items():
     if m in setup.modules:
       variables = classifier.encoder_variables(state.params, state.stats, m)
-      pretrained.write_tensors(folder / m, own.tensors(variables), options)
+      with writing(folder / m, f"the encoder of {m}"):
+        pretrained.write_tensors(folder / m, own.tensors(variables), options)
       said.append(f"written: {folder / m}")
       continue
     encoder = registry.make_encoder(**options)
@@ -51,7 +57,8 @@ def encoders(
       said.append(f"not written: {m} ({options['name']} has no export)")
       continue
     variables = classifier.encoder_variables(state.params, state.stats, m)
-    pretrained.write(folder / m, encoder, variables)
+    with writing(folder / m, f"the encoder of {m}"):
+      pretrained.write(folder / m, encoder, variables)
     said.append(f"written: {folder / m}")
   return said
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_pipelines.disk.faults import whole, writing
 from dmg_jax.errors import InputError, MissingPackageError
 from dmg_jax.serving import replaceable
 
@@ -55,6 +54,9 @@ def write(
     missing: modalities that each sample lacks, [n]. They make the column
       ``missing``, joined by ``+``; what a modality that a sample lacks says
       stays empty.
+
+  Raises:
+    WriteError: it cannot be written.
   """
   columns: dict[str, Any] = {"id": list(ids)}
   if labels is not None:
@@ -76,16 +78,13 @@ def write(
     own = np.ma.masked_array(p, np.repeat(~there[head][:, None], p.shape[1], 1))
     columns |= {f"{head}:{c}": own[:, i] for i, c in enumerate(classes)}
   path = path.resolve()  # What a link points to is written, not the link.
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(f"{path.name}.{os.getpid()}.{time.time_ns()}.part")
-  try:
-    if path.suffix.lower() == ".parquet":
-      _parquet(part, columns)
-    else:
-      _csv(part, columns)
-    part.replace(path)
-  finally:
-    part.unlink(missing_ok=True)
+  with writing(path.parent, path.name, "--config.eval.output"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
+      if path.suffix.lower() == ".parquet":
+        _parquet(part, columns)
+      else:
+        _csv(part, columns)
 
 
 def _csv(path: Path, columns: Mapping[str, Any]) -> None:

@@ -41,6 +41,7 @@ import jax.export
 import numpy as np
 
 from data_pipelines.core import sequences
+from data_pipelines.disk.faults import whole, writing
 from dmg_jax.errors import InputError, MissingPackageError
 from dmg_jax.serving.batching import PRESENT
 from dmg_jax.tracking.logging import write_json
@@ -170,12 +171,17 @@ def steps(
 def write(
   folder: Path, exported: jax.export.Exported, facts: Mapping[str, Any]
 ) -> None:
-  """Writes both files, whole; ``facts`` go into ``predictor.json``."""
-  folder.mkdir(parents=True, exist_ok=True)
-  part = folder / f"{PROGRAM}.part"
-  part.write_bytes(exported.serialize())
-  (folder / FACTS).unlink(missing_ok=True)  # Never beside another program.
-  part.replace(folder / PROGRAM)
+  """Writes both files, whole; ``facts`` go into ``predictor.json``.
+
+  Raises:
+    WriteError: they cannot be written.
+  """
+  content = bytes(exported.serialize())
+  with writing(folder, PROGRAM):
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole(folder / PROGRAM) as part:
+      part.write_bytes(content)
+      (folder / FACTS).unlink(missing_ok=True)  # Never beside another program.
   write_json(folder / FACTS, facts)
 
 

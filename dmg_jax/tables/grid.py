@@ -22,9 +22,11 @@ import jax
 
 from data_pipelines import core
 from data_pipelines.core import catalog
+from data_pipelines.disk import locks
 from dmg_jax import processes, report
 from dmg_jax.errors import (
   MEMORY_ADVICE,
+  BusyError,
   DivergedError,
   UnsuitableError,
   UserError,
@@ -35,10 +37,11 @@ from dmg_jax.model import registry
 from dmg_jax.tables import cells, page, summary, tuning, writers
 from dmg_jax.tables.cells import TableRun
 from dmg_jax.tracking.logging import Console, write_json
-from dmg_jax.training import experiment, runner
+from dmg_jax.training import experiment, runner, seeds
 from dmg_jax.training.experiment import Config
 from dmg_jax.training.seeds import Job
 
+_LOCK = ".table.lock"
 _EVERY = 30.0  # Seconds between two updates of the table within a row.
 
 
@@ -93,15 +96,17 @@ def write(config: Config, workdir: Path) -> summary.Summary:
   Raises:
     ValueError: a cell's folder holds a run of another config.
   """
-  found = summary.collect(config, workdir)
-  while True:
-    writers.write(found, workdir)
-    page.write(found, workdir)
-    # Another process may have written a newer table before this one.
-    now = summary.collect(config, workdir)
-    if now.progress == found.progress:
-      return found
-    found = now
+  # One process after another: the last to write has seen what all have done.
+  with locks.waiting(workdir / _LOCK, lambda: None):
+    found = summary.collect(config, workdir)
+    while True:
+      writers.write(found, workdir)
+      page.write(found, workdir)
+      # Not every file system has locks.
+      now = summary.collect(config, workdir)
+      if now.progress == found.progress:
+        return found
+      found = now
 
 
 def _finish(config: Config, workdir: Path, console: Console) -> int:
@@ -178,23 +183,24 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
   jobs = [_job(config, workdir, cell) for cell in group]
   shown = catalog.hide(dataset, jobs[0].config.data.to_dict())
   left, written = list(group), time.monotonic()
+  root = _root(workdir, group[0])
 
   def done(folder, outcome):
     nonlocal written
     cell = next(c for c in left if c.folder == folder)
     left.remove(cell)
-    if not processes.first():
-      return
-    _note_end(config, cell, outcome, console)
-    if not left or time.monotonic() - written > _EVERY:
-      write(config, workdir)
+    processes.by_first(lambda: _note_end(config, cell, outcome, console))
+    late = time.monotonic() - written > _EVERY
+    if processes.decided(lambda: not left or late):
+      processes.by_first(lambda: write(config, workdir))
       written = time.monotonic()
 
   try:
     ended = runner.run_jobs(
-      jobs, workdir, console, command, done=done, dataset=shown
+      jobs, root, console, command, done=done, dataset=shown
     )
-  except core.DataError:
+  # WriteError is one of the data's: it cannot be noted in a file either.
+  except (core.DataError, BusyError):
     raise
   except Exception as error:
     if processes.several() and not isinstance(error, UserError):
@@ -207,8 +213,8 @@ def _run_cells(config, workdir, group, console, command, dataset) -> bool:
         _run_cells(config, workdir, [c], console, command, dataset)
         for c in list(left)
       )
-    if processes.first():
-      _note_failures(config, workdir, left, status, error, console)
+    failed = config, workdir, left, status, error, console
+    processes.by_first(lambda: _note_failures(*failed))
     return True
   return ended is not None
 
@@ -230,6 +236,15 @@ def _note_failures(config, workdir, left, status, error, console) -> None:
   for cell in left:
     _note_failure(cell, status, error, console)
   write(config, workdir)
+
+
+def _root(workdir: Path, cell: TableRun) -> Path:
+  """Where a row keeps whether its seeds train at once.
+
+  Not in one place for all rows: it would depend on which of them, perhaps of
+  another process, came first. A table of an older version goes on as it began.
+  """
+  return workdir if (workdir / seeds.FILE).exists() else workdir / cell.row
 
 
 def _job(config: Config, workdir: Path, cell: TableRun) -> Job:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from data_pipelines.disk.faults import replace, writing
 from dmg_jax.evaluation.metrics import FUSED
 from dmg_jax.report import skeleton
 from dmg_jax.report.skeleton import Html, Section, shown
 from dmg_jax.tables import notes, pictures, readout_rows, writers
 from dmg_jax.tables.summary import DONE, Row, Summary
 from dmg_jax.tables.writers import Entry
-from dmg_jax.tracking.logging import replace
 from dmg_jax.training import run_folder
 
 FILE = "table.html"
@@ -41,7 +41,8 @@ _ALT = {
 def write(found: Summary, workdir: Path) -> None:
   """Writes ``table.html``, and its plots into ``report/`` next to it."""
   folder = workdir / "report"
-  folder.mkdir(parents=True, exist_ok=True)
+  with writing(workdir, "the table's pictures", "--workdir"):
+    folder.mkdir(parents=True, exist_ok=True)
   drawn = pictures.draw_all(found, folder)
   replace(workdir / FILE, page(found, drawn, workdir).encode())
 

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_pipelines.disk.faults import replace, writing
 from dmg_jax.tables import notes, readout_rows, summary
 from dmg_jax.tables.summary import DONE, WAITING, Column, Row, Summary
-from dmg_jax.tracking.logging import replace, to_json
+from dmg_jax.tracking.logging import to_json
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~])")
 _LATEX = {
@@ -38,7 +39,8 @@ def write(found: Summary, workdir: Path) -> None:
 
   ``readouts.csv`` is written, too, if a run has read-outs.
   """
-  workdir.mkdir(parents=True, exist_ok=True)
+  with writing(workdir, "the table", "--workdir"):
+    workdir.mkdir(parents=True, exist_ok=True)
   content = json.dumps(to_json(as_json(found)), indent=2, allow_nan=False)
   for ending, text in (
     ("md", markdown(found)),

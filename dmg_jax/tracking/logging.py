@@ -8,6 +8,7 @@ bit for bit.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -19,7 +20,9 @@ from io import TextIOBase
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.disk.faults import replace, writing
 from dmg_jax.errors import InputError
+from dmg_jax.tracking.events import Events
 
 METRICS = "metrics.jsonl"
 _PLACE = ("step", "epoch", "split")  # Where a line belongs: not metrics.
@@ -52,20 +55,14 @@ def to_json(value: Any) -> Any:
   raise TypeError(f"no JSON form for {type(value).__name__}: {value!r}")
 
 
-def write_json(path: str | Path, value: Any) -> None:
-  """Writes ``value`` atomically: readers see the whole old or new file."""
+def write_json(path: str | Path, value: Any, flag: str = "") -> None:
+  """Writes ``value`` atomically: readers see the whole old or new file.
+
+  Raises:
+    WriteError: it cannot be written; ``flag`` names another folder.
+  """
   text = json.dumps(to_json(value), indent=2, allow_nan=False)
-  replace(Path(path), f"{text}\n".encode())
-
-
-def replace(path: Path, content: bytes) -> None:
-  """Writes bytes atomically; of several writers, the last one wins."""
-  part = path.with_name(f"{path.name}.{os.getpid()}.{time.time_ns()}.part")
-  with part.open("wb") as file:
-    file.write(content)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(part, path)
+  replace(Path(path), f"{text}\n".encode(), flag)
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -104,25 +101,37 @@ class MetricsFile:
   """
 
   def __init__(self, workdir: str | Path):
-    """Opens the file for appending; creates ``workdir`` if necessary."""
+    """Opens the file for appending; creates ``workdir`` if necessary.
+
+    Raises:
+      WriteError: that is not possible, here and in the other methods.
+    """
     self._folder = Path(workdir)
-    self._folder.mkdir(parents=True, exist_ok=True)
     self._path = self._folder / METRICS
     self._file: Any = None
-    self._events: Any = None
+    self._events: Events | None = None
     self._purge: int | None = None
+    with self._writing():
+      self._folder.mkdir(parents=True, exist_ok=True)
     self._keep(lambda line: True)
 
   def write(self, line: Mapping[str, Any]) -> None:
     """Appends a line; its numbers go to the events too."""
     line = to_json(line)
-    self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-    self._file.flush()
+    text = json.dumps(line, allow_nan=False).encode() + b"\n"
+    with self._writing():
+      self._check_there()
+      while text:  # A disk that is almost full takes a part.
+        text = text[self._file.write(text) :]
+    numbers = {}
     for name, value in line.items():
       number = _SPECIAL.get(value, value) if isinstance(value, str) else value
       if name not in _PLACE and isinstance(number, (int, float)):
-        tag = f"{line['split']}/{name}"
-        self._writer().add_scalar(tag, number, line["step"])
+        numbers[f"{line['split']}/{name}"] = number
+    with self._writing("events"):
+      if self._events is None:
+        self._events = Events(self._folder, self._purge)
+      self._events.write(numbers, line["step"])
 
   def lines(self) -> list[dict[str, Any]]:
     """All lines so far."""
@@ -139,10 +148,20 @@ class MetricsFile:
     self._file.close()
     self._close_events()
 
+  def _writing(self, what: str = METRICS):
+    return writing(self._folder, what, "--workdir")
+
+  def _check_there(self) -> None:
+    """A file that was removed takes what is written, and nobody sees it."""
+    there, own = os.stat(self._path), os.fstat(self._file.fileno())
+    if not os.path.samestat(there, own):
+      raise FileNotFoundError(errno.ENOENT, "another file", str(self._path))
+
   def _close_events(self):
-    if self._events is not None:
-      self._events.close()
-      self._events = None
+    events, self._events = self._events, None
+    if events is not None:
+      with self._writing("events"):
+        events.close()
 
   def _keep(self, wanted: Callable[[dict], bool]) -> None:
     """Rewrites the file with complete, wanted lines only; opens it again."""
@@ -152,20 +171,10 @@ class MetricsFile:
     lines = [x for x in self.lines() if wanted(x)] if old else []
     text = "".join(f"{json.dumps(to_json(x))}\n" for x in lines).encode()
     if text != old:
-      replace(self._path, text)
-    self._file = self._path.open("ab")
-
-  def _writer(self):
-    if self._events is None:
-      from tensorboardX import SummaryWriter
-
-      old = len(list(self._folder.glob("events.*")))
-      purge = self._purge if old else None
-      # The suffix keeps apart files that were created in the same second.
-      self._events = SummaryWriter(
-        str(self._folder), purge_step=purge, filename_suffix=f".{old}"
-      )
-    return self._events
+      replace(self._path, text, "--workdir")
+    with self._writing():
+      # Unbuffered: what could not be written is not tried again at the end.
+      self._file = self._path.open("ab", buffering=0)
 
 
 class Console:

@@ -3,7 +3,8 @@
 A tracker receives the numbers of ``metrics.jsonl`` under TensorBoard's tags,
 the config, and the final results. The id of its run is kept in
 ``tracking.json``, so a resumed run continues the same tracker run. If a tracker
-raises an error, one warning is printed and training continues without it.
+raises an error, or does not answer for two minutes, one warning is printed and
+training continues without it.
 
 The trackers' own environment variables decide where the numbers go
 (``WANDB_MODE``, ``WANDB_PROJECT``, ``WANDB_ENTITY``, ``MLFLOW_TRACKING_URI``,
@@ -18,18 +19,23 @@ import importlib
 import importlib.util
 import json
 import os
+import queue
 import secrets
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from data_pipelines.disk.faults import replace
 from dmg_jax.errors import MissingPackageError
 
 FILE = "tracking.json"  # {tracker: the id, project or URI of its run}
 PROJECT = "dmg_jax"
 # {name of the tracker and of its package: how to install it}
 TRACKERS = {"mlflow": "pip install mlflow", "wandb": "pip install wandb"}
+# Seconds that training waits for a tracker, before it goes on without.
+PATIENCE = 120.0
 _AT_ONCE = 100  # MLflow's limit of parameters per request
 _LONGEST = 500  # and of characters per value.
 
@@ -148,8 +154,12 @@ class Tracking:
     """
     self._name, self._warn = name, warn
     self._tracker: Tracker | None = None
-    self._finished = False
+    self._finished = self._off = False
+    self._calls: queue.SimpleQueue = queue.SimpleQueue()
+    self._ends: queue.SimpleQueue = queue.SimpleQueue()
     if name:
+      # One for all calls: MLflow's active run is a thread's own.
+      threading.Thread(target=self._serve, daemon=True).start()
       self._guarded(lambda: self._start(workdir, config))
 
   def _start(self, workdir: Path, config: Mapping[str, Any]) -> None:
@@ -158,9 +168,18 @@ class Tracking:
     stored = dict(known.get(self._name, {}))
     self._tracker = _MAKERS[self._name](workdir, config, stored)
     if stored != known.get(self._name):
-      part = path.with_suffix(".part")
-      part.write_text(json.dumps({**known, self._name: stored}, indent=2))
-      part.replace(path)
+      text = json.dumps({**known, self._name: stored}, indent=2)
+      replace(path, text.encode())
+
+  def _serve(self) -> None:
+    while (call := self._calls.get()) is not None:
+      try:
+        call()
+      # A tracker may raise anything: no network, no account, a full disk.
+      except Exception as error:
+        self._ends.put(error)
+      else:
+        self._ends.put(None)
 
   def log(self, values: Mapping[str, float], step: int) -> None:
     """Records the numbers of one step, {tag such as ``train/loss``: value}."""
@@ -183,14 +202,23 @@ class Tracking:
     if (tracker := self._tracker) is not None:
       self._guarded(lambda: tracker.close(self._finished))
       self._tracker = None
+    self._calls.put(None)
 
   def _guarded(self, call: Callable[[], None]) -> None:
+    """Calls the tracker, in its own thread: it may wait for ever."""
+    if self._off:
+      return
     try:
-      call()
-    # A tracker may raise anything: no network, no account, a full disk.
+      self._calls.put(call)
+      try:
+        error = self._ends.get(timeout=PATIENCE)
+      except queue.Empty:
+        raise TimeoutError(f"it has not answered for {PATIENCE:g} s") from None
+      if error is not None:
+        raise error
     except Exception as error:
       reason = " ".join(str(error).split()) or type(error).__name__
-      self._tracker = None
+      self._tracker, self._off = None, True
       self._warn(
         f"warning: {self._name} failed ({reason}) and records nothing from "
         "here on; training continues"

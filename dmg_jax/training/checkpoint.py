@@ -1,8 +1,10 @@
-"""Checkpoints with Orbax: the last state, the best on val, and chosen epochs.
+"""Checkpoints with Orbax: the last states, the best on val, and chosen epochs.
 
 They are written in the background. A checkpoint is committed by an atomic
 rename, so a process killed at any moment leaves only whole ones; half-written
-files are removed at the next start.
+files are removed at the next start. Each holds the checksums of its files,
+which are on the disk before the rename: after a power cut, or with a bad disk,
+a damaged one is found by ``mend`` and never trained on.
 
 If epochs take less than ``EVERY`` seconds, not every one is written: the best
 so far is held in memory until the next write. A killed process loses that much
@@ -11,8 +13,12 @@ time at most; the run resumes from the last checkpoint and ends the same.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
-from collections.abc import Iterable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,14 +27,23 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from data_pipelines.disk import checksums
+from data_pipelines.disk.faults import writing
 from dmg_jax import processes
-from dmg_jax.errors import InputError
+from dmg_jax.errors import DamagedError, InputError, one_line
 from dmg_jax.evaluation import selection
+from dmg_jax.tracking.logging import METRICS, read_metrics
 from dmg_jax.types import TrainState
 
 METRIC = selection.key(selection.DEFAULT)
 FOLDER = "checkpoints"
 EVERY = 10.0  # seconds
+# A run that goes on has another to fall back to if its last is damaged.
+LATEST = 2
+_ASIDE = "aside-"  # The name of a damaged checkpoint, before its step.
+_HALF = "*.orbax-checkpoint-tmp"
+# Orbax writes them when all else has been written.
+_LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 def saved(workdir: Path) -> set[int]:
@@ -39,27 +54,180 @@ def saved(workdir: Path) -> set[int]:
   return {int(p.name) for p in folder.iterdir() if p.name.isdigit()}
 
 
+def mend(
+  workdir: Path,
+  score: str | None,
+  keep: Iterable[int],
+  note: Callable[[str], None],
+) -> None:
+  """Sets damaged checkpoints aside, so that a run goes on from a whole one.
+
+  If one of them may have been the best, or is one to keep, those after it are
+  set aside as well: the run makes them again, with the same bits.
+
+  Args:
+    workdir: of the run.
+    score: by which one is the best; ``None`` if the run ends with its last.
+    keep: steps whose checkpoints are kept.
+    note: called with a line for each damaged checkpoint.
+
+  Raises:
+    DamagedError: no whole one is left of those that were there.
+  """
+  folder, steps = Path(workdir) / FOLDER, saved(workdir)
+  bad = {s: p for s in steps if (p := problem(folder / str(s))) is not None}
+  if not bad:
+    return
+  whole = steps - bad.keys()
+  if not whole:
+    raise _none_left(workdir, bad)
+  needed = {s for s in bad if s in keep}
+  if score is not None:
+    needed |= {s for s in bad if _may_be_best(workdir, s, score)}
+  first = min(needed, default=math.inf)
+  after = {s for s in whole if s > first}
+  left = max(whole - after, default=0)
+  for step in sorted({*bad, *after}):
+    _set_aside(folder, step)
+  for step, why in sorted(bad.items()):
+    goes_on = f"from checkpoint {left}" if left else "from the start"
+    note(
+      f"warning: checkpoint {step} of {workdir} is damaged ({why}): set aside "
+      f"as {_ASIDE}{step}, training goes on {goes_on}"
+    )
+
+
+def problem(path: Path) -> str | None:
+  """What is wrong with the checkpoint in a folder; ``None`` if it is whole.
+
+  One of an older version has no checksums: it is read.
+
+  Args:
+    path: of the checkpoint, named by its step.
+
+  Raises:
+    OSError: a file is there and cannot be read.
+  """
+  if checksums.known(path):
+    return checksums.problem(path)
+  try:
+    why = _problem_of_metrics(path)
+    if why is None and not processes.several():  # Orbax waits for all of them.
+      _read(path.absolute() / "default")
+  except PermissionError:
+    raise
+  # Readers raise anything about a damaged file.
+  except Exception as error:
+    return one_line(error)[:200]
+  return why
+
+
+def _problem_of_metrics(path: Path) -> str | None:
+  if checksums.known(path):
+    return checksums.problem(path, "metrics")
+  metrics = path / "metrics" / "metrics"
+  try:
+    if metrics.parent.exists():
+      dict(json.loads(metrics.read_text(encoding="utf-8")))
+  except FileNotFoundError:
+    return "metrics/metrics is missing"
+  except (ValueError, TypeError) as error:
+    return f"metrics/metrics is unreadable ({one_line(error)})"
+  return None
+
+
+def _check_metrics(folder: Path) -> None:
+  """Raises ``DamagedError`` if those of a checkpoint are unreadable."""
+  for step in sorted(saved(folder.parent)):
+    path = folder / str(step)
+    if why := _problem_of_metrics(path):
+      raise DamagedError(damaged(path, why))
+
+
+def _read(path: Path) -> None:
+  """Reads the arrays of a checkpoint, wherever they were when it was made."""
+  with ocp.PyTreeCheckpointer() as reader:
+    about: Any = reader.metadata(path)
+    tree = getattr(about, "item_metadata", about)
+    plain = ocp.RestoreArgs(restore_type=np.ndarray)
+    kinds = jax.tree.map(lambda _: plain, getattr(tree, "tree", tree))
+    reader.restore(path, restore_args=kinds)
+
+
+def _none_left(workdir: Path, bad: Mapping[int, str]) -> DamagedError:
+  shown = "; ".join(f"{step}: {why}" for step, why in sorted(bad.items()))
+  return DamagedError(
+    f"no whole checkpoint is left in {Path(workdir) / FOLDER} ({shown}): put "
+    "them back from a copy, or delete that folder to train from the start"
+  )
+
+
+def _may_be_best(workdir: Path, step: int, score: str) -> bool:
+  """Whether no whole checkpoint of another step is known to be better."""
+  path = Path(workdir) / METRICS
+  if not path.exists():
+    return True
+  key = selection.key(score)
+  found = {
+    line["step"]: selection.goodness(score, line[key])
+    for line in read_metrics(path)
+    if line["split"] == "val" and key in line
+  }
+  if step not in found:
+    return False  # In mid-epoch.
+  # Those without metrics were written before the method was ready.
+  others = [
+    (found[s], s)
+    for s in saved(workdir) - {step}
+    if s in found and (Path(workdir) / FOLDER / str(s) / "metrics").is_dir()
+  ]
+  return max(others, default=(-math.inf, 0)) < (found[step], step)
+
+
+def _set_aside(folder: Path, step: int) -> None:
+  with writing(folder, "a damaged checkpoint's new name", "--workdir"):
+    aside = folder / f"{_ASIDE}{step}"
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(folder / str(step), aside)
+
+
 class Checkpoints:
   """The checkpoints of one run, in ``<workdir>/checkpoints``."""
 
   def __init__(
     self,
     workdir: Path,
-    latest: int = 1,
+    latest: int = LATEST,
     keep: Iterable[int] = (),
     score: str = selection.DEFAULT,
+    readonly: bool = False,
   ):
     """Opens or creates the folder; removes leftovers of a killed process.
 
     Args:
       workdir: of the run.
-      latest: how many of the last states are kept. Runs that train together
-        need three: a process may be killed when only some have written, and
-        those also have the best state that was held in memory.
+      latest: how many of the last states are kept until ``finish``. Runs that
+        train together need three: a process may be killed when only some have
+        written, and those also have the best state that was held in memory.
       keep: steps whose checkpoints are kept, in addition to the last and best.
       score: by which one is the best, see ``selection``.
+      readonly: nothing is written or removed: another process may be training.
+
+    Raises:
+      DamagedError: which one is the best cannot be told.
+      WriteError: the folder cannot be written to, here and in what writes.
     """
     self._score, self._metric = score, selection.key(score)
+    self._folder = (Path(workdir) / FOLDER).absolute()
+    self._keep, self._failed = frozenset(keep), False
+    _check_metrics(self._folder)
+    with self._writing():
+      self._manager = self._opened(latest, readonly)
+    self._held: tuple[TrainState, dict[str, float]] | None = None
+    best = self._best_saved()
+    self._best = -math.inf if best is None else best[0]
+
+  def _opened(self, latest: int, readonly: bool) -> ocp.CheckpointManager:
     policy = checkpoint_managers.AnyPreservationPolicy(
       [
         checkpoint_managers.LatestN(latest),
@@ -68,21 +236,35 @@ class Checkpoints:
           n=1,
           keep_checkpoints_without_metrics=False,
         ),
-        checkpoint_managers.CustomSteps(tuple(keep)),
+        checkpoint_managers.CustomSteps(tuple(self._keep)),
       ]
     )
-    self._manager = ocp.CheckpointManager(
-      (Path(workdir) / FOLDER).absolute(),
+    return ocp.CheckpointManager(
+      self._folder,
       options=ocp.CheckpointManagerOptions(
         best_fn=self._goodness,  # Without it, none is kept.
         preservation_policy=policy,
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=not readonly,
+        create=not readonly,
+        async_options=ocp.AsyncOptions(
+          post_finalization_callback=self._add_checksums
+        ),
       ),
     )
-    self._keep = frozenset(keep)
-    self._held: tuple[TrainState, dict[str, float]] | None = None
-    best = self._best_saved()
-    self._best = -math.inf if best is None else best[0]
+
+  def _add_checksums(self) -> None:
+    """Of the checkpoint that is whole now and is about to get its name."""
+    for path in self._folder.glob(_HALF) if processes.first() else ():
+      checksums.write(path, _LATE)
+
+  @contextlib.contextmanager
+  def _writing(self):
+    try:
+      with writing(self._folder, "checkpoints", "--workdir"):
+        yield
+    except Exception:
+      self._failed = True
+      raise
 
   def _goodness(self, metrics: Mapping[str, float]) -> float:
     return selection.goodness(self._score, metrics[self._metric])
@@ -126,7 +308,9 @@ class Checkpoints:
     args = ocp.args.StandardSave(state)
     # A run may have gone back to a step before its last, see ``latest``.
     late = step < (self._manager.latest_step() or 0)
-    self._manager.save(step, args=args, metrics=metrics, force=late)
+    with self._writing():
+      os.stat(self._folder)  # Orbax would make another folder.
+      self._manager.save(step, args=args, metrics=metrics, force=late)
 
   def steps(self) -> list[int]:
     """Steps of all checkpoints that are there, ascending."""
@@ -148,7 +332,9 @@ class Checkpoints:
   def _best_saved(self) -> tuple[float, int] | None:
     """Goodness and step."""
     self._write_held()
-    self._manager.wait_until_finished()  # Metrics are read from the disk.
+    with self._writing():
+      # Metrics are read from the disk.
+      self._manager.wait_until_finished()
     found = processes.decided(self._scores)
     return (found[0], found[1]) if found else None
 
@@ -165,8 +351,13 @@ class Checkpoints:
     """The state of a step, with shapes, dtypes and placement of ``like``.
 
     Raises:
+      DamagedError: its files are not as they were written.
       ValueError: the checkpoint does not fit the model.
     """
+    path = self._folder / str(step)
+    why = checksums.problem(path) if checksums.known(path) else None
+    if why is not None:
+      raise DamagedError(damaged(path, why))
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
       args: Any = ocp.args.StandardRestore(abstract)
@@ -178,8 +369,37 @@ class Checkpoints:
         f"wrote it, or another workdir: {error}"
       ) from error
 
+  def finish(self) -> None:
+    """Removes what only a run that goes on needs.
+
+    The last, the best and those to keep stay.
+    """
+    kept = {*self._keep, self.last(), self.best()}
+    with self._writing():
+      for step in [s for s in self.steps() if s not in kept]:
+        self._manager.delete(step)
+      for path in self._folder.glob(f"{_ASIDE}*") if processes.first() else ():
+        shutil.rmtree(path)
+
   def close(self) -> None:
-    """Waits until everything is on disk."""
-    self._write_held()
-    self._manager.wait_until_finished()
-    self._manager.close()
+    """Waits until everything is on disk; after a failure, only closes."""
+    try:
+      if not self._failed:
+        self._write_held()
+        with self._writing():
+          self._manager.wait_until_finished()
+    finally:
+      # It was said what is wrong; closing says it again.
+      with contextlib.suppress(Exception):
+        self._manager.close()
+      for path in self._folder.glob(_HALF) if self._failed else ():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def damaged(path: Path, why: str) -> str:
+  """The sentence about a damaged checkpoint that is asked for by its step."""
+  return (
+    f"checkpoint {path.name} in {path.parent} is damaged ({why}) and not used: "
+    "put it back from a copy; or run the training command again, without "
+    "results.json if the run had ended: it goes on from a whole one"
+  )

@@ -8,6 +8,7 @@ and resumed ends with the same bits as one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import threading
@@ -154,10 +155,16 @@ class Trainer:
       [r.best(s) for r, s in zip(self.replicas, states, strict=True)]
     )
 
+  def finish(self) -> None:
+    """Removes checkpoints that only runs that go on need."""
+    for replica in self.replicas:
+      replica.checkpoints.finish()
+
   def close(self) -> None:
     """Waits for checkpoints, closes files."""
-    for replica in self.replicas:
-      replica.close()
+    with contextlib.ExitStack() as rest:
+      for replica in reversed(self.replicas):
+        rest.callback(replica.close)
 
   def run(self, state: TrainState, stop: Stop) -> TrainState:
     """Trains to the end, or until ``stop`` is set; saves either way.

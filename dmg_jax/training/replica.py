@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +16,13 @@ from dmg_jax.errors import DivergedError
 from dmg_jax.tracking.logging import Console, MetricsFile
 from dmg_jax.tracking.trackers import Tracking
 from dmg_jax.training import resident, steps
-from dmg_jax.training.checkpoint import Checkpoints
+from dmg_jax.training.checkpoint import LATEST, Checkpoints
 from dmg_jax.training.experiment import Setup
 from dmg_jax.types import Batch, TrainState
+
+# A mean loss beyond it is as bad as NaN: no step brings such weights back.
+LARGEST = 1e12
+_LOSSES = ("loss", "val loss")
 
 
 class Replica:
@@ -50,7 +55,7 @@ class Replica:
     self.workdir, self._several = workdir, beside > 0
     kept = [epoch * self.per_epoch for epoch in config.train.keep]
     self.checkpoints = Checkpoints(
-      workdir, 3 if beside else 1, kept, config.train.select_by
+      workdir, 3 if beside else LATEST, kept, config.train.select_by
     )
     self.log = MetricsFile(workdir) if first else None
     self.tracking = Tracking(
@@ -69,11 +74,11 @@ class Replica:
     return state if step is None else self.checkpoints.restore(step, state)
 
   def close(self) -> None:
-    """Waits for checkpoints, closes files."""
-    self.checkpoints.close()
-    if self.log is not None:
-      self.log.close()
-    self.tracking.close()
+    """Waits for checkpoints, closes files; all of them, if one fails, too."""
+    with contextlib.ExitStack() as rest:
+      for part in (self.tracking, self.log, self.checkpoints):
+        if part is not None:
+          rest.callback(part.close)
 
   def ordered(self, state: TrainState, step: int):
     """The rest of the epoch in the method's own order."""
@@ -107,11 +112,14 @@ class Replica:
   def check_finite(self, step: int, values: Mapping[str, float]) -> None:
     """Stops at the first loss or weight that is NaN or infinite.
 
+    A finite loss beyond ``LARGEST`` counts as infinite.
+
     Raises:
       DivergedError: with the step and the term; nothing bad has been saved.
     """
     method = self.setup.method
     bad = [k for k in _not_finite(values) if not method.is_diagnostic(k)]
+    bad = bad or [k for k in _LOSSES if values.get(k, 0.0) > LARGEST]
     if not bad:
       return
     terms = [k for k in bad if k != "loss"] or bad
@@ -119,7 +127,7 @@ class Replica:
     kept = f"step {last} is kept" if last else "none had been saved yet"
     which = f"seed {self.setup.config.seed}: " if self._several else ""
     raise DivergedError(
-      f"{which}{terms[0]} is {values[terms[0]]} at step {step}: training "
+      f"{which}{terms[0]} is {values[terms[0]]:.6g} at step {step}: training "
       "diverged. Lower optimiser.learning_rate or set optimiser.clip_norm. "
       f"Last good checkpoint: {kept}.",
       self.workdir,

@@ -14,10 +14,11 @@ from data_pipelines.core import storage
 from dmg_jax.config.defaults import DEFAULTS
 from dmg_jax.errors import DataError, InputError, one_line
 from dmg_jax.evaluation.metrics import Evaluation, evaluate, make_eval_step
-from dmg_jax.training import experiment, run_folder
+from dmg_jax.training import checkpoint, experiment, run_folder
 from dmg_jax.training.checkpoint import Checkpoints
 from dmg_jax.types import TrainState
 
+_AGAIN = 3  # attempts at a checkpoint while another process trains
 _ABOVE = 5  # folders above a run that are looked into for its data
 
 
@@ -72,17 +73,30 @@ def chosen(folder: Path, setup: experiment.Setup) -> TrainState:
 
   Raises:
     ValueError: no checkpoint, or one that does not fit.
+    DamagedError: its files are not as they were written.
   """
+  for _ in range(_AGAIN):
+    before = checkpoint.saved(folder)
+    try:
+      return _chosen(folder, setup)
+    except Exception:
+      # A process that trains may have removed it meanwhile.
+      if before <= checkpoint.saved(folder):
+        raise
+  return _chosen(folder, setup)
+
+
+def _chosen(folder: Path, setup: experiment.Setup) -> TrainState:
   score = setup.config.train.select_by
-  checkpoints = Checkpoints(folder, score=score)
-  select = setup.config.train.select
-  step = checkpoints.best() if select == "best" else checkpoints.last()
-  if step is None:
+  checkpoints = Checkpoints(folder, score=score, readonly=True)
+  try:
+    select = setup.config.train.select
+    step = checkpoints.best() if select == "best" else checkpoints.last()
+    if step is None:
+      raise InputError(f"{folder} has no checkpoint yet: train first")
+    return checkpoints.restore(step, setup.fresh())
+  finally:
     checkpoints.close()
-    raise InputError(f"{folder} has no checkpoint yet: train first")
-  state = checkpoints.restore(step, setup.fresh())
-  checkpoints.close()
-  return state
 
 
 def at_epochs(
@@ -102,7 +116,8 @@ def at_epochs(
   size = setup.batch_size
   per_epoch = setup.loader("train", size).steps_per_epoch
   # Checkpoints hold the metric of their own score alone.
-  checkpoints = Checkpoints(folder, score=setup.config.train.select_by)
+  score = setup.config.train.select_by
+  checkpoints = Checkpoints(folder, score=score, readonly=True)
   try:
     there, like = checkpoints.steps(), setup.fresh()
     for epoch in epochs:

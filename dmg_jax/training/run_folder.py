@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.disk import locks
+from data_pipelines.disk.faults import writing
 from dmg_jax.config import identity
-from dmg_jax.errors import InputError
+from dmg_jax.errors import BusyError, InputError
 from dmg_jax.tracking.logging import write_json
 
 FILE = "config.json"
@@ -37,7 +40,10 @@ def check_config(config: Config, workdir: Path) -> None:
   if not path.exists():
     data = Path(config.data.dir).resolve()  # It may lie in the run's folder.
     others = workdir.iterdir() if workdir.is_dir() else ()
-    if any(p.suffix != ".part" and p.resolve() != data for p in others):
+    if any(
+      p.suffix != ".part" and p.name != locks.FILE and p.resolve() != data
+      for p in others
+    ):
       raise InputError(
         f"{workdir} is not empty and holds no run: choose another --workdir"
       )
@@ -52,6 +58,40 @@ def check_config(config: Config, workdir: Path) -> None:
       f"{workdir} holds a run of another config, which differs in {shown}: "
       "choose another --workdir or delete that one"
     )
+
+
+def lock(held: locks.Locks, workdirs: Iterable[Path]) -> None:
+  """Locks those of the folders that exist.
+
+  Args:
+    held: the locks of this process, released by its context.
+    workdirs: of runs.
+
+  Raises:
+    BusyError: another process works in one of them.
+    WriteError: one of them cannot be written to.
+  """
+  for workdir in workdirs:
+    if workdir.is_dir():
+      with writing(workdir, locks.FILE, "--workdir"):
+        held.take(workdir)
+
+
+def make(held: locks.Locks, workdirs: Iterable[Path]) -> None:
+  """Makes the folders and locks them; arguments as for ``lock``.
+
+  Raises:
+    BusyError: another process was faster in making one of them.
+    WriteError: one of them cannot be made.
+  """
+  for workdir in workdirs:
+    with writing(workdir, "the run's files", "--workdir"):
+      workdir.mkdir(parents=True, exist_ok=True)
+      if held.take(workdir) and (workdir / FILE).exists():
+        raise BusyError(
+          f"another process has begun the run in {workdir} meanwhile: run the "
+          "same command again to go on from there"
+        )
 
 
 def fingerprint(workdir: Path) -> str:
@@ -104,12 +144,11 @@ def write_config(
 
   Args:
     config: as given.
-    workdir: of the run.
+    workdir: of the run, which exists.
     command: the command line.
     setup: of ``config``. For encoders with pretrained weights it has the
       options that come from the weights; they are kept, too.
   """
-  workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / FILE
   if not path.exists():
     versions = {p: importlib.metadata.version(p) for p in _VERSIONS}
@@ -128,7 +167,7 @@ def write_config(
     loaded = {m: o for m, o in setup.encoders.items() if o.get("pretrained")}
     if loaded:
       content["encoders"] = loaded
-    write_json(path, content)
+    write_json(path, content, "--workdir")
 
 
 def data_name(config: Any) -> str:

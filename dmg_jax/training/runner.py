@@ -14,13 +14,15 @@ from ml_collections import ConfigDict
 
 from data_pipelines import core
 from data_pipelines.core import catalog
+from data_pipelines.disk import locks
 from dmg_jax import processes
-from dmg_jax.errors import DivergedError, UserError
+from dmg_jax.errors import DivergedError
 from dmg_jax.evaluation import artefacts
 from dmg_jax.evaluation.metrics import Evaluation
 from dmg_jax.model import registry
 from dmg_jax.tracking.logging import Console, write_json
 from dmg_jax.training import (
+  checkpoint,
   experiment,
   restore,
   run_folder,
@@ -132,7 +134,7 @@ def _run_seeds(config, workdir, console, command, encoders):
     "std": _over_runs(lambda x: np.std(x, ddof=1), scores),
   }
   if processes.first():
-    write_json(workdir / "results.json", results)
+    write_json(workdir / "results.json", results, "--workdir")
   return results
 
 
@@ -181,19 +183,34 @@ def run_jobs(
 
   Raises:
     ValueError: as ``run``.
+    BusyError: another process trains in one of the folders.
+    DamagedError: all checkpoints of a run are damaged.
+    WriteError: a folder cannot be written to.
   """
-  outcomes: dict[Path, Any] = {j.folder: finished(*j) for j in jobs}
-  rest = [j for j in jobs if outcomes[j.folder] is None]
-  for folder, found in outcomes.items():
-    if found is not None:
-      done(folder, found)
-  if rest:
+  with locks.Locks() as held:
+    owned = [j.folder for j in jobs] + [root] * (above is not None)
+    processes.by_first(lambda: run_folder.lock(held, owned))
+    outcomes: dict[Path, Any] = {j.folder: finished(*j) for j in jobs}
+    rest = [j for j in jobs if outcomes[j.folder] is None]
+    for folder, found in outcomes.items():
+      if found is not None:
+        done(folder, found)
+    if not rest:
+      return [outcomes[j.folder] for j in jobs]
     setup = experiment.assemble(rest[0].config, dataset, encoders)
     for folder in [root] * (above is not None) + [j.folder for j in rest]:
       run_folder.check_data(setup.dataset.fingerprint, folder)
     choice = seeds.choose(setup, len(rest), root)
     cache = features.Cache(setup, console.note)
-    made = _Made(setup, choice, len(rest), root, console, command, above, cache)
+    made = _Made(
+      setup, choice, len(rest), root, console, command, above, cache, held
+    )
+    return _run_rest(made, jobs, rest, outcomes, done)
+
+
+def _run_rest(made: _Made, jobs, rest, outcomes, done) -> list[Any] | None:
+  """Runs what is left, group by group; as ``run_jobs``."""
+  processes.by_first(lambda: [_mend(job, made) for job in rest])
   while rest:
     some, step = seeds.group(rest if made.choice.vmap else rest[:1])
     try:
@@ -210,6 +227,18 @@ def run_jobs(
   return [outcomes[j.folder] for j in jobs]
 
 
+def _mend(job: Job, made: _Made) -> None:
+  """Sets damaged checkpoints of a run aside."""
+  train = job.config.train
+  per_epoch = made.setup.loader("train", made.setup.batch_size).steps_per_epoch
+  checkpoint.mend(
+    job.folder,
+    train.select_by if train.select == "best" else None,
+    [epoch * per_epoch for epoch in train.keep],
+    made.console.note,
+  )
+
+
 class _Made(NamedTuple):
   """What runs that differ in their seeds share."""
 
@@ -221,6 +250,7 @@ class _Made(NamedTuple):
   command: str | None
   above: tuple[Config, Path, str | None] | None
   cache: features.Cache
+  held: locks.Locks
 
 
 def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
@@ -234,10 +264,8 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
   trainer = Trainer(setups, console, programs)
   made.choice.programs[count] = trainer.programs
   files = [(job.config, job.folder, made.command) for job in jobs]
-  if processes.first():
-    for file in files if made.above is None else [made.above, *files]:
-      run_folder.write_config(*file, setup=made.setup)
-    seeds.remember(made.choice, made.count, made.root)
+  files = files if made.above is None else [made.above, *files]
+  processes.by_first(lambda: _begin(made, files))
   where = jobs[0].folder if count == 1 else jobs[0].folder.parent
   console.announce(describe(setups, where, trainer.epochs, made.choice))
   state = trainer.open([j.folder for j in jobs], step)
@@ -253,14 +281,23 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
       state = trainer.best(state)
     found = _evaluations(trainer, state)
     results = processes.decided(lambda: _results(trainer, state, found))
+    trainer.finish()
   timing = {**trainer.timing, "total_seconds": time.monotonic() - begin}
   if count > 1:
     timing["seeds_at_once"] = count
   for job, result in zip(jobs, results, strict=True):
     result["timing"] = timing
     if processes.first():
-      write_json(job.folder / "results.json", result)
+      write_json(job.folder / "results.json", result, "--workdir")
   return results
+
+
+def _begin(made: _Made, files: Sequence[tuple[Config, Path, Any]]) -> None:
+  """Makes and locks the folders of runs and writes their first files."""
+  run_folder.make(made.held, [folder for _, folder, _ in files])
+  for file in files:
+    run_folder.write_config(*file, setup=made.setup)
+  seeds.remember(made.choice, made.count, made.root)
 
 
 @contextmanager
@@ -273,7 +310,7 @@ def _closing(trainer: Trainer) -> Iterator[None]:
   try:
     yield
   except BaseException as error:
-    if not processes.several() or isinstance(error, UserError):
+    if not processes.several() or isinstance(error, DivergedError):
       trainer.close()
     raise
   trainer.close()

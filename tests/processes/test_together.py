@@ -16,6 +16,7 @@ import helpers
 import process_group
 from dmg_jax.config.recipes import RECIPES
 from dmg_jax.tracking.logging import read_metrics
+from dmg_jax.training import checkpoint
 
 TOLERANCE = 1e-3
 # A row of the paper, one of each kind of rule: state, order, phases, hooks
@@ -113,8 +114,7 @@ def test_one_is_killed(victim, manifest, tmp_path):
   run = tmp_path / "run"
   words = [LB + ",epochs=6", *process_group.fields(manifest, run)]
   group = process_group.launched(2, tmp_path / "killed", *words)
-  log = run / "metrics.jsonl"
-  process_group.until(lambda: log.exists() and '"epoch": 2' in log.read_text())
+  process_group.until(lambda: checkpoint.saved(run))
   group.processes[victim].kill()
   codes = group.wait()
   assert codes[victim] == -signal.SIGKILL

@@ -23,6 +23,7 @@ class FakeTrain:
 
   def __init__(self, accuracy, modalities=("image", "text")):
     self.calls, self.tested, self.faults = [], [], {}
+    self.roots = []
     self.accuracy, self.modalities = accuracy, modalities
 
   def run(self, config, folder, console=None, command=None):
@@ -56,7 +57,8 @@ class FakeTrain:
 
   def run_jobs(self, jobs, root, console, command=None, *, done, dataset):
     """As ``train.run_jobs``, one after another."""
-    del root, dataset
+    self.roots.append(root)
+    del dataset
     outcomes = []
     for config, folder in jobs:
       try:

@@ -187,6 +187,7 @@ def write_run(config, folder, encoders=None):
 
   config.loader.resident = "off"  # As it is read back.
   setup = experiment.assemble(config, encoders=encoders)
+  folder.mkdir(parents=True, exist_ok=True)
   run_folder.write_config(setup.config, folder, None, setup=setup)
   checkpoints = Checkpoints(folder)
   checkpoints.save(setup.fresh(), {METRIC: 0.5})

@@ -17,9 +17,9 @@ PHRASES = {"p", "h1", "h2", "h3", "span", "strong", "b", "q", "a", "summary"}
 def without_pictures(patch):
   """Pictures are drawn up but not rendered, while ``patch`` lasts."""
 
-  def savefig(figure, path, **options):
+  def savefig(figure, file, **options):
     del figure, options
-    path.write_bytes(b"picture")
+    file.write(b"picture")
 
   patch.setattr(Figure, "savefig", savefig)
 

@@ -29,7 +29,7 @@ def score(value):
 
 
 def test_what_is_due_what_is_kept_and_the_best(at, tmp_path):
-  kept = Checkpoints(tmp_path, keep=(40,))
+  kept = Checkpoints(tmp_path, latest=1, keep=(40,))
   kept.offer(at(10), score(0.5), due=True)
   kept.offer(at(20), score(0.4), due=False)  # Not the best: left out.
   kept.offer(at(25), None, due=False)  # A method that is not ready yet.
@@ -40,7 +40,7 @@ def test_what_is_due_what_is_kept_and_the_best(at, tmp_path):
 
 
 def test_the_best_is_held_until_the_next_is_written(at, tmp_path):
-  kept = Checkpoints(tmp_path)
+  kept = Checkpoints(tmp_path, latest=1)
   kept.offer(at(10), score(0.5), due=True)
   kept._manager.wait_until_finished()
   kept.offer(at(20), score(0.6), due=False)
@@ -51,7 +51,9 @@ def test_the_best_is_held_until_the_next_is_written(at, tmp_path):
   kept._manager.wait_until_finished()
   assert checkpoint.saved(tmp_path) == {30, 45}
   kept.close()
-  again = Checkpoints(tmp_path)  # The best so far is read from the disk.
+  again = Checkpoints(
+    tmp_path, latest=1
+  )  # The best so far is read from the disk.
   again.offer(at(50), score(0.5), due=False)
   assert again.best() == 30
   again.offer(at(60), score(0.7), due=False)
@@ -63,14 +65,14 @@ def test_the_best_by_loss_is_the_lowest(at, tmp_path):
   def loss(value):
     return {"fused/loss": value, "fused/accuracy": value}
 
-  kept = Checkpoints(tmp_path, score="loss")
+  kept = Checkpoints(tmp_path, latest=1, score="loss")
   kept.offer(at(10), loss(1.5), due=True)
   kept.offer(at(20), loss(0.7), due=False)
   kept.offer(at(30), loss(0.9), due=False)
   kept.offer(at(40), loss(0.8), due=True)
   kept.close()
   assert checkpoint.saved(tmp_path) == {20, 40}
-  again = Checkpoints(tmp_path, score="loss")
+  again = Checkpoints(tmp_path, latest=1, score="loss")
   assert again.best() == 20
   again.close()
 
@@ -87,7 +89,7 @@ def test_runs_together_keep_the_step_before(at, tmp_path):
 
 def test_what_is_held_is_not_what_a_step_takes(at, tmp_path):
   """The state is donated; what is written later must be a copy."""
-  kept = Checkpoints(tmp_path)
+  kept = Checkpoints(tmp_path, latest=1)
   state = at(10)
   before = jax.device_get(jax.tree.map(jnp.copy, state))
   kept.offer(state, score(0.5), due=False)
@@ -132,7 +134,7 @@ def test_killed_after_an_epoch_that_was_not_written(
     patch.setattr(Checkpoints, "offer", lambda *args: None)
     with pytest.raises(KeyboardInterrupt):
       runner.run(config, tmp_path, QUIET)
-  assert checkpoint.saved(tmp_path) == {14}
+  assert checkpoint.saved(tmp_path) == {7, 14}
   runner.run(config, tmp_path, QUIET)
   alone = straight("joint")
   for work in (alone, tmp_path):

@@ -87,7 +87,7 @@ def test_checkpoints_that_are_kept(tmp_path, score):
   """The last, the best and those of ``keep``, also after a restart."""
   keep = [1, 4]
   for steps in (range(1, 4), range(4, 7)):
-    checkpoints = Checkpoints(tmp_path, keep=keep, score=score)
+    checkpoints = Checkpoints(tmp_path, latest=1, keep=keep, score=score)
     for step in steps:
       value = 1.0 if step == 3 else 0.5
       checkpoints.save(state_at(step), {selection.key(score): value})

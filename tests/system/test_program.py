@@ -114,10 +114,12 @@ import json, sys
 sys.modules.update(dict.fromkeys(("dmg_jax", "data_pipelines", "flax")))
 import jax, jax.export, numpy as np
 folder = sys.argv[1]
-facts = json.load(open(folder + "/predictor.json", encoding="utf-8"))
+with open(folder + "/predictor.json", encoding="utf-8") as file:
+  facts = json.load(file)
 with open(folder + "/predictor.jaxexport", "rb") as file:
   exported = jax.export.deserialize(bytearray(file.read()))
-inputs = dict(np.load(folder + "/inputs.npz", allow_pickle=False))
+with np.load(folder + "/inputs.npz", allow_pickle=False) as file:
+  inputs = dict(file)
 for m, facts in facts["modalities"].items():
   assert inputs[m].dtype == facts["dtype"], m
   assert list(inputs[m].shape[1:]) == facts["shape"], m

@@ -153,7 +153,8 @@ def test_names_are_escaped(tmp_path, unrendered):
 def test_nan_says_nothing(tmp_path, unrendered):
   make(tmp_path)
   path = tmp_path / predictions.FILE
-  stored = dict(np.load(path, allow_pickle=False))
+  with np.load(path, allow_pickle=False) as file:
+    stored = dict(file)
   stored["probabilities"][:] = np.nan
   np.savez(path, **stored)
   page, _ = written(tmp_path)

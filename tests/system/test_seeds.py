@@ -4,7 +4,6 @@ import json
 import shutil
 import signal
 
-import jax
 import numpy as np
 import pytest
 
@@ -141,35 +140,56 @@ def test_one_diverges_and_the_others_end(quick, tiny, tmp_path, monkeypatch):
   assert [p.exists() for p in ended] == [True, False]
 
 
-def test_the_choice_is_measured_once(quick, tiny, tmp_path):
+def test_auto_goes_by_no_clock(quick, tiny, tmp_path, monkeypatch):
+  """The same choice every time, however busy the machine is."""
   del quick
   setup = experiment.assemble(tiny("joint,seeds=2,vmap_seeds=auto"))
+  monkeypatch.delattr("time.perf_counter")
+  monkeypatch.delattr("time.monotonic")
   choice = seeds.choose(setup, 2, tmp_path)
-  took = choice.measured
-  others = took["step_seconds_one_after_another"]
-  faster = took["step_seconds_at_once"] < seeds.GAIN * others
-  assert choice.vmap == faster and list(choice.programs) == [1 + choice.vmap]
+  assert not choice.vmap and choice.why["reason"] == "convolutions"
   seeds.remember(choice, 2, tmp_path)
-  assert seeds.choose(setup, 3, tmp_path).measured == took
-  (tmp_path / seeds.FILE).write_text(json.dumps({**took, "vmap": not faster}))
-  assert seeds.choose(setup, 2, tmp_path).vmap is not faster
+  assert seeds.choose(setup, 3, tmp_path).why == choice.why
+  assert "one after another: convolutions" in seeds.describe(choice, 2)
   assert seeds.choose(setup, 1, tmp_path) == seeds.Choice(False)
 
 
-def test_no_stopwatch_by_default(quick, tiny, tmp_path, monkeypatch):
-  """The same bits every time, however busy the machine is."""
+def test_small_products_are_at_once(quick, tiny, monkeypatch):
   del quick
+  recipe = "joint,encoder.image=small.MLP,seeds=2,vmap_seeds=auto"
+  setup = experiment.assemble(tiny(recipe))
+  choice = seeds.decide(setup, 2)
+  assert choice.vmap and choice.why["reason"] == "matrix products"
+  assert 0 < choice.why["bytes"] < choice.why["memory"]
+  assert 0 < choice.why["flops"] < seeds.SMALL
+  assert seeds._bytes(setup, 4) > choice.why["bytes"]
+  with monkeypatch.context() as patch:
+    patch.setattr(seeds, "SMALL", choice.why["flops"] - 1)
+    assert "operations" in seeds.decide(setup, 2).why["reason"]
+  enough = choice.why["bytes"] / seeds.ROOM
+  monkeypatch.setattr(seeds, "_memory", lambda _: enough - 1)
+  found = seeds.decide(setup, 2)
+  assert not found.vmap and "memory" in found.why["reason"]
+  monkeypatch.setattr(seeds, "_memory", lambda _: enough + 1)
+  assert seeds.decide(setup, 2).vmap
 
-  def measured(setup, count):
-    raise AssertionError("a step was timed")
 
-  monkeypatch.setattr(seeds, "measure", measured)
-  config = tiny("joint,seeds=2")
-  assert config.vmap_seeds == "off"
-  setup = experiment.assemble(config)
-  assert seeds.choose(setup, 2, tmp_path) == seeds.Choice(False)
-  on = experiment.assemble(tiny("joint,seeds=2,vmap_seeds=on"))
-  assert seeds.choose(on, 2, tmp_path) == seeds.Choice(True)
+def test_loops_over_time_on_a_cpu(quick, tiny):
+  del quick
+  recipe = "joint,encoder.image=small.MLP,encoder.text=small.GRU,seeds=2"
+  choice = seeds.decide(experiment.assemble(tiny(recipe)), 2)
+  assert not choice.vmap and choice.why["reason"] == "loops on a CPU"
+
+
+def test_choices_of_older_runs_are_read(quick, tiny, tmp_path):
+  """They hold the timings that ``auto`` went by."""
+  del quick
+  setup = experiment.assemble(tiny("joint,seeds=2,vmap_seeds=auto"))
+  old = {"vmap": True, "seeds": 2, "step_seconds_at_once": 0.1,
+         "step_seconds_one_after_another": 0.2, "device": "cpu"}  # fmt: skip
+  (tmp_path / seeds.FILE).write_text(json.dumps(old))
+  choice = seeds.choose(setup, 2, tmp_path)
+  assert choice.vmap and seeds.describe(choice, 2) == "2 seeds at once"
 
 
 def test_a_folder_goes_on_as_it_began(quick, tiny, tmp_path):
@@ -185,20 +205,6 @@ def test_a_folder_goes_on_as_it_began(quick, tiny, tmp_path):
     assert again.vmap is (began == "on")
     how = "at once" if began == "on" else "one after another"
     assert seeds.describe(again, 2) == f"2 seeds {how}"
-
-
-def test_too_little_memory_is_one_after_another(quick, tiny, monkeypatch):
-  del quick
-  original = seeds._step_seconds
-
-  def full(setup, count):
-    if count > 1:
-      raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-    return original(setup, count)
-
-  monkeypatch.setattr(seeds, "_step_seconds", full)
-  choice = seeds.measure(experiment.assemble(tiny("joint,seeds=2")), 2)
-  assert not choice.vmap and choice.measured["step_seconds_at_once"] == np.inf
 
 
 def test_who_can_go_on_together(tmp_path):

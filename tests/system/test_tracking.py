@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -233,3 +234,27 @@ def test_a_run_tells_all_its_metrics(quick, calls, tiny, tmp_path):
     }
     assert step == line["step"]
     assert data == {"epoch": line["epoch"], **values}
+
+
+def test_a_tracker_that_never_answers(tmp_path, monkeypatch):
+  """Training waits for a while, once, and says so."""
+  hang, said = threading.Event(), []
+
+  class Silent:
+    """As one without a network."""
+
+    def __init__(self, *args):
+      hang.wait(60)
+
+    def log(self, values, step):
+      raise AssertionError
+
+  monkeypatch.setitem(trackers._MAKERS, "wandb", Silent)
+  monkeypatch.setattr(trackers, "PATIENCE", 0.2)
+  tracking = Tracking("wandb", tmp_path, {}, said.append)
+  hang.set()  # It answers after all: too late.
+  tracking.log({"train/loss": 1.0}, 1)
+  tracking.results({})
+  tracking.close()
+  (line,) = said
+  assert "has not answered for 0.2 s" in line and "training continues" in line

@@ -177,6 +177,32 @@ def test_what_only_the_data_tell(refused, recipe, field, parts):
   refused(recipe, FIELD + field, parts, 1)
 
 
+def test_a_config_file_is_executed_once(command, tmp_path, monkeypatch):
+  file, seen, calls = tmp_path / "own.py", [], tmp_path / "calls"
+  file.write_text(
+    "from configs import openmoji\n"
+    "def note(word):\n"
+    f"  with open({str(calls)!r}, 'a') as file:\n"
+    "    print(word, file=file)\n"
+    "note('executed')\n"
+    "def get_config(arg=None):\n"
+    "  note('called')\n"
+    "  return openmoji.get_config(arg)\n"
+  )
+
+  def run(mode, config, workdir, quiet):
+    seen.append((config.recipe, config.train.epochs, config.is_locked))
+    return 0
+
+  monkeypatch.setattr(modes, "run", run)
+  for epochs in (4, 5):  # Each command executes it anew.
+    calls.unlink(missing_ok=True)
+    given = (f"--config={file}:h,epochs=3", f"{FIELD}train.epochs={epochs}")
+    assert command(*given) == (0, "", "")
+    assert calls.read_text().split() == ["executed", "called"]
+    assert seen.pop() == ("h", epochs, True)
+
+
 def test_nothing_given(command, tmp_path):
   code, out, err = command()
   assert (code, out) == (2, "") and err.count("\n") == 1

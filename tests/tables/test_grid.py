@@ -39,6 +39,15 @@ def test_more_seeds_and_rows_add_to_what_is_there(run, fake, tmp_path):
   assert [r["row"] for r in read(tmp_path)["rows"]] == ["lb", "joint", "h"]
 
 
+def test_each_row_chooses_whether_seeds_train_at_once(run, fake, tmp_path):
+  """It must not depend on which row came first, here or elsewhere."""
+  run("table1", "seeds=2,rows=joint+h")
+  assert fake.roots == [tmp_path / "joint", tmp_path / "h"]
+  (tmp_path / "seeds.json").write_text('{"vmap": true}')  # Of an older version.
+  run("table1", "seeds=3,rows=joint+h")
+  assert fake.roots[2:] == [tmp_path, tmp_path]
+
+
 @pytest.mark.parametrize("fault", ["stop", "killed"])
 def test_interruption(run, fake, tmp_path, fault):
   fake.faults = {"h/seed_0": fault}

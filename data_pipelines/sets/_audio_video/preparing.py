@@ -85,6 +85,10 @@ class Preparing:
         f"{self.about.name} has to be downloaded by you: name the folder with "
         f"--config.data.raw=FOLDER; it should hold {self.about.layout}"
       )
+    return storage.once(folder, self._prepare)
+
+  def _prepare(self) -> summary.PreparedSummary:
+    folder = self.folder
     there = self.about.samples(pathlib.Path(self.raw).expanduser())
     clips, problems = there.clips, there.problems
     work = self._decoding(folder.parent / "work")

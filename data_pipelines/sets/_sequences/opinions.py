@@ -19,6 +19,7 @@ from typing import Any
 
 from data_pipelines import core, manifest
 from data_pipelines.core import raw, storage
+from data_pipelines.disk import faults
 from data_pipelines.errors import DataError, InputError, unknown
 from data_pipelines.manifest import cells, media, sources, table
 from data_pipelines.manifest import prepared as making
@@ -234,7 +235,7 @@ def _prepare(
     problems=told,
   ).prepare()
   text = raw.table(found.problems)
-  (target / raw.FILE).write_text(text, encoding="utf-8")
+  faults.replace(target / raw.FILE, text.encode(), "--config.data.dir")
   return made
 
 

@@ -190,6 +190,18 @@ def _prepare(
     )
   if workers < 0:
     raise InputError(f"workers must be >= 0, got {workers!r}")
+  return storage.once(
+    folder, lambda: _made(about, folder, raw_folder, held_out, workers)
+  )
+
+
+def _made(
+  about: PicturesWithTexts,
+  folder: pathlib.Path,
+  raw_folder: str,
+  held_out: float,
+  workers: int,
+) -> core.PreparedSummary:
   found, download = about.open(raw_folder)
   work = folder.parent / "work"
   settings = f"{SIDE} {image.QUALITY} {pathlib.Path(raw_folder).resolve()}"

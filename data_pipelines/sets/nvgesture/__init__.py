@@ -165,14 +165,13 @@ def prepare(
       "--config.data.raw=FOLDER"
     )
   root = os.path.abspath(os.path.expanduser(raw))
-  return making.prepare(
+  settings = GestureSettings(root, color, stored_size, flow)
+  processes = making.processes(workers)
+  return storage.once(
     folder,
-    NAME,
-    root,
-    lists,
-    GestureSettings(root, color, stored_size, flow),
-    held_out,
-    making.processes(workers),
+    lambda: making.prepare(
+      folder, NAME, root, lists, settings, held_out, processes
+    ),
   )
 
 

@@ -15,6 +15,7 @@ from data_pipelines.errors import InputError
 from data_pipelines.sets.nvgesture import clips as _clips
 from data_pipelines.sets.nvgesture.lists import FRAMES, Clip
 from data_pipelines.transforms import video
+from data_pipelines.transforms.files import npy
 from data_pipelines.transforms.optical_flow import flow, opencv, quantised
 
 LEAST = FRAMES // 2  # decoded frames of a clip that is filled up
@@ -112,7 +113,7 @@ def read_flow(path: pathlib.Path) -> np.ndarray:
   """
   _check_file(path)
   with raw.named(path):
-    found = np.load(path, allow_pickle=False)
+    found = npy.load(path)
   if found.ndim != 4 or found.shape[2] != 2 or found.shape[3] < LEAST - 1:
     raise InputError(
       f"{path}: the flow has shape {found.shape}, not (height, width, 2, "

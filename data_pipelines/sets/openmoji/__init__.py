@@ -168,6 +168,10 @@ def prepare(data_dir: str | os.PathLike) -> core.PreparedSummary:
   folder = storage.folder_of(data_dir, NAME, VERSION)
   if storage.problem_of(folder) is None:
     return core.PreparedSummary.read(folder)
+  return storage.once(folder, lambda: _make(folder))
+
+
+def _make(folder: pathlib.Path) -> core.PreparedSummary:
   versions, emoji, glyphs = _packages()
   pictures, problems = _draw(emoji, glyphs)
   emoji = [e for e in emoji if e["unified"] in pictures]

@@ -136,6 +136,7 @@ def _stored(flow: ucf_files.FlowFiles, count: int) -> list[np.ndarray]:
 
 def _open(path: str | os.PathLike, mode: str) -> Image.Image:
   with raw.named(path), Image.open(path) as picture:
+    image.check_pixels(picture.size, image.MAX_PIXELS)
     return picture.convert(mode)
 
 

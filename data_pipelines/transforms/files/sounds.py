@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,10 @@ from data_pipelines.transforms.files import (
 )
 
 _BLOCK = 1024
+# Numbers that a header may announce to be read at once. Of more, only what can
+# be there is read: NumPy would allocate what is announced.
+_BELIEVED = 2**26
+_DENSEST = 64  # samples a byte of an MP3, at most
 
 
 def read(
@@ -34,7 +39,7 @@ def read(
   try:
     with soundfile.SoundFile(os.fspath(path)) as file:
       announced, rate = file.frames, file.samplerate
-      channels = file.read(dtype="float32", always_2d=True)
+      channels = _channels(file)
     broken = False
   except soundfile.LibsndfileError as error:
     start = _start(path)
@@ -48,6 +53,20 @@ def read(
   share = sound_headers.share(path, len(channels), announced)
   remarks.check_whole(share, broken, tell)
   return channels.mean(axis=1), rate
+
+
+def _channels(file: Any) -> np.ndarray:
+  """All of an open sound, float32 [samples channels]."""
+  if file.frames * file.channels <= _BELIEVED:
+    return file.read(dtype="float32", always_2d=True)
+  if file.format == "MP3":  # Whose parts depend on what was before them.
+    most = min(file.frames, _DENSEST * os.path.getsize(file.name))
+    return file.read(most, "float32", always_2d=True)
+  parts = [np.zeros((0, file.channels), np.float32)]
+  size = max(_BELIEVED // (64 * file.channels), 1)
+  while len(part := file.read(size, "float32", always_2d=True)):
+    parts.append(part)
+  return np.concatenate(parts)
 
 
 def _start(path: str | os.PathLike) -> tuple[np.ndarray, int, int] | None:

@@ -334,15 +334,27 @@ def write_tensors(
   folder: Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
 ) -> None:
   """``write`` for tensors and a ``config.json`` that are made already."""
-  from safetensors.numpy import save_file
-
+  whole = {k: np.asarray(v, order="C") for k, v in tensors.items()}
   folder.parent.mkdir(parents=True, exist_ok=True)
   part = Path(tempfile.mkdtemp(".part", f"{folder.name}.", folder.parent))
-  part.chmod(0o755)
-  whole = {k: np.asarray(v, order="C") for k, v in tensors.items()}
+  try:
+    _fill(part, whole, config)
+    part.chmod(0o755)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+  except BaseException:
+    shutil.rmtree(part, ignore_errors=True)
+    raise
+
+
+def _fill(
+  folder: Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
+) -> None:
+  from safetensors.numpy import save_file
+
   # transformers requires this metadata.
-  save_file(whole, part / WEIGHTS, metadata={"format": "pt", **WRITTEN})
+  save_file(
+    dict(tensors), folder / WEIGHTS, metadata={"format": "pt", **WRITTEN}
+  )
   text = json.dumps(config, indent=2, sort_keys=True)
-  (part / CONFIG).write_text(f"{text}\n", encoding="utf-8")
-  shutil.rmtree(folder, ignore_errors=True)
-  part.rename(folder)
+  (folder / CONFIG).write_text(f"{text}\n", encoding="utf-8")

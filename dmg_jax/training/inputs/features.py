@@ -82,7 +82,8 @@ class Cache:
     fresh = setup.fresh()
     state = fresh
     if step:
-      checkpoints = Checkpoints(folder, score=setup.config.train.select_by)
+      score = setup.config.train.select_by
+      checkpoints = Checkpoints(folder, score=score, readonly=True)
       state = checkpoints.restore(step, fresh)
       checkpoints.close()
     data = compute(setup, state, self.modalities)
