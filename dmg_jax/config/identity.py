@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from data_pipelines.core import catalog
 from dmg_jax.config import compose
 from dmg_jax.config.defaults import DEFAULTS
-from dmg_jax.model import fine_tuning, registry
+from dmg_jax.model import fine_tuning, precision, registry
 from dmg_jax.model.own import NAME
 
 # Field -> why another value changes no weight and no number of training.
@@ -69,7 +69,8 @@ def _architecture(name: str, skip: tuple[str, ...]) -> dict[str, Any]:
   """Options of an encoder; a module of the user's own has none."""
   if name == NAME:
     return {}
-  return compose.options(registry.encoder_class(name), skip)
+  found = compose.options(registry.encoder_class(name), skip)
+  return precision.filled(found)
 
 
 def differences(config: Any, there: Mapping[str, Any]) -> dict[str, Any]:

@@ -142,6 +142,16 @@ def attention(
   return dense(width, o["dtype"], "attention")(x.reshape(*before, width))
 
 
+def remat(block: type[nn.Module], train: int) -> Any:
+  """A block whose activations are computed anew for the gradient.
+
+  Args:
+    block: a module; its weights keep their names if it is given one.
+    train: place of the argument ``train``, itself being the first.
+  """
+  return nn.remat(block, static_argnums=(train,))
+
+
 class Block(nn.Module):
   """Self-attention and an MLP, each with residual connection and LayerNorm.
 
@@ -223,4 +233,5 @@ def layer(encoder: nn.Module, number: int, **more: Any) -> Block:
     **more: other options of the layer, which come first.
   """
   options = {k: v for k, v in vars(encoder).items() if k in _OPTIONS}
-  return Block(**{**options, **more}, name=f"layer_{number}")
+  kind = remat(Block, 3) if vars(encoder)["remat"] else Block
+  return kind(**{**options, **more}, name=f"layer_{number}")

@@ -40,6 +40,7 @@ from jaxtyping import Array, Float, UInt8
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.model.encoders._batch_norm import BatchNorm
 from dmg_jax.model.encoders._tensors import resnet as tensors_of
+from dmg_jax.model.encoders._transformer import remat
 
 # {depth: number of residual blocks of each layer}
 LAYOUTS = {
@@ -76,6 +77,8 @@ class ResNet(nn.Module):
     mean, std: mean and standard deviation per channel of the pretraining
       pictures, scaled to [0, 1].
     dtype: dtype of convolutions, ``float32`` or ``bfloat16``.
+    remat: compute the activations of blocks anew for the gradient, which takes
+      less memory and more time.
   """
 
   kinds = ("image", "audio", "video", "array")
@@ -90,6 +93,7 @@ class ResNet(nn.Module):
   mean: Sequence[float] = IMAGENET_MEAN
   std: Sequence[float] = IMAGENET_STD
   dtype: str = "float32"
+  remat: bool = False
 
   def __post_init__(self):
     for name, choices in (
@@ -162,8 +166,9 @@ class ResNet(nn.Module):
     return nn.max_pool(x, (3, 3), (2, 2), pad)
 
   def _layer(self, i: int, x: Array, train: bool) -> Array:
+    kind = remat(_Block, 2) if self.remat else _Block
     for j in range((self.blocks or LAYOUTS[self.depth])[i]):
-      x = _Block(
+      x = kind(
         self.channels[i],
         stride=2 if i > 0 and j == 0 else 1,
         bottleneck=self.depth >= 50,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, UInt8
 
-from dmg_jax.model.encoders.small._parts import Norm, pixels
+from dmg_jax.model.encoders.small._parts import Norm, chosen, pixels, wide
 
 
 def max_pool_pairs(
@@ -41,6 +41,8 @@ class ConvNet(nn.Module):
     widths: channels of each convolution, multiples of 8 with GroupNorm.
     norm: ``group``, ``batch`` or ``none``.
     dropout: probability of dropping a pooled channel.
+    dtype: dtype of products and maps, ``float32`` or ``bfloat16``; weights,
+      statistics and features are float32.
   """
 
   kinds = ("image", "audio", "video", "array")
@@ -49,6 +51,7 @@ class ConvNet(nn.Module):
   widths: Sequence[int] = (32, 64, 128)
   norm: str = "group"
   dropout: float = 0.0
+  dtype: str = "float32"
 
   @property
   def stages(self) -> int:
@@ -63,6 +66,7 @@ class ConvNet(nn.Module):
     first: int = 0,
     last: int | None = None,
   ) -> Float[Array, "b ..."]:
+    dtype = chosen(self.dtype)
     last = self.stages + 1 if last is None else last
     x = pixels(x)
     before = x.shape[:-3]
@@ -73,13 +77,14 @@ class ConvNet(nn.Module):
           self.widths[i],
           (3, 3),
           use_bias=self.norm == "none",
+          dtype=dtype,
           name=f"Conv_{i}",
         )
-        x = nn.relu(Norm(self.norm, train, name=f"_Norm_{i}")(conv(x)))
+        x = nn.relu(Norm(self.norm, train, dtype, name=f"_Norm_{i}")(conv(x)))
         x = max_pool_pairs(max_pool_pairs(x, axis=2), axis=1)
       x = x.reshape(*before, *x.shape[1:])
     if last <= self.stages:
       return x
-    x = x.mean(axis=tuple(range(1, x.ndim - 1)))
+    x = wide(x).mean(axis=tuple(range(1, x.ndim - 1)))
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     return nn.Dense(self.features)(x)
