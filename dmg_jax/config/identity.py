@@ -21,6 +21,8 @@ from dmg_jax.model.own import NAME
 # Field -> why another value changes no weight and no number of training.
 FREE = {
   "variant": "it names the default folder",
+  "remat": "what is computed again is the same",
+  "sharding": "where the state lies; as with other devices, up to rounding",
   "vmap_seeds": "the choice of the first start is kept in seeds.json",
   "track": "trackers only read",
   "data.dir": "a place: the fingerprint of the data is compared",
@@ -87,9 +89,26 @@ def differences(config: Any, there: Mapping[str, Any]) -> dict[str, Any]:
     own = f"encoders.{compose.SEQUENCE}."
     new = {k: v for k, v in new.items() if not k.startswith(own)}
     usual = {k: v for k, v in usual.items() if not k.startswith(own)}
-  found = {}
-  for name in sorted(old.keys() | new.keys()):
-    value = old.get(name, usual.get(name))
-    if name not in FREE and value != new.get(name, usual.get(name)):
-      found[name] = value
-  return found
+  names = old.keys() | new.keys()
+  old, new = {**usual, **old}, {**usual, **new}
+  return {
+    name: old.get(name)
+    for name in sorted(names)
+    if not free(name) and not _same(name, old, new)
+  }
+
+
+def _same(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+  """Whether two configs agree in a field; a dtype may follow ``precision``."""
+  values = [fields.get(name) for fields in (old, new)]
+  if name.startswith("encoders.") and name.endswith(".dtype"):
+    run = [fields[precision.FIELD] for fields in (old, new)]
+    computed = map(precision.dtype, values, run)
+    return values[0] == values[1] or len(set(computed)) == 1
+  return values[0] == values[1]
+
+
+def free(name: str) -> bool:
+  """Whether a field is one of ``FREE``, or the same of one encoder."""
+  top, _, last = name.partition(".")
+  return name in FREE or (top == "encoders" and last.endswith(".remat"))

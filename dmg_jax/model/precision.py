@@ -27,7 +27,7 @@ FIELD = "precision"
 
 def dtype(own: str, precision: str) -> str:
   """Of an encoder's computation: its own, else that of the run."""
-  return own or PRECISIONS[precision]
+  return own or PRECISIONS.get(precision, precision)
 
 
 def chosen(

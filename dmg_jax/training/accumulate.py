@@ -83,6 +83,10 @@ def in_parts(problem: Problem, size: int) -> Problem:
     each = jax.checkpoint(part, prevent_cse=False)  # A loop merges nothing.
     moving, outputs = jax.lax.scan(each, moving, (jnp.arange(count), *parts))
     whole = _joined(outputs, _samples(inputs))
+    whole = whole.replace(
+      unimodal=_ordered(whole.unimodal, problem.modalities),
+      features=_ordered(whole.features, problem.modalities),
+    )
     return whole, {**still, **_with_rows(moving, rows)}
 
   return dataclasses.replace(problem, forward=forward)
@@ -112,6 +116,14 @@ def _joined(outputs: Outputs, samples: int) -> Outputs:
     return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:samples]
 
   return jax.tree.map(one, outputs)
+
+
+def _ordered(
+  values: Mapping[str, jax.Array], names: tuple[str, ...]
+) -> dict[str, jax.Array]:
+  """By modality in their order, which a loop forgets; methods read it."""
+  first = {m: values[m] for m in names if m in values}
+  return {**first, **values}
 
 
 def _samples(inputs: Mapping[str, Any]) -> int:

@@ -59,7 +59,7 @@ def test_every_field_is_refused_or_free(name, tmp_path):
   assert {"eval.batch_size", "loader.resident", "method.rate"} <= set(flat)
   for path, value in flat.items():
     store(tmp_path, nested({**flat, path: changed(value)}))
-    if path in identity.FREE:
+    if identity.free(path):
       run_folder.check_config(config, tmp_path)
     else:
       with pytest.raises(ValueError, match="differs in") as caught:
@@ -138,6 +138,8 @@ def test_free_fields_change_nothing(quick, tiny, tmp_path, monkeypatch):
     "eval.split": "val",
     "eval.manifest": "new.csv",
     "eval.output": "new.parquet",
+    "remat": True,
+    "sharding": "fsdp",
   }
   assert set(changes) == set(identity.FREE) - {"data.raw"}
   config = tiny(RECIPE, changes)
@@ -172,3 +174,24 @@ def states(work, config):
     found.append([np.asarray(x).tobytes() for x in jax.tree.leaves(state)])
   checkpoints.close()
   return found
+
+
+@pytest.mark.parametrize(
+  ("before", "now", "field"),
+  [
+    ({"encoders.image.dtype": "float32"}, {}, ""),  # A run of an older version.
+    ({"encoders.image.dtype": "bfloat16"}, {}, "encoders.image.dtype"),
+    ({"precision": "bf16"}, {}, "precision"),
+    (
+      {"precision": "bf16", "encoders.text.dtype": "float32"},
+      {"precision": "bf16"},
+      "encoders.text.dtype",
+    ),
+  ],
+)
+def test_a_dtype_is_what_is_computed_in(before, now, field):
+  one, two = config_of("openmoji"), config_of("openmoji")
+  one.update_from_flattened_dict(before)
+  two.update_from_flattened_dict(now)
+  found = identity.differences(two, one.to_dict())
+  assert list(found) == [field] * bool(field)
