@@ -48,7 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "epochs": 30,
     "batch_size": 64,
     # Parts of a batch that are in memory one after another; see
-    # dmg_jax/training/accumulate.py.
+    # dmg_jax/training/inputs/accumulate.py.
     "accumulate": 1,
     # Outer step: samples of the training batch, and held-out samples.
     "inner_batch_size": 64,

@@ -20,14 +20,8 @@ from dmg_jax.config import class_weights, compose
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.evaluation import metrics
 from dmg_jax.model import classifier, fine_tuning, own, precision, registry
-from dmg_jax.training import (
-  accumulate,
-  optim,
-  resident,
-  sharding,
-  steps,
-  validation,
-)
+from dmg_jax.training import optim, resident, sharding, steps, validation
+from dmg_jax.training.inputs import accumulate
 from dmg_jax.training.optim import Plateau
 from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
 

@@ -21,8 +21,9 @@ from dmg_jax.evaluation.metrics import (
   evaluate_several,
   make_eval_step,
 )
-from dmg_jax.training import accumulate, sharding, steps
+from dmg_jax.training import sharding, steps
 from dmg_jax.training.experiment import Setup
+from dmg_jax.training.inputs import accumulate
 from dmg_jax.types import Batch, Problem, TrainState
 
 
