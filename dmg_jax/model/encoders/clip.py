@@ -136,7 +136,10 @@ class ClipVision(nn.Module):
     x = convolution(x)
     x = x.reshape(*x.shape[:-3], -1, self.width)
     token = self.param(
-      "class_embedding", nn.initializers.normal(0.02), (self.width,)
+      "class_embedding",
+      nn.initializers.normal(0.02),
+      (self.width,),
+      jnp.float32,
     )
     token = jnp.broadcast_to(token, (*x.shape[:-2], 1, self.width))
     x = jnp.concatenate((token.astype(x.dtype), x), axis=-2)
