@@ -102,7 +102,7 @@ def _run() -> int:
   except Exception as error:
     if f.traceback:
       raise
-    sys.stderr.write(several.named(failure.text(error)))
+    sys.stderr.write(several.named(failure.text(error, f.config)))
     return 1
 
 

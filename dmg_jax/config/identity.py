@@ -99,7 +99,7 @@ def differences(config: Any, there: Mapping[str, Any]) -> dict[str, Any]:
 
 def _same(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
   """Whether two configs agree in a field; a dtype may follow ``precision``."""
-  values = [fields.get(name) for fields in (old, new)]
+  values: list[Any] = [fields.get(name) for fields in (old, new)]
   if name.startswith("encoders.") and name.endswith(".dtype"):
     run = [fields[precision.FIELD] for fields in (old, new)]
     computed = map(precision.dtype, values, run)
