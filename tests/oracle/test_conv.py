@@ -9,9 +9,9 @@ import pytest
 
 from dmg_jax.model.encoders._layers import conv, pooling
 
-# What is a product on a CPU, and two that are not.
+# What is a product on a CPU, and what is not.
 CASES = {
-  "few channels": ({"features": 5, "kernel_size": (3, 3)}, (2, 9, 8, 3), True),
+  "few channels": ({"features": 5, "kernel_size": (3, 3)}, (2, 9, 8, 3), False),
   "1×1": ({"features": 4, "kernel_size": (1, 1)}, (2, 5, 6, 7), True),
   "1×1, strided": (
     {
@@ -92,7 +92,7 @@ def test_products_with_the_hessian_are_those_of_flax(name):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["few channels", "deep, strided"])
+@pytest.mark.parametrize("name", ["1×1", "deep, strided"])
 def test_networks_side_by_side_are_those_one_by_one(name):
   ours, _, variables, x, _ = _both(name)
   several = jax.tree.map(lambda w: jnp.stack([w, -w]), variables)
