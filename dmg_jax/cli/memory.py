@@ -3,7 +3,7 @@
 XLA takes the temporary memory of a step from ``malloc`` in one piece and gives
 it back after the step. The C library of Linux maps a piece of that size anew
 each time and unmaps it, and the kernel fills every page with zeros at its first
-use: a quarter of a millisecond a MiB, a sixth of a step of two ResNet-18. Here
+use: 0.4 ms a MiB, a sixth of a step of two ResNet-18. Here
 it takes large pieces from its heap instead, and keeps what is free there.
 """
 
