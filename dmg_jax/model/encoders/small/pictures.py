@@ -5,29 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, UInt8
 
+from dmg_jax.model.encoders._layers.conv import Conv
+from dmg_jax.model.encoders._layers.pooling import max_pool_pairs
 from dmg_jax.model.encoders.small._parts import Norm, chosen, pixels, wide
-
-
-def max_pool_pairs(
-  x: Float[Array, "b h w c"], axis: int
-) -> Float[Array, "b ..."]:
-  """The larger of each pair of neighbours along ``axis``; an odd one stays.
-
-  Applied along two axes in turn, it equals ``flax.linen.max_pool`` with windows
-  and strides of 2 and padding ``SAME``, derivatives included: in a tie, the
-  first entry receives the whole gradient. Element-wise selection costs a CPU a
-  fraction of the derivative of a windowed maximum.
-  """
-  pads = [(0, 0)] * x.ndim
-  pads[axis] = (0, x.shape[axis] % 2)
-  x = jnp.pad(x, pads, constant_values=-jnp.inf)
-  a = lax.slice_in_dim(x, 0, None, 2, axis)
-  b = lax.slice_in_dim(x, 1, None, 2, axis)
-  return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
 class ConvNet(nn.Module):
@@ -73,7 +55,7 @@ class ConvNet(nn.Module):
     if first < self.stages:
       x = x.reshape(-1, *x.shape[-3:])
       for i in range(first, min(last, self.stages)):
-        conv = nn.Conv(
+        conv = Conv(
           self.widths[i],
           (3, 3),
           use_bias=self.norm == "none",
