@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,11 @@ _SMALL, _LARGE = ("openmoji",), ("resnet", "resnet-18")
 _MODELS = (*_SMALL, *_LARGE)
 _EVEN = ("3 to 300 steps, uniform",)
 _BASE = ("resnet-50 + bert-base",)
+_CORES = ("1 core", "2 cores")
+_NETS = tuple(
+  f"{m}, {c}" for m in ("emoji", "digits", "arrays") for c in _CORES
+)
+_PAIR = tuple(f"resnet-18 pair, {c}" for c in _CORES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Goal:
 
 
 _K5 = "neumann K=5"
+_WORKERS = f"stream, {os.cpu_count() or 1} workers"
 GOALS = (
   Goal(1, "hypergradient", "hvp", "seconds", 2.9, 2.6, _MODELS),
   Goal(1, "hypergradient", "hvp", "flops", 2.65, None, _MODELS),
@@ -64,6 +71,10 @@ GOALS = (
     for of in ("seconds", "flops")
   ),
   Goal(16, "ragged", "ragged, GRU", "seconds", 1.3, 1.3, _EVEN),
+  Goal(17, "compare", "ours", "seconds", 1.0, None, _NETS),
+  Goal(17, "compare", "ours", "seconds", 1 / 0.9, None, _PAIR),
+  Goal(18, "throughput", _WORKERS, "seconds", 1.0, None),
+  Goal(19, "throughput", "resident, crops on the device", "seconds", 1.0, None),
 )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 SCHEMA = 1
 NAMES = (
   "hypergradient", "training", "loading", "throughput", "startup", "opening",
-  "freezing", "missing", "ragged",
+  "freezing", "missing", "ragged", "compare",
 )  # fmt: skip
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("dmg_jax", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -84,7 +84,8 @@ def _models(quick: bool) -> list[str]:
 
 
 def _run(name: str, options: argparse.Namespace) -> list:
-  module = importlib.import_module(f"benchmarks.{name}")
+  file = {"compare": "beside.run"}.get(name, name)
+  module = importlib.import_module(f"benchmarks.{file}")
   data = {} if name in NAMES[:2] else {"data": options.data}
   return module.run(options.quick, options.models, **data)
 

@@ -30,6 +30,9 @@ from dmg_jax.training import resident, sharding
 NAME = "throughput"
 BASE = "decoded in turn"
 SIZE = 224  # Side of crops.
+MEMORY = "stream from memory, threads"
+RESIDENT = "resident, crops on the device"
+_WORKERS = os.cpu_count() or 1
 _READY = 12  # Batches that a worker and its reader may have prefetched.
 Open = Callable[[], Iterator[Any]]
 
@@ -47,7 +50,9 @@ def run(quick: bool, models: list[str], data: Path) -> list[measure.Entry]:
     for turn in range(rounds):
       for name in list(ways) if turn % 2 == 0 else reversed(ways):
         samples[name].append(_seconds(*ways[name], count) / (count * batch))
-  made = measure.entries(NAME, "image and audio", BASE, samples)
+  torch = [name for name in ways if name.startswith(f"torch, {_WORKERS} ")]
+  bases = {RESIDENT: MEMORY} | {f"stream, {_WORKERS} workers": b for b in torch}
+  made = measure.entries(NAME, "image and audio", BASE, samples, bases=bases)
   for entry in made:
     entry.values["samples_per_second"] = 1 / entry.values["seconds"]["median"]
   return made
@@ -105,13 +110,13 @@ def _ours(
     BASE: (in_turn, 0),
     "stream, threads": (loader(fresh).stream, _READY),
   }
-  for workers in sorted({1, os.cpu_count() or 1}):
+  for workers in sorted({1, _WORKERS}):
     name = f"stream, {workers} worker{'s' * (workers > 1)}"
     opened = loader(fresh, workers).stream
     ways[name] = (opened, _READY * workers)
-  ways["stream from memory, threads"] = (loader(cached).stream, _READY)
+  ways[MEMORY] = (loader(cached).stream, _READY)
   on_device = home.loader(loader(cached), "train")
-  ways["resident, crops on the device"] = (on_device.stream, 0)
+  ways[RESIDENT] = (on_device.stream, 0)
   return ways
 
 
@@ -125,7 +130,7 @@ def _torch(files, batch: int, count: int) -> dict[str, tuple[Open, int]]:
   length = round(_clips.SECONDS * _clips.RATE)
   wave = (length, _clips.RATE, media.NPERSEG, media.NOVERLAP)
   ways: dict[str, tuple[Open, int]] = {}
-  for workers in (0, os.cpu_count() or 1):
+  for workers in (0, _WORKERS):
     ready = 2 * workers  # The default of torch.
     total = 2 * ready + 1 + count
     opened = functools.partial(

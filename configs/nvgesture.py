@@ -14,13 +14,13 @@ and this file train from scratch. The paper trains on all 1,050 clips of the
 train list, this file on 755, so expect lower scores.
 
 Cost: 1.6 TFLOP per training sample, hence 124 PFLOP for 100 epochs, three
-quarters of an hour at 50 TFLOP/s; ``--config.encoders.rgb.dtype=bfloat16`` (and
-likewise for depth and flow) uses faster matrix units. The backward pass
-recomputes activations instead of storing them (``remat``); switch this off if
-there is enough memory. On a CPU, ``lb,batch_size=1`` runs steps of full size: a
-minute and 9.5 GiB per step, half an hour and 15.5 GiB per update of α (two busy
-cores). ``quick=true`` is for a laptop: 16 frames of 56 × 56 pixels, which small
-networks see as separate pictures.
+quarters of an hour at 50 TFLOP/s; ``--config.precision=bf16`` uses faster
+matrix units. The backward pass recomputes activations instead of storing them
+(``remat`` of each encoder); switch this off if there is enough memory. On a
+CPU, ``lb,batch_size=1`` runs steps of full size: a minute and 9.5 GiB per step,
+half an hour and 15.5 GiB per update of α (two busy cores). ``quick=true`` is
+for a laptop: 16 frames of 56 × 56 pixels, which small networks see as separate
+pictures.
 """
 
 from data_pipelines.sets import nvgesture

@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -33,10 +34,11 @@ def keep(where: str) -> None:
   if where == OFF:
     jax.config.update("jax_enable_compilation_cache", False)
     return
-  if not jax.config.jax_enable_compilation_cache:
+  settings: Any = jax.config  # Checkers do not know its fields.
+  if not settings.jax_enable_compilation_cache:
     return
   folder = default_folder() if where == ON else Path(where).expanduser()
-  if where == ON and jax.config.jax_compilation_cache_dir:
+  if where == ON and settings.jax_compilation_cache_dir:
     return
   try:
     folder.mkdir(parents=True, exist_ok=True)

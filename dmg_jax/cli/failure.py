@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from dmg_jax.errors import (
-  MEMORY_ADVICE,
   ListedDataError,
   UserError,
+  memory_advice,
   one_line,
   out_of_memory,
 )
@@ -23,18 +23,18 @@ _DISK = (
 )
 
 
-def text(error: Exception) -> str:
+def text(error: Exception, config: Any = None) -> str:
   """The message for an error that ended the command.
 
   A ``UserError``, or an error of the operating system, is one line. Several
   problems with data have a line each. If memory ran out, the line says what to
-  lower. Anything else is a bug: the traceback, and what to send.
+  lower, by the config. Anything else is a bug: the traceback, and what to send.
   """
   if isinstance(error, ListedDataError):
     return f"error: {error} (--traceback shows where)\n"
   if out_of_memory(error):
     return (
-      f"error: {MEMORY_ADVICE} (--traceback shows where). "
+      f"error: {memory_advice(error, config)} (--traceback shows where). "
       f"{one_line(error)[:300]}\n"
     )
   if isinstance(error, UserError | OSError) or _of_the_disk(error):

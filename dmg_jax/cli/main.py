@@ -20,7 +20,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from dmg_jax.cli import failure
+from dmg_jax.cli import failure, memory
 from dmg_jax.cli.flags import Help, UsageError, config_file, parse
 
 MODES = (
@@ -109,7 +109,7 @@ def _run() -> int:
   except Exception as error:
     if f.traceback:
       raise
-    sys.stderr.write(several.named(failure.text(error)))
+    sys.stderr.write(several.named(failure.text(error, f.config)))
     return 1
 
 
@@ -123,4 +123,5 @@ def entry() -> None:
   except UsageError as error:
     sys.stderr.write(f"error: {error}\n")
     sys.exit(2)
+  memory.keep()
   sys.exit(main(arguments))

@@ -363,9 +363,9 @@ def _tuple(name: str, value: Any) -> Any:
 
 def encoder(name: str, **changes: Any) -> dict[str, Any]:
   """The config of an encoder: its name and all options with defaults."""
-  from dmg_jax.model import fine_tuning, registry
+  from dmg_jax.model import fine_tuning, precision, registry
 
   cls = registry.encoder_class(name)
   skip = ("parent", "name", "vocab_size")
-  own = {**options(cls, skip), **fine_tuning.OPTIONS}
+  own = {**precision.filled(options(cls, skip)), **fine_tuning.OPTIONS}
   return {"name": name, **own, **changes}

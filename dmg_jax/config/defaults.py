@@ -11,6 +11,14 @@ DEFAULTS: dict[str, Any] = {
   "variant": "",  # All that follows the colon; names the run's folder.
   "seed": 0,
   "seeds": 1,
+  # Of what encoders compute: "float32" or "bf16"; see
+  # dmg_jax/model/precision.py.
+  "precision": "float32",
+  # Compute activations anew for the gradient instead of keeping them.
+  "remat": False,
+  # Weights and moments on several devices: "replicated", or "fsdp", which
+  # divides them; see dmg_jax/training/sharding.py.
+  "sharding": "replicated",
   "vmap_seeds": "off",  # Or "on", "auto"; see dmg_jax/training/seeds.py.
   "report": "on",  # Or "off": no page and pictures at the end.
   "data": {
@@ -40,6 +48,9 @@ DEFAULTS: dict[str, Any] = {
   "train": {
     "epochs": 30,
     "batch_size": 64,
+    # Parts of a batch that are in memory one after another; see
+    # dmg_jax/training/inputs/accumulate.py.
+    "accumulate": 1,
     # Outer step: samples of the training batch, and held-out samples.
     "inner_batch_size": 64,
     "outer_batch_size": 256,

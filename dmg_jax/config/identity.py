@@ -15,12 +15,13 @@ from ml_collections import ConfigDict
 from data_pipelines.core import catalog
 from dmg_jax.config import compose
 from dmg_jax.config.defaults import DEFAULTS
-from dmg_jax.model import fine_tuning, registry
+from dmg_jax.model import fine_tuning, precision, registry
 from dmg_jax.model.own import NAME
 
 # Field -> why another value changes no weight and no number of training.
 FREE = {
   "variant": "it names the default folder",
+  "sharding": "where the state lies; as with other devices, up to rounding",
   "vmap_seeds": "the choice of the first start is kept in seeds.json",
   "track": "trackers only read",
   "report": "whether it is drawn",
@@ -70,7 +71,8 @@ def _architecture(name: str, skip: tuple[str, ...]) -> dict[str, Any]:
   """Options of an encoder; a module of the user's own has none."""
   if name == NAME:
     return {}
-  return compose.options(registry.encoder_class(name), skip)
+  found = compose.options(registry.encoder_class(name), skip)
+  return precision.filled(found)
 
 
 def differences(config: Any, there: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,9 +89,20 @@ def differences(config: Any, there: Mapping[str, Any]) -> dict[str, Any]:
     own = f"encoders.{compose.SEQUENCE}."
     new = {k: v for k, v in new.items() if not k.startswith(own)}
     usual = {k: v for k, v in usual.items() if not k.startswith(own)}
-  found = {}
-  for name in sorted(old.keys() | new.keys()):
-    value = old.get(name, usual.get(name))
-    if name not in FREE and value != new.get(name, usual.get(name)):
-      found[name] = value
-  return found
+  names = old.keys() | new.keys()
+  old, new = {**usual, **old}, {**usual, **new}
+  return {
+    name: old.get(name)
+    for name in sorted(names)
+    if name not in FREE and not _same(name, old, new)
+  }
+
+
+def _same(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+  """Whether two configs agree in a field; a dtype may follow ``precision``."""
+  values: list[Any] = [fields.get(name) for fields in (old, new)]
+  if name.startswith("encoders.") and name.endswith(".dtype"):
+    run = [fields[precision.FIELD] for fields in (old, new)]
+    computed = map(precision.dtype, values, run)
+    return values[0] == values[1] or len(set(computed)) == 1
+  return values[0] == values[1]

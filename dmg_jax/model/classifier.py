@@ -56,6 +56,7 @@ class Classifier(nn.Module):
       features = self.fusion.encode(encoders, inputs, train, present)
     else:
       features = {m: e(inputs[m], train) for m, e in encoders.items()}
+    features = {m: _wide(z) for m, z in features.items()}
     features = without_missing(features, present)
     fused = with_kept(features, keep)
     logits, unimodal, extra = self.fusion(fused, train, present)
@@ -72,6 +73,11 @@ class Classifier(nn.Module):
     features = {m: features[m] for m in self.encoders}
     logits, unimodal, extra = self.fusion(features, train, present)
     return Fused(logits, unimodal, dict(extra))
+
+
+def _wide(z: jax.Array) -> jax.Array:
+  """Features in float32 or wider, whatever an encoder computes in."""
+  return z.astype(jnp.promote_types(z.dtype, jnp.float32))
 
 
 class _Evaluating:

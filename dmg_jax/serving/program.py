@@ -43,6 +43,7 @@ import numpy as np
 from data_pipelines.core import sequences
 from data_pipelines.disk.faults import whole, writing
 from dmg_jax.errors import InputError, MissingPackageError
+from dmg_jax.model.encoders._layers import conv
 from dmg_jax.serving.batching import PRESENT
 from dmg_jax.tracking.logging import write_json
 
@@ -92,7 +93,8 @@ def lower(
     arguments = _arguments(size, shapes, optional, steps)
     for platforms in (PLATFORMS, here):
       try:
-        made = jax.export.export(inside, platforms=platforms)(arguments)
+        with conv.without_products():
+          made = jax.export.export(inside, platforms=platforms)(arguments)
         return made, notes
       # A primitive without a rule for a platform or size may raise anything.
       except Exception as error:

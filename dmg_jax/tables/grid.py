@@ -25,11 +25,11 @@ from data_pipelines.core import catalog
 from data_pipelines.disk import locks
 from dmg_jax import processes, report
 from dmg_jax.errors import (
-  MEMORY_ADVICE,
   BusyError,
   DivergedError,
   UnsuitableError,
   UserError,
+  memory_advice,
   one_line,
   out_of_memory,
 )
@@ -267,7 +267,7 @@ def _note_failure(
 ) -> None:
   reason, trace = one_line(error), ""
   if out_of_memory(error):
-    reason = f"{MEMORY_ADVICE}. {reason[:300]}"
+    reason = f"{memory_advice(error)}. {reason[:300]}"
   elif not isinstance(error, UserError | OSError):
     reason = f"{type(error).__name__}: {reason}"
     trace = "".join(traceback.format_exception(error))

@@ -37,11 +37,11 @@ class _Record:
     if event == _HIT:
       self._hit = True
 
-  def _duration(self, event: str, seconds: float, **more: Any) -> None:
+  def _duration(self, event: str, duration_secs: float, **more: Any) -> None:
     if event == _COMPILED:
       name = str(more.get("fun_name", "a program"))
       name = name.removeprefix("jit(").removesuffix(")")
-      self.programs.append(Program(name, seconds, self._hit))
+      self.programs.append(Program(name, duration_secs, self._hit))
       self._hit = False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,8 +19,9 @@ from dmg_jax import processes
 from dmg_jax.config import class_weights, compose
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.evaluation import metrics
-from dmg_jax.model import classifier, fine_tuning, own, registry
+from dmg_jax.model import classifier, fine_tuning, own, precision, registry
 from dmg_jax.training import optim, resident, sharding, steps, validation
+from dmg_jax.training.inputs import accumulate
 from dmg_jax.training.optim import Plateau
 from dmg_jax.types import Apply, Batch, Method, Problem, TrainState
 
@@ -195,12 +197,13 @@ def assemble(
   per_epoch = spec.sizes["train"] // sizes["batch_size"]
   init_opt, apply = _optimiser(config, problem, per_epoch, rates)
   plateau = _plateau(config)
+  place = functools.partial(sharding.put, mesh, how=config.sharding)
   return Setup(
     config=config,
     dataset=dataset,
     problem=problem,
     method=method,
-    start=_start(problem, method, draw, init_opt, plateau, mesh),
+    start=_start(problem, method, draw, init_opt, plateau, place),
     apply=apply,
     mesh=mesh,
     **sizes,
@@ -229,16 +232,17 @@ def _balance(config, dataset) -> dict[str, Any]:
 
 
 def _start(
-  problem, method, draw, init_opt, plateau, mesh
+  problem, method, draw, init_opt, plateau, place
 ) -> Callable[[int], TrainState]:
   """``seed -> state`` before the first step, on the devices."""
 
   def start(seed: int) -> TrainState:
     params, stats = draw(seed)
+    params = place(params)  # Before the moments, which lie likewise.
     state = steps.init_state(problem, method, params, stats, init_opt, seed)
     if plateau is not None:
       state = state.replace(plateau=plateau.start())
-    return sharding.replicate(mesh, state)
+    return place(state)
 
   return start
 
@@ -288,7 +292,10 @@ def batch_sizes(config, method, spec) -> dict[str, int]:
   for name, split in splits.items():
     size, most = config.train[name], spec.sizes[split]
     if size > most:  # The largest of the split that the devices can share.
-      size = max(most - most % jax.device_count(), 1)
+      shared = jax.device_count()
+      if name == "batch_size":
+        shared *= config.train.accumulate
+      size = max(most - most % shared, 1)
     sizes[name] = size
   inner = min(config.train.inner_batch_size, sizes["batch_size"])
   sizes["inner_batch_size"] = inner
@@ -296,6 +303,7 @@ def batch_sizes(config, method, spec) -> dict[str, int]:
     if name == "batch_size" or method.outer_step is not None:
       sharding.make_mesh(size)
   sharding.make_mesh(config.eval.batch_size)
+  accumulate.check(sizes, config.train.accumulate, jax.device_count())
   return sizes
 
 
@@ -345,8 +353,11 @@ def encoder_options(
 
 def _completed(config: Config) -> Config:
   """The encoders, with the options that their pretrained weights ask for."""
-  options = registry.complete_encoders(config.encoders.to_dict())
-  return ConfigDict({"encoders": options})
+  given = {
+    m: precision.chosen(options, config.precision, config.remat)
+    for m, options in config.encoders.to_dict().items()
+  }
+  return ConfigDict({"encoders": registry.complete_encoders(given)})
 
 
 def _check_encoders(config: Config, method: Method, spec: core.Spec) -> None:

@@ -23,7 +23,8 @@ from dmg_jax.evaluation.metrics import (
 )
 from dmg_jax.training import sharding, steps
 from dmg_jax.training.experiment import Setup
-from dmg_jax.types import Batch, TrainState
+from dmg_jax.training.inputs import accumulate
+from dmg_jax.types import Batch, Problem, TrainState
 
 
 class Programs:
@@ -41,14 +42,18 @@ class Programs:
   """
 
   def __init__(self, setup: Setup, count: int = 1):
-    problem, method = setup.problem, setup.method
-    self.problem = problem
+    self.problem, method = setup.problem, setup.method
     self.count, several = count, count > 1
-    self._mesh = setup.mesh
+    self._mesh, self._how = setup.mesh, setup.config.sharding
+    whole = sharding.gathered(self.problem, setup.mesh, self._how)
+    problem = in_parts(whole, setup)
     self._place = sharding.make_place(setup.mesh, stacked=several)
     objective: Any = {
       "weights": setup.class_weights,
       "modality_dropout": setup.config.train.modality_dropout,
+      "keep": functools.partial(
+        sharding.keep, mesh=setup.mesh, how=self._how, several=several
+      ),
     }
     self.train = steps.make_train_step(
       problem, method, setup.apply, several, **objective
@@ -61,7 +66,7 @@ class Programs:
       )
       # Of a batch on the devices; ``several`` runs have one process.
       self.inner = sharding.make_part(setup.mesh, setup.inner_batch_size)
-    self.eval = make_eval_step(problem, method, several)
+    self.eval = make_eval_step(whole, method, several)
 
   def seeds(self, setups: Sequence[Setup]) -> Any:
     """The runs' seeds, as the steps take them."""
@@ -72,7 +77,7 @@ class Programs:
     """The runs' states as one; they are not to be used any more."""
     if self.count == 1:
       return states[0]
-    return sharding.replicate(self._mesh, _stack(*states))
+    return sharding.put(self._mesh, _stack(*states), self._how, several=True)
 
   def like(self, states: Sequence[TrainState]) -> TrainState:
     """What ``pack`` makes, or its shapes: to trace steps with."""
@@ -84,7 +89,8 @@ class Programs:
     if self.count == 1:
       return [state]
     return [
-      sharding.replicate(self._mesh, one) for one in _rows(state, self.count)
+      sharding.put(self._mesh, one, self._how)
+      for one in _rows(state, self.count)
     ]
 
   def place(self, batches: Sequence[Batch]) -> Batch:
@@ -109,6 +115,14 @@ class Programs:
     if self.count == 1:
       return [evaluate(self.eval, state, batches)]
     return evaluate_several(self.eval, state, batches, self.count)
+
+
+def in_parts(problem: Problem, setup: Setup) -> Problem:
+  """The problem as steps of training see it, see ``accumulate``."""
+  parts = setup.config.train.accumulate
+  if parts == 1:
+    return problem
+  return accumulate.in_parts(problem, setup.batch_size // parts)
 
 
 def _together(*x: Any) -> Any:

@@ -148,6 +148,8 @@ def configured(
   own: experiment.Config = ConfigDict(found["config"])
   own.update(changes)
   # Fields that are newer than the run.
+  top = {k: v for k, v in DEFAULTS.items() if k not in own}
+  own.update(top)
   for part in ("train", "data"):
     new = {k: v for k, v in DEFAULTS[part].items() if k not in own[part]}
     own[part].update(new)

@@ -148,7 +148,7 @@ def _traced(setup: Setup, count: int) -> Any:
   programs = Programs(setup, count)
   first = setup.config.seed
   setups = [setup.with_seed(first + i, count) for i in range(count)]
-  state = jax.eval_shape(programs.stack, *[s.fresh() for s in setups])
+  state = programs.like([s.fresh() for s in setups])
   batch = setup.loader("train", setup.batch_size).batch(0)
   placed = programs.place([batch] * count)
   return programs.train.trace(state, placed, programs.seeds(setups))

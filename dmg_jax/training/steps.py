@@ -33,6 +33,8 @@ _INIT, _STEP, _OUTER, _ORDER, _DROP, _DROP_OUTER = range(6)
 
 # A number, or one of a compiled program's arguments.
 Seed = Any
+# A step to one whose new state lies where the old one did.
+Keep = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _key(seed: Seed, stream: int) -> jax.Array:
@@ -109,6 +111,7 @@ def make_train_step(
   donate: bool = True,
   weights: np.ndarray | None = None,
   modality_dropout: float = 0.0,
+  keep: Keep | None = None,
 ) -> Callable[[TrainState, Batch, Seed], tuple[TrainState, Metrics]]:
   """One step of the method, compiled once; the old state is donated.
 
@@ -116,7 +119,8 @@ def make_train_step(
   ``several`` of them in one step, every argument and result has an axis of
   replicas in front. ``weights`` [k] are those of the classes in every
   cross-entropy, see ``losses.with_class_weights``; ``modality_dropout`` is the
-  rate of the file of that name.
+  rate of the file of that name. ``keep`` is ``sharding.keep`` for a state that
+  is not whole on every device.
   """
 
   def train_step(state: TrainState, batch: Batch, seed: Seed):
@@ -131,6 +135,7 @@ def make_train_step(
     return state.replace(step=state.step + 1), metrics
 
   step = jax.vmap(train_step) if several else train_step
+  step = step if keep is None else keep(step)
   return jax.jit(step, donate_argnums=(0,) if donate else ())
 
 
@@ -142,13 +147,14 @@ def make_outer_step(
   donate: bool = True,
   weights: np.ndarray | None = None,
   modality_dropout: float = 0.0,
+  keep: Keep | None = None,
 ) -> Callable[[TrainState, Batch, Batch, Seed], tuple[TrainState, Metrics]]:
   """One outer step of a bi-level method, compiled once.
 
   In ``parts``, each ``jit`` inside is compiled by itself, and what it repeats
   only once; see ``bilevel.loops.separate``. Seed, ``several``
-  ``weights`` and ``modality_dropout``, of the inner batch alone, as in
-  ``make_train_step``.
+  ``weights``, ``keep`` and ``modality_dropout``, of the inner batch alone, as
+  in ``make_train_step``.
   """
   outer_step = method.outer_step
   if outer_step is None:
@@ -163,6 +169,7 @@ def make_outer_step(
     return outer_step(problem, state, inner, outer, key)
 
   step = jax.vmap(one) if several else one
+  step = step if keep is None else keep(step)
   if parts:
     return _in_parts(step)
   return jax.jit(step, donate_argnums=(0,) if donate else ())

@@ -9,9 +9,9 @@ from data_pipelines.core import hidden
 from dmg_jax.config import class_weights
 from dmg_jax.errors import InputError, UnsuitableError, unknown
 from dmg_jax.evaluation import metrics, selection
-from dmg_jax.model import fine_tuning, own, registry
+from dmg_jax.model import fine_tuning, own, precision, registry
 from dmg_jax.tracking import trackers
-from dmg_jax.training import optim
+from dmg_jax.training import optim, sharding
 from dmg_jax.training.optim import Plateau
 from dmg_jax.types import Method
 
@@ -23,7 +23,7 @@ SAMPLERS = ("balanced", "shuffle")
 SPLITS = ("outer", "test", "train", "val")
 AUTO = ("auto", "off", "on")
 _SIZES = ("features", "width", "widths", "blocks", "hidden", "types")
-DTYPES = ("bfloat16", "float16", "float32")
+DTYPES = ("", "bfloat16", "float16", "float32")
 
 # Field -> (lowest, highest), both allowed but for those in _OPEN.
 _RANGES = {
@@ -31,6 +31,7 @@ _RANGES = {
   "seeds": (1, 10_000),
   "train.epochs": (1, 10**6),
   "train.batch_size": (1, 10**7),
+  "train.accumulate": (1, 10**6),
   "train.inner_batch_size": (1, 10**7),
   "train.outer_batch_size": (1, 10**7),
   "train.checkpoint_steps": (0, 10**9),
@@ -74,6 +75,8 @@ def check(config: Config) -> Method:
     ("loader.resident", AUTO),
     ("vmap_seeds", AUTO),
     ("report", ("on", "off")),
+    (precision.FIELD, tuple(precision.PRECISIONS)),
+    ("sharding", sharding.HOW),
     ("track", ("", *trackers.TRACKERS)),
   ):
     if get(config, path) not in choices:
@@ -151,7 +154,8 @@ def _check_encoder(modality: str, options: Config) -> None:
         raise InputError(
           f"{path} must be made of whole numbers of at least 1, got {value!r}"
         )
-  registry.make_encoder(**registry.with_vocabulary(options.to_dict(), 2))
+  complete = precision.chosen(options.to_dict(), "float32", False)
+  registry.make_encoder(**registry.with_vocabulary(complete, 2))
 
 
 def _check_fine_tuning(modality: str, options: Config) -> None:
@@ -190,7 +194,8 @@ def _with_layers(names: list[str]) -> list[str]:
 
 def _check_dtype(path: str, name: Any) -> None:
   if name not in DTYPES:
-    raise unknown(path, name, DTYPES)
+    shown = [d or "'' (as precision)" for d in DTYPES]
+    raise unknown(path, str(name), shown)
 
 
 def get(config: Config, path: str) -> Any:

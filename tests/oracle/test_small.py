@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from dmg_jax.model.encoders import small
+from dmg_jax.model.encoders._layers import pooling
 
 
 def _ours(x):
-  return small.max_pool_pairs(small.max_pool_pairs(x, axis=2), axis=1)
+  return pooling.max_pool_pairs(pooling.max_pool_pairs(x, axis=2), axis=1)
 
 
 def _flax(x):

@@ -104,10 +104,12 @@ class Run:
     self._bind(method, *made, optimiser, rate, momentum)
 
   @classmethod
-  def on(cls, method: Method, problem: Problem, params, stats) -> Run:
-    """A run on another problem, with Adam."""
+  def on(
+    cls, method: Method, problem: Problem, params, stats, optimiser="adam"
+  ) -> Run:
+    """A run on another problem."""
     run = cls.__new__(cls)
-    run._bind(method, problem, params, stats, "adam", 1e-2, 0.9)
+    run._bind(method, problem, params, stats, optimiser, 1e-2, 0.9)
     return run
 
   def _bind(self, method, problem, params, stats, optimiser, rate, momentum):

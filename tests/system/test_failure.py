@@ -6,6 +6,7 @@ import json
 import jax
 import pytest
 
+from dmg_jax import errors
 from dmg_jax.cli import failure, modes
 from dmg_jax.errors import DataError, DivergedError, InputError, ListedDataError
 
@@ -47,7 +48,48 @@ def test_a_line_for_each_problem_with_data():
 def test_memory(error):
   text = failure.text(error)
   assert text.startswith("error: out of memory: lower batch_size")
+  for field in ("accumulate", "remat", "precision", "sharding", "resident"):
+    assert field in text
   assert text.count("\n") == 1 and "image_size" in text and "bug" not in text
+
+
+# As XLA writes them for a GPU, its allocator, a CPU and a TPU; NumPy.
+ASKED = {
+  "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 34359738368 "
+  "bytes.": 32,
+  "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 32.00GiB.": 32,
+  "RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes.": 16,
+  "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in "
+  "memory space hbm. Used 20.5G of 15.5G hbm. Exceeded hbm capacity by 5.0G.":
+  20.5,
+  "Unable to allocate 8.00 GiB for an array with shape (1,)": 8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "gib"), ASKED.items())
+def test_bytes_asked_for(message, gib):
+  error = jax.errors.JaxRuntimeError(message)
+  asked, there = errors.memory_asked(error)
+  assert asked == gib * 2**30
+  assert there == (15.5 * 2**30 if "hbm" in message else None)
+
+
+def test_memory_says_by_how_much(tiny):
+  config = tiny("lb", {"train.batch_size": 64})
+  error = jax.errors.JaxRuntimeError(next(iter(ASKED)))
+  text = errors.memory_advice(error, config, free=9 * 2**30)
+  assert "32 GiB asked for, 9 GiB free" in text
+  assert "batch_size from 64 to 16" in text and "accumulate=4" in text
+  config = tiny("lb", {"train.accumulate": 4, "precision": "bf16"})
+  text = errors.memory_advice(error, config, free=17 * 2**30)
+  assert "accumulate=8" in text and "precision" not in text
+
+
+def test_memory_of_what_the_device_says(monkeypatch):
+  stats = {"bytes_limit": 40 * 2**30, "bytes_in_use": 8 * 2**30}
+  device = type("Device", (), {"memory_stats": lambda self: stats})
+  monkeypatch.setattr(jax, "local_devices", lambda: [device()])
+  assert errors.memory_free() == 32 * 2**30
 
 
 @pytest.mark.parametrize("error", BUGS, ids=repr)

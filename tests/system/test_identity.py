@@ -138,6 +138,7 @@ def test_free_fields_change_nothing(quick, tiny, tmp_path, monkeypatch):
     "eval.split": "val",
     "eval.manifest": "new.csv",
     "eval.output": "new.parquet",
+    "sharding": "fsdp",
   }
   assert set(changes) == set(identity.FREE) - {"data.raw"}
   config = tiny(RECIPE, changes)
@@ -172,3 +173,24 @@ def states(work, config):
     found.append([np.asarray(x).tobytes() for x in jax.tree.leaves(state)])
   checkpoints.close()
   return found
+
+
+@pytest.mark.parametrize(
+  ("before", "now", "field"),
+  [
+    ({"encoders.image.dtype": "float32"}, {}, ""),  # A run of an older version.
+    ({"encoders.image.dtype": "bfloat16"}, {}, "encoders.image.dtype"),
+    ({"precision": "bf16"}, {}, "precision"),
+    (
+      {"precision": "bf16", "encoders.text.dtype": "float32"},
+      {"precision": "bf16"},
+      "encoders.text.dtype",
+    ),
+  ],
+)
+def test_a_dtype_is_what_is_computed_in(before, now, field):
+  one, two = config_of("openmoji"), config_of("openmoji")
+  one.update_from_flattened_dict(before)
+  two.update_from_flattened_dict(now)
+  found = identity.differences(two, one.to_dict())
+  assert list(found) == [field] * bool(field)

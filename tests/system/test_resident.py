@@ -206,3 +206,17 @@ def test_resize_as_on_the_host():
   there = np.asarray(resident._twin(resident.VIEW, view)(array))
   assert there.shape == (2, 12, 12, 3)
   assert abs(there.astype(int) - image.resize(array, 12)).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(9, 7, 3), (40, 31, 1), (12, 12, 2)])
+@pytest.mark.parametrize("size", [8, 12, 20])
+def test_crops_by_rows_are_those_by_matrices(shape, size):
+  rng = np.random.default_rng(0)
+  picture = rng.integers(0, 256, shape).astype(np.uint8)
+  for _ in range(5):
+    box = rng.uniform(0.2, 1, 2) * shape[:2]
+    start = rng.uniform(0, 1, 2) * (np.array(shape[:2]) - box)
+    given = (picture, size, jnp.asarray(start), jnp.asarray(box))
+    np.testing.assert_allclose(
+      resident._cut_by_rows(*given), resident._cut(*given), atol=2e-2
+    )

@@ -40,7 +40,10 @@ class Prepared(preparing.Preparing):
 
     side = self.settings.side
     picture = tfds.features.Image(shape=(side, side, 3), encoding_format="jpeg")
-    wave = tfds.features.Tensor(shape=(None,), dtype=np.int16)
+    # As bytes: a list of integers takes ten bytes for each negative one.
+    wave = tfds.features.Tensor(
+      shape=(None,), dtype=np.int16, encoding=tfds.features.Encoding.BYTES
+    )
     return {"wave": wave, **dict.fromkeys(self._frames(), picture)}
 
   def record(self, fields: raw.Fields) -> dict[str, Any]:

@@ -126,10 +126,9 @@ def attention(
     for name in ("query", "key", "value")
   )
   drops = train and o["attention_dropout"] > 0
-  x = nn.dot_product_attention(
+  weights = nn.dot_product_attention_weights(
     query,
     key,
-    value,
     bias=bias,
     mask=mask,
     broadcast_dropout=False,
@@ -139,7 +138,19 @@ def attention(
     dtype=jnp.dtype(o["dtype"]),
     force_fp32_for_softmax=o["dtype"] == "bfloat16",
   )
+  weights = weights.astype(value.dtype)
+  x = jnp.einsum("...hqk,...khd->...qhd", weights, value)
   return dense(width, o["dtype"], "attention")(x.reshape(*before, width))
+
+
+def remat(block: type[nn.Module], train: int) -> Any:
+  """A block whose activations are computed anew for the gradient.
+
+  Args:
+    block: a module; its weights keep their names if it is given one.
+    train: place of the argument ``train``, itself being the first.
+  """
+  return nn.remat(block, static_argnums=(train,))
 
 
 class Block(nn.Module):
@@ -223,4 +234,5 @@ def layer(encoder: nn.Module, number: int, **more: Any) -> Block:
     **more: other options of the layer, which come first.
   """
   options = {k: v for k, v in vars(encoder).items() if k in _OPTIONS}
-  return Block(**{**options, **more}, name=f"layer_{number}")
+  kind = remat(Block, 3) if vars(encoder)["remat"] else Block
+  return kind(**{**options, **more}, name=f"layer_{number}")

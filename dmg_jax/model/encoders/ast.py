@@ -65,6 +65,8 @@ class AST(nn.Module):
     pretrained: Hugging Face name or folder of the initial weights.
     dtype: dtype of the computation, ``float32`` or ``bfloat16``; weights and
       features are float32.
+    remat: compute the activations of layers anew for the gradient, which takes
+      less memory and more time.
   """
 
   kinds = ("audio", "array")
@@ -86,6 +88,7 @@ class AST(nn.Module):
   activation: str = "gelu"
   pretrained: str = ""
   dtype: str = "float32"
+  remat: bool = False
 
   @property
   def stages(self) -> int:

@@ -134,6 +134,8 @@ class Bert(nn.Module):
     pretrained: Hugging Face name or folder of the initial weights.
     dtype: dtype of the computation, ``float32`` or ``bfloat16``; weights and
       features are float32.
+    remat: compute the activations of layers anew for the gradient, which takes
+      less memory and more time.
   """
 
   kinds = ("text",)
@@ -154,6 +156,7 @@ class Bert(nn.Module):
   model_type: str = "bert"
   pretrained: str = ""
   dtype: str = "float32"
+  remat: bool = False
 
   @property
   def stages(self) -> int:

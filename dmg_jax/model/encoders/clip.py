@@ -63,6 +63,8 @@ class ClipVision(nn.Module):
     pretrained: Hugging Face name or folder of the initial weights.
     dtype: dtype of the computation, ``float32`` or ``bfloat16``; weights and
       features are float32.
+    remat: compute the activations of layers anew for the gradient, which takes
+      less memory and more time.
   """
 
   kinds = ("image",)
@@ -80,6 +82,7 @@ class ClipVision(nn.Module):
   activation: str = "quick_gelu"
   pretrained: str = ""
   dtype: str = "float32"
+  remat: bool = False
 
   @property
   def stages(self) -> int:
@@ -133,7 +136,10 @@ class ClipVision(nn.Module):
     x = convolution(x)
     x = x.reshape(*x.shape[:-3], -1, self.width)
     token = self.param(
-      "class_embedding", nn.initializers.normal(0.02), (self.width,)
+      "class_embedding",
+      nn.initializers.normal(0.02),
+      (self.width,),
+      jnp.float32,
     )
     token = jnp.broadcast_to(token, (*x.shape[:-2], 1, self.width))
     x = jnp.concatenate((token.astype(x.dtype), x), axis=-2)
@@ -200,6 +206,8 @@ class ClipText(nn.Module):
     pretrained: Hugging Face name or folder of the initial weights.
     dtype: dtype of the computation, ``float32`` or ``bfloat16``; weights and
       features are float32.
+    remat: compute the activations of layers anew for the gradient, which takes
+      less memory and more time.
   """
 
   kinds = ("text",)
@@ -217,6 +225,7 @@ class ClipText(nn.Module):
   eos: int = 49407
   pretrained: str = ""
   dtype: str = "float32"
+  remat: bool = False
 
   @property
   def stages(self) -> int:

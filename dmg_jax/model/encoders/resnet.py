@@ -39,7 +39,10 @@ from jaxtyping import Array, Float, UInt8
 
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.model.encoders._batch_norm import BatchNorm
+from dmg_jax.model.encoders._layers.conv import Conv
+from dmg_jax.model.encoders._layers.pooling import max_pool_threes
 from dmg_jax.model.encoders._tensors import resnet as tensors_of
+from dmg_jax.model.encoders._transformer import remat
 
 # {depth: number of residual blocks of each layer}
 LAYOUTS = {
@@ -76,6 +79,8 @@ class ResNet(nn.Module):
     mean, std: mean and standard deviation per channel of the pretraining
       pictures, scaled to [0, 1].
     dtype: dtype of convolutions, ``float32`` or ``bfloat16``.
+    remat: compute the activations of blocks anew for the gradient, which takes
+      less memory and more time.
   """
 
   kinds = ("image", "audio", "video", "array")
@@ -90,6 +95,7 @@ class ResNet(nn.Module):
   mean: Sequence[float] = IMAGENET_MEAN
   std: Sequence[float] = IMAGENET_STD
   dtype: str = "float32"
+  remat: bool = False
 
   def __post_init__(self):
     for name, choices in (
@@ -158,12 +164,12 @@ class ResNet(nn.Module):
   def _stem(self, x: Array, train: bool) -> Array:
     x = _conv(self, self.width, 7, 2, "conv1")(x)
     x = nn.relu(_norm(self, train, "bn1")(x))
-    pad: Any = ((1, 1), (1, 1))  # Pads with -inf; Flax types it as a string.
-    return nn.max_pool(x, (3, 3), (2, 2), pad)
+    return max_pool_threes(x)
 
   def _layer(self, i: int, x: Array, train: bool) -> Array:
+    kind = remat(_Block, 2) if self.remat else _Block
     for j in range((self.blocks or LAYOUTS[self.depth])[i]):
-      x = _Block(
+      x = kind(
         self.channels[i],
         stride=2 if i > 0 and j == 0 else 1,
         bottleneck=self.depth >= 50,
@@ -189,8 +195,8 @@ class ResNet(nn.Module):
     return tensors_of.write(self, variables)
 
 
-def _conv(like, features: int, size: int, stride: int, name: str) -> nn.Conv:
-  return nn.Conv(
+def _conv(like, features: int, size: int, stride: int, name: str) -> Conv:
+  return Conv(
     features,
     (size, size),
     (stride, stride),

@@ -78,6 +78,8 @@ class Swin(nn.Module):
     pretrained: Hugging Face name or folder of the initial weights.
     dtype: dtype of the computation, ``float32`` or ``bfloat16``; weights and
       features are float32.
+    remat: compute the activations of layers anew for the gradient, which takes
+      less memory and more time.
   """
 
   kinds = ("image", "video")
@@ -99,6 +101,7 @@ class Swin(nn.Module):
   std: Sequence[float] = IMAGENET_STD
   pretrained: str = ""
   dtype: str = "float32"
+  remat: bool = False
 
   @property
   def stages(self) -> int:
@@ -180,10 +183,11 @@ class Swin(nn.Module):
   def _stage(self, i: int, x: Array, train: bool) -> Array:
     if i:
       x = _Merge(self.dtype, name=f"merge_{i}")(x)
+    kind = transformer.remat(_Layer, 2) if self.remat else _Layer
     for j in range(self.depths[i]):
       number = sum(self.depths[:i]) + j
       share = number / max(sum(self.depths) - 1, 1)
-      x = _Layer(
+      x = kind(
         self.heads[i],
         round(self.ratio * self.width * 2**i),
         self.windows[i],

@@ -89,6 +89,8 @@ class ViT(nn.Module):
     pretrained: Hugging Face name or folder of the initial weights.
     dtype: dtype of the computation, ``float32`` or ``bfloat16``; weights and
       features are float32.
+    remat: compute the activations of layers anew for the gradient, which takes
+      less memory and more time.
   """
 
   kinds = ("image", "video")
@@ -116,6 +118,7 @@ class ViT(nn.Module):
   model_type: str = "vit"
   pretrained: str = ""
   dtype: str = "float32"
+  remat: bool = False
 
   @property
   def stages(self) -> int:

@@ -74,6 +74,8 @@ class Wav2Vec2(nn.Module):
     pretrained: Hugging Face name or folder of the initial weights.
     dtype: dtype of the computation, ``float32`` or ``bfloat16``; weights and
       features are float32.
+    remat: compute the activations of layers anew for the gradient, which takes
+      less memory and more time.
   """
 
   kinds = ("waveform",)
@@ -99,6 +101,7 @@ class Wav2Vec2(nn.Module):
   model_type: str = "wav2vec2"
   pretrained: str = ""
   dtype: str = "float32"
+  remat: bool = False
 
   @property
   def stages(self) -> int:

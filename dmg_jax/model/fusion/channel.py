@@ -157,7 +157,8 @@ class MMTM(nn.Module):
         new = own.astype(gate.dtype) @ jax.lax.stop_gradient(gate)
         mean.value = (mean.value * seen.value + new) / (seen.value + 1)
       gate = jnp.where(care.value == i, mean.value[None, :], gate)
-      gated[m] = a * gate.reshape(gate.shape[0], *(1,) * (a.ndim - 2), -1)
+      shape = gate.shape[0], *(1,) * (a.ndim - 2), -1
+      gated[m] = a * gate.reshape(shape).astype(a.dtype)
     if train and self.is_mutable_collection("gates"):
       seen.value = seen.value + 1
     return gated

@@ -10,7 +10,7 @@ them stage by stage.
 
 from dmg_jax.model.encoders.small._parts import NORMS
 from dmg_jax.model.encoders.small.arrays import MLP
-from dmg_jax.model.encoders.small.pictures import ConvNet, max_pool_pairs
+from dmg_jax.model.encoders.small.pictures import ConvNet
 from dmg_jax.model.encoders.small.recurrent import GRU, LSTM
 from dmg_jax.model.encoders.small.sounds import ConvNet1D
 from dmg_jax.model.encoders.small.transformer import Transformer
@@ -25,5 +25,4 @@ __all__ = [
   "ConvNet1D",
   "Transformer",
   "WordBag",
-  "max_pool_pairs",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -18,6 +21,7 @@ def attend(
   v: Float[Array, "n b s w"],
   mask: Bool[Array, "n b s"],
   heads: int,
+  dtype: Any = None,
 ) -> Float[Array, "n b s w"]:
   """``softmax(Q Kᵀ / √e) V`` over the keys in ``mask``, head by head.
 
@@ -27,6 +31,8 @@ def attend(
   ``o' = o e^(m−m') + Σ e^(s−m') v`` (Milakov & Gimelshein 2018; Dao et al.,
   *FlashAttention*, 2022). o / l does not depend on m, so no derivative goes
   through it. A tile of padding multiplies by 1 and adds 0.
+
+  Products are computed in ``dtype`` if one is given; m, l and o are not.
 
   Tiles of scores are computed anew in the derivative: memory is linear in T.
   """
@@ -38,17 +44,18 @@ def attend(
 
   real = _blocks.split(_blocks.join(mask), TILE)
   keys = tiles(k * (width // heads) ** -0.5), tiles(v), real
-  found = lax.map(lambda q: _tile(q, keys), tiles(q))
+  found = lax.map(lambda q: _tile(q, keys, dtype), tiles(q))
   found = _blocks.join(found.reshape(*found.shape[:3], width))
   return _blocks.split(found[:, : blocks * steps], steps)
 
 
-@jax.checkpoint
+@functools.partial(jax.checkpoint, static_argnums=(2,))
 def _tile(
   q: Float[Array, "b t h e"],
   keys: tuple[
     Float[Array, "m b t h e"], Float[Array, "m b t h e"], Bool[Array, "m b t"]
   ],
+  dtype: Any,
 ) -> Float[Array, "b t h e"]:
   """Attention of a tile of queries to all tiles of keys."""
   low = jnp.finfo(q.dtype).min
@@ -57,13 +64,14 @@ def _tile(
     most, mass, mixed = sofar
     k, v, real = tile
     real = real[:, None, None, :]
-    scores = jnp.einsum("bqhe,bkhe->bhqk", q, k)
+    scores = _product("bqhe,bkhe->bhqk", q, k, dtype)
     scores = jnp.where(real, scores, low)
     new = jnp.maximum(most, lax.stop_gradient(scores.max(axis=-1)))
     parts = jnp.where(real, jnp.exp(scores - new[..., None]), 0)
     shrink = jnp.exp(most - new)
     mass = mass * shrink + parts.sum(axis=-1)
-    mixed = mixed * shrink[..., None] + jnp.einsum("bhqk,bkhe->bhqe", parts, v)
+    mixed = mixed * shrink[..., None]
+    mixed = mixed + _product("bhqk,bkhe->bhqe", parts, v, dtype)
     return (new, mass, mixed), None
 
   batch, steps, heads, size = q.shape
@@ -76,3 +84,10 @@ def _tile(
   (_, mass, mixed), _ = lax.scan(add, start, keys)
   mixed = mixed / jnp.where(mass > 0, mass, 1)[..., None]
   return jnp.moveaxis(mixed, 1, 2)
+
+
+def _product(sums: str, x: Array, y: Array, dtype: Any) -> Array:
+  """``einsum`` in ``dtype`` if one is given, as the dtype of ``x``."""
+  if dtype is None:
+    return jnp.einsum(sums, x, y)
+  return jnp.einsum(sums, x.astype(dtype), y.astype(dtype)).astype(x.dtype)

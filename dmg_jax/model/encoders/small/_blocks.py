@@ -41,11 +41,22 @@ def join(x: Shaped[Array, "n b s ..."]) -> Shaped[Array, "b t ..."]:
   return x.reshape(x.shape[0], -1, *x.shape[3:])
 
 
+def product(
+  x: Float[Array, "... d"], kernel: Any, dtype: Any = None
+) -> Float[Array, "... k"]:
+  """``x W``, computed in ``dtype`` if one is given, in the dtype of ``x``."""
+  if dtype is None:
+    return x @ kernel
+  return (x.astype(dtype) @ kernel.astype(dtype)).astype(x.dtype)
+
+
 def affine(
-  x: Float[Array, "... d"], kernel: Any, bias: Any
+  x: Float[Array, "... d"], kernel: Any, bias: Any, dtype: Any = None
 ) -> Float[Array, "... k"]:
   """``x W + b`` with W [d k] and b [k], arrays of jax or NumPy."""
-  return x @ kernel + jnp.expand_dims(bias, tuple(range(x.ndim - 1)))
+  return product(x, kernel, dtype) + jnp.expand_dims(
+    bias, tuple(range(x.ndim - 1))
+  )
 
 
 def total(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -9,6 +11,8 @@ from jaxtyping import Array
 from dmg_jax.errors import InputError, unknown
 
 NORMS = ("group", "batch", "none")
+# ``None`` means the dtype of input and weights.
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 _GROUPS = 8  # Number of groups in a group norm.
 
 
@@ -17,6 +21,7 @@ class Norm(nn.Module):
 
   kind: str
   train: bool
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, x):
@@ -26,12 +31,31 @@ class Norm(nn.Module):
           f"norm 'group' needs widths that are multiples of {_GROUPS}, got "
           f"{x.shape[-1]}: change widths, or use norm batch or none"
         )
-      return nn.GroupNorm(num_groups=_GROUPS)(x)
+      return nn.GroupNorm(num_groups=_GROUPS, dtype=self.dtype)(x)
     if self.kind == "batch":
-      return nn.BatchNorm(use_running_average=not self.train, momentum=0.9)(x)
+      norm = nn.BatchNorm(
+        use_running_average=not self.train, momentum=0.9, dtype=self.dtype
+      )
+      return norm(x)
     if self.kind == "none":
       return x
     raise unknown("norm", self.kind, NORMS)
+
+
+def chosen(name: str) -> Any:
+  """The dtype of products and maps, one of ``DTYPES``.
+
+  Raises:
+    ValueError: another name.
+  """
+  if name not in DTYPES:
+    raise unknown("dtype", name, DTYPES)
+  return DTYPES[name]
+
+
+def wide(x: Array) -> Array:
+  """In float32 or wider."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def pixels(x: Array) -> Array:

@@ -5,29 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, UInt8
 
-from dmg_jax.model.encoders.small._parts import Norm, pixels
-
-
-def max_pool_pairs(
-  x: Float[Array, "b h w c"], axis: int
-) -> Float[Array, "b ..."]:
-  """The larger of each pair of neighbours along ``axis``; an odd one stays.
-
-  Applied along two axes in turn, it equals ``flax.linen.max_pool`` with windows
-  and strides of 2 and padding ``SAME``, derivatives included: in a tie, the
-  first entry receives the whole gradient. Element-wise selection costs a CPU a
-  fraction of the derivative of a windowed maximum.
-  """
-  pads = [(0, 0)] * x.ndim
-  pads[axis] = (0, x.shape[axis] % 2)
-  x = jnp.pad(x, pads, constant_values=-jnp.inf)
-  a = lax.slice_in_dim(x, 0, None, 2, axis)
-  b = lax.slice_in_dim(x, 1, None, 2, axis)
-  return jnp.where((a >= b) | jnp.isnan(a), a, b)
+from dmg_jax.model.encoders._layers.conv import Conv
+from dmg_jax.model.encoders._layers.pooling import max_pool_pairs
+from dmg_jax.model.encoders.small._parts import Norm, chosen, pixels, wide
 
 
 class ConvNet(nn.Module):
@@ -41,6 +23,8 @@ class ConvNet(nn.Module):
     widths: channels of each convolution, multiples of 8 with GroupNorm.
     norm: ``group``, ``batch`` or ``none``.
     dropout: probability of dropping a pooled channel.
+    dtype: dtype of products and maps, ``float32`` or ``bfloat16``; weights,
+      statistics and features are float32.
   """
 
   kinds = ("image", "audio", "video", "array")
@@ -49,6 +33,7 @@ class ConvNet(nn.Module):
   widths: Sequence[int] = (32, 64, 128)
   norm: str = "group"
   dropout: float = 0.0
+  dtype: str = "float32"
 
   @property
   def stages(self) -> int:
@@ -63,23 +48,25 @@ class ConvNet(nn.Module):
     first: int = 0,
     last: int | None = None,
   ) -> Float[Array, "b ..."]:
+    dtype = chosen(self.dtype)
     last = self.stages + 1 if last is None else last
     x = pixels(x)
     before = x.shape[:-3]
     if first < self.stages:
       x = x.reshape(-1, *x.shape[-3:])
       for i in range(first, min(last, self.stages)):
-        conv = nn.Conv(
+        conv = Conv(
           self.widths[i],
           (3, 3),
           use_bias=self.norm == "none",
+          dtype=dtype,
           name=f"Conv_{i}",
         )
-        x = nn.relu(Norm(self.norm, train, name=f"_Norm_{i}")(conv(x)))
+        x = nn.relu(Norm(self.norm, train, dtype, name=f"_Norm_{i}")(conv(x)))
         x = max_pool_pairs(max_pool_pairs(x, axis=2), axis=1)
       x = x.reshape(*before, *x.shape[1:])
     if last <= self.stages:
       return x
-    x = x.mean(axis=tuple(range(1, x.ndim - 1)))
+    x = wide(x).mean(axis=tuple(range(1, x.ndim - 1)))
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     return nn.Dense(self.features)(x)

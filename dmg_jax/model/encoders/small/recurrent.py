@@ -11,15 +11,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from dmg_jax.model.encoders.small import _blocks, _sequence
+from dmg_jax.model.encoders.small import _blocks, _parts, _sequence
 
 POOLINGS = ("last", "mean")
 _INPUT = nn.initializers.lecun_normal()
 _STATE = nn.initializers.orthogonal()
 
 State = tuple[Array, ...]
-# (weights, projected input [b g], state) -> state, the output first.
-Cell = Callable[[_blocks.Weights, Array, State], State]
+# (weights, projected input [b g], state, dtype) -> state, the output first.
+Cell = Callable[[_blocks.Weights, Array, State, Any], State]
 
 
 class _Kind(NamedTuple):
@@ -30,17 +30,17 @@ class _Kind(NamedTuple):
   states: int
 
 
-def _lstm(p, x, state):
+def _lstm(p, x, state, dtype):
   h, c = state
-  i, f, g, o = jnp.split(x + h @ p["state"], 4, axis=-1)
+  i, f, g, o = jnp.split(x + _blocks.product(h, p["state"], dtype), 4, axis=-1)
   c = nn.sigmoid(f) * c + nn.sigmoid(i) * jnp.tanh(g)
   return nn.sigmoid(o) * jnp.tanh(c), c
 
 
-def _gru(p, x, state):
+def _gru(p, x, state, dtype):
   (h,) = state
   xr, xz, xn = jnp.split(x, 3, axis=-1)
-  hr, hz, hn = jnp.split(h @ p["state"], 3, axis=-1)
+  hr, hz, hn = jnp.split(_blocks.product(h, p["state"], dtype), 3, axis=-1)
   r, z = nn.sigmoid(xr + hr), nn.sigmoid(xz + hz)
   n = jnp.tanh(xn + r * (hn + p["state_bias"][None]))
   return ((1 - z) * n + z * h,)
@@ -75,6 +75,7 @@ def _run(
   x: Float[Array, "n b s d"],
   mask: Bool[Array, "n b s"],
   reverse: bool,
+  dtype: Any,
 ) -> tuple[Float[Array, "b w"], Float[Array, "n b s w"]]:
   """The last state and all outputs of a layer in one direction.
 
@@ -84,7 +85,7 @@ def _run(
 
   def step(state, at):
     projected, real = at
-    new = kind.cell(p, projected, state)
+    new = kind.cell(p, projected, state, dtype)
     kept = [
       jnp.where(real[:, None], a, b) for a, b in zip(new, state, strict=True)
     ]
@@ -92,7 +93,7 @@ def _run(
 
   def block(state, at):
     values, real = at
-    projected = _blocks.affine(values, p["input"], p["bias"])
+    projected = _blocks.affine(values, p["input"], p["bias"], dtype)
     swapped = jnp.moveaxis(projected, 1, 0), real.T
     state, h = lax.scan(step, state, swapped, reverse=reverse)
     return state, jnp.moveaxis(h, 0, 1)
@@ -109,6 +110,7 @@ def _encode(encoder: Any, kind: _Kind, x: Any, train: bool) -> Array:
   x, mask = _sequence.steps(x, encoder.width, encoder.vocab_size)
   x, mask = _blocks.split(x), _blocks.split(mask)
   key, ends = _sequence.key(encoder, train), []
+  dtype = _parts.chosen(encoder.dtype)
   for i in range(encoder.layers):
     if i:
       x = _blocks.drop(x, _sequence.key_at(key, i), encoder.dropout)
@@ -116,7 +118,7 @@ def _encode(encoder: Any, kind: _Kind, x: Any, train: bool) -> Array:
     for name in ("forward", "backward")[: 1 + encoder.bidirectional]:
       draw = _weights(kind, encoder.width, x.shape[-1])
       p = encoder.param(f"{name}_{i}", draw)
-      made.append(_run(kind, p, x, mask, name == "backward"))
+      made.append(_run(kind, p, x, mask, name == "backward", dtype))
     ends, outputs = zip(*made, strict=True)
     x = jnp.concatenate(outputs, axis=-1)
   if encoder.pooling == "mean":
@@ -138,6 +140,7 @@ class _Recurrent(nn.Module):
   bidirectional: bool = False
   pooling: str = "mean"
   dropout: float = 0.0
+  dtype: str = "float32"
 
   def __post_init__(self):
     _sequence.check(self, {"pooling": POOLINGS})
@@ -182,6 +185,8 @@ class LSTM(_Recurrent):
       direction, that in reverse after the first step.
     dropout: probability of dropping an entry between layers and before the
       linear layer at the end.
+    dtype: dtype of products, ``float32`` or ``bfloat16``; weights, states, sums
+      and features are float32.
   """
 
   cell = _LSTM

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from dmg_jax.model.encoders.small._parts import Norm
+from dmg_jax.model.encoders.small._parts import Norm, chosen, wide
 
 
 class ConvNet1D(nn.Module):
@@ -20,6 +20,8 @@ class ConvNet1D(nn.Module):
     stride: steps of each convolution.
     norm: ``group``, ``batch`` or ``none``.
     dropout: probability of dropping a channel of the mean over time.
+    dtype: dtype of products and maps, ``float32`` or ``bfloat16``; weights,
+      statistics and features are float32.
   """
 
   kinds = ("waveform",)
@@ -29,6 +31,7 @@ class ConvNet1D(nn.Module):
   stride: int = 4
   norm: str = "group"
   dropout: float = 0.0
+  dtype: str = "float32"
 
   @property
   def stages(self) -> int:
@@ -43,6 +46,7 @@ class ConvNet1D(nn.Module):
     first: int = 0,
     last: int | None = None,
   ) -> Float[Array, "b ..."]:
+    dtype = chosen(self.dtype)
     last = self.stages + 1 if last is None else last
     x = x[..., None] if first == 0 else x
     for i in range(first, min(last, self.stages)):
@@ -51,10 +55,11 @@ class ConvNet1D(nn.Module):
         (self.kernel,),
         (self.stride,),
         use_bias=self.norm == "none",
+        dtype=dtype,
         name=f"Conv_{i}",
       )
-      x = nn.relu(Norm(self.norm, train, name=f"_Norm_{i}")(conv(x)))
+      x = nn.relu(Norm(self.norm, train, dtype, name=f"_Norm_{i}")(conv(x)))
     if last <= self.stages:
       return x
-    x = nn.Dropout(self.dropout, deterministic=not train)(x.mean(axis=1))
+    x = nn.Dropout(self.dropout, deterministic=not train)(wide(x).mean(axis=1))
     return nn.Dense(self.features, name="Dense_0")(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from dmg_jax.errors import InputError
-from dmg_jax.model.encoders.small import _attention, _blocks, _sequence
+from dmg_jax.model.encoders.small import _attention, _blocks, _parts, _sequence
 
 POOLINGS = ("mean", "cls")
 POSITIONS = ("sinusoidal", "learned")
@@ -104,23 +105,26 @@ def _apply(
   heads: int,
   key: Any,
   rate: float,
+  dtype: Any,
 ) -> Float[Array, "n b s w"]:
   """A layer: attention, then a network of one hidden layer, both residual."""
 
+  affine = functools.partial(_blocks.affine, dtype=dtype)
+
   def project(x):
     x = _normed(x, p["norm_0"])
-    return tuple(_blocks.affine(x, **p[k]) for k in ("query", "key", "value"))
+    return tuple(affine(x, **p[k]) for k in ("query", "key", "value"))
 
   def rest(at):
     x, mixed, block = at
-    mixed = _blocks.affine(mixed, **p["out"])
+    mixed = affine(mixed, **p["out"])
     x = x + _blocks.dropped(mixed, _sequence.key_at(key, 0), block, rate)
-    h = nn.relu(_blocks.affine(_normed(x, p["norm_1"]), **p["hidden"]))
-    h = _blocks.affine(h, **p["shrunk"])
+    h = nn.relu(affine(_normed(x, p["norm_1"]), **p["hidden"]))
+    h = affine(h, **p["shrunk"])
     return x + _blocks.dropped(h, _sequence.key_at(key, 1), block, rate)
 
   q, k, v = lax.map(project, x)
-  mixed = _attention.attend(q, k, v, mask, heads)
+  mixed = _attention.attend(q, k, v, mask, heads, dtype)
   return lax.map(rest, (x, mixed, jnp.arange(x.shape[0])))
 
 
@@ -153,6 +157,10 @@ class Transformer(nn.Module):
       stands before the others.
     dropout: probability of dropping an entry of what a layer adds, of the
       embedded steps, and before the linear layer at the end.
+    dtype: dtype of products, ``float32`` or ``bfloat16``; weights, states, sums
+      and features are float32.
+    remat: compute the activations of layers anew for the gradient, which takes
+      less memory and more time.
   """
 
   kinds = _sequence.KINDS
@@ -167,6 +175,8 @@ class Transformer(nn.Module):
   longest: int = 1024
   pooling: str = "mean"
   dropout: float = 0.0
+  dtype: str = "float32"
+  remat: bool = False
 
   def __post_init__(self):
     choices = {"positions": POSITIONS, "pooling": POOLINGS}
@@ -201,10 +211,13 @@ class Transformer(nn.Module):
     x, mask = _blocks.split(x), _blocks.split(mask)
     own = _sequence.key_at(key, self.layers)
     x = _blocks.drop(self._embedded(x, positions), own, self.dropout)
+    layer, dtype = _apply, _parts.chosen(self.dtype)
+    if self.remat:
+      layer = jax.checkpoint(_apply, static_argnums=(3, 5, 6))
     for i in range(self.layers):
       p = self.param(f"layer_{i}", _layer(self.width))
       own = _sequence.key_at(key, i)
-      x = _apply(p, x, mask, self.heads, own, self.dropout)
+      x = layer(p, x, mask, self.heads, own, self.dropout, dtype)
     norm = self.param("norm", lambda _: _norm(self.width))
     x = lax.map(lambda x: _normed(x, norm), x)
     if self.pooling == "cls":
@@ -239,7 +252,7 @@ class Transformer(nn.Module):
 
     def embed(block):
       x, at, first = block
-      h = _blocks.affine(x, **p)
+      h = _blocks.affine(x, **p, dtype=_parts.chosen(self.dtype))
       h = jnp.where(first[None, :, None], own[None, None], h)
       return h + jnp.broadcast_to(at, h.shape)
 

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from dmg_jax.model.encoders.small._parts import chosen, wide
+
 
 class WordBag(nn.Module):
   """Words to features: the mean embedding and one hidden layer.
@@ -18,6 +20,8 @@ class WordBag(nn.Module):
     features: size ``d`` of the output.
     width: size of the embedding and of the hidden layer.
     dropout: probability of dropping an entry of the mean embedding.
+    dtype: dtype of products and maps, ``float32`` or ``bfloat16``; weights,
+      statistics and features are float32.
   """
 
   kinds = ("text",)
@@ -25,6 +29,7 @@ class WordBag(nn.Module):
   features: int = 64
   width: int = 128
   dropout: float = 0.0
+  dtype: str = "float32"
 
   @property
   def stages(self) -> int:
@@ -39,12 +44,15 @@ class WordBag(nn.Module):
     first: int = 0,
     last: int | None = None,
   ) -> Float[Array, "b _"]:
+    dtype = chosen(self.dtype)
     last = 3 if last is None else last
     if first == 0:
-      words = nn.Embed(self.vocab_size, self.width)(x)
+      words = wide(nn.Embed(self.vocab_size, self.width, dtype=dtype)(x))
       real = (x > 0).astype(words.dtype)[..., None]
       x = (words * real).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1.0)
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
     if first <= 1 < last:
-      x = nn.relu(nn.Dense(self.width, name="Dense_0")(x))
-    return nn.Dense(self.features, name="Dense_1")(x) if last > 2 else x
+      x = nn.relu(nn.Dense(self.width, dtype=dtype, name="Dense_0")(x))
+    if last <= 2:
+      return x
+    return nn.Dense(self.features, name="Dense_1")(wide(x))

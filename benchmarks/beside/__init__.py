@@ -1,0 +1,1 @@
+"""Training steps and loaders beside PyTorch's, in turns, a process each."""

@@ -1,0 +1,53 @@
+"""Every recipe on a toy problem, and batches with all that a batch can have."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import toys
+from dmg_jax import losses
+from dmg_jax.config.recipes import RECIPES
+
+# {(method, fusion, their options): the first recipe that has them}
+ROWS = {
+  repr((r.fusion, r.method, r.options, r.fusion_options)): name
+  for name, r in reversed(RECIPES.items())
+}
+# Near others in what they take from a batch.
+NEAR = {
+  "affine", "concat", "constant", "h_heads", "lb_concat", "lfm_code_fitted",
+  "ml_lstm", "mmcosine", "ogm", "stepwise", "sum", "tmc", "gblend_online",
+  "bss_heuristic", "label_fitting", "multitask", "mbsd", "unimodal", "pmr",
+  "joint", "weight", "h", "etmc",
+}  # fmt: skip
+every_recipe = pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(n, marks=pytest.mark.slow) if n in NEAR else n
+    for n in sorted(ROWS.values())
+  ],
+)
+
+
+def run_of(name, **options):
+  recipe = RECIPES[name]
+  method = toys.make_method(recipe.method, **recipe.options)
+  given = tuple(recipe.fusion_options.items())
+  modalities = 2 if recipe.method == "greedy" else 3
+  fusion = {"fusion": recipe.fusion, "fusion_options": given}
+  # Adam makes steps of gradients that are nothing but rounding.
+  return toys.Run(method, modalities, optimiser="sgd", **{**fusion, **options})
+
+
+def batches(run, seed):
+  """Samples of other weights, of which some lack a modality; some padding."""
+  modalities = len(run.problem.modalities)
+  weights = np.arange(1.0, toys.CLASSES + 1)
+  batch = toys.batch(modalities, seed=seed)
+  batch = losses.with_class_weights(batch, weights)
+  first = run.problem.modalities[0]
+  there = jnp.array([1, 1, 0, 1, 1, 1, 0, 1], jnp.float32)
+  mask = jnp.array([1, 1, 1, 1, 1, 1, 1, 0], jnp.float32)
+  return batch.replace(present={first: there}, mask=mask)
