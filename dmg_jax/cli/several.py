@@ -42,8 +42,8 @@ def join(flags: Any) -> None:
 def named(text: str) -> str:
   """An error message, which says of which process it is if there are several.
 
-  If the error is that another process has died, that one's end is told
-  instead, and this call does not return.
+  If the error comes from the end of another process, the lifeline names that
+  one instead, and this call does not return.
   """
   if not processes.several():
     return text

@@ -148,6 +148,6 @@ def test_batches_are_at_most_their_split(tmp_path, monkeypatch):
   config.train.update(inner_batch_size=3, outer_batch_size=2)
   run = replica.Replica(experiment.assemble(config))
   batch = run.loader.batch(0)
-  inner, outer = run.hyper_batches(batch, 0)
+  inner, outer = run.inner_batch(batch), run.outer_batch(0)
   np.testing.assert_array_equal(inner.index, batch.index[:3])
   assert outer.labels.shape == (2,)

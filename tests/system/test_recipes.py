@@ -35,10 +35,11 @@ def two_steps(config):
   found = {}
   for i in range(2):
     batch = trainer.replicas[0].loader.batch(i)
-    state, metrics = programs.train(state, setup.place(batch), trainer.seeds)
+    placed = setup.place(batch)
+    state, metrics = programs.train(state, placed, trainer.seeds)
     found |= metrics
     if programs.outer is not None:
-      hyper = trainer.hyper_batches([batch], i)
+      hyper = trainer.hyper_batches([batch], placed, i)
       state, metrics = programs.outer(state, *hyper, trainer.seeds)
       found |= metrics
   assert programs.train._cache_size() == 1
