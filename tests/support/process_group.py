@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import launch
 
 ROOT = Path(launch.__file__).parent
 TIMEOUT = 600  # Seconds; none should come near it.
+# Processes of all tests share what they compile; it goes at the end.
+_COMPILED = tempfile.TemporaryDirectory(prefix="dmg_jax_compiled_")
 
 
 def free_port():
@@ -27,6 +30,9 @@ def environment(devices=1):
     **os.environ,
     "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     "PYTHONPATH": os.pathsep.join([str(ROOT), support]),
+    "JAX_ENABLE_COMPILATION_CACHE": "true",
+    "JAX_COMPILATION_CACHE_DIR": _COMPILED.name,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
 
 

@@ -122,7 +122,6 @@ def test_a_second_run_reads_and_ends_with_the_same_bits(tmp_path):
       [["launch.py", "--config=configs/manifest.py:lb,batch_size=8,epochs=2",
         *process_group.fields(manifest, tmp_path / name), flag]],
       tmp_path / f"output_{name}",
-      variables=[{"JAX_ENABLE_COMPILATION_CACHE": "true"}],
     )  # fmt: skip
     assert group.wait() == [0], group.texts()
     (said[name],) = group.texts()

@@ -43,6 +43,7 @@ def start(words, tmp_path):
       cwd=ROOT,
       env={
         **environment,
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
       },
