@@ -198,6 +198,7 @@ def process(words, tmp_path):
   def start(recipe, work, **fields):
     arguments = words(recipe, work, **fields)
     cache = {
+      "JAX_ENABLE_COMPILATION_CACHE": "true",
       "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
