@@ -1,4 +1,7 @@
-"""Every test: float64, strict shapes, warnings are errors, 8 CPU devices."""
+"""Every test: float64, strict shapes, warnings are errors, 8 CPU devices.
+
+On an accelerator with ``DMG_TEST_DEVICE=gpu``, see ``tests/support/device.py``.
+"""
 
 import gc
 import os
@@ -7,21 +10,25 @@ import pathlib
 import jax
 import jaxlib
 import jaxtyping
+import numpy as np
 import pytest
+
+import device
 
 # Loops as plain LLVM, which compiles in two thirds of the time. An XLA that
 # does not know a flag aborts, so it is for versions that are known to.
-if jaxlib.__version__.startswith("0.10."):
+if jaxlib.__version__.startswith("0.10.") and not device.on_card():
   flags = os.environ.get("XLA_FLAGS", "")
   os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {flags}"
 # Nothing is kept in the cache folder of whoever runs the tests.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 jax.config.update("jax_enable_compilation_cache", False)
-jax.config.update("jax_num_cpu_devices", 8)
+if not device.on_card():
+  jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of a test's time is compilation of something that runs once.
-jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_disable_most_optimizations", not device.on_card())
 
 # Annotations of the package are checked while the tests run, and only then.
 jaxtyping.install_import_hook("dmg_jax", "typecheck.check")
@@ -38,6 +45,16 @@ _LONG = (
 
 def _shares_programs(file):
   return pathlib.Path(file).stem in _SAME_PROGRAMS
+
+
+def pytest_configure():
+  """No test passes on a CPU that was to run on an accelerator."""
+  if device.on_card() and jax.default_backend() == "cpu":
+    pytest.exit(
+      f"DMG_TEST_DEVICE={device.NAME}: JAX finds no accelerator; install its "
+      "build for one, or leave the variable out",
+      returncode=1,
+    )
 
 
 def pytest_collection_modifyitems(items):
@@ -75,12 +92,19 @@ def few_programs():
     gc.collect()
 
 
+@pytest.fixture(autouse=device.on_card())
+def accelerator(monkeypatch):
+  """On an accelerator, float32 has at least the tolerance of its products."""
+  compare = device.loosened(np.testing.assert_allclose, device.least())
+  monkeypatch.setattr(np.testing, "assert_allclose", compare)
+
+
 @pytest.fixture
 def optimised():
   """The compiler as users have it, for tests of what compiled code costs."""
   jax.config.update("jax_disable_most_optimizations", False)
   yield
-  jax.config.update("jax_disable_most_optimizations", True)
+  jax.config.update("jax_disable_most_optimizations", not device.on_card())
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+import device
 from bilevel_problems import (
   dense_hypergradient,
   quadratic,
@@ -109,7 +110,7 @@ def test_float32_stays_float32_and_agrees(solver):
   }
   assert info.residual.dtype == jnp.float32
   assert status_name(info.status) == "converged"
-  assert relative(got, want) < 1e-5
+  assert relative(got, want) < device.tolerance(1e-5)
 
 
 def test_bfloat16_weights_get_float32_vectors():
