@@ -113,7 +113,7 @@ def problem(path: Path) -> str | None:
   try:
     why = _problem_of_metrics(path)
     if why is None and not processes.several():  # Orbax waits for all of them.
-      _read(path.absolute() / "default")
+      arrays(path.absolute() / "default")
   except PermissionError:
     raise
   # Readers raise anything about a damaged file.
@@ -144,14 +144,17 @@ def _check_metrics(folder: Path) -> None:
       raise DamagedError(damaged(path, why))
 
 
-def _read(path: Path) -> None:
-  """Reads the arrays of a checkpoint, wherever they were when it was made."""
+def arrays(path: Path) -> Any:
+  """The arrays of a checkpoint's ``default``, in NumPy, a nested dictionary.
+
+  Wherever they were when it was made.
+  """
   with ocp.PyTreeCheckpointer() as reader:
     about: Any = reader.metadata(path)
     tree = getattr(about, "item_metadata", about)
     plain = ocp.RestoreArgs(restore_type=np.ndarray)
     kinds = jax.tree.map(lambda _: plain, getattr(tree, "tree", tree))
-    reader.restore(path, restore_args=kinds)
+    return reader.restore(path, restore_args=kinds)
 
 
 def _none_left(workdir: Path, bad: Mapping[int, str]) -> DamagedError:

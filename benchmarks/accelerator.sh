@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# What an accelerator shows, within ten minutes and without a network:
+#   bash benchmarks/accelerator.sh [--quick] [--wheels=FOLDER] [--out=FOLDER]
+#     [--peak=TFLOPS] [--seconds=600]
+# PYTHON is the interpreter that has jax (python3 unless set). Of the wheels,
+# what is missing is installed beside it, in FOLDER/venv of --out; its own
+# packages stay as they are.
+set -euo pipefail
+here="$(cd "$(dirname "$0")/.." && pwd)"
+python="${PYTHON:-python3}" wheels="" out="accelerator" rest=()
+for word in "$@"; do
+  case "$word" in
+    --wheels=*) wheels="${word#*=}" ;;
+    --out=*) out="${word#*=}" ;;
+    *) rest+=("$word") ;;
+  esac
+done
+
+if [ -n "$wheels" ]; then
+  if [ ! -d "$wheels" ]; then
+    echo "--wheels: no folder $wheels" >&2
+    exit 1
+  fi
+  mapfile -t names < <("$python" "$here/benchmarks/accelerator/needs.py" --names)
+  if [ "${#names[@]}" -gt 0 ]; then
+    mkdir -p "$out"
+    "$python" -m venv --without-pip "$out/venv"
+    own="$out/venv/bin/python"
+    # The packages of the interpreter that was given, a venv's too.
+    "$python" -c 'import site, sys, sysconfig
+folders = {*site.getsitepackages(), sysconfig.get_path("purelib")}
+print("\n".join(sorted(folders)))' \
+      > "$("$own" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+    "$python" -m pip --python "$own" install --quiet --no-index \
+      --find-links "$wheels" "${names[@]}" \
+      || echo "not all could be installed from $wheels" >&2
+    python="$own"
+  fi
+fi
+
+export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
+exec "$python" -m benchmarks.accelerator --out="$out" --spent="$SECONDS" "${rest[@]}"

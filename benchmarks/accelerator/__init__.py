@@ -1,0 +1,1 @@
+"""All that an accelerator is to show, in one command: ``accelerator.sh``."""
