@@ -39,7 +39,7 @@ def peak(kind: str, precision: str, given: float | None) -> float | None:
 
 
 def _begins(words: list[str], name: list[str]) -> bool:
-  """Whether words with a name's, in a row, are among them: A100-SXM4 is A100."""
+  """Whether a name's words are among them, in a row; A100-SXM4 is A100."""
   for i in range(len(words) - len(name) + 1):
     found = [w.partition("-")[0] for w in words[i : i + len(name)]]
     if found == name:

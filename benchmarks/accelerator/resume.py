@@ -5,7 +5,8 @@ python -m benchmarks.accelerator.resume FOLDER DETERMINISTIC|USUAL [--quick]
 ``lb`` on OpenMoji, twice at once: straight, and stopped by SIGTERM after its
 first logged steps, then started again. Compared are every logged line, the
 results but for their timing, and every array of the last checkpoint. Nothing
-that was compiled is kept, so that the three processes choose for themselves.
+that was compiled is kept, so that the three processes choose for themselves;
+with ``--quick`` it is, to save time.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _start(folder: Path, work: Path, kind: str, recipe: str, epochs: int):
   environment = {
     **os.environ,
     "XLA_FLAGS": flags,
-    "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "JAX_ENABLE_COMPILATION_CACHE": str(recipe != _RUNS[False][0]).lower(),
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # Two share the device.
   }
   command = [
