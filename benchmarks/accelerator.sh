@@ -26,10 +26,9 @@ if [ -n "$wheels" ]; then
     mkdir -p "$out"
     "$python" -m venv --without-pip "$out/venv"
     own="$out/venv/bin/python"
-    # The packages of the interpreter that was given, a venv's too.
-    "$python" -c 'import site, sys, sysconfig
-folders = {*site.getsitepackages(), sysconfig.get_path("purelib")}
-print("\n".join(sorted(folders)))' \
+    # What the interpreter that was given finds, this one finds, too.
+    "$python" -c 'import os, sys
+print("\n".join(p for p in sys.path if os.path.isdir(p) and os.path.isabs(p)))' \
       > "$("$own" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
     "$python" -m pip --python "$own" install --quiet --no-index \
       --find-links "$wheels" "${names[@]}" \

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ def main(argv: list[str] | None = None) -> int:
   out = options.out.resolve()
   out.mkdir(parents=True, exist_ok=True)
   begin = time.monotonic() - options.spent
+  # Figures are of one device: batches need not be shared, and MFU is its own.
+  os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
   missing = needs.line()
   if missing:
     sys.stderr.write(f"{missing}\n")
@@ -51,7 +54,7 @@ def _run(options, out: Path, end: float) -> list[dict[str, Any]]:
   first, logs = plan.facts(options.quick), out / "logs"
   found = [stages.run(first, logs, min(60.0, end - time.monotonic()))]
   entries = {e["name"]: e for e in found[0]["entries"]}
-  platform = entries.get("environment", {}).get("platform", "")
+  platform = entries.get("device", {}).get("platform", "")
   rest = plan.stages(platform, options.quick, options.peak, out)
   return found + stages.run_all(rest, logs, end - time.monotonic())
 

@@ -19,19 +19,24 @@ def main(argv: list[str]) -> int:
   """Tells about the device, then about its products."""
   import jax
 
-  from benchmarks.run import environment
-
-  stats = jax.devices()[0].memory_stats() or {}
-  about = environment()
-  about["default_matmul_precision"] = str(
-    jax.config.jax_default_matmul_precision or "default"
+  first = jax.devices()[0]
+  stats = first.memory_stats() or {}
+  say(
+    "device",
+    platform=first.platform,
+    kind=first.device_kind,
+    driver=driver(),
+    memory=stats.get("bytes_limit"),
+    matmul_precision=jax.config.jax_default_matmul_precision or "default",
   )
-  say("environment", driver=driver(), memory=stats.get("bytes_limit"), **about)
   for precision in ("float32", "bf16"):
     side = SIDE_QUICK if "--quick" in argv else SIDE
     say(
       f"matrix product {precision}", side=side, tflops=product(side, precision)
     )
+  from benchmarks.run import environment  # Needs more than JAX.
+
+  say("environment", **environment())
   return 0
 
 

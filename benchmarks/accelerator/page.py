@@ -18,7 +18,7 @@ def page(result: dict[str, Any]) -> str:
   """
   found = {stage["stage"]: stage for stage in result["stages"]}
   parts = [
-    _head(result, _entry(found, "device", "environment")),
+    _head(result, found),
     _stages(result["stages"]),
     _tests(found),
     _resumed(found),
@@ -30,37 +30,46 @@ def page(result: dict[str, Any]) -> str:
   return "\n\n".join(p for p in parts if p) + "\n"
 
 
-def _head(result: dict[str, Any], about: dict[str, Any]) -> str:
-  versions = about.get("versions", {})
-  packages = ", ".join(f"{k} {v}" for k, v in versions.items())
-  product = {
-    p: _entry_of(result, f"matrix product {p}").get("tflops")
-    for p in plan.PRECISIONS
-  }
+def _head(result: dict[str, Any], found: dict[str, Any]) -> str:
+  device = _entry(found, "device", "device")
   lines = [
     "# What this accelerator shows",
     "",
     "Made by `bash benchmarks/accelerator.sh"
-    f"{' --quick' if result['quick'] else ''}`, {about.get('time', '')}, "
-    f"in {result['seconds']:.0f} s.",
+    f"{' --quick' if result['quick'] else ''}` in {result['seconds']:.0f} s.",
     "",
-    f"- Device: {about.get('devices', '?')} × {about.get('device', 'unknown')}"
-    f" ({about.get('platform', 'unknown')}), memory "
-    f"{_gib(about.get('memory'))}, driver {about.get('driver') or 'none'}.",
-    f"- {packages}; Python {about.get('python', '?')}; "
-    f"revision {about.get('git', '?')}.",
-    f"- A product of large matrices: {_number(product['bf16'])} TFLOP/s in "
-    f"bf16, {_number(product['float32'])} in float32 "
-    "(`jax_default_matmul_precision`: "
-    f"{about.get('default_matmul_precision', '?')}).",
+    *(_about(found, device) if device else ["JAX could not tell the device."]),
   ]
-  if about.get("platform") in (None, "cpu"):
+  if device.get("platform") == "cpu":
     lines += ["", "**There was no accelerator.** No figure here is of one."]
   if result["quick"]:
     lines += ["", "**Tiny sizes (`--quick`).** Figures show that it works."]
   if result["missing"]:
     lines += ["", f"{result['missing']}."]
   return "\n".join(lines)
+
+
+def _about(found: dict[str, Any], device: dict[str, Any]) -> list[str]:
+  about = _entry(found, "device", "environment")
+  versions = about.get("versions", {})
+  packages = ", ".join(f"{k} {v}" for k, v in versions.items())
+  product = {
+    p: _entry(found, "device", f"matrix product {p}").get("tflops")
+    for p in plan.PRECISIONS
+  }
+  lines = [
+    f"- Device: {device['kind']} ({device['platform']}), memory "
+    f"{_gib(device['memory'])}, driver {device['driver'] or 'not told'}.",
+    f"- A product of large matrices: {_number(product['bf16'])} TFLOP/s in "
+    f"bf16, {_number(product['float32'])} in float32 "
+    f"(`jax_default_matmul_precision`: {device['matmul_precision']}).",
+  ]
+  if about:
+    lines.append(
+      f"- {packages}; Python {about['python']}; revision {about['git']}; "
+      f"{about['time']}."
+    )
+  return lines
 
 
 def _stages(found: Sequence[dict[str, Any]]) -> str:
@@ -198,11 +207,6 @@ def _entry(found: dict[str, Any], stage: str, name: str) -> dict[str, Any]:
     if entry["name"] == name:
       return entry
   return {}
-
-
-def _entry_of(result: dict[str, Any], name: str) -> dict[str, Any]:
-  found = {stage["stage"]: stage for stage in result["stages"]}
-  return _entry(found, "device", name)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

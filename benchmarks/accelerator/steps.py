@@ -134,7 +134,8 @@ def flops(setup, state, batch) -> float | None:
   try:
     with jax.default_device(jax.devices("cpu")[0]):
       counted = step.lower(*shapes, np.int32(0)).cost_analysis()
-  except (RuntimeError, NotImplementedError):  # No CPU beside the device.
+  # No CPU beside the device, or arrays on the device inside the step.
+  except (RuntimeError, NotImplementedError, ValueError):
     return None
   return float(counted["flops"]) if counted else None
 
