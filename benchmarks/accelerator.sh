@@ -7,7 +7,7 @@
 # packages stay as they are.
 set -euo pipefail
 here="$(cd "$(dirname "$0")/.." && pwd)"
-python="${PYTHON:-python3}" wheels="" out="accelerator" rest=()
+python="${PYTHON:-python3}" wheels="" out="$here/benchmarks/out/accelerator" rest=()
 for word in "$@"; do
   case "$word" in
     --wheels=*) wheels="${word#*=}" ;;

@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.accelerator import needs, page, plan, stages
 
 SCHEMA = 1
+_OUT = stages.ROOT / "benchmarks" / "out" / "accelerator"
 _WRITING = 10.0  # Seconds that are kept for the end.
 
 
@@ -65,7 +66,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     prog="accelerator.sh", description=__doc__.split("\n")[0]
   )
   parser.add_argument("--quick", action="store_true", help="tiny sizes")
-  parser.add_argument("--out", type=Path, default=Path("accelerator"))
+  parser.add_argument("--out", type=Path, default=_OUT)
   parser.add_argument(
     "--peak", type=float, help="the device's TFLOP/s in bf16, dense"
   )

@@ -4,8 +4,8 @@ python -m benchmarks.accelerator.steps NAME PRECISION [--part=PART] [--quick]
   [--peak=TFLOPS]
 
 FLOPs are those of the step as it is written, counted by XLA for a CPU before
-anything is optimised, with nothing computed twice (no ``remat``): the usual
-numerator of MFU. If they cannot be had, the config's claim is used.
+anything is optimised, with nothing computed twice (no ``remat``), but with what
+is no product. MFU takes them or the config's claim, whichever is less.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def _training(setup, batch, options) -> None:
   found["samples_per_second"] = setup.batch_size / found["seconds"]
   say("training", **found)  # If counting takes too long, this stays.
   found["flops"] = flops(sizes.without_remat(setup), held[0], batch)
-  done = found["flops"] or found["claimed_flops"]
-  if done:
-    found |= rates(done, found["seconds"], options)
+  known = [found[k] for k in ("flops", "claimed_flops") if found[k]]
+  if known:  # The lower one: MFU is not to be flattered.
+    found |= rates(min(known), found["seconds"], options)
   say("training", **found)
 
 
