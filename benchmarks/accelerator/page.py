@@ -174,7 +174,8 @@ def _training(found: dict[str, Any], quick: bool) -> str:
     "## Training steps of `lb`\n\nRandom inputs and weights. MFU is by "
     "the lower of both counts of FLOPs, of the data sheet's dense peak: bf16, "
     "and TF32 for float32 (`benchmarks/accelerator/peaks.py`, or "
-    "`--peak`). Peak memory is the device's own count; as compiled, what XLA planned with. torch's step is "
+    "`--peak`). Peak memory is the device's own count; as "
+    "compiled, what XLA planned with. torch's step is "
     "without the matching loss.\n\n" + _table(head, rows)
   )
 
