@@ -69,7 +69,8 @@ def _start(folder: Path, work: Path, kind: str, recipe: str, epochs: int):
   command = [
     sys.executable, "launch.py",
     f"--config=configs/openmoji.py:{recipe},epochs={epochs}",
-    f"--workdir={work}", f"--config.data.dir={folder / 'data'}", "--config.report=off",
+    f"--workdir={work}", f"--config.data.dir={folder / 'data'}",
+    "--config.report=off",
   ]  # fmt: skip
   return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sys.stderr)
 
