@@ -167,12 +167,15 @@ def with_vocabulary(
 def make_encoder(name: str, **kwargs: Any) -> nn.Module:
   """The encoder ``<file>.<Class>`` with its options.
 
-  Those of ``fine_tuning`` are none of its architecture's.
+  Those of ``fine_tuning`` are none of its architecture's. A ``dtype`` that is
+  left to the run (empty, see ``model.precision``) is the encoder's default here.
 
   Raises:
     ValueError: unknown encoder or option, with the choices.
   """
   options = fine_tuning.architecture(kwargs)
+  if options.get("dtype") == "":
+    del options["dtype"]
   return _call("encoder", name, encoder_class(name), options)
 
 

@@ -59,7 +59,17 @@ CASES = {
   ),
   "i3d.I3D": (RNG.normal(size=(2, 4, 32, 32, 3)), {"width": 8}),
 }  # fmt: skip
-every_encoder = pytest.mark.parametrize("name", list(CASES))
+# Their programs take long to compile.
+LARGE = ("i3d.I3D", "swin.Swin", "vit.ViT")
+
+
+def marked(names):
+  """The names; those of ``LARGE`` are slow."""
+  slow = pytest.mark.slow
+  return [pytest.param(n, marks=slow) if n in LARGE else n for n in names]
+
+
+every_encoder = pytest.mark.parametrize("name", marked(CASES))
 REMAT = [n for n in CASES if hasattr(registry.encoder_class(n), "remat")]
 # Largest error of a feature, as a share of their root mean square, and least
 # cosine of gradients. bfloat16 rounds at 1/256; networks repeat it by layers.
@@ -169,7 +179,7 @@ def cosine(one, two):
   return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-@pytest.mark.parametrize("name", REMAT)
+@pytest.mark.parametrize("name", marked(REMAT))
 def test_recomputed_activations_are_the_same(name):
   """Up to rounding; weights have their names; less is kept in between."""
   plain, again = made(name), made(name, remat=True)
@@ -217,6 +227,7 @@ def test_fusions_and_heads_are_float32(fusion):
   np.testing.assert_allclose(a, b, atol=CLOSE * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["neumann", "cg"])
 def test_hypergradient_of_bfloat16(solver):
   """α's gradient points where that of float32 does, at several weights."""

@@ -15,8 +15,9 @@ ROWS = {
   repr((r.fusion, r.method, r.options, r.fusion_options)): name
   for name, r in reversed(RECIPES.items())
 }
-# Near others in what they take from a batch.
+# Near others in what they take from a batch, or slow to compile.
 NEAR = {
+  "aug", "agm", "greedy", "lfm_paper", "lb_forward",
   "affine", "concat", "constant", "h_heads", "lb_concat", "lfm_code_fitted",
   "ml_lstm", "mmcosine", "ogm", "stepwise", "sum", "tmc", "gblend_online",
   "bss_heuristic", "label_fitting", "multitask", "mbsd", "unimodal", "pmr",

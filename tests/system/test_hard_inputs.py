@@ -187,6 +187,7 @@ def test_one_seed_diverges(train, plain, tmp_path, second_diverges, how):
   assert ended == [True, False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["on", "off"])
 def test_one_cell_of_a_table_diverges(
   train, plain, tmp_path, second_diverges, how

@@ -62,6 +62,7 @@ def loss_of(workdir):
   return results["val"]["fused"]["loss"]
 
 
+@pytest.mark.slow
 def test_all_together(launched, tmp_path):
   """On four devices; then evaluated, predicted and exported on one."""
   code, said = launched(4, "lb", tmp_path / "all", **ALL)

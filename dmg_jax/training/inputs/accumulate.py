@@ -173,6 +173,8 @@ def check(sizes: Mapping[str, int], parts: int, devices: int) -> None:
   Raises:
     InputError: it is not so, with the multiple that works.
   """
+  if parts == 1:
+    return
   whole, inner = sizes["batch_size"], sizes["inner_batch_size"]
   unit = parts * devices
   if whole % unit:
