@@ -168,7 +168,7 @@ def make_encoder(name: str, **kwargs: Any) -> nn.Module:
   """The encoder ``<file>.<Class>`` with its options.
 
   Those of ``fine_tuning`` are none of its architecture's. A ``dtype`` that is
-  left to the run (empty, see ``model.precision``) is the encoder's default here.
+  left to the run (empty, see ``model.precision``) is the encoder's default.
 
   Raises:
     ValueError: unknown encoder or option, with the choices.
