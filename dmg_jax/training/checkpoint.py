@@ -225,6 +225,8 @@ class Checkpoints:
     self._keep, self._failed = frozenset(keep), False
     _check_metrics(self._folder)
     with self._writing():
+      if not readonly:  # Orbax would remove them at some time later.
+        processes.by_first(self._remove_half_written)
       self._manager = self._opened(latest, readonly)
     self._held: tuple[TrainState, dict[str, float]] | None = None
     best = self._best_saved()
@@ -247,13 +249,16 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         best_fn=self._goodness,  # Without it, none is kept.
         preservation_policy=policy,
-        cleanup_tmp_directories=not readonly,
         create=not readonly,
         async_options=ocp.AsyncOptions(
           post_finalization_callback=self._add_checksums
         ),
       ),
     )
+
+  def _remove_half_written(self) -> None:
+    for path in self._folder.glob(_HALF):
+      shutil.rmtree(path)
 
   def _add_checksums(self) -> None:
     """Of the checkpoint that is whole now and is about to get its name."""

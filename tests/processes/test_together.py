@@ -94,6 +94,7 @@ def test_recipes(count, recipes, manifest, alone, tmp_path):
     assert_alike(tmp_path / recipe, wanted / recipe)
 
 
+@pytest.mark.slow
 def test_lb_by_the_command(manifest, alone, tmp_path):
   """The flags, the files of one writer, evaluation by two."""
   words = [LB + ",epochs=2", *process_group.fields(manifest, tmp_path / "run")]

@@ -15,18 +15,12 @@ ROWS = {
   repr((r.fusion, r.method, r.options, r.fusion_options)): name
   for name, r in reversed(RECIPES.items())
 }
-# Near others in what they take from a batch, or slow to compile.
-NEAR = {
-  "aug", "agm", "greedy", "lfm_paper", "lb_forward",
-  "affine", "concat", "constant", "h_heads", "lb_concat", "lfm_code_fitted",
-  "ml_lstm", "mmcosine", "ogm", "stepwise", "sum", "tmc", "gblend_online",
-  "bss_heuristic", "label_fitting", "multitask", "mbsd", "unimodal", "pmr",
-  "joint", "weight", "h", "etmc",
-}  # fmt: skip
+# One of each kind: learned weight, modulated gradients, shared heads, teachers.
+FEW = ("lb", "ogm_ge", "mla", "umt")
 every_recipe = pytest.mark.parametrize(
   "name",
   [
-    pytest.param(n, marks=pytest.mark.slow) if n in NEAR else n
+    n if n in FEW else pytest.param(n, marks=pytest.mark.slow)
     for n in sorted(ROWS.values())
   ],
 )
