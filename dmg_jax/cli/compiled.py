@@ -17,6 +17,8 @@ from typing import Any
 
 import jax
 
+from dmg_jax.errors import InputError
+
 ON, OFF = "on", "off"
 LIMIT = 4 * 2**30  # Bytes.
 
@@ -25,11 +27,14 @@ def keep(where: str) -> None:
   """Lets JAX keep what it compiles from here on.
 
   JAX's own settings win: ``JAX_COMPILATION_CACHE_DIR`` names another folder,
-  and ``JAX_ENABLE_COMPILATION_CACHE=false`` keeps nothing. If the folder cannot
-  be made, nothing is kept.
+  and ``JAX_ENABLE_COMPILATION_CACHE=false`` keeps nothing. If the user's cache
+  folder cannot be made, nothing is kept.
 
   Args:
     where: ``on`` for the user's cache folder, ``off``, or a folder.
+
+  Raises:
+    ValueError: a folder that cannot be made.
   """
   if where == OFF:
     jax.config.update("jax_enable_compilation_cache", False)
@@ -42,8 +47,13 @@ def keep(where: str) -> None:
     return
   try:
     folder.mkdir(parents=True, exist_ok=True)
-  except OSError:
-    return
+  except OSError as error:
+    if where == ON:
+      return
+    raise InputError(
+      f"--compilation_cache={where} cannot be made ({error.strerror}): name "
+      "another folder, or on, or off"
+    ) from error
   jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
   jax.config.update("jax_compilation_cache_max_size", LIMIT)
   # All programs: a run has many small ones.

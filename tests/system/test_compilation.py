@@ -75,6 +75,12 @@ def test_a_cache_folder_that_cannot_be_made(home, monkeypatch):
   assert stat.S_ISREG((home / "dmg_jax").stat().st_mode)
 
 
+def test_a_folder_of_ones_own_that_cannot_be_made(home):
+  (home / "file").write_text("in the way")
+  with pytest.raises(ValueError, match=r"compilation_cache=.*name another"):
+    compiled.keep(str(home / "file" / "mine"))
+
+
 @pytest.mark.parametrize(("programs", "text"), [
   ([], ""),
   ([Program("step", 0.9, False)], ""),
