@@ -19,12 +19,8 @@ from dmg_jax.tracking.logging import read_metrics
 from dmg_jax.training import checkpoint
 
 TOLERANCE = 1e-3
-# A row of the paper, one of each kind of rule: state, order, phases, hooks
-# between epochs, rates, gradients, outer levels, and other fusions.
-TWELVE = (
-  "joint", "lb", "lb_forward", "h", "ogm_ge", "pmr", "mla", "bss", "mslr",
-  "gblend", "reconboost", "channel",
-)  # fmt: skip
+# One of each kind: state, gradients, an order, rates, hooks between epochs.
+SIX = ("joint", "lb", "ogm_ge", "mla", "bss", "gblend")
 LB = "--config=configs/manifest.py:lb,batch_size=8"
 
 
@@ -61,6 +57,8 @@ def worked(count, manifest, folder, recipes):
     [[script, address, count, i, manifest, folder, *recipes]
      for i in range(count)],
     folder / "output",
+    # Most of the time is compilation of what runs twelve times.
+    variables=[{"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}] * count,
   )  # fmt: skip
   assert group.wait() == [0] * count, group.texts()
 
@@ -84,8 +82,8 @@ def assert_alike(folder, other):
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("count", "recipes"),
-  [(2, tuple(RECIPES)), (4, TWELVE)],
-  ids=["every recipe in two", "twelve in four"],
+  [(2, tuple(RECIPES)), (4, SIX)],
+  ids=["every recipe in two", "six in four"],
 )
 def test_recipes(count, recipes, manifest, alone, tmp_path):
   worked(count, manifest, tmp_path, recipes)

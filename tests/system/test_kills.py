@@ -17,7 +17,7 @@ import pytest
 import launch
 
 ROOT = Path(launch.__file__).parent
-KILLS = int(os.environ.get("DMG_KILLS", "2"))
+KILLS = int(os.environ.get("DMG_KILLS", "1"))
 SEED = int(os.environ.get("DMG_KILLS_SEED", "0"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 FIELDS = {"train.epochs": 12, "train.checkpoint_steps": 7, "train.log_steps": 5}
