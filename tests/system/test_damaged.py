@@ -168,7 +168,7 @@ def test_older_checkpoints_have_no_checksums(begun, alone):
   steps = sorted(checkpoint.saved(work))
   folders = [work / "checkpoints" / str(s) for s in steps]
   assert [checkpoint.problem(f) for f in folders] == [None] * len(folders)
-  cut(folders[-1])
+  empty(folders[-1])  # Any single file may be one that no array is read from.
   said = Said()
   runner.run(config, work, said)
   assert [x for x in said.lines if f"checkpoint {steps[-1]} of" in x]
