@@ -129,6 +129,7 @@ def test_free_fields_change_nothing(quick, tiny, tmp_path, monkeypatch):
   changes = {
     "variant": "another",
     "vmap_seeds": "on",
+    "report": "off",
     "track": "wandb",
     "data.dir": str(tmp_path / "elsewhere"),
     "loader.workers": 1,
@@ -140,7 +141,8 @@ def test_free_fields_change_nothing(quick, tiny, tmp_path, monkeypatch):
     "eval.output": "new.parquet",
     "sharding": "fsdp",
   }
-  assert set(changes) == set(identity.FREE) - {"data.raw"}
+  others = {"data.raw", "data.max_pixels"}  # Of other data sets.
+  assert set(changes) == set(identity.FREE) - others
   config = tiny(RECIPE, changes)
   run_folder.check_config(config, one)
   runner.run(config, other, QUIET)
