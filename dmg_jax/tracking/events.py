@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ class Events:
       folder: of the run.
       purge: of the files before, what is of this step or later is void.
     """
-    from tensorboardX.event_file_writer import EventsWriter
-    from tensorboardX.proto import event_pb2
+    with _hidden("torch"):
+      from tensorboardX.event_file_writer import EventsWriter
+      from tensorboardX.proto import event_pb2
 
     self._kinds: Any = event_pb2
     old = len(list(folder.glob("events.*")))
@@ -72,3 +74,20 @@ class Events:
       # It was said what is wrong; closing says it again.
       with contextlib.suppress(OSError):
         self._file.close()
+
+
+@contextlib.contextmanager
+def _hidden(name: str) -> Iterator[None]:
+  """A package that is installed is not found, unless it was before.
+
+  TensorBoardX names one of PyTorch's types in its annotations, and would take a
+  second or more to import it.
+  """
+  unknown = name not in sys.modules
+  if unknown:
+    sys.modules[name] = None  # pyright: ignore[reportArgumentType]
+  try:
+    yield
+  finally:
+    if unknown:
+      del sys.modules[name]
