@@ -51,6 +51,8 @@ DEFAULTS: dict[str, Any] = {
     # Parts of a batch that are in memory one after another; see
     # dmg_jax/training/inputs/accumulate.py.
     "accumulate": 1,
+    # Steps that the device does in one call, without the host in between.
+    "steps_per_execution": 1,
     # Outer step: samples of the training batch, and held-out samples.
     "inner_batch_size": 64,
     "outer_batch_size": 256,

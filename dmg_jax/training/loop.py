@@ -13,8 +13,9 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -28,7 +29,7 @@ from dmg_jax.training.checkpoint import EVERY
 from dmg_jax.training.experiment import Setup
 from dmg_jax.training.programs import Programs
 from dmg_jax.training.replica import Replica
-from dmg_jax.types import Batch, Method, Metrics, TrainState
+from dmg_jax.types import Batch, Method, TrainState
 
 __all__ = ["DivergedError", "EpochData", "Stop", "Trainer"]
 
@@ -130,7 +131,7 @@ class Trainer:
     batch = self.programs.place(batches)
     jax.eval_shape(self.programs.train, state, batch, self.seeds)
     if self.programs.outer is not None:
-      hyper = self.hyper_batches(batches, batch, 0)
+      hyper = self.hyper_batches(batches, 0)
       jax.eval_shape(self.programs.outer, state, *hyper, self.seeds)
 
   def open(self, workdirs: Sequence[Path], step: int) -> TrainState:
@@ -192,26 +193,35 @@ class Trainer:
     if self.step % self.per_epoch == 0:
       state = self._between_epochs(state, epoch)
     streams = self._ordered(state) or streams
-    pending: tuple[int, Metrics] | None = None
-    for done in range(self.step + 1, (epoch + 1) * self.per_epoch + 1):
-      batches = [next(s) for s in streams]
-      batch = self.programs.place(batches)
-      state, metrics = self.programs.train(state, batch, self.seeds)
+    pending: tuple[int, int, Mapping[str, Any]] | None = None
+    while (first := self.step) < (epoch + 1) * self.per_epoch:
+      self.step = done = self._until()
+      batches = [[next(s) for s in streams] for _ in range(first, done)]
+      state, metrics = self.programs.advance(state, batches, self.seeds)
       self._tell_compiled()
-      # One step late, so that the device is never waited for.
+      # One call late, so that the device is never waited for.
       self._record(pending)
-      pending = done, metrics
-      self.step = done
+      pending = first, done, metrics
       if self.programs.outer and done % self.outer_every == 0:
-        state = self._outer(state, batches, batch, done)
+        self._record(pending)
+        pending = None
+        state = self._outer(state, batches[-1], done)
       if self._save_here(done, stop):
         self._record(pending)
         pending = None
         self._save(state)
         if stop.agreed:
           return state
-    self._record(pending, last=True)
+    self._record(pending)
     return self._end_epoch(state, epoch)
+
+  def _until(self) -> int:
+    """The step after which the host is needed: the end of the next call."""
+    stops = [self.per_epoch, self.setup.config.train.checkpoint_steps]
+    if self.programs.outer is not None:
+      stops.append(self.outer_every)
+    ends = [(self.step // every + 1) * every for every in stops if every]
+    return min(self.step + self.programs.per_call, *ends)
 
   def _tell_compiled(self) -> None:
     """Says what was compiled for the last step, or the epoch before."""
@@ -267,27 +277,26 @@ class Trainer:
     return False
 
   def hyper_batches(
-    self, batches: Sequence[Batch], placed: Batch, number: int
+    self, batches: Sequence[Batch], number: int
   ) -> tuple[Batch, Batch]:
     """Inner and outer batches of an outer step, on the devices.
 
     Args:
       batches: of training, of each run.
-      placed: the same on the devices.
       number: of the outer step.
     """
     outer = self.programs.place([r.outer_batch(number) for r in self.replicas])
     if processes.several():
-      return self.programs.inner(placed), outer
+      return self.programs.inner(self.programs.place(batches)), outer
     inner = [
       r.inner_batch(b) for r, b in zip(self.replicas, batches, strict=True)
     ]
     return self.programs.place(inner), outer
 
-  def _outer(self, state, batches, placed, step):
+  def _outer(self, state, batches, step):
     assert self.programs.outer is not None
     number = step // self.outer_every - 1
-    hyper = self.hyper_batches(batches, placed, number)
+    hyper = self.hyper_batches(batches, number)
     state, metrics = self.programs.outer(state, *hyper, self.seeds)
     values = self._checked(step, self.programs.scalars(metrics))
     for replica, own in zip(self.replicas, values, strict=True):
@@ -296,17 +305,21 @@ class Trainer:
     self._write(step, "outer", values)
     return state
 
-  def _record(self, pending, last: bool = False):
+  def _record(self, pending):
+    """The steps of a call, of which the log has every so many."""
     if pending is None:
       return
-    step, metrics = pending
-    values = self._checked(step, self.programs.scalars(metrics))
-    shown = _mean(values)
-    for name in [k for k in shown if self.setup.method.is_diagnostic(k)]:
-      del shown[name]
-    self.console.advance(step, shown)
-    if last or step % self.setup.config.train.log_steps == 0:
-      self._write(step, "train", values)
+    first, done, metrics = pending
+    every = self.setup.config.train.log_steps
+    told = self.programs.scalars_of(metrics, done - first)
+    for step, values in enumerate(told, first + 1):
+      self._checked(step, values)
+      shown = _mean(values)
+      for name in [k for k in shown if self.setup.method.is_diagnostic(k)]:
+        del shown[name]
+      self.console.advance(step, shown)
+      if step % self.per_epoch == 0 or step % every == 0:
+        self._write(step, "train", values)
 
   def _write(self, step: int, split: str, values: Values):
     for replica, own in zip(self.replicas, values, strict=True):

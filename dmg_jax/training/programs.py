@@ -47,7 +47,7 @@ class Programs:
     self._mesh, self._how = setup.mesh, setup.config.sharding
     whole = sharding.gathered(self.problem, setup.mesh, self._how)
     problem = in_parts(whole, setup)
-    self._place = sharding.make_place(setup.mesh, stacked=several)
+    self._place = sharding.make_place(setup.mesh, int(several))
     objective: Any = {
       "weights": setup.class_weights,
       "modality_dropout": setup.config.train.modality_dropout,
@@ -58,6 +58,10 @@ class Programs:
     self.train = steps.make_train_step(
       problem, method, setup.apply, several, **objective
     )
+    self.per_call, self._steps = setup.config.train.steps_per_execution, None
+    if self.per_call > 1:
+      self._steps = steps.make_train_steps(self.train, self.per_call)
+      self._place_all = sharding.make_place(setup.mesh, int(several) + 1)
     self.outer = None
     if method.outer_step is not None:
       parts = loops.separate(setup.trained)
@@ -95,9 +99,45 @@ class Programs:
 
   def place(self, batches: Sequence[Batch]) -> Batch:
     """The runs' batches as one, on the devices."""
+    return self._place(self._joined(batches))
+
+  def _joined(self, batches: Sequence[Batch]) -> Batch:
     if self.count == 1:
-      return self._place(batches[0])
-    return self._place(jax.tree.map(_together, *batches))
+      return batches[0]
+    return jax.tree.map(_together, *batches)
+
+  def advance(
+    self, state: TrainState, batches: Sequence[Sequence[Batch]], seeds: Any
+  ) -> tuple[TrainState, Mapping[str, Any]]:
+    """Trains for some steps, in one call of the device.
+
+    Args:
+      state: of all runs; donated.
+      batches: for each step, at most ``per_call``, the runs' batches.
+      seeds: as ``seeds`` makes them.
+
+    Returns:
+      The state, and metrics for ``scalars_of``.
+    """
+    if self._steps is None:
+      (own,) = batches
+      return self.train(state, self.place(own), seeds)
+    count, size = np.int32(len(batches)), self.per_call
+    # Those behind are not looked at.
+    filled = [*batches, *[batches[-1]] * (size - len(batches))]
+    joined = jax.tree.map(_together, *[self._joined(own) for own in filled])
+    return self._steps(state, self._place_all(joined), count, seeds)
+
+  def scalars_of(
+    self, metrics: Mapping[str, Any], count: int
+  ) -> list[list[dict[str, float]]]:
+    """For each of ``count`` steps of ``advance``, each run's metrics."""
+    if self._steps is None:
+      return [self.scalars(metrics)]
+    found = jax.device_get(metrics)
+    return [
+      self.scalars({k: v[i] for k, v in found.items()}) for i in range(count)
+    ]
 
   def scalars(self, metrics: Mapping[str, Any]) -> list[dict[str, float]]:
     """Each run's metrics, on the host."""

@@ -124,12 +124,12 @@ def gathered(problem: Problem, mesh: Mesh, how: str) -> Problem:
   return dataclasses.replace(problem, forward=forward, fuse=fuse)
 
 
-def make_place(mesh: Mesh, stacked: bool = False) -> Callable[[Batch], Batch]:
+def make_place(mesh: Mesh, stacked: int = 0) -> Callable[[Batch], Batch]:
   """Host batch (this process's part) to a global batch on the mesh.
 
-  ``stacked`` batches have an axis of replicas in front, which is not split.
+  Batches have so many axes in front that are not split: of replicas, of steps.
   """
-  split = NamedSharding(mesh, P(None, "b") if stacked else P("b"))
+  split = NamedSharding(mesh, P(*(None,) * stacked, "b"))
 
   def place(batch: Batch) -> Batch:
     if isinstance(batch.labels, jax.Array):  # Made on the devices.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jax.extend import core
 from jaxtyping import PyTree
 
@@ -137,6 +138,42 @@ def make_train_step(
   step = jax.vmap(train_step) if several else train_step
   step = step if keep is None else keep(step)
   return jax.jit(step, donate_argnums=(0,) if donate else ())
+
+
+def make_train_steps(
+  step: Callable[[TrainState, Batch, Seed], tuple[TrainState, Metrics]],
+  size: int,
+) -> Callable[..., tuple[TrainState, Mapping[str, Any]]]:
+  """Up to ``size`` steps in one call of the device, compiled once.
+
+  Args:
+    step: of ``make_train_step``.
+    size: how many batches there is room for.
+
+  Returns:
+    ``(state, batches, count, seed) -> state, metrics``. All arrays of
+    ``batches`` and ``metrics`` have an axis of length ``size`` in front, of
+    which the first ``count`` entries count. The numbers are the same however
+    steps are divided among calls; they are those of ``step`` up to rounding,
+    since a compiler orders sums within a loop as it likes.
+  """
+
+  def train_steps(state: TrainState, batches: Batch, count: Any, seed: Seed):
+    def batch(i):
+      return jax.tree.map(
+        lambda x: lax.dynamic_index_in_dim(x, i, 0, keepdims=False), batches
+      )
+
+    def advance(i, carry):
+      state, told = carry
+      state, metrics = step(state, batch(i), seed)
+      return state, jax.tree.map(lambda a, x: a.at[i].set(x), told, metrics)
+
+    _, shapes = jax.eval_shape(step, state, batch(0), seed)
+    empty = jax.tree.map(lambda s: jnp.zeros((size, *s.shape), s.dtype), shapes)
+    return lax.fori_loop(0, count, advance, (state, empty))
+
+  return jax.jit(train_steps, donate_argnums=0)
 
 
 def make_outer_step(

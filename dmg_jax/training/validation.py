@@ -32,6 +32,7 @@ _RANGES = {
   "train.epochs": (1, 10**6),
   "train.batch_size": (1, 10**7),
   "train.accumulate": (1, 10**6),
+  "train.steps_per_execution": (1, 10**4),
   "train.inner_batch_size": (1, 10**7),
   "train.outer_batch_size": (1, 10**7),
   "train.checkpoint_steps": (0, 10**9),

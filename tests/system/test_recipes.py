@@ -39,7 +39,7 @@ def two_steps(config):
     state, metrics = programs.train(state, placed, trainer.seeds)
     found |= metrics
     if programs.outer is not None:
-      hyper = trainer.hyper_batches([batch], placed, i)
+      hyper = trainer.hyper_batches([batch], i)
       state, metrics = programs.outer(state, *hyper, trainer.seeds)
       found |= metrics
   assert programs.train._cache_size() == 1
