@@ -28,6 +28,7 @@ CVPR 2016.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,6 +41,7 @@ from jaxtyping import Array, Float, UInt8
 from dmg_jax.errors import InputError, unknown
 from dmg_jax.model.encoders._batch_norm import BatchNorm
 from dmg_jax.model.encoders._layers.conv import Conv
+from dmg_jax.model.encoders._layers.group_norm import GroupNorm
 from dmg_jax.model.encoders._layers.pooling import max_pool_threes
 from dmg_jax.model.encoders._tensors import resnet as tensors_of
 from dmg_jax.model.encoders._transformer import remat
@@ -212,18 +214,13 @@ def _norm(like, train: bool, name: str):
   if like.norm == "batch":
     return BatchNorm(train, name=name)
   if like.norm == "group":
-    return _GroupNorm(name=name)
+    return functools.partial(_group_norm, name=name)
   return lambda x: x
 
 
-class _GroupNorm(nn.Module):
-  """Group norm with gcd(32, channels) groups."""
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    norm = nn.GroupNorm(math.gcd(32, x.shape[-1]), epsilon=1e-5)
-    nn.share_scope(self, norm)
-    return norm(x).astype(x.dtype)
+def _group_norm(x: Array, name: str) -> Array:
+  groups = math.gcd(32, x.shape[-1])
+  return GroupNorm(groups, epsilon=1e-5, dtype=x.dtype, name=name)(x)
 
 
 class _Block(nn.Module):

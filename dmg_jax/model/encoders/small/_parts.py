@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from dmg_jax.errors import InputError, unknown
+from dmg_jax.model.encoders._layers.group_norm import GroupNorm
 
 NORMS = ("group", "batch", "none")
 # ``None`` means the dtype of input and weights.
@@ -31,7 +32,7 @@ class Norm(nn.Module):
           f"norm 'group' needs widths that are multiples of {_GROUPS}, got "
           f"{x.shape[-1]}: change widths, or use norm batch or none"
         )
-      return nn.GroupNorm(num_groups=_GROUPS, dtype=self.dtype)(x)
+      return GroupNorm(_GROUPS, dtype=self.dtype)(x)
     if self.kind == "batch":
       norm = nn.BatchNorm(
         use_running_average=not self.train, momentum=0.9, dtype=self.dtype
