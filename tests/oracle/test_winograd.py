@@ -89,8 +89,8 @@ def test_a_derivative_keeps_inputs_and_no_tiles():
 def test_large_ones_only(monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
   wide, size = jnp.dtype("float32"), (3, 3)
-  assert conv.by_tiles(size, 64, (1, 1), 2**19, wide)
-  assert not conv.by_tiles(size, 64, (1, 1), 2**18, wide)
+  assert conv.by_tiles(size, 64, (1, 1), 2**16, wide)
+  assert not conv.by_tiles(size, 64, (1, 1), 2**15, wide)
   assert not conv.by_tiles(size, 32, (1, 1), 2**25, wide)
   assert not conv.by_tiles(size, 64, (2, 2), 2**25, wide)
   assert not conv.by_tiles((5, 5), 64, (1, 1), 2**25, wide)
