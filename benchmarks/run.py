@@ -19,7 +19,7 @@ from typing import Any
 SCHEMA = 1
 NAMES = (
   "hypergradient", "training", "loading", "throughput", "startup", "opening",
-  "freezing", "missing", "ragged", "compare",
+  "freezing", "missing", "ragged", "compare", "small",
 )  # fmt: skip
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("dmg_jax", "jax", "jaxlib", "flax", "optax", "numpy")

@@ -107,6 +107,22 @@ def test_lb_by_the_command(manifest, alone, tmp_path):
 
 
 @pytest.mark.slow
+def test_weights_divided_over_processes(manifest, alone, tmp_path):
+  """With batches in parts; and the run goes on in one process, undivided."""
+  words = [LB + ",epochs=2", *process_group.fields(manifest, tmp_path / "run")]
+  words += ["--config.eval.batch_size=8", "--config.train.log_steps=1"]
+  words += ["--config.train.accumulate=2"]
+  divided = [*words, "--config.sharding=fsdp"]
+  group = process_group.launched(2, tmp_path / "output", *divided)
+  assert group.wait() == [0, 0], group.texts()
+  assert_alike(tmp_path / "run", alone(["lb"]) / "lb")
+  (tmp_path / "run" / "results.json").unlink()
+  group = process_group.launched(1, tmp_path / "again", *words)
+  assert group.wait() == [0], group.texts()
+  assert (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_is_killed(victim, manifest, tmp_path):
   """The other ends with one line, and the same commands go on."""
