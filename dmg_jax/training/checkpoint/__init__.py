@@ -4,7 +4,7 @@ They are written in the background. A checkpoint is committed by an atomic
 rename, so a process killed at any moment leaves only whole ones; half-written
 files are removed at the next start. Each holds the checksums of its files,
 which are on the disk before the rename: after a power cut, or with a bad disk,
-a damaged one is found by ``mend`` and never trained on.
+a damaged one is found and never trained on, see ``damage``.
 
 If epochs take less than ``EVERY`` seconds, not every one is written: the best
 so far is held in memory until the next write. A killed process loses that much
@@ -14,11 +14,10 @@ time at most; the run resumes from the last checkpoint and ends the same.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,168 +29,40 @@ from orbax.checkpoint import checkpoint_managers
 from data_pipelines.disk import checksums
 from data_pipelines.disk.faults import writing
 from dmg_jax import processes
-from dmg_jax.errors import DamagedError, InputError, one_line
+from dmg_jax.errors import DamagedError, InputError
 from dmg_jax.evaluation import selection
-from dmg_jax.tracking.logging import METRICS, read_metrics
+from dmg_jax.training.checkpoint.damage import (
+  ASIDE,
+  FOLDER,
+  arrays,
+  check_metrics,
+  damaged,
+  mend,
+  problem,
+  saved,
+)
 from dmg_jax.types import TrainState
 
+__all__ = [
+  "EVERY",
+  "FOLDER",
+  "LATEST",
+  "METRIC",
+  "Checkpoints",
+  "arrays",
+  "damaged",
+  "mend",
+  "problem",
+  "saved",
+]
+
 METRIC = selection.key(selection.DEFAULT)
-FOLDER = "checkpoints"
 EVERY = 10.0  # seconds
 # A run that goes on has another to fall back to if its last is damaged.
 LATEST = 2
-_ASIDE = "aside-"  # The name of a damaged checkpoint, before its step.
 _HALF = "*.orbax-checkpoint-tmp"
 # Orbax writes them when all else has been written.
 _LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")
-
-
-def saved(workdir: Path) -> set[int]:
-  """Steps of a run's complete checkpoints; empty without a folder."""
-  folder = Path(workdir) / FOLDER
-  if not folder.is_dir():
-    return set()
-  return {int(p.name) for p in folder.iterdir() if p.name.isdigit()}
-
-
-def mend(
-  workdir: Path,
-  score: str | None,
-  keep: Iterable[int],
-  note: Callable[[str], None],
-) -> None:
-  """Sets damaged checkpoints aside, so that a run goes on from a whole one.
-
-  If one of them may have been the best, or is one to keep, those after it are
-  set aside as well: the run makes them again, with the same bits.
-
-  Args:
-    workdir: of the run.
-    score: by which one is the best; ``None`` if the run ends with its last.
-    keep: steps whose checkpoints are kept.
-    note: called with a line for each damaged checkpoint.
-
-  Raises:
-    DamagedError: no whole one is left of those that were there.
-  """
-  folder, steps = Path(workdir) / FOLDER, saved(workdir)
-  bad = {s: p for s in steps if (p := problem(folder / str(s))) is not None}
-  if not bad:
-    return
-  whole = steps - bad.keys()
-  if not whole:
-    raise _none_left(workdir, bad)
-  needed = {s for s in bad if s in keep}
-  if score is not None:
-    needed |= {s for s in bad if _may_be_best(workdir, s, score)}
-  first = min(needed, default=math.inf)
-  after = {s for s in whole if s > first}
-  left = max(whole - after, default=0)
-  for step in sorted({*bad, *after}):
-    _set_aside(folder, step)
-  for step, why in sorted(bad.items()):
-    goes_on = f"from checkpoint {left}" if left else "from the start"
-    note(
-      f"warning: checkpoint {step} of {workdir} is damaged ({why}): set aside "
-      f"as {_ASIDE}{step}, training goes on {goes_on}"
-    )
-
-
-def problem(path: Path) -> str | None:
-  """What is wrong with the checkpoint in a folder; ``None`` if it is whole.
-
-  One of an older version has no checksums: it is read.
-
-  Args:
-    path: of the checkpoint, named by its step.
-
-  Raises:
-    OSError: a file is there and cannot be read.
-  """
-  if checksums.known(path):
-    return checksums.problem(path)
-  try:
-    why = _problem_of_metrics(path)
-    if why is None and not processes.several():  # Orbax waits for all of them.
-      arrays(path.absolute() / "default")
-  except PermissionError:
-    raise
-  # Readers raise anything about a damaged file.
-  except Exception as error:
-    return one_line(error)[:200]
-  return why
-
-
-def _problem_of_metrics(path: Path) -> str | None:
-  if checksums.known(path):
-    return checksums.problem(path, "metrics")
-  metrics = path / "metrics" / "metrics"
-  try:
-    if metrics.parent.exists():
-      dict(json.loads(metrics.read_text(encoding="utf-8")))
-  except FileNotFoundError:
-    return "metrics/metrics is missing"
-  except (ValueError, TypeError) as error:
-    return f"metrics/metrics is unreadable ({one_line(error)})"
-  return None
-
-
-def _check_metrics(folder: Path) -> None:
-  """Raises ``DamagedError`` if those of a checkpoint are unreadable."""
-  for step in sorted(saved(folder.parent)):
-    path = folder / str(step)
-    if why := _problem_of_metrics(path):
-      raise DamagedError(damaged(path, why))
-
-
-def arrays(path: Path) -> Any:
-  """The arrays of a checkpoint's ``default``, in NumPy, a nested dictionary.
-
-  Wherever they were when it was made.
-  """
-  with ocp.PyTreeCheckpointer() as reader:
-    about: Any = reader.metadata(path)
-    tree = getattr(about, "item_metadata", about)
-    plain = ocp.RestoreArgs(restore_type=np.ndarray)
-    kinds = jax.tree.map(lambda _: plain, getattr(tree, "tree", tree))
-    return reader.restore(path, restore_args=kinds)
-
-
-def _none_left(workdir: Path, bad: Mapping[int, str]) -> DamagedError:
-  shown = "; ".join(f"{step}: {why}" for step, why in sorted(bad.items()))
-  return DamagedError(
-    f"no whole checkpoint is left in {Path(workdir) / FOLDER} ({shown}): put "
-    "them back from a copy, or delete that folder to train from the start"
-  )
-
-
-def _may_be_best(workdir: Path, step: int, score: str) -> bool:
-  """Whether no whole checkpoint of another step is known to be better."""
-  path = Path(workdir) / METRICS
-  if not path.exists():
-    return True
-  key = selection.key(score)
-  found = {
-    line["step"]: selection.goodness(score, line[key])
-    for line in read_metrics(path)
-    if line["split"] == "val" and key in line
-  }
-  if step not in found:
-    return False  # In mid-epoch.
-  # Those without metrics were written before the method was ready.
-  others = [
-    (found[s], s)
-    for s in saved(workdir) - {step}
-    if s in found and (Path(workdir) / FOLDER / str(s) / "metrics").is_dir()
-  ]
-  return max(others, default=(-math.inf, 0)) < (found[step], step)
-
-
-def _set_aside(folder: Path, step: int) -> None:
-  with writing(folder, "a damaged checkpoint's new name", "--workdir"):
-    aside = folder / f"{_ASIDE}{step}"
-    shutil.rmtree(aside, ignore_errors=True)
-    os.replace(folder / str(step), aside)
 
 
 class Checkpoints:
@@ -223,7 +94,7 @@ class Checkpoints:
     self._score, self._metric = score, selection.key(score)
     self._folder = (Path(workdir) / FOLDER).absolute()
     self._keep, self._failed = frozenset(keep), False
-    _check_metrics(self._folder)
+    check_metrics(self._folder)
     with self._writing():
       if not readonly:  # Orbax would remove them at some time later.
         processes.by_first(self._remove_half_written)
@@ -386,7 +257,7 @@ class Checkpoints:
     with self._writing():
       for step in [s for s in self.steps() if s not in kept]:
         self._manager.delete(step)
-      for path in self._folder.glob(f"{_ASIDE}*") if processes.first() else ():
+      for path in self._folder.glob(f"{ASIDE}*") if processes.first() else ():
         shutil.rmtree(path)
 
   def close(self) -> None:
@@ -402,12 +273,3 @@ class Checkpoints:
         self._manager.close()
       for path in self._folder.glob(_HALF) if self._failed else ():
         shutil.rmtree(path, ignore_errors=True)
-
-
-def damaged(path: Path, why: str) -> str:
-  """The sentence about a damaged checkpoint that is asked for by its step."""
-  return (
-    f"checkpoint {path.name} in {path.parent} is damaged ({why}) and not used: "
-    "put it back from a copy; or run the training command again, without "
-    "results.json if the run had ended: it goes on from a whole one"
-  )
