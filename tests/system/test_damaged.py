@@ -67,7 +67,13 @@ def empty(path):
       file.write_bytes(b"")
 
 
-DAMAGE = [cut, flip, lose, scribble, empty]
+DAMAGE = [
+  flip,
+  *(
+    pytest.param(f, marks=pytest.mark.slow)
+    for f in (cut, lose, scribble, empty)
+  ),
+]
 
 
 @pytest.fixture
@@ -136,6 +142,7 @@ def test_the_last_is_damaged(begun, alone, damage):
   assert_ends_as(work, alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, scribble], ids=lambda f: f.__name__)
 def test_the_best_is_damaged_and_made_again(begun, alone, damage):
   """The run goes back to before it and ends with the same best."""

@@ -96,6 +96,7 @@ def problem(path: Path) -> str | None:
   try:
     why = _problem_of_metrics(path)
     if why is None and not processes.several():  # Orbax waits for all of them.
+      _read_bytes(path.absolute() / "default")
       arrays(path.absolute() / "default")
   except PermissionError:
     raise
@@ -103,6 +104,23 @@ def problem(path: Path) -> str | None:
   except Exception as error:
     return one_line(error)[:200]
   return why
+
+
+def _read_bytes(path: Path) -> None:
+  """Reads what arrays are stored as; raises if some of it is not there.
+
+  Before ``arrays``, whose first error leaves other reads behind: each of them
+  would say on the screen that nobody waits for it.
+  """
+  import tensorstore
+
+  spec = {"driver": "ocdbt", "base": path.as_uri() + "/"}
+  store = tensorstore.KvStore.open(spec).result()
+  names = store.list().result()
+  if not names:
+    raise FileNotFoundError("default/manifest.ocdbt is missing")
+  for name in names:
+    store.read(name).result()
 
 
 def _problem_of_metrics(path: Path) -> str | None:
