@@ -60,7 +60,10 @@ CASES = {
   "i3d.I3D": (RNG.normal(size=(2, 4, 32, 32, 3)), {"width": 8}),
 }  # fmt: skip
 # Their programs take long to compile.
-LARGE = ("i3d.I3D", "swin.Swin", "vit.ViT")
+LARGE = (
+  "ast.AST", "clip.ClipText", "clip.ClipVision", "i3d.I3D", "small.Transformer",
+  "swin.Swin", "vit.ViT", "wav2vec2.Wav2Vec2",
+)  # fmt: skip
 
 
 def marked(names):

@@ -48,6 +48,7 @@ def test_a_stage_that_fails_or_hangs_does_not_end_the_others(tmp_path):
   assert found[1]["entries"] == [{"name": "one", "value": 1}]
 
 
+@pytest.mark.slow
 def test_what_a_stage_started_ends_with_it(tmp_path):
   child = "import time; time.sleep(600)"
   code = (

@@ -43,7 +43,7 @@ def assert_close(work, other):
 @pytest.mark.parametrize(
   "recipe",
   [
-    r if r.startswith("lb") else pytest.param(r, marks=pytest.mark.slow)
+    r if r == "ogm_ge" else pytest.param(r, marks=pytest.mark.slow)
     for r in RECIPES
   ],
 )
