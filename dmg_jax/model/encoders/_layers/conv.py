@@ -96,8 +96,10 @@ def as_product(
     positions: of its output, height × width.
     dtype: of the computation.
   """
+  if not _on_this_cpu(dtype):
+    return False
   deep = channels >= _DEEP and positions <= _SMALL and max(size) <= 3
-  return (max(size) == 1 or deep) and _on_this_cpu(dtype)
+  return max(size) == 1 or deep
 
 
 def as_taps(size: Sequence[int], channels: int, dtype: Any) -> bool:
@@ -124,12 +126,14 @@ def by_tiles(
     strides: along height and width.
     results: numbers of its output, of one sample.
   """
+  if not _on_this_cpu(dtype):
+    return False
   fits = tuple(size) == (3, 3) and tuple(strides) == (1, 1)
-  large = channels >= _MANY and results * channels >= _LARGE
-  return fits and large and _on_this_cpu(dtype)
+  return fits and channels >= _MANY and results * channels >= _LARGE
 
 
 def _on_this_cpu(dtype: Any) -> bool:
+  """First of all: shapes of programs for other machines may be unknown."""
   cpu = jax.default_backend() == "cpu"
   return cpu and dtype == jnp.float32 and _products.get()
 
@@ -140,7 +144,7 @@ def convolve(
   strides: tuple[int, int],
   pads: Pads,
 ) -> Float[Array, "b oh ow d"]:
-  """The convolution, as a product or not, of inputs of the kernel's dtype."""
+  """The convolution, of inputs of the kernel's dtype, see the module."""
   size = kernel.shape[:2]
   extents = zip(x.shape[1:3], size, strides, pads, strict=True)
   height, width = ((n + sum(p) - k) // s + 1 for n, k, s, p in extents)
