@@ -145,6 +145,8 @@ class Problem:
     outputs: shapes and dtypes of the outputs of ``forward`` for two samples.
     samples: number of samples of the training split.
     readout: how the fusion obtains unimodal logits, e.g. "R1, split head".
+    additive: whether the fused logits are a sum of functions of one modality's
+      features each.
     frozen: modalities whose encoder is not trained. Its weights are among the
       batch statistics, below ``FROZEN``: no weights of ``owner``.
 
@@ -162,6 +164,7 @@ class Problem:
   outputs: Outputs
   samples: int
   readout: str
+  additive: bool = dataclasses.field(default=False, kw_only=True)
   frozen: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
   def run(

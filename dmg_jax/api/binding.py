@@ -59,6 +59,7 @@ def bind(
   fuse: Callable[..., Any] | None = None,
   samples: int = 0,
   readout: str = "the model's own",
+  additive: bool = False,
 ) -> Problem:
   r"""A pure function as a ``Problem`` that any method can train.
 
@@ -92,6 +93,7 @@ def bind(
     samples: size of the training split, for methods that keep something for
       each sample; batches then need an ``index``.
     readout: how unimodal logits are obtained, in the words of the field.
+    additive: whether the logits are a sum of functions of one modality each.
 
   Returns:
     The problem. A method that needs something it lacks is refused by name.
@@ -136,6 +138,7 @@ def bind(
     outputs=outputs,
     samples=samples,
     readout=readout,
+    additive=additive,
     start=(params, stats),
     example=example,
   )

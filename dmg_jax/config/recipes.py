@@ -38,6 +38,7 @@ RECIPES = {
   "joint": Recipe("concat", "joint", {}, "paper Table 1, CONCAT"),
   "concat": Recipe("concat", "joint", {}, "paper Table 1, CONCAT"),
   "unimodal": Recipe("sum", "unimodal", {}, "paper Table 1, first rows"),
+  "ensemble": Recipe("sum", "ensemble", {}, "mean of probabilities"),
   "multitask": Recipe("sum", "multitask", {}, "w = 1 as in MMPareto", _MEAN),
   "sum": Recipe("sum", "joint", {}, "paper Table 1, Sum"),
   "affine": Recipe("affine", "joint", {}, "OGM-GE, fusion_modules"),
@@ -127,4 +128,6 @@ RECIPES = {
   "valuation_modality": Recipe(
     "concat", "valuation", {"level": "modality"}, "official, modality level"
   ),
+  # The newest methods.
+  "tcmax": Recipe("concat", "tcmax", {}, "official code"),
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import jax
+
 from dmg_jax.errors import InputError, UnsuitableError
-from dmg_jax.types import Problem
+from dmg_jax.types import SHARED, Problem
 
 
 def extra(problem: Problem, name: str, method: str, fusion: str) -> None:
@@ -22,6 +24,15 @@ def independent_readout(problem: Problem, method: str) -> None:
       f"{method} needs encoders that do not exchange information, so that the "
       "loss of a modality trains only its own encoder: use fusion=own_heads, "
       "concat or sum"
+    )
+
+
+def nothing_shared(problem: Problem, method: str) -> None:
+  """Raises ``InputError`` if modalities have weights in common."""
+  shared = SHARED in jax.tree.leaves(problem.owner)
+  if len(problem.modalities) > 1 and shared:
+    raise InputError(
+      f"{method} needs a separate head for each modality: use fusion=sum"
     )
 
 

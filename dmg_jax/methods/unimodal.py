@@ -13,13 +13,10 @@ Reference: the paper, rows "Audio/Text" and "Video/Image" of Table 1.
 
 from __future__ import annotations
 
-import jax
-
 from dmg_jax import missing
-from dmg_jax.errors import InputError
-from dmg_jax.methods import _terms
+from dmg_jax.methods import _needs, _terms
 from dmg_jax.methods._adapters import from_loss
-from dmg_jax.types import SHARED, Card, Method
+from dmg_jax.types import Card, Method
 
 CARD = Card("baseline", "Σ CE(o_m), nothing shared", "the paper, Table 1")
 
@@ -31,18 +28,9 @@ def make(*, modality: str | None = None) -> Method:
     modality: the only modality to build and train; ``None`` means all of them.
   """
 
-  def loss(outputs, batch, method_state):
-    del method_state
-    own = _terms.own(outputs, batch)
-    return _terms.total(own), _terms.named("cls", own)
-
   def init(problem, state, key):
     del state, key
-    shared = SHARED in jax.tree.leaves(problem.owner)
-    if len(problem.modalities) > 1 and shared:
-      raise InputError(
-        "unimodal needs a separate head for each modality: use fusion=sum"
-      )
+    _needs.nothing_shared(problem, "unimodal")
     return ()
 
   def predict(outputs, method_state):
@@ -50,4 +38,11 @@ def make(*, modality: str | None = None) -> Method:
     return missing.mean(outputs.unimodal, outputs.present)
 
   kept = None if modality is None else (modality,)
-  return from_loss(loss, init=init, predict=predict, modalities=kept)
+  return from_loss(apart, init=init, predict=predict, modalities=kept)
+
+
+def apart(outputs, batch, method_state=()):
+  """``Σ_m CE(o_m, y)``, whose terms reach their own encoder only, in nats."""
+  del method_state
+  own = _terms.own(outputs, batch)
+  return _terms.total(own), _terms.named("cls", own)

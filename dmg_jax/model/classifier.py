@@ -286,6 +286,7 @@ def bind(
     outputs,
     samples,
     readout,
+    additive=getattr(model.fusion, "additive", False),
     frozen=model.frozen,
   )
 

@@ -11,6 +11,7 @@ RULES = ("mla",)
 # Rules that need something of their fusion, and the fusions that have it.
 NEEDS = {
   "aug": {"aug"},
+  "ensemble": {"mmcosine", "sum"},
   "etmc": {"etmc"},
   "greedy": {"channel"},
   "lfm_code": {"aug", "channel", "etmc", "own_heads", "sum", "weight"},
@@ -18,7 +19,8 @@ NEEDS = {
   "reconboost": {"boost"},
   "unimodal": {"mmcosine", "sum"},
 }
-EXCHANGE = {"mmpareto", "umt"}  # Refuse encoders that exchange something.
+# They refuse encoders that exchange something.
+EXCHANGE = {"mmpareto", "tcmax", "umt"}
 PAIRS = [
   pytest.param(rule, fusion, marks=[] if rule in RULES else [pytest.mark.slow])
   for rule in registry.known("methods")

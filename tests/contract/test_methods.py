@@ -28,8 +28,8 @@ SHARDED = {"mla"}
 # Near others in what the loop does for them; their oracles are all fast.
 NEAR = {
   "amco", "cml", "constant", "domfn", "etmc", "greedy", "heuristic", "joint",
-  "label_fitting", "lfm_code", "mbsd", "mses", "ogm_ge", "pmr", "reconboost",
-  "stepwise", "valuation", "weight",
+  "ensemble", "label_fitting", "lfm_code", "mbsd", "mses", "ogm_ge", "pmr",
+  "reconboost", "stepwise", "tcmax", "valuation", "weight",
 }  # fmt: skip
 
 every_method = pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_declares_what_is_no_loss_term(name):
   terms = logged - found - {"loss", "weight_norm", "alpha"}
   known = (
     "cls", "matching", "boost", "boosters", "rank", "edl", "distil", "proto",
-    "cosine",
+    "cosine", "tcmax",
   )  # fmt: skip
   assert all(t.partition("_")[0] in known for t in terms), terms
 

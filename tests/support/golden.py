@@ -107,6 +107,7 @@ def problem(
   inputs: dict | None = None,
   samples: int = 1,
   readout: str = "R2 own head",
+  additive: bool = False,
 ) -> Problem:
   """A ``Problem`` of ``forward(params, inputs, present) -> Outputs``."""
 
@@ -121,7 +122,8 @@ def problem(
     return fuse(params, features)
 
   like = jax.eval_shape(forward, params, inputs or {}, None)
-  return Problem(full, fused, owner, names, like, samples, readout)
+  facts = full, fused, owner, names, like, samples, readout
+  return Problem(*facts, additive=additive)
 
 
 def on_features(
@@ -152,8 +154,11 @@ def on_features(
     },
     "fusion": jax.tree.map(lambda _: SHARED, params["fusion"]),
   }
-  readout = sys.modules[type(fusion).__module__].READOUT
-  return problem(params, owner, forward, names, fuse, readout=readout)
+  facts = {
+    "readout": sys.modules[type(fusion).__module__].READOUT,
+    "additive": getattr(fusion, "additive", False),
+  }
+  return problem(params, owner, forward, names, fuse, **facts)
 
 
 def split_head(names, z, weight, bias) -> dict:

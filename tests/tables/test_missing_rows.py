@@ -8,7 +8,7 @@ from configs import openmoji, tables
 from dmg_jax.tables import cells, pictures, summary
 from fake_train import FakeTrain
 
-BASES = ("zero_feature", "modality_dropout", "own_heads", "lb")
+BASES = ("zero_feature", "modality_dropout", "ensemble", "own_heads", "lb")
 
 
 def config(keys):

@@ -13,6 +13,7 @@ Peng et al. (OGM-GE), CVPR 2022.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ class Fusion(nn.Module):
   """A linear head with one block per modality and a shared bias."""
 
   num_classes: int
+  additive: ClassVar[bool] = True
 
   @nn.compact
   def __call__(

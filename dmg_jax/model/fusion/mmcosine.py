@@ -13,6 +13,7 @@ GeWu-Lab/MMCosine_ICASSP23.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ class Fusion(nn.Module):
 
   num_classes: int
   scale: float = 10.0
+  additive: ClassVar[bool] = True
 
   @nn.compact
   def __call__(

@@ -38,6 +38,11 @@ class Fusion(nn.Module):
   num_classes: int
   hidden: int = 0
 
+  @property
+  def additive(self) -> bool:
+    """See ``Problem``; a hidden layer mixes the modalities."""
+    return not self.hidden
+
   @nn.compact
   def __call__(
     self,

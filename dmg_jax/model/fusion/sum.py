@@ -12,6 +12,7 @@ Reference: the paper's row "Sum"; njustkmg/NeurIPS24-LFM.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -30,6 +31,7 @@ class Fusion(nn.Module):
 
   num_classes: int
   mean: bool = False
+  additive: ClassVar[bool] = True
 
   @nn.compact
   def __call__(
