@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.core.progress import quietly
 from dmg_jax.errors import unknown
-from dmg_jax.evaluation import metrics, readouts
+from dmg_jax.evaluation import contributions, metrics, readouts
 from dmg_jax.serving import predictor
 from dmg_jax.serving.predictor import Predictor
 from dmg_jax.training import experiment, restore, run_folder
-from dmg_jax.types import TrainState
+from dmg_jax.types import Batch, TrainState
 
 
 class Opened:
@@ -93,12 +93,32 @@ class Opened:
     Raises:
       ValueError: the data have no such split, with those that they have.
     """
+    return metrics.evaluate(self._eval_step, self.state, self._batches(split))
+
+  def _batches(self, split: str) -> Iterable[Batch]:
     sizes = self.setup.dataset.spec.sizes
     there = [s for s, size in sizes.items() if size]
     if split not in there:
       raise unknown("split", split, there)
-    batches = self.setup.batches(split)
-    return metrics.evaluate(self._eval_step, self.state, batches)
+    return self.setup.batches(split)
+
+  @functools.cached_property
+  def _subset_step(self) -> Callable[..., Any]:
+    if self._like is not None:
+      return self._like._subset_step
+    return contributions.make_step(self.setup.problem, self.setup.method)
+
+  def contributions(self, split: str) -> dict[str, Any]:
+    """What each modality contributes on a split; raises as ``evaluation``."""
+    names = self.setup.problem.modalities
+    seen = contributions.look(
+      self._subset_step,
+      self.state,
+      self._batches(split),
+      names,
+      contributions.most_frequent(self.setup.dataset),
+    )
+    return contributions.measures(seen, names)
 
   def readouts(self) -> dict[str, Any]:
     """As ``evaluation.readouts.of_run``."""

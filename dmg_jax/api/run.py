@@ -207,6 +207,22 @@ class Run:
     found = self._only("evaluate").evaluation(split)
     return dict(found.metrics)
 
+  def contributions(self, split: str = "test") -> dict[str, Any]:
+    """What each modality contributes to the fused prediction.
+
+    Shapley values of the accuracy, what is lost without a modality, the
+    accuracy with it alone, and the share of samples that only it gets right;
+    see ``dmg_jax.evaluation.contributions``. For val and test they are those
+    of ``results["contributions"]``.
+
+    Args:
+      split: ``train``, ``outer``, ``val`` or ``test``.
+
+    Raises:
+      ValueError: the data have no such split; or there is no checkpoint.
+    """
+    return self._only("contributions").contributions(split)
+
   def predict(self, new: Any = None, *, split: str = "") -> Prediction:
     """Probabilities of new samples, preprocessed as those of training.
 

@@ -158,13 +158,18 @@ def _evaluate(config, workdir, console) -> int:
       "eval.manifest works with --mode=predict only; for metrics, add labelled "
       "samples to a split of the data and name it with --config.eval.split"
     )
+  from dmg_jax.report.tables.contributions import KEY, sentence
+
   split = config.eval.split
   for run in _runs(config, workdir):
     found = run.evaluate(split)
     path = run.folder / f"evaluation_{split}.json"
+    shares = run.contributions(split)
     if processes.first():
-      write_json(path, {"split": split, **found})
+      write_json(path, {"split": split, **found, KEY: shares})
     console.evaluation(split, found)
+    if len(shares["shapley"]) > 1:
+      console.note(sentence(shares))
     console.note(f"written: {path}")
   return 0
 
@@ -200,7 +205,7 @@ def _output(config, folder: Path, several: bool) -> Path:
 
 def _readouts(config, workdir, console) -> int:
   """Computes unimodal read-outs and linear probes; updates the report."""
-  from dmg_jax.report import readout_table as shown
+  from dmg_jax.report.tables import readouts as shown
 
   runs = _runs(config, workdir)
   found = [run.readouts() for run in runs]

@@ -173,7 +173,7 @@ def make_eval_step(
     heads = {FUSED: fused, **outputs.unimodal}
     # ``having("fused")`` is the mask: only modalities can be missing.
     rows = {h: batch.having(h) > 0 for h in heads}
-    predicted = jax.tree.map(_predicted, heads)
+    found = jax.tree.map(class_of, heads)
     features = jax.tree.map(losses.unit, outputs.features)
     return EvalPart(
       count={h: row.sum() for h, row in rows.items()},
@@ -182,14 +182,14 @@ def make_eval_step(
         for h, x in heads.items()
       },
       correct={
-        h: (rows[h] & (x == batch.labels)).sum() for h, x in predicted.items()
+        h: (rows[h] & (x == batch.labels)).sum() for h, x in found.items()
       },
       feature_sum={
         m: jnp.where(rows[m][:, None], z, 0.0).sum(axis=0)
         for m, z in features.items()
       },
       probabilities=jax.tree.map(softmax, heads),
-      predicted=predicted,
+      predicted=found,
       features=features,
       labels=batch.labels,
       mask=batch.mask,
@@ -352,7 +352,8 @@ def softmax(logits: Float[Array, "b k"]) -> Float[Array, "b k"]:
   return jax.nn.softmax(logits.astype(wide), axis=-1)
 
 
-def _predicted(logits: Float[Array, "b k"]) -> Int[Array, " b"]:
+def class_of(logits: Float[Array, "b k"]) -> Int[Array, " b"]:
+  """The class of the largest logit; -1, no class, where one is NaN."""
   usable = ~jnp.isnan(logits).any(axis=-1)
   return jnp.where(usable, jnp.argmax(logits, axis=-1), -1)
 

@@ -54,7 +54,7 @@ from dmg_jax.errors import InputError
 from dmg_jax.evaluation import readout_scores
 from dmg_jax.evaluation.metrics import FUSED
 from dmg_jax.model import registry
-from dmg_jax.report.readout_table import FILE, NAMES
+from dmg_jax.report.tables.readouts import FILE, NAMES
 from dmg_jax.tracking.logging import write_json
 from dmg_jax.training import restore, run_folder
 from dmg_jax.training.experiment import Setup

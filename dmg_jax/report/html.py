@@ -11,11 +11,11 @@ from dmg_jax.report import (
   diagrams,
   examples,
   measures,
-  readout_table,
   skeleton,
 )
 from dmg_jax.report.reading import Workdir
 from dmg_jax.report.skeleton import Html, Section
+from dmg_jax.report.tables import contributions, readouts
 from dmg_jax.tracking.logging import mean_std
 
 # As in ``evaluation.metrics``.
@@ -32,6 +32,7 @@ def page(found: Workdir, pictures: Mapping[str, Path]) -> str:
   """The whole page as HTML5, with every value escaped."""
   sections = [
     Section("test", "Test", Html(f"{_table(found)}\n{_by_pattern(found)}")),
+    Section("contributions", "Contributions", _contributions(found)),
     Section("readouts", "Read-outs", _readouts(found)),
     Section(
       "training",
@@ -169,10 +170,21 @@ def _state(score: str) -> str:
   return f"State: the best on val by {_COLUMNS.get(score, score)}."
 
 
+def _contributions(found: Workdir) -> Html:
+  """What each modality contributes, where that was measured."""
+  own = [
+    contributions.of_results(r.results, "test") for r in found.runs if r.results
+  ]
+  made = [x for x in own if x]
+  if not made or len(found.modalities) < 2:
+    return Html("")
+  return contributions.table_html(made)
+
+
 def _readouts(found: Workdir) -> Html:
   made = [r.readouts for r in found.runs if r.readouts]
   if made:
-    return readout_table.table_html(made)
+    return readouts.table_html(made)
   if not found.tests:
     return Html("")
   return skeleton.note(

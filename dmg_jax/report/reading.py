@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from dmg_jax.errors import InputError, MissingFileError
-from dmg_jax.report import readout_table
 from dmg_jax.report.examples import load_examples
 from dmg_jax.report.features import load_features
 from dmg_jax.report.predictions import load_predictions
+from dmg_jax.report.tables import readouts
 from dmg_jax.tracking.logging import METRICS, read_metrics
 
 # On a train line beside loss terms and what the method declares.
@@ -247,7 +247,7 @@ def _run(folder: Path, diagnostics: tuple[str, ...]) -> RunFiles:
     load_features(folder),
     load_predictions(folder),
     load_examples(folder),
-    _json(folder / readout_table.FILE),
+    _json(folder / readouts.FILE),
     diagnostics,
   )
 

@@ -16,7 +16,14 @@ from data_pipelines.disk.faults import replace, writing
 from dmg_jax.evaluation.metrics import FUSED
 from dmg_jax.report import skeleton
 from dmg_jax.report.skeleton import Html, Section, shown
-from dmg_jax.tables import notes, pictures, readout_rows, writers
+from dmg_jax.report.tables import contributions
+from dmg_jax.tables import (
+  contribution_rows,
+  notes,
+  pictures,
+  readout_rows,
+  writers,
+)
 from dmg_jax.tables.summary import DONE, Row, Summary
 from dmg_jax.tables.writers import Entry
 from dmg_jax.training import run_folder
@@ -54,6 +61,7 @@ def page(found: Summary, drawn: Mapping[str, Path], workdir: Path) -> str:
   sections = [
     Section("table", "Results", table),
     Section("pictures", "Pictures", _pictures(found, drawn)),
+    *_contributions(found),
     *_readouts(found),
     *(
       Section(name.lower().replace(" ", "-"), name, skeleton.bullets(texts))
@@ -62,6 +70,17 @@ def page(found: Summary, drawn: Mapping[str, Path], workdir: Path) -> str:
     Section("reproduce", "Reproduce", _reproduce(found, workdir)),
   ]
   return skeleton.page(writers.title(found), claim(found), sections)
+
+
+def _contributions(found: Summary) -> list[Section]:
+  """The section of contributions; empty if no run has any."""
+  head, body = contribution_rows.grid(found)
+  if not body:
+    return []
+  table = skeleton.table(head, body, f"{contribution_rows.CAPTION}.")
+  below = skeleton.bullets(list(contributions.MEANINGS))
+  made = Html(f"{table}\n{below}")
+  return [Section("contributions", "Contributions", made)]
 
 
 def _readouts(found: Summary) -> list[Section]:

@@ -20,8 +20,8 @@ from dmg_jax import processes
 from dmg_jax.errors import InputError
 from dmg_jax.evaluation import readouts
 from dmg_jax.evaluation.metrics import FUSED
-from dmg_jax.report import readout_table as shown
 from dmg_jax.report import write_report
+from dmg_jax.report.tables import readouts as shown
 from dmg_jax.tables import summary
 from dmg_jax.tables.summary import Row, Summary
 from dmg_jax.tracking.logging import Console, mean_std

@@ -13,7 +13,9 @@ import numpy as np
 
 from dmg_jax.evaluation import selection
 from dmg_jax.evaluation.metrics import FUSED, GAP, RESERVED
-from dmg_jax.report import predictions, readout_table
+from dmg_jax.report import predictions
+from dmg_jax.report.tables import contributions
+from dmg_jax.report.tables import readouts as readout_table
 from dmg_jax.tables import cells, paper, tuning
 from dmg_jax.tables.paper import Reported
 from dmg_jax.training import run_folder
@@ -36,6 +38,7 @@ class Cell:
     test: metrics on test, ``{}`` unless done.
     readout: read-out of the unimodal metrics.
     readouts: all read-outs and linear probes, ``{}`` if not computed.
+    contributions: of each modality on test, ``{}`` if not measured.
   """
 
   seed: int
@@ -45,6 +48,7 @@ class Cell:
   test: dict[str, Any]
   readout: str
   readouts: dict[str, Any] = dataclasses.field(default_factory=dict)
+  contributions: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,6 +319,7 @@ def _cell(config, workdir, cell, choice) -> Cell:
     test=found["test"] if found else {},
     readout=found["readout"] if found else "",
     readouts=_readouts(cell.folder) if found else {},
+    contributions=contributions.of_results(found or {}, "test"),
   )
 
 

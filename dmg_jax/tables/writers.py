@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_pipelines.disk.faults import replace, writing
-from dmg_jax.tables import notes, readout_rows, summary
+from dmg_jax.report.tables import contributions
+from dmg_jax.tables import contribution_rows, notes, readout_rows, summary
 from dmg_jax.tables.summary import DONE, WAITING, Column, Row, Summary
 from dmg_jax.tracking.logging import to_json
 
@@ -37,7 +38,7 @@ class Entry(NamedTuple):
 def write(found: Summary, workdir: Path) -> None:
   """Writes ``table.md``, ``.tex``, ``.csv`` and ``.json`` into ``workdir``.
 
-  ``readouts.csv`` is written, too, if a run has read-outs.
+  ``contributions.csv`` and ``readouts.csv`` are written, too, if a run has any.
   """
   with writing(workdir, "the table", "--workdir"):
     workdir.mkdir(parents=True, exist_ok=True)
@@ -49,6 +50,9 @@ def write(found: Summary, workdir: Path) -> None:
     ("json", f"{content}\n"),
   ):
     replace(workdir / f"table.{ending}", text.encode())
+  if contribution_rows.grid(found)[1]:
+    text = contribution_rows.as_csv(found)
+    replace(workdir / contribution_rows.CSV, text.encode())
   if readout_rows.notes(found):
     replace(workdir / readout_rows.CSV, readout_rows.as_csv(found).encode())
 
@@ -114,24 +118,33 @@ def markdown(found: Summary) -> str:
   marks = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
   head = f"# {_markdown(title(found))}"
   text = _aligned(found, _markdown, marks, head, "## ", "- ") + "\n"
-  return text + _readouts(found)
+  return text + _contributions(found) + _readouts(found)
+
+
+def _contributions(found: Summary) -> str:
+  """The section of contributions; empty if no run has any."""
+  names, body = contribution_rows.grid(found)
+  title = "Contributions of the modalities"
+  said = [f"{contribution_rows.CAPTION}.", *contributions.MEANINGS]
+  return _section(title, names, body, said)
 
 
 def _readouts(found: Summary) -> str:
   """The section of read-outs; empty if no run has any."""
   names, body = readout_rows.grid(found)
+  said = readout_rows.notes(found)
+  return _section("Read-outs and linear probes", names, body, said)
+
+
+def _section(
+  title: str, names: list[str], body: list[list[str]], notes: list[str]
+) -> str:
+  """A table below a title, with notes; empty without a body."""
   if not body:
     return ""
   lines = [[_markdown(x) for x in line] for line in (names, *body)]
-  below = [f"- {_markdown(s)}" for s in readout_rows.notes(found)]
-  text = [
-    "",
-    "## Read-outs and linear probes",
-    "",
-    *_bars(lines, 2),
-    "",
-    *below,
-  ]
+  below = [f"- {_markdown(s)}" for s in notes]
+  text = ["", f"## {title}", "", *_bars(lines, 2), "", *below]
   return "\n".join(text) + "\n"
 
 

@@ -21,6 +21,7 @@ import jax
 
 from dmg_jax import losses, processes
 from dmg_jax.errors import DivergedError, InputError
+from dmg_jax.evaluation import contributions
 from dmg_jax.evaluation.metrics import Evaluation
 from dmg_jax.tracking import compilation
 from dmg_jax.tracking.logging import Console
@@ -347,6 +348,14 @@ class Trainer:
   def evaluate(self, state: TrainState, split: str) -> list[Evaluation]:
     """All metrics of a split, of each run."""
     return self.programs.evaluate(state, self.setup.batches(split))
+
+  def contributions(
+    self, state: TrainState, split: str
+  ) -> list[dict[str, Any]]:
+    """What each modality contributes on a split, of each run."""
+    guess = contributions.most_frequent(self.setup.dataset)
+    batches = self.setup.batches(split)
+    return self.programs.contributions(state, batches, guess)
 
 
 def _mean(values: Values) -> dict[str, float]:

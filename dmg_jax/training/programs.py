@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmg_jax.bilevel import loops
+from dmg_jax.evaluation import contributions
 from dmg_jax.evaluation.metrics import (
   Evaluation,
   evaluate,
@@ -71,6 +72,7 @@ class Programs:
       # Of a batch on the devices; ``several`` runs have one process.
       self.inner = sharding.make_part(setup.mesh, setup.inner_batch_size)
     self.eval = make_eval_step(whole, method, several)
+    self._subsets = contributions.make_step(whole, method, several)
 
   def seeds(self, setups: Sequence[Setup]) -> Any:
     """The runs' seeds, as the steps take them."""
@@ -155,6 +157,17 @@ class Programs:
     if self.count == 1:
       return [evaluate(self.eval, state, batches)]
     return evaluate_several(self.eval, state, batches, self.count)
+
+  def contributions(
+    self, state: TrainState, batches: Iterable[Batch], guess: int
+  ) -> list[dict[str, Any]]:
+    """What each modality contributes to the prediction of each run."""
+    names = self.problem.modalities
+    seen = contributions.look(self._subsets, state, batches, names, guess)
+    right = seen.right if self.count > 1 else seen.right[None]
+    return [
+      contributions.measures(seen._replace(right=own), names) for own in right
+    ]
 
 
 def in_parts(problem: Problem, setup: Setup) -> Problem:

@@ -20,6 +20,7 @@ from dmg_jax.errors import DivergedError
 from dmg_jax.evaluation import artefacts
 from dmg_jax.evaluation.metrics import Evaluation
 from dmg_jax.model import registry
+from dmg_jax.report.tables import contributions as contribution_table
 from dmg_jax.tracking.logging import Console, write_json
 from dmg_jax.training import (
   checkpoint,
@@ -280,7 +281,8 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
     if made.setup.config.train.select == "best":
       state = trainer.best(state)
     found = _evaluations(trainer, state)
-    results = processes.decided(lambda: _results(trainer, state, found))
+    shares = {s: trainer.contributions(state, s) for s in found}
+    results = processes.decided(lambda: _results(trainer, state, found, shares))
     trainer.finish()
   timing = {**trainer.timing, "total_seconds": time.monotonic() - begin}
   if count > 1:
@@ -326,17 +328,18 @@ def _evaluations(
 
 
 def _results(
-  trainer: Trainer, state: TrainState, found
+  trainer: Trainer, state: TrainState, found, shares
 ) -> list[dict[str, Any]]:
   """What ``results.json`` of each run says."""
   results = []
   for i, (replica, own) in enumerate(trainer.own(state)):
     scores = {split: of_runs[i] for split, of_runs in found.items()}
-    results.append(_result(trainer, replica, own, scores))
+    own_shares = {split: of_runs[i] for split, of_runs in shares.items()}
+    results.append(_result(trainer, replica, own, scores, own_shares))
   return results
 
 
-def _result(trainer, replica, state, scores) -> dict[str, Any]:
+def _result(trainer, replica, state, scores, shares) -> dict[str, Any]:
   """Of one run."""
   config, dataset = replica.setup.config, replica.setup.dataset
   train = config.train
@@ -357,6 +360,7 @@ def _result(trainer, replica, state, scores) -> dict[str, Any]:
     "selected_by": train.select_by if train.select == "best" else "last",
     "readout": registry.readout(config.fusion.name),
     **{split: e.metrics for split, e in scores.items()},
+    contribution_table.KEY: shares,
   }
   replica.tracking.results(results)
   return results

@@ -8,7 +8,7 @@ import pytest
 import toys
 from dmg_jax.evaluation import probe, readout_scores, readouts
 from dmg_jax.evaluation.metrics import FUSED
-from dmg_jax.report import readout_table as shown
+from dmg_jax.report.tables import readouts as shown
 from dmg_jax.types import Method, TrainState
 
 

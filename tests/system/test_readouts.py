@@ -7,7 +7,7 @@ import pytest
 import helpers
 from dmg_jax.evaluation import metrics as evaluate
 from dmg_jax.evaluation import readouts
-from dmg_jax.report import readout_table as shown
+from dmg_jax.report.tables import readouts as shown
 from dmg_jax.training import restore
 from fake_runs import metrics
 

@@ -43,6 +43,15 @@ def check_metrics(found, modalities):
   assert all(0 <= x <= 2 for x in found["gap"]["centroid"].values())
 
 
+def check_contributions(results, split, modalities):
+  found = results["contributions"][split]
+  together = found["together"]
+  assert together == pytest.approx(results[split]["fused"]["accuracy"])
+  shares = found["shapley"]
+  assert set(shares) == set(found["gain"]) == modalities
+  assert sum(shares.values()) == pytest.approx(together - found["nothing"])
+
+
 @pytest.mark.parametrize(
   "name",
   [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in WHOLE],
@@ -52,7 +61,7 @@ def test_recipe(straight, name):
   results = json.loads((work / "results.json").read_text())
   assert set(results) == {
     "recipe", "dataset", "seed", "epochs", "alpha", "selected_step",
-    "selected_by", "readout", "val", "test", "timing",
+    "selected_by", "readout", "val", "test", "contributions", "timing",
   }  # fmt: skip
   assert results["recipe"] == name and results["dataset"] == "openmoji"
   assert (results["seed"], results["epochs"]) == (0, EPOCHS)
@@ -63,6 +72,7 @@ def test_recipe(straight, name):
   modalities = {"text"} if name == "unimodal" else MODALITIES
   for split in ("val", "test"):
     check_metrics(results[split], modalities)
+    check_contributions(results, split, modalities)
   assert results["timing"]["train_steps"] == 30
   assert results["timing"]["total_seconds"] > 0
   check_files(work, results)
@@ -144,8 +154,10 @@ def test_evaluate(straight, command, words):
       *words("h", work), "--mode=evaluate", f"--config.eval.split={split}"
     )
     assert (code, err) == (0, "") and "fused" in out
+    assert "Shapley values of accuracy: image" in out
     found = json.loads((work / f"evaluation_{split}.json").read_text())
-    assert found == {"split": split, **results[split]}
+    shares = results["contributions"][split]
+    assert found == {"split": split, **results[split], "contributions": shares}
   added = {p.name for p in set(work.rglob("*")) - before}
   assert added == {"evaluation_val.json", "evaluation_test.json"}
 

@@ -1,0 +1,1 @@
+"""Tables of scores in the report, for a page and a terminal."""
