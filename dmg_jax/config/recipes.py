@@ -130,4 +130,5 @@ RECIPES = {
   ),
   # The newest methods.
   "tcmax": Recipe("concat", "tcmax", {}, "official code"),
+  "mcr": Recipe("own_heads", "mcr", {}, "official code, CREMA-D"),
 }

@@ -1,4 +1,4 @@
-"""TCMax against sums over all tuples, and the average of what trained apart."""
+"""Features that do not belong together (TCMax, MCR), and an ensemble."""
 
 import itertools
 
@@ -9,7 +9,7 @@ import pytest
 from scipy.special import logsumexp, softmax
 
 import toys
-from dmg_jax.methods import ensemble, tcmax
+from dmg_jax.methods import ensemble, joint, mcr, tcmax
 from dmg_jax.model import registry
 
 # The fusions of the fast suite; the others are slow.
@@ -156,3 +156,79 @@ def test_an_ensemble_has_nothing_in_common():
     toys.Run(ensemble.make(), 2, "concat").fresh()
   with pytest.raises(ValueError, match="average"):
     ensemble.make(average="votes")
+
+
+def test_mcr_without_its_terms_is_joint_training():
+  off = mcr.make(weight=0.0, contrast=0.0, unimodal_weight=0.0)
+  plain, game = (toys.Run(m, 3) for m in (joint.make(), off))
+  one, two = plain.fresh(), game.fresh()
+  for seed in range(2):
+    one, _ = plain.step(one, toys.batch(3, seed=seed))
+    two, _ = game.step(two, toys.batch(3, seed=seed))
+  toys.assert_close(one.params, two.params, rtol=1e-5, atol=1e-6)
+
+
+def test_players_of_three_modalities(monkeypatch):
+  """Each encoder's gradient is of its own objective, by differences."""
+  index = jnp.array([[3, 0, 1, 7, 5, 4, 2, 6]])
+  monkeypatch.setattr(mcr, "permutations", lambda *_: index)
+  run = toys.Run(joint.make(), 3)
+  batch, params = toys.batch(3), run.fresh().params
+
+  def game(params):
+    out, _ = run.problem.run(params, {}, batch, None, True)
+    return mcr.dependence(run.problem, params, {}, out, batch, index, None)
+
+  found, pull = jax.vjp(game, params)
+  plain = jnp.zeros(())
+
+  def both(cotangents):
+    return pull(cotangents[1])
+
+  for name, k in mcr.PLAYERS.items():
+    grads = mcr.total_gradient(run.problem, both, plain, found, 0.3, k)
+    for m in run.problem.modalities:
+      own = {j: jnp.float32(-0.3 * (1.0 if j == m else k)) for j in found}
+      (expected,) = pull(own)
+      key = f"encoders_{m}"
+      toys.assert_close(grads[key], expected[key], rtol=1e-5, atol=1e-7)
+    bias = grads["fusion"]["bias"]
+    side = (1 + 2 * k) / 3
+    (every,) = pull({j: jnp.float32(-0.3 * side) for j in found})
+    toys.assert_close(bias, every["fusion"]["bias"], rtol=1e-5, atol=1e-7)
+    assert name in ("greedy", "independent", "collaborative")
+
+
+def test_nt_xent_with_gaps_and_padding():
+  """Over all pairs of one class, whatever their modality, in NumPy."""
+  rng = np.random.default_rng(0)
+  z = {m: rng.normal(size=(6, 4)) for m in ("image", "text")}
+  labels = np.array([0, 1, 0, 1, 2, 0])
+  mask = np.array([1, 1, 1, 1, 1, 0], np.float32)
+  there = np.array([1, 1, 0, 1, 1, 1], np.float32)
+  batch = toys.batch(2, 6).replace(
+    labels=jnp.asarray(labels),
+    mask=jnp.asarray(mask),
+    present={"text": jnp.asarray(there)},
+  )
+  rows = [("image", i) for i in range(5)] + [("text", i) for i in (0, 1, 3, 4)]
+  unit = {p: z[p[0]][p[1]] / np.linalg.norm(z[p[0]][p[1]]) for p in rows}
+  values = []
+  for a in rows:
+    s = {b: unit[a] @ unit[b] / 0.3 for b in rows if b != a}
+    far = [v for b, v in s.items() if labels[b[1]] != labels[a[1]]]
+    values += [
+      logsumexp([v, *far]) - v
+      for b, v in s.items()
+      if labels[b[1]] == labels[a[1]]
+    ]
+  given = {m: jnp.asarray(x) for m, x in z.items()}
+  found = mcr.nt_xent(given, batch, 0.3)
+  np.testing.assert_allclose(found, np.mean(values), rtol=1e-6)
+
+
+def test_mcr_says_what_is_wrong():
+  with pytest.raises(ValueError, match="players"):
+    mcr.make(players="selfish")
+  with pytest.raises(ValueError, match="samples must lie"):
+    mcr.make(samples=0)

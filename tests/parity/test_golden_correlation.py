@@ -2,12 +2,14 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import golden
-from dmg_jax.methods import tcmax
+from dmg_jax.methods import mcr, tcmax
 from dmg_jax.model.fusion import affine, concat, sum
+from dmg_jax.types import SHARED, Fused, Outputs
 
 _AV = ("a", "v")
 
@@ -66,3 +68,54 @@ def test_tcmax(x, y):
     golden.close(grads["fusion"][name], value)
   assert len(grads["fusion"]) == len(theirs)
   assert np.abs(np.asarray(grads["features"]["a"])).max() > 1e-3
+
+
+# MCR: features are parameters, and players own a block of the fused head.
+
+
+def mcr_problem(params):
+  def fuse(params, features):
+    logits = jnp.stack([features[m] @ params[f"W_{m}"].T for m in _AV]).sum(
+      axis=0
+    )
+    own = {m: features[m] @ params[f"U_{m}"].T for m in _AV}
+    return Fused(logits + params["b"][None], own)
+
+  def forward(params, inputs, present):
+    del inputs, present
+    z = {m: params[f"z_{m}"] for m in _AV}
+    return Outputs(*fuse(params, z)[:2], z)
+
+  owner = {f"z_{m}": m for m in _AV} | {"b": SHARED}
+  owner |= {f"{k}_{m}": f"{m}/head" for m in _AV for k in "WU"}
+  return golden.problem(params, owner, forward, _AV, fuse)
+
+
+@pytest.mark.parametrize(("x", "y"), golden.cases("mcr"))
+def test_mcr(x, y, monkeypatch):
+  """All gradients but, of independent players, that of the shared bias."""
+  index = jnp.asarray(x["index"].astype(int))
+  monkeypatch.setattr(mcr, "permutations", lambda *_: index)
+  rule = mcr.make(
+    players=x["kind"],
+    weight=x["l"],
+    contrast=x["contr_coeff"],
+    temperature=x["temperature"],
+    samples=len(index),
+  )
+
+  @golden.program()
+  def run(params, labels):
+    made = mcr_problem(params)
+    return golden.step(rule, made, golden.state(params), golden.batch(labels))
+
+  grads, metrics, _ = run(x["params"], x["label"])
+  golden.close(metrics["dependence_a"], y["js_0"])
+  golden.close(metrics["dependence_v"], y["js_1"])
+  own = [metrics[k] for k in ("cls", "cls_a", "cls_v")]
+  golden.close(own, list(y["ce"]))
+  if x["contr_coeff"]:
+    golden.close(metrics["contrast"], y["contrast"])
+  if x["kind"] == "independent":  # Deviation 2.
+    del grads["b"], y["grads"]["b"]
+  golden.close(grads, y["grads"])
