@@ -1,46 +1,74 @@
 """A rule works with any fusion that gives it what it needs, or refuses."""
 
+from pathlib import Path
+
 import jax
+import jax.numpy as jnp
 import pytest
 
 import toys
+from benchmarks import composition
 from data_pipelines import core
 from dmg_jax.model import registry
+from dmg_jax.training import steps
 
+PAGE = composition.recorded(composition.DOCS.read_text(encoding="utf-8"))
+AGAIN = "run python benchmarks/composition.py"
 RULES = ("mla",)
-# Rules that need something of their fusion, and the fusions that have it.
-NEEDS = {
-  "aug": {"aug"},
-  "ensemble": {"mmcosine", "sum"},
-  "etmc": {"etmc"},
-  "greedy": {"channel"},
-  "lfm_code": {"aug", "channel", "etmc", "own_heads", "sum", "weight"},
-  "mla": {"shared_head"},
-  "reconboost": {"boost"},
-  "unimodal": {"mmcosine", "sum"},
-}
-# They refuse encoders that exchange something.
-EXCHANGE = {"mmpareto", "tcmax", "umt"}
-PAIRS = [
-  pytest.param(rule, fusion, marks=[] if rule in RULES else [pytest.mark.slow])
-  for rule in registry.known("methods")
-  for fusion in registry.known("fusion")
-]
+METHODS, FUSIONS = registry.known("methods"), registry.known("fusion")
 
 
-@pytest.mark.parametrize(("rule", "fusion"), PAIRS)
+def fast(rule, *others):
+  """A case; of one rule in the fast suite, of the others in the slow one."""
+  marks = [] if rule in RULES else [pytest.mark.slow]
+  return pytest.param(rule, *others, marks=marks)
+
+
+def test_the_page_has_every_method():
+  columns = {*FUSIONS, *composition.CONDITIONS}
+  assert PAGE.keys() == set(METHODS), AGAIN
+  assert all(row.keys() == columns for row in PAGE.values()), AGAIN
+  for _, test in composition.CONDITIONS.values():
+    assert Path(__file__).with_name(f"{test}.py").exists()
+
+
+@pytest.mark.parametrize(
+  ("rule", "fusion"), [fast(r, f) for r in METHODS for f in FUSIONS]
+)
 def test_traces_or_refuses_by_name(rule, fusion):
-  run = toys.Run(toys.make_method(rule), 2, fusion)
-  fits = fusion in NEEDS.get(rule, {fusion})
-  fits &= not (rule in EXCHANGE and fusion == "channel")
-  if not fits:
-    with pytest.raises(ValueError, match=r"fusion"):
-      run.fresh()
-    return
-  state, batch = run.fresh(), toys.batch(2)
-  jax.eval_shape(run.step, state, batch)
-  if run.outer is not None:
-    jax.eval_shape(run.outer, state, batch, batch)
+  assert composition.fits(rule, fusion) == PAGE[rule][fusion], AGAIN
+  if not PAGE[rule][fusion]:
+    with pytest.raises(ValueError, match="fusion"):
+      toys.Run(toys.make_method(rule), 2, fusion).fresh()
+
+
+@pytest.mark.parametrize("rule", [fast(r) for r in METHODS])
+def test_conditions(rule):
+  for name, (trial, _) in composition.CONDITIONS.items():
+    if name in composition.REFUSABLE:
+      assert trial(rule) == PAGE[rule][name], (name, AGAIN)
+    else:  # Every method has a test of its numbers.
+      assert PAGE[rule][name], (name, AGAIN)
+
+
+@pytest.mark.parametrize("rule", [fast(r) for r in METHODS])
+def test_seeds_at_once_are_those_one_by_one(rule):
+  """``jax.vmap`` over two states gives each of them its own numbers."""
+  run = toys.Run(
+    toys.make_method(rule), 2, optimiser="sgd", **toys.fusion_of(rule)
+  )
+  step = steps.make_train_step(run.problem, run.method, run.apply, True)
+  both = (run.fresh(), run.fresh())
+  own = [toys.batch(2, seed=s) for s in (0, 1)]
+  one = [run.step(s, b)[0] for s, b in zip(both, own, strict=True)]
+  state, batch = (
+    jax.tree.map(lambda *x: jnp.stack(x), *t)
+    for t in ((run.fresh(), run.fresh()), own)
+  )
+  found, _ = step(state, batch, jnp.zeros(2, jnp.int32))
+  for i, wanted in enumerate(one):
+    got = jax.tree.map(lambda x, i=i: x[i], found)
+    toys.assert_close(got.params, wanted.params, rtol=1e-4, atol=1e-5)
 
 
 def test_every_kind_has_its_encoders_and_every_encoder_its_kinds():
