@@ -127,4 +127,6 @@ RECIPES = {
   "valuation_modality": Recipe(
     "concat", "valuation", {"level": "modality"}, "official, modality level"
   ),
+  # The newest methods.
+  "dgl": Recipe("concat", "dgl", {}, "official script, CREMA-D, α = 4"),
 }

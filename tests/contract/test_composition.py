@@ -18,7 +18,11 @@ NEEDS = {
   "reconboost": {"boost"},
   "unimodal": {"mmcosine", "sum"},
 }
-EXCHANGE = {"mmpareto", "umt"}  # Refuse encoders that exchange something.
+EXCHANGE = {
+  "dgl",
+  "mmpareto",
+  "umt",
+}  # Refuse encoders that exchange something.
 PAIRS = [
   pytest.param(rule, fusion, marks=[] if rule in RULES else [pytest.mark.slow])
   for rule in registry.known("methods")

@@ -30,6 +30,7 @@ NEAR = {
   "amco", "cml", "constant", "domfn", "etmc", "greedy", "heuristic", "joint",
   "label_fitting", "lfm_code", "mbsd", "mses", "ogm_ge", "pmr", "reconboost",
   "stepwise", "valuation", "weight",
+  "dgl",
 }  # fmt: skip
 
 every_method = pytest.mark.parametrize(
