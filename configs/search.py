@@ -64,6 +64,7 @@ SPACES: dict[str, dict[str, Knob]] = {
     "grow_epochs": OneOf((5, 20, 40)),
   },
   "dgl": {"alpha": Log(0.5, 10)},
+  "arl": {"gamma": Log(0.5, 8), "temperature": Log(1, 16)},
 }
 
 SPACE = Space(LEARNING_RATE, SPACES)

@@ -129,4 +129,5 @@ RECIPES = {
   ),
   # The newest methods.
   "dgl": Recipe("concat", "dgl", {}, "official script, CREMA-D, α = 4"),
+  "arl": Recipe("concat", "arl", {}, "official script, CREMA-D; w is used"),
 }

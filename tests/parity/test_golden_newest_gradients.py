@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 import golden
-from dmg_jax.methods import dgl
+from dmg_jax.methods import arl, dgl
 from dmg_jax.model.fusion import concat
 from dmg_jax.model.fusion import sum as late
 
@@ -95,3 +95,35 @@ def test_dgl(x, y):
   total = y["loss_f"] + x["alpha"] * (y["loss_a"] + y["loss_v"])
   golden.close(metrics["loss"], total)
   golden.close(torch_names(x["fusion"], grads), y["grads"])
+
+
+# ARL: the same model; w as released (never used), and used in its own step.
+
+
+@pytest.mark.parametrize(("x", "y"), golden.cases("arl"))
+def test_arl(x, y):
+  """w, the losses, and every gradient before and after the warm-up."""
+  params, made = model_of(x)
+  late = x["epoch"] > x["start"]
+  options = {"gamma": x["gamma"], "temperature": x["T"]}
+  rule = arl.make(**options, faithful=not x["assigned"])
+
+  @golden.program()
+  def run(params, labels, active):
+    start, batch = golden.state(params, active), golden.batch(labels)
+    grads, metrics, _ = golden.step(rule, made, start, batch)
+    out, _ = made.forward(params, {}, {}, None, True)
+    return grads, metrics, arl.weights(out.unimodal, batch, x["T"])
+
+  grads, metrics, w = run(params, x["label"], jnp.float64(late))
+  golden.close({m: metrics[f"cls_{m}"] for m in SIDES},
+               {m: y[f"loss_{m}"] for m in SIDES})  # fmt: skip
+  golden.close(metrics["loss"], y["loss"])
+  if late:
+    golden.close([w["a"], w["v"]], list(y["weight"]))
+  found = torch_names(x["fusion"], grads)
+  if x["fusion"] == "concat":
+    # Of the shared bias, our unimodal read-outs have half (deviation 4).
+    found.pop("fusion_module.fc_out.bias")
+    y["grads"].pop("fusion_module.fc_out.bias")
+  golden.close(found, y["grads"])
