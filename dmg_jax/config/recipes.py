@@ -130,4 +130,5 @@ RECIPES = {
   # The newest methods.
   "dgl": Recipe("concat", "dgl", {}, "official script, CREMA-D, α = 4"),
   "arl": Recipe("concat", "arl", {}, "official script, CREMA-D; w is used"),
+  "cggm": Recipe("own_heads", "cggm", {}, "official scripts, ρ = 1.3"),
 }

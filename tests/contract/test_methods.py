@@ -30,7 +30,7 @@ NEAR = {
   "amco", "cml", "constant", "domfn", "etmc", "greedy", "heuristic", "joint",
   "label_fitting", "lfm_code", "mbsd", "mses", "ogm_ge", "pmr", "reconboost",
   "stepwise", "valuation", "weight",
-  "arl", "dgl",
+  "arl", "cggm", "dgl",
 }  # fmt: skip
 
 every_method = pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_declares_what_is_no_loss_term(name):
   terms = logged - found - {"loss", "weight_norm", "alpha"}
   known = (
     "cls", "matching", "boost", "boosters", "rank", "edl", "distil", "proto",
-    "cosine",
+    "cosine", "direction",
   )  # fmt: skip
   assert all(t.partition("_")[0] in known for t in terms), terms
 

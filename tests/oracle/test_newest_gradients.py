@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 import golden
 import toys
-from dmg_jax.methods import arl, dgl, multitask
+from dmg_jax.methods import arl, cggm, dgl, multitask
 from dmg_jax.types import Outputs
 
 
@@ -214,3 +214,147 @@ def test_arl_as_released_has_equal_weights():
 def test_arl_refuses_what_is_negative(option):
   with pytest.raises(ValueError, match=f"{option} must lie in"):
     arl.make(**{option: -1})
+
+
+# CGGM
+
+
+def gains(*values):
+  return {m: jnp.float64(v) for m, v in zip(toys.NAMES, values, strict=False)}
+
+
+@pytest.mark.parametrize(
+  ("gain", "expected"),
+  [
+    ((0.3, 0.1), (0.25, 0.75)),
+    ((0.2, 0.1, 0.1), (0.5, 0.75, 0.75)),
+    ((-0.1, 0.2), (1.0, 0.0)),  # The one that became worse keeps all.
+    ((-0.1, -0.3), (0.5, 0.5)),
+    ((0.0, 0.0, 0.0), (2 / 3, 2 / 3, 2 / 3)),
+    ((0.4,), (1.0,)),
+  ],
+)
+def test_cggm_coefficients(gain, expected):
+  got = cggm.coefficients(gains(*gain))
+  np.testing.assert_allclose(list(got.values()), expected, rtol=1e-6)
+
+
+def test_cggm_coefficients_as_released_may_be_of_any_size():
+  got = cggm.coefficients(gains(-0.1, 0.2), faithful=True)
+  np.testing.assert_allclose(list(got.values()), [2, -1], rtol=1e-6)
+  got = cggm.coefficients(gains(-0.2, 0.2), faithful=True)
+  assert max(abs(v) for v in got.values()) > 1e6
+
+
+def test_cggm_slopes_are_gradients_of_the_heads():
+  """G_m is the gradient of a block of the fused head, C_m of its own head."""
+  labels = toys.batch(2).labels
+
+  def loss(out: Outputs):
+    each = [out.logits, *out.unimodal.values()]
+    log_p = [jax.nn.log_softmax(o)[jnp.arange(8), labels] for o in each]
+    return -sum(x.sum() for x in log_p)
+
+  problem, grads = gradient(loss, 2, "own_heads")
+  _, params, stats = toys.problem(2, "own_heads")
+  out, _ = problem.run(params, stats, toys.batch(2))
+  fused, own = cggm.both_slopes(out.unimodal, out, toys.batch(2))
+  blocks, heads = cggm.last_layers(problem, grads)
+  for m in problem.modalities:
+    np.testing.assert_allclose(fused[m].T, blocks[m], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(own[m].T, heads[m], rtol=1e-4, atol=1e-5)
+
+
+def test_cggm_direction_by_hand():
+  """Its value and slope; none of the classifier, finite where G is zero."""
+  rng = np.random.default_rng(0)
+  one = {m: rng.normal(size=(3, 4)) for m in ("a", "b")}
+  two = {m: rng.normal(size=(3, 4)) for m in ("a", "b")}
+  b = {"a": 0.3, "b": 0.7}
+  cos = {
+    m: (one[m] * two[m]).sum() / np.linalg.norm(one[m]) / np.linalg.norm(two[m])
+    for m in b
+  }
+  expected = sum(b[m] * (1 - cos[m]) for m in b) / 2
+  np.testing.assert_allclose(cggm.direction(b, one, two), expected, rtol=1e-6)
+  np.testing.assert_allclose(cggm.direction(b, one, one), 0, atol=1e-7)
+  down, still = jax.grad(cggm.direction, argnums=(1, 2))(b, one, two)
+  away = one["a"] / np.linalg.norm(one["a"])
+  slope = two["a"] / np.linalg.norm(two["a"]) - cos["a"] * away
+  slope = -b["a"] / 2 * slope / np.linalg.norm(one["a"])
+  np.testing.assert_allclose(down["a"], slope, rtol=1e-5, atol=1e-8)
+  assert not any(x.any() for x in still.values())
+  zero = {m: 0 * x for m, x in one.items()}
+  assert toys.finite(jax.grad(cggm.direction, argnums=1)(b, zero, two))
+
+
+@pytest.mark.parametrize("modalities", [1, 3])
+def test_cggm_scales_the_encoders_and_trains_classifiers_on_still_features(
+  modalities,
+):
+  """λ = 0: encoders have ρ B times the gradient of CE(o), heads their own."""
+  labels = toys.batch(modalities).labels
+
+  def loss(out: Outputs):
+    return -jax.nn.log_softmax(out.logits)[jnp.arange(8), labels].mean()
+
+  def own_loss(out: Outputs):
+    log_p = [jax.nn.log_softmax(o) for o in out.unimodal.values()]
+    return -sum(x[jnp.arange(8), labels].mean() for x in log_p)
+
+  problem, plain = gradient(loss, modalities, "own_heads")
+  _, heads = gradient(own_loss, modalities, "own_heads")
+  method = cggm.make(rho=1.5, weight=0.0)
+  grads, metrics, after = one_step(method, modalities, fusion="own_heads")
+  acc = np.array([metrics[f"accuracy_{m}"] for m in problem.modalities])
+  b = 1 - acc / acc.sum() if modalities > 1 else [1.0]
+  for m, factor in zip(problem.modalities, b, strict=True):
+    scaled = jax.tree.map(lambda g, f=factor: 1.5 * f * g, plain)
+    np.testing.assert_allclose(after.method[m], metrics[f"accuracy_{m}"])
+    for owner, expected in ((m, scaled), (f"{m}/head", heads)):
+      pairs = zip(
+        owned(problem, grads, owner), owned(problem, expected, owner),
+        strict=True,
+      )  # fmt: skip
+      for x, y in pairs:
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-7)
+
+
+def test_cggm_the_direction_reaches_encoders_unless_as_released():
+  """What λ adds: officially only to the fused head."""
+  for faithful in (False, True):
+    problem, *_ = toys.problem(2, "own_heads")
+    with_it, without = (
+      one_step(cggm.make(weight=w, faithful=faithful), fusion="own_heads")[0]
+      for w in (1.0, 0.0)
+    )
+    moved = {
+      o: any(
+        not np.allclose(a, b, rtol=1e-4, atol=1e-8)
+        for a, b in zip(
+          owned(problem, with_it, o), owned(problem, without, o), strict=True
+        )
+      )
+      for o in ("image", "image/head", "shared")
+    }
+    expected = {"image": not faithful, "image/head": False, "shared": True}
+    assert moved == expected
+
+
+def test_cggm_remembers_the_accuracy_of_what_nobody_has():
+  last = {"a": jnp.float32(0.25), "b": jnp.float32(0.5)}
+  batch = toys.batch(2)
+  right = 10 * jax.nn.one_hot(batch.labels, 3)
+  there = {"a": jnp.zeros(8), "b": jnp.array([1.0, 1, 0, 0, 0, 0, 0, 0])}
+  got = cggm.accuracies(
+    {"a": right, "b": right}, batch.replace(present=there), last
+  )
+  assert (float(got["a"]), float(got["b"])) == (0.25, 1.0)
+
+
+def test_cggm_refuses():
+  with pytest.raises(ValueError, match="fusion=own_heads"):
+    toys.Run(cggm.make(faithful=True), 2, "concat").fresh()
+  for option in ("rho", "weight"):
+    with pytest.raises(ValueError, match=f"{option} must lie in"):
+      cggm.make(**{option: -1.0})

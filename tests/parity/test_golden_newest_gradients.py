@@ -3,11 +3,12 @@
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import golden
-from dmg_jax.methods import arl, dgl
-from dmg_jax.model.fusion import concat
+from dmg_jax.methods import arl, cggm, dgl
+from dmg_jax.model.fusion import concat, own_heads
 from dmg_jax.model.fusion import sum as late
 
 SIDES = {"a": "audio", "v": "visual"}
@@ -127,3 +128,87 @@ def test_arl(x, y):
     found.pop("fusion_module.fc_out.bias")
     y["grads"].pop("fusion_module.fc_out.bias")
   golden.close(found, y["grads"])
+
+
+# CGGM: the official head on the sum of features is ours with equal blocks.
+
+INPUTS = ("text", "audio", "vision")
+
+
+def cggm_params(x):
+  """Parameters of ``own_heads`` from the recorded torch weights."""
+  net, heads = x["params"], x["classifier"]
+  kernel = np.concatenate([net["out_layer.weight"].T] * len(INPUTS))
+  fusion = {"fused": {"kernel": kernel, "bias": net["out_layer.bias"]}}
+  features = {}
+  for i, m in enumerate(INPUTS):
+    own, name = f"encoders.{i}", f"classifers.{i}.out_layer"
+    bias = net[f"{own}.bias"]
+    features[m] = {"weight": net[f"{own}.weight"].T, "bias": bias}
+    bias = heads[f"{name}.bias"]
+    fusion[f"head_{m}"] = {"kernel": heads[f"{name}.weight"].T, "bias": bias}
+  return {"features": features, "fusion": fusion}
+
+
+def cggm_names(grads):
+  """Our gradients under torch's names: ``(net, classifiers)``."""
+  net, heads = {}, {}
+  for i, m in enumerate(INPUTS):
+    own = grads["features"][m]
+    net[f"encoders.{i}.weight"] = own["weight"].T
+    net[f"encoders.{i}.bias"] = own["bias"]
+    head, name = grads["fusion"][f"head_{m}"], f"classifers.{i}.out_layer"
+    heads[f"{name}.weight"] = head["kernel"].T
+    heads[f"{name}.bias"] = head["bias"]
+  fused = grads["fusion"]["fused"]
+  net["out_layer.weight"] = sum(np.split(fused["kernel"], len(INPUTS))).T
+  net["out_layer.bias"] = fused["bias"]
+  return net, heads
+
+
+@golden.program("weight", "rho")
+def run_cggm(params, x, last, weight, rho):
+  """A step, and the next memory."""
+
+  def encode(m, p):
+    return jnp.tanh(x[m] @ p["weight"] + p["bias"][None])
+
+  fusion = own_heads.Fusion(4)
+  made = golden.on_features(fusion, params, INPUTS, encode)
+  leaf = {f"head_{m}": f"{m}/head" for m in INPUTS}
+  owner = made.owner["fusion"]
+  made.owner["fusion"] = {
+    k: {p: leaf.get(k, o) for p, o in v.items()} for k, v in owner.items()
+  }
+  rule = cggm.make(rho=rho, weight=weight, faithful=True)
+  start = golden.state(params, last)
+  batch = golden.batch(x["labels"])
+  grads, metrics, after = golden.step(rule, made, start, batch)
+  return grads, metrics, after.method
+
+
+@pytest.mark.parametrize(("x", "y"), golden.cases("cggm"))
+def test_cggm(x, y):
+  """Three steps: accuracies, B, L_gm, and every gradient with and without it.
+
+  What the official code adds in the next step is added in its own here.
+  """
+  params, steps = cggm_params(x), y["steps"]
+  memory = {m: np.float64(0) for m in INPUTS}
+  for t, (batch, out) in enumerate(zip(x["batches"], steps, strict=True)):
+    last = memory
+    grads, metrics, memory = run_cggm(params, batch, last, 0.0, x["rou"])
+    golden.close([memory[m] for m in INPUTS], list(out["acc"]))
+    found = [metrics[f"coefficient_{m}"] for m in INPUTS]
+    golden.close(found, list(out["coeff"]))
+    golden.close(metrics["direction"], out["l_gm"])
+    net, heads = cggm_names(grads)
+    golden.close(net, out["grads"])
+    golden.close(heads, out["classifier_grads"])
+    if t + 1 < len(steps):
+      added = steps[t + 1]["lamda_2_adds_to_out_layer"]
+      grads, *_ = run_cggm(params, batch, last, 0.2, x["rou"])
+      both, _ = cggm_names(grads)
+      golden.close(both["out_layer.weight"] - net["out_layer.weight"], added)
+      both["out_layer.weight"] = net["out_layer.weight"]
+      golden.close(both, net)
