@@ -66,6 +66,7 @@ SPACES: dict[str, dict[str, Knob]] = {
   "dgl": {"alpha": Log(0.5, 10)},
   "arl": {"gamma": Log(0.5, 8), "temperature": Log(1, 16)},
   "cggm": {"rho": Uniform(0.5, 2), "weight": Log(0.01, 1)},
+  "inforeg": {"strength": Log(0.05, 5)},
 }
 
 SPACE = Space(LEARNING_RATE, SPACES)

@@ -131,4 +131,5 @@ RECIPES = {
   "dgl": Recipe("concat", "dgl", {}, "official script, CREMA-D, α = 4"),
   "arl": Recipe("concat", "arl", {}, "official script, CREMA-D; w is used"),
   "cggm": Recipe("own_heads", "cggm", {}, "official scripts, ρ = 1.3"),
+  "inforeg": Recipe("concat", "inforeg", {}, "official code, β of the audio"),
 }

@@ -30,7 +30,7 @@ NEAR = {
   "amco", "cml", "constant", "domfn", "etmc", "greedy", "heuristic", "joint",
   "label_fitting", "lfm_code", "mbsd", "mses", "ogm_ge", "pmr", "reconboost",
   "stepwise", "valuation", "weight",
-  "arl", "cggm", "dgl",
+  "arl", "cggm", "dgl", "inforeg",
 }  # fmt: skip
 
 every_method = pytest.mark.parametrize(

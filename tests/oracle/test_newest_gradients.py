@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 import golden
 import toys
-from dmg_jax.methods import arl, cggm, dgl, multitask
+from dmg_jax.methods import arl, cggm, dgl, inforeg, multitask
 from dmg_jax.types import Outputs
 
 
@@ -126,7 +126,7 @@ def random_logits(modalities, scales=(0.5, 4.0, 1.0)):
   rng = np.random.default_rng(1)
   names = toys.NAMES[:modalities]
   return {
-    m: s * rng.normal(size=(8, toys.CLASSES))
+    m: jnp.asarray(s * rng.normal(size=(8, toys.CLASSES)))
     for m, s in zip(names, scales, strict=False)
   }
 
@@ -358,3 +358,135 @@ def test_cggm_refuses():
   for option in ("rho", "weight"):
     with pytest.raises(ValueError, match=f"{option} must lie in"):
       cggm.make(**{option: -1.0})
+
+
+# InfoReg
+
+
+def traces_of(growth, window=10):
+  """The memory at the end of epochs whose traces were these."""
+  past = np.concatenate([np.zeros(window + 1), growth])
+  zero = {"image": jnp.float32(0)}
+  traces = {"image": jnp.asarray(past[-window - 2 : -1], jnp.float32)}
+  current = {"image": jnp.float32(past[-1])}
+  return inforeg.State((), traces, current, zero)
+
+
+@pytest.mark.parametrize(
+  ("growth", "window", "active"),
+  [
+    ([0.2], 10, 1),  # (.02 - 0) / .02
+    ([0.5] * 9, 10, 1),  # 1 / 9: the zeros before still leave the window.
+    ([0.5] * 11, 10, 0),
+    ([0.1, 0.2, 0.4, 0.8], 2, 1),
+    ([0.8, 0.4, 0.2], 2, 0),
+    ([0.0], 10, 0),  # Nothing was learnt.
+  ],
+)
+def test_inforeg_acts_while_the_mean_trace_grows(growth, window, active):
+  memory = traces_of(growth, window)
+  after = inforeg.next_epoch(memory, {"w": jnp.ones(2)}, 0.05)
+  past = np.concatenate([np.zeros(window), growth])
+  now, before = past[-window:].mean(), past[-window - 1 : -1].mean()
+  assert ((now - before) > 0.05 * now) == active
+  assert float(after.active["image"]) == active
+  np.testing.assert_allclose(after.traces["image"][-1], growth[-1], rtol=1e-6)
+  assert float(after.current["image"]) == 0
+  assert after.start["w"].sum() == 2
+
+
+@pytest.mark.parametrize("modalities", [1, 2, 3])
+def test_inforeg_holds_the_modalities_above_the_others(modalities):
+  """β e^{tanh Δ}, where Δ > 0 and the window is open."""
+  logits = random_logits(modalities)
+  labels = np.asarray(toys.batch(modalities).labels)
+  beta = dict(zip(logits, (0.95, 0.1, 0.3), strict=False))
+  active = dict.fromkeys(logits, jnp.float32(1))
+  got = inforeg.pulls(logits, toys.batch(modalities), active, beta)
+  p = [softmax(o, axis=-1)[np.arange(8), labels].sum() for o in logits.values()]
+  for i, m in enumerate(logits):
+    rest = [v for j, v in enumerate(p) if j != i]
+    gap = p[i] - np.mean(rest) if rest else 0.0
+    expected = beta[m] * np.exp(np.tanh(gap)) if gap > 0 else 0.0
+    np.testing.assert_allclose(got[m], expected, rtol=1e-6)
+    assert float(inforeg.pulls(
+      logits, toys.batch(modalities), {**active, m: 0 * active[m]}, beta
+    )[m]) == 0  # fmt: skip
+  above = sum(float(v) > 0 for v in got.values())
+  assert above == 0 if modalities == 1 else 0 < above < modalities
+
+
+def test_inforeg_pulls_to_the_weights_of_the_epoch():
+  """Of the leading encoder alone; the trace is the mean square of matrices."""
+  run = toys.Run(inforeg.make(strength=2.0), 3)
+  state = run.fresh()
+  start = jax.tree.map(lambda p: p + 0.1, state.params)
+  memory = state.method.replace(start=start)
+  state = state.replace(method=memory, opt_state=())
+  batch = toys.batch(3)
+  step = jax.jit(run.method.step, static_argnums=(0, 4))
+  after, metrics = step(
+    run.problem, state, batch, jax.random.key(0), golden.capture
+  )
+  grads = after.opt_state[-1][0]
+  plain, *_ = one_step(multitask.make(weight=1.0), 3)
+  pulls = {m: float(metrics[f"pull_{m}"]) for m in run.problem.modalities}
+  assert 0 < sum(v > 0 for v in pulls.values()) < 3
+  for m, pull in pulls.items():
+    found = owned(run.problem, grads, m)
+    for a, b in zip(found, owned(run.problem, plain, m), strict=True):
+      np.testing.assert_allclose(a, b - 0.1 * pull, rtol=1e-4, atol=1e-6)
+    trace = sum((np.float64(g) ** 2).mean() for g in found if g.ndim > 1)
+    np.testing.assert_allclose(after.method.current[m], trace, rtol=1e-5)
+  toys.assert_close(grads["fusion"], plain["fusion"], rtol=1e-4)
+
+
+def test_inforeg_without_strength_is_multitask():
+  """Over whole epochs."""
+  states = []
+  for method in (inforeg.make(strength=0.0), multitask.make()):
+    run = toys.Run(method, 2)
+    state = run.fresh()
+    for epoch in range(2):
+      state = run.between(state, toys.ToyData(2), epoch)
+      for seed in range(2):
+        state, _ = run.step(state, toys.batch(2, seed=seed))
+    states.append(state.params)
+  toys.assert_close(*states, rtol=1e-6)
+
+
+def test_inforeg_epochs():
+  """Weights and traces are taken anew, but before the first epoch."""
+  run, data = toys.Run(inforeg.make(), 2), toys.ToyData(2)
+  state = run.between(run.fresh(), data, 0)
+  assert not any(t.any() for t in state.method.traces.values())
+  state, _ = run.step(state, toys.batch(2))
+  first = {m: float(t) for m, t in state.method.current.items()}
+  assert not toys.same(state.method.start, state.params)
+  state = run.between(state, data, 1)
+  assert toys.same(state.method.start, state.params)
+  for m, t in state.method.traces.items():
+    np.testing.assert_array_equal(t, [0] * 10 + [np.float32(first[m])])
+
+
+def test_inforeg_as_released_asks_the_first_modality():
+  """Its trace decides for all."""
+  rule = inforeg.make(faithful=True)
+  run = toys.Run(rule, 2)
+  state = run.fresh()
+  flat = {m: jnp.full(11, 0.5, jnp.float32) for m in state.method.traces}
+  now = {"image": jnp.float32(0.5), "text": jnp.float32(50)}
+  memory = state.method.replace(traces=flat, current=now)
+  after = run.between(state.replace(method=memory), toys.ToyData(2), 12)
+  assert [float(v) for v in after.method.active.values()] == [0, 0]
+  with pytest.raises(ValueError, match=r"inforeg measures .*'image'.*frozen"):
+    toys.Run(rule, 2, frozen=("image",)).fresh()
+
+
+@pytest.mark.parametrize(
+  ("option", "value"),
+  [("strength", -1), ("others", -0.1), ("window", 0), ("threshold", 2)],
+)
+def test_inforeg_refuses(option, value):
+  with pytest.raises(ValueError, match=f"{option} must lie in"):
+    inforeg.make(**{option: value})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import golden
-from dmg_jax.methods import arl, cggm, dgl
+from dmg_jax.methods import arl, cggm, dgl, inforeg
 from dmg_jax.model.fusion import concat, own_heads
 from dmg_jax.model.fusion import sum as late
 
@@ -212,3 +212,59 @@ def test_cggm(x, y):
       golden.close(both["out_layer.weight"] - net["out_layer.weight"], added)
       both["out_layer.weight"] = net["out_layer.weight"]
       golden.close(both, net)
+
+
+# InfoReg: an epoch of three steps below the fusion ``concat``.
+
+
+def inforeg_step(x, **more):
+  """A recorded step as the model above reads it."""
+  names = {"head.weight": "fusion_module.fc_out.weight",
+           "head.bias": "fusion_module.fc_out.bias"}  # fmt: skip
+  params = {names.get(k, k): v for k, v in x["params"].items()}
+  return {**x, "fusion": "concat", "params": params, **more}
+
+
+@golden.program()
+def run_inforeg(x, first, memory, began):
+  """One step of an epoch, and the memory after it."""
+  params, made = model_of(inforeg_step(x))
+  rule = inforeg.make(strength=0.95, others=0.1, faithful=True)
+  now = memory.replace(start=model_of(inforeg_step(first))[0])
+  start = golden.state(params, now)
+  if began is not None:
+    past = memory.replace(current=began)
+    start = start.replace(method=past)
+    start = rule.between_epochs(made, start, None, 1)
+  batch = golden.batch(x["label"])
+  grads, metrics, after = golden.step(rule, made, start, batch)
+  return grads, metrics, after.method
+
+
+@pytest.mark.parametrize(("x", "y"), golden.cases("inforeg"))
+def test_inforeg(x, y):
+  """Every gradient of an epoch, its losses and the traces at its end."""
+  one = dict.fromkeys(SIDES, np.float64(1))
+  none = dict.fromkeys(SIDES, np.float64(0))
+  traces, began = dict.fromkeys(SIDES, np.zeros(11)), None
+  if x["epoch"]:
+    past = np.concatenate([np.zeros(11), x["audio_traces"]])
+    traces = dict.fromkeys(SIDES, past[-12:-1])
+    began = dict.fromkeys(SIDES, past[-1])
+  memory = inforeg.State((), traces, none, one)
+  sums = {"loss": 0, "loss_a": 0, "loss_v": 0}
+  for t, (step, expected) in enumerate(
+    zip(x["steps"], y["grads"], strict=True)
+  ):
+    grads, metrics, memory = run_inforeg(
+      step, x["steps"][0], memory, None if t else began
+    )
+    names = {"fusion_module.fc_out.weight": "head.weight",
+             "fusion_module.fc_out.bias": "head.bias"}  # fmt: skip
+    found = torch_names("concat", grads)
+    golden.close({names.get(k, k): g for k, g in found.items()}, expected)
+    sums["loss"] += metrics["cls"] / 3
+    for m in SIDES:
+      sums[f"loss_{m}"] += metrics[f"cls_{m}"] / 3
+  golden.close(sums, {k: y[k] for k in sums})
+  golden.close(memory.current, {m: y[f"trace_{m}"] for m in SIDES})
