@@ -132,4 +132,5 @@ RECIPES = {
   "arl": Recipe("concat", "arl", {}, "official script, CREMA-D; w is used"),
   "cggm": Recipe("own_heads", "cggm", {}, "official scripts, ρ = 1.3"),
   "inforeg": Recipe("concat", "inforeg", {}, "official code, β of the audio"),
+  "g2d": Recipe("sum", "g2d", {}, "official code, late fusion", _MEAN),
 }

@@ -18,11 +18,8 @@ NEEDS = {
   "reconboost": {"boost"},
   "unimodal": {"mmcosine", "sum"},
 }
-EXCHANGE = {
-  "dgl",
-  "mmpareto",
-  "umt",
-}  # Refuse encoders that exchange something.
+# Refuse encoders that exchange something.
+EXCHANGE = {"dgl", "g2d", "mmpareto", "umt"}
 PAIRS = [
   pytest.param(rule, fusion, marks=[] if rule in RULES else [pytest.mark.slow])
   for rule in registry.known("methods")

@@ -30,7 +30,7 @@ NEAR = {
   "amco", "cml", "constant", "domfn", "etmc", "greedy", "heuristic", "joint",
   "label_fitting", "lfm_code", "mbsd", "mses", "ogm_ge", "pmr", "reconboost",
   "stepwise", "valuation", "weight",
-  "arl", "cggm", "dgl", "inforeg",
+  "arl", "cggm", "dgl", "g2d", "inforeg",
 }  # fmt: skip
 
 every_method = pytest.mark.parametrize(
