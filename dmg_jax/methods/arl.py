@@ -36,7 +36,7 @@ import jax
 import jax.numpy as jnp
 
 from dmg_jax import losses
-from dmg_jax.methods import _terms
+from dmg_jax.methods import _rates, _terms
 from dmg_jax.methods._adapters import check_range, from_modulation, scalar
 from dmg_jax.types import Card, Method
 
@@ -78,11 +78,7 @@ def make(
     del key
     w = weights(outputs.unimodal, batch, 0.0 if faithful else temperature)
     factors = {m: jnp.where(active > 0, 1 + v, 1.0) for m, v in w.items()}
-    grads = jax.tree.map(
-      lambda g, o: g * factors[o].astype(g.dtype) if o in factors else g,
-      grads,
-      problem.owner,
-    )
+    grads = _rates.scaled(problem, grads, factors)
     return grads, active, _terms.named("weight", w)
 
   def between_epochs(problem, state, data, epoch):

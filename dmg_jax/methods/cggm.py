@@ -42,7 +42,7 @@ import jax.numpy as jnp
 
 from dmg_jax import losses
 from dmg_jax.errors import InputError
-from dmg_jax.methods import _terms
+from dmg_jax.methods import _rates, _terms
 from dmg_jax.methods._adapters import (
   check_range,
   differentiate,
@@ -91,14 +91,10 @@ def make(
       return value, terms | _terms.named("coefficient", b)
 
     done = differentiate(loss, problem, state, batch, key)
-    found = done.metrics
-    factors = {m: rho * found[f"coefficient_{m}"] for m in problem.modalities}
-    grads = jax.tree.map(
-      lambda g, o: g * factors[o].astype(g.dtype) if o in factors else g,
-      done.grads,
-      problem.owner,
-    )
-    acc = {m: found[f"accuracy_{m}"] for m in problem.modalities}
+    names, found = problem.modalities, done.metrics
+    factors = {m: rho * found[f"coefficient_{m}"] for m in names}
+    grads = _rates.scaled(problem, done.grads, factors)
+    acc = {m: found[f"accuracy_{m}"] for m in names}
     return apply(done.state.replace(method=acc), grads), found
 
   def init(problem, state, key):
@@ -145,10 +141,7 @@ def coefficients(gain, faithful=False):
 def both_slopes(own, outputs, batch):
   """``slopes`` of the fused logits, and of the classifiers."""
   fused = dict.fromkeys(own, outputs.logits)
-  return (
-    slopes(fused, outputs.features, batch),
-    slopes(own, outputs.features, batch),
-  )
+  return [slopes(o, outputs.features, batch) for o in (fused, own)]
 
 
 def slopes(logits, features, batch):
@@ -163,29 +156,23 @@ def slopes(logits, features, batch):
 
 def last_layers(problem, params):
   """{modality: block of the fused head}, {modality: own head}, all [d k]."""
-  names, sizes = (
-    problem.modalities,
-    [problem.sizes[m] for m in problem.modalities],
-  )
-  found = {}
-  for p, o in zip(
-    jax.tree.leaves(params), jax.tree.leaves(problem.owner), strict=True
-  ):
+  names, found = problem.modalities, {}
+  owners = jax.tree.leaves(problem.owner)
+  for p, o in zip(jax.tree.leaves(params), owners, strict=True):
     if p.ndim == 2:
       found.setdefault(o, []).append(p)
-  heads = [found.get(o, []) for o in (SHARED, *(f"{m}/head" for m in names))]
-  if any(len(h) != 1 for h in heads) or len(heads[0][0]) != sum(sizes):
+  fused, *own = (
+    found.get(o, []) for o in (SHARED, *map("{}/head".format, names))
+  )
+  ends = list(itertools.accumulate(problem.sizes[m] for m in names))
+  if any(len(p) != 1 for p in (fused, *own)) or len(fused[0]) != ends[-1]:
     raise InputError(
       "cggm with faithful=True compares a linear fused head with a head per "
       "modality: use fusion=own_heads without a hidden layer"
     )
-  ends = list(itertools.accumulate(sizes))[:-1]
-  blocks = jnp.split(heads[0][0], ends)
-  own = [h[0] for h in heads[1:]]
-  return (
-    dict(zip(names, blocks, strict=True)),
-    dict(zip(names, own, strict=True)),
-  )
+  blocks = jnp.split(fused[0], ends[:-1])
+  heads = {m: p for m, (p,) in zip(names, own, strict=True)}
+  return dict(zip(names, blocks, strict=True)), heads
 
 
 def direction(b, one, two):

@@ -40,8 +40,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from dmg_jax import losses
-from dmg_jax.methods import _needs, _phases, _terms, umt
-from dmg_jax.methods._adapters import check_range, differentiate, scalar
+from dmg_jax.methods import _needs, _phases, _rates, _terms, umt
+from dmg_jax.methods._adapters import check_range, differentiate
 from dmg_jax.types import Card, Leaf, Method
 
 CARD = Card(
@@ -87,7 +87,7 @@ def make(
   check_range("logit_weight", logit_weight, 0, 1e6)
   check_range("temperature", temperature, 1e-3, 1e3)
   check_range("alone", alone, 0, 0.999)
-  _phases.epochs_or_same("teacher_epochs", teacher_epochs, 0)
+  phases = umt.make(teacher_epochs=teacher_epochs)
 
   def step(problem, state, batch, key, apply):
     memory = state.method.phase
@@ -95,55 +95,42 @@ def make(
 
     def loss(outputs, params):
       del params
-      cls = _terms.cross_entropy(outputs.logits, batch)
-      own = _terms.own(outputs, batch)
       near = umt.distances(outputs.features, teacher.features, batch)
       alike = divergences(outputs.logits, teacher.unimodal, batch, temperature)
+      cls = _terms.cross_entropy(outputs.logits, batch)
       second = cls + feature_weight * _terms.total(near)
       second = second + logit_weight * _terms.total(alike)
-      value = jnp.where(memory.distil > 0, second, _terms.total(own))
-      terms = _terms.named("distil_features", near)
-      return value, {
-        "cls": cls,
-        **terms,
-        **_terms.named("distil_logits", alike),
-      }
+      first = _terms.total(_terms.own(outputs, batch))
+      terms = {"cls": cls, **_terms.named("distil_features", near)}
+      terms |= _terms.named("distil_logits", alike)
+      return jnp.where(memory.distil > 0, second, first), terms
 
     done = differentiate(loss, problem, state, batch, key)
-    free = turns(problem, teacher.unimodal, batch, state.method.stage)
-    free = {m: jnp.where(memory.distil > 0, f, 1.0) for m, f in free.items()}
-    apply = _phases.since(apply, memory.begin)
+    free = turns(problem, teacher.unimodal, batch, state.method)
     metrics = {**done.metrics, **_terms.named("moves", free)}
+    apply = _phases.since(apply, memory.begin)
     if faithful:
-      return apply(done.state, without(problem, done.grads, free)), metrics
+      grads = _rates.scaled(problem, done.grads, free, axes=(4,))
+      return apply(done.state, grads), metrics
     return apply(done.state, done.grads, free), metrics
 
   def init(problem, state, key):
-    del key
     _needs.independent_readout(problem, "g2d")
-    other = (state.params, state.stats)
-    phase = umt.State(scalar(0.0), _phases.count(0), other, state.opt_state)
-    return State(phase, _phases.count(0))
+    return State(phases.init(problem, state, key), _phases.count(0))
 
   def between_epochs(problem, state, data, epoch):
-    first = _phases.epochs_or_same("", teacher_epochs, data.epochs)
-    memory = state.method
-    if epoch == first:
-      state = umt.switch(state.replace(method=memory.phase))
-      memory = memory.replace(phase=state.method)
-    if epoch >= first:
-      now = stage(len(trained(problem)), epoch - first, data.epochs, alone)
-      memory = memory.replace(stage=_phases.count(now))
-    return state.replace(method=memory)
+    within = state.replace(method=state.method.phase)
+    within = phases.between_epochs(problem, within, data, epoch)
+    begun = max(epoch + data.epochs - phases.length(data.epochs, 0), 0)
+    now = stage(len(trained(problem)), begun, data.epochs, alone)
+    return within.replace(method=State(within.method, _phases.count(now)))
 
   return Method(
     step=step,
     init=init,
     between_epochs=between_epochs,
-    length=lambda epochs, _: (
-      epochs + _phases.epochs_or_same("", teacher_epochs, epochs)
-    ),
-    ready=lambda method_state: bool(method_state.phase.distil),
+    length=phases.length,
+    ready=lambda method_state: phases.ready(method_state.phase),
     diagnostics=("moves",),
   )
 
@@ -171,27 +158,17 @@ def stage(encoders, epoch, epochs, alone):
   return epoch * last // first_part if epoch < first_part else last
 
 
-def turns(problem, teachers, batch, now):
+def turns(problem, teachers, batch, memory):
   """{modality: 1 if its encoder moves in the step, else 0}."""
   names = trained(problem)
   if len(names) < 2:
     return {m: jnp.ones((), jnp.float32) for m in names}
   s = _terms.scores({m: teachers[m] for m in names}, batch)
+  all_move = (memory.phase.distil == 0) | (memory.stage >= len(names) - 1)
   free = {}
   for i, m in enumerate(names):
-    below = [s[j] < s[m] for j in names[i + 1 :]]
-    below += [s[j] <= s[m] for j in names[:i]]
-    rank = sum(jnp.asarray(b, jnp.int32) for b in below)
-    free[m] = ((rank == now) | (now >= len(names) - 1)).astype(jnp.float32)
+    below = [s[j] <= s[m] for j in names[:i]]
+    below += [s[j] < s[m] for j in names[i + 1 :]]
+    rank = jnp.stack(below).sum()
+    free[m] = (all_move | (rank == memory.stage)).astype(jnp.float32)
   return free
-
-
-def without(problem, grads, free):
-  """Gradients in which convolutions of what may not move have zeros."""
-
-  def change(g, owner):
-    if owner not in free or g.ndim != 4:
-      return g
-    return g * free[owner].astype(g.dtype)
-
-  return jax.tree.map(change, grads, problem.owner)

@@ -38,7 +38,9 @@ def test_stages(encoders, epochs, alone, expected):
 
 def moving(problem, teachers, stage, batch=None):
   batch = batch or toys.batch(len(teachers))
-  free = g2d.turns(problem, teachers, batch, jnp.int32(stage))
+  phase = umt.State(jnp.float32(1), jnp.int32(0), ((), ()), ())
+  memory = g2d.State(phase, jnp.int32(stage))
+  free = g2d.turns(problem, teachers, batch, memory)
   return {m for m, f in free.items() if float(f)}
 
 
