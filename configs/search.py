@@ -64,6 +64,11 @@ SPACES: dict[str, dict[str, Knob]] = {
     "grow_epochs": OneOf((5, 20, 40)),
   },
   "mcr": {"weight": Log(0.01, 1), "contrast": Log(0.1, 3)},
+  "dgl": {"alpha": Log(0.5, 10)},
+  "arl": {"gamma": Log(0.5, 8), "temperature": Log(1, 16)},
+  "cggm": {"rho": Uniform(0.5, 2), "weight": Log(0.01, 1)},
+  "inforeg": {"strength": Log(0.05, 5)},
+  "g2d": {"feature_weight": Log(0.1, 10), "alone": Uniform(0, 0.8)},
 }
 
 SPACE = Space(LEARNING_RATE, SPACES)

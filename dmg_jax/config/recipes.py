@@ -131,4 +131,9 @@ RECIPES = {
   # The newest methods.
   "tcmax": Recipe("concat", "tcmax", {}, "official code"),
   "mcr": Recipe("own_heads", "mcr", {}, "official code, CREMA-D"),
+  "dgl": Recipe("concat", "dgl", {}, "official script, CREMA-D, α = 4"),
+  "arl": Recipe("concat", "arl", {}, "official script, CREMA-D; w is used"),
+  "cggm": Recipe("own_heads", "cggm", {}, "official scripts, ρ = 1.3"),
+  "inforeg": Recipe("concat", "inforeg", {}, "official code, β of the audio"),
+  "g2d": Recipe("sum", "g2d", {}, "official code, late fusion", _MEAN),
 }

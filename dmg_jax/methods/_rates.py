@@ -1,15 +1,22 @@
-"""Training steps whose update is scaled per modality."""
+"""Training steps whose update or gradient is scaled per modality."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 
 from dmg_jax.methods import _terms
 from dmg_jax.methods._adapters import differentiate
-from dmg_jax.types import SHARED, Apply, Batch, Problem, TrainState
+from dmg_jax.types import (
+  SHARED,
+  Apply,
+  Batch,
+  Params,
+  Problem,
+  TrainState,
+)
 
 
 def own_scale(
@@ -19,6 +26,29 @@ def own_scale(
   owners = set(jax.tree.leaves(problem.owner))
   scale = {o: factors[o.partition("/")[0]] for o in owners - {SHARED}}
   return {**scale, SHARED: shared} if SHARED in owners else scale
+
+
+def scaled(
+  problem: Problem,
+  grads: Params,
+  factors: Mapping[str, Any],
+  axes: Collection[int] = range(32),
+) -> Params:
+  """Gradients, those of the owners in ``factors`` times their factor.
+
+  Args:
+    problem: the model.
+    grads: a pytree like the weights.
+    factors: {owner: factor}.
+    axes: numbers of axes of the tensors that are scaled.
+  """
+
+  def change(g, owner):
+    if owner not in factors or g.ndim not in axes:
+      return g
+    return g * factors[owner].astype(g.dtype)
+
+  return jax.tree.map(change, grads, problem.owner)
 
 
 def plain_step(

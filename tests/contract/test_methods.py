@@ -30,6 +30,7 @@ NEAR = {
   "amco", "cml", "constant", "domfn", "ensemble", "etmc", "greedy", "heuristic",
   "joint", "label_fitting", "lfm_code", "mbsd", "mcr", "mses", "ogm_ge", "pmr",
   "reconboost", "stepwise", "tcmax", "valuation", "weight",
+  "arl", "cggm", "dgl", "g2d", "inforeg",
 }  # fmt: skip
 
 every_method = pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_declares_what_is_no_loss_term(name):
   terms = logged - found - {"loss", "weight_norm", "alpha"}
   known = (
     "cls", "matching", "boost", "boosters", "rank", "edl", "distil", "proto",
-    "cosine", "contrast", "tcmax",
+    "cosine", "contrast", "direction", "tcmax",
   )  # fmt: skip
   assert all(t.partition("_")[0] in known for t in terms), terms
 
