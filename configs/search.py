@@ -63,6 +63,7 @@ SPACES: dict[str, dict[str, Knob]] = {
     "initial": Uniform(0.1, 0.5),
     "grow_epochs": OneOf((5, 20, 40)),
   },
+  "iprm": {"alpha": Uniform(0.5, 0.95)},
 }
 
 SPACE = Space(LEARNING_RATE, SPACES)

@@ -127,4 +127,6 @@ RECIPES = {
   "valuation_modality": Recipe(
     "concat", "valuation", {"level": "modality"}, "official, modality level"
   ),
+  # The newest methods.
+  "iprm": Recipe("slerp", "iprm", {}, "official scripts, α = .8"),
 }

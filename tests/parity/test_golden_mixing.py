@@ -1,0 +1,102 @@
+"""Rules that mix or part modalities, against their official implementations."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+import golden
+from dmg_jax.methods import iprm
+from dmg_jax.model.fusion import slerp
+
+# IPRM: features are the parameters. The official code adds 1e-8 to sin θ.
+close_iprm = functools.partial(golden.close, rtol=1e-6, atol=1e-7)
+
+
+def dense(recorded, name):
+  """Our layer of a recorded torch layer."""
+  kernel = recorded[f"{name}.weight"].T
+  return {"kernel": kernel, "bias": recorded[f"{name}.bias"]}
+
+
+def iprm_heads(x):
+  """``(our parameters, {their head: ours})``; the third is read by head_m2."""
+  if x["kind"] == "two":
+    names = {"head_audio": "head_a", "head_video": "head_v"}
+    names["head_mixup"] = "mixed_a_v"
+    return {o: dense(x["heads"], h) for h, o in names.items()}, names
+  names = {f"head_m{m}": f"head_{m}" for m in "12"}
+  names |= {"head_mixup_1": "mixed_1_2", "head_mixup_2": "mixed_1_3"}
+  names["head_mixup_3"] = "mixed_2_3"
+  ours = {o: dense(x["heads"], h) for h, o in names.items()}
+  return {**ours, "head_3": ours["head_2"]}, names
+
+
+@golden.program("alpha", "names")
+def run_iprm(z, heads, labels, memory, alpha, names):
+  """One step, and the prediction with the memory before it."""
+  fusion = slerp.Fusion(heads[f"head_{names[0]}"]["bias"].shape[0])
+  params = {"features": z, "fusion": heads}
+  made = golden.on_features(fusion, params, names)
+  rule = iprm.make(alpha=alpha)
+  start = golden.state(params, memory)
+  out, _ = made.forward(params, {}, {}, None, False)
+  found = golden.step(rule, made, start, golden.batch(labels))
+  return rule.predict(out, memory), *found
+
+
+def iprm_memory(names):
+  """The rule's memory before the first step."""
+  half = np.float64(0.5)
+  start = {
+    a: dict.fromkeys(names[i + 1 :], half) for i, a in enumerate(names[:-1])
+  }
+  return iprm.State(start, start)
+
+
+def shares(recorded, names):
+  """Recorded shares as ours."""
+  if not isinstance(recorded, dict):
+    return {names[0]: {names[1]: recorded}}
+  found = {}
+  for pair, value in recorded.items():
+    found.setdefault(pair[0], {})[pair[1]] = value
+  return found
+
+
+def as_theirs(grads, theirs, names):
+  """Our gradients of the heads under torch's names."""
+  fusion = dict(grads["fusion"])
+  if "3" in names:  # Theirs has one head for both.
+    both = (fusion["head_2"], fusion.pop("head_3"))
+    fusion["head_2"] = jax.tree.map(np.add, *both)
+  found = {}
+  for name, own in theirs.items():
+    found[f"{name}.weight"] = fusion[own]["kernel"].T
+    found[f"{name}.bias"] = fusion[own]["bias"]
+  return found
+
+
+@pytest.mark.parametrize(("x", "y"), golden.cases("iprm"))
+def test_iprm(x, y):
+  """Losses, shares and gradients of several steps, and the prediction."""
+  names = ("a", "v") if x["kind"] == "two" else ("1", "2", "3")
+  heads, theirs = iprm_heads(x)
+  memory = iprm_memory(names)
+  for x_t, y_t in zip(x["steps"], y["steps"], strict=True):
+    _, grads, metrics, after = run_iprm(
+      x_t["z"], heads, x_t["label"], memory, alpha=x["alpha"], names=names
+    )
+    memory = after.method
+    close_iprm(metrics["loss"], y_t["loss"])
+    close_iprm(memory.probed, shares(y_t["lam"], names))
+    close_iprm(memory.found, shares(y_t["lam_hat"], names))
+    close_iprm(grads["features"], y_t["grad_z"])
+    close_iprm(as_theirs(grads, theirs, names), y_t["grad"])
+  if "valid" in x:
+    labels = np.zeros(len(x["valid"]["a"]), int)
+    logits, *_ = run_iprm(
+      x["valid"], heads, labels, memory, alpha=x["alpha"], names=names
+    )
+    close_iprm(logits, y["prediction"])
