@@ -29,7 +29,7 @@ SHARDED = {"mla"}
 NEAR = {
   "amco", "cml", "constant", "domfn", "etmc", "greedy", "heuristic", "iprm",
   "joint", "label_fitting", "lfm_code", "mbsd", "mses", "ogm_ge", "pmr",
-  "reconboost", "stepwise", "valuation", "weight",
+  "reconboost", "remix", "stepwise", "valuation", "weight",
 }  # fmt: skip
 
 every_method = pytest.mark.parametrize(

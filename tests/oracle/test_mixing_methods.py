@@ -9,7 +9,7 @@ import pytest
 from scipy.special import log_softmax
 
 import toys
-from dmg_jax.methods import iprm
+from dmg_jax.methods import iprm, remix
 
 SGD = {"optimiser": "sgd", "rate": 0.1, "momentum": 0.0}
 
@@ -204,8 +204,109 @@ def test_iprm_with_one_modality_is_plain_training():
   [
     ("iprm", {"alpha": 1.5}, "slerp", "alpha must lie"),
     ("iprm", {}, "concat", "fusion=slerp"),
+    ("remix", {"gamma": -1}, "own_heads", "gamma must lie"),
+    ("remix", {"warmup": True}, "own_heads", "warmup must be a number"),
   ],
 )
 def test_refuses(name, options, fusion, words):
   with pytest.raises(ValueError, match=words):
     toys.Run(toys.make_method(name, **options), 2, fusion).fresh()
+
+
+# Remix.
+
+
+def grouped(run, groups):
+  """A fresh state whose training samples have these groups."""
+  row = np.zeros(toys.SAMPLES, np.int32)
+  row[: len(groups)] = groups
+  return run.fresh().replace(method=remix.State(jnp.asarray(row)))
+
+
+def alone(params, z, m):
+  """Fused logits of one modality, the others at zero."""
+  kept = [v if j == m else 0 * v for j, v in z.items()]
+  head = params["fusion"]["fused"]
+  return dense(np.concatenate(kept, axis=1), head)
+
+
+def test_remix_loss_of_a_batch_of_several_modalities():
+  run = toys.Run(remix.make(gamma=0.7), 3, "own_heads", **SGD)
+  batch, _ = lacking()
+  groups = np.array([0, 2, 1, 2, 2, 1, 1, 0])
+  state = grouped(run, groups)
+  out, _ = run.problem.run(run.params, {}, batch)
+  z = {m: np.asarray(v) for m, v in out.features.items()}
+  y, each = np.asarray(batch.labels), np.zeros(8)
+  for i, g in enumerate(groups):
+    m = toys.NAMES[g]
+    each[i] = cross_entropy(alone(run.params, z, m)[[i]], y[[i]])[0]
+    each[i] += 0.7 * cross_entropy(out.unimodal[m][i : i + 1], y[i : i + 1])[0]
+  _, metrics = run.step(state, batch)
+  np.testing.assert_allclose(metrics["loss"], each.mean(), rtol=1e-5)
+  shares = [float(metrics[f"share_{m}"]) for m in toys.NAMES]
+  np.testing.assert_allclose(shares, [2 / 8, 3 / 8, 3 / 8])
+
+
+def test_remix_trains_the_shown_modality_alone():
+  run = toys.run_of("remix", 3)
+  before = jax.tree.map(np.asarray, run.params)
+  state = grouped(run, np.ones(8, int))
+  for seed in (0, 1):  # A second step would show what momentum does.
+    state, _ = run.step(state, toys.batch(3, seed=seed))
+  owners = jax.tree.leaves(run.problem.owner)
+  pairs = zip(*map(jax.tree.leaves, (before, state.params)), strict=True)
+  moved = {o for o, (a, b) in zip(owners, pairs, strict=True) if (a != b).any()}
+  assert moved == {"text", "text/head", "shared"}
+
+
+def test_remix_warm_up_is_multitask_training():
+  run, batch = toys.run_of("remix", 2), toys.batch(2)
+  out, _ = run.problem.run(run.params, {}, batch)
+  own = [cross_entropy(o, batch.labels).mean() for o in out.unimodal.values()]
+  expected = cross_entropy(out.logits, batch.labels).mean() + 0.5 * sum(own)
+  state, metrics = run.step(run.fresh(), batch)
+  np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+  order = run.method.order(run.problem, state.method, jax.random.key(0), 0)
+  assert sorted(np.asarray(order)) == list(range(toys.SAMPLES))
+  assert list(order) != list(range(toys.SAMPLES))
+
+
+def test_remix_measures_the_least_certain_modality():
+  run = toys.Run(remix.make(warmup=1), 3, "own_heads")
+  data = toys.ToyData(3)
+  state = run.fresh()
+  assert toys.same(run.between(state, data, 0).method, state.method)
+  state = run.between(state, data, 1)
+  expected = np.zeros(toys.SAMPLES, int)
+  for batch in data.batches("train"):
+    out, _ = run.problem.run(run.params, {}, batch)
+    kl = []
+    for m in toys.NAMES:
+      log_p = log_softmax(np.float64(out.unimodal[m]), axis=-1)
+      kl.append((np.exp(log_p) * (log_p + np.log(toys.CLASSES))).sum(axis=-1))
+    expected[np.asarray(batch.index)] = np.argmin(kl, axis=0)
+  np.testing.assert_array_equal(state.method.group, expected)
+  assert len(set(expected[:8])) > 1
+
+
+def test_remix_never_chooses_what_is_missing():
+  run = toys.run_of("remix", 3)
+  batch, rows = lacking()
+  found = remix.weakest(run.problem, run.params, {}, batch)
+  for i, g in enumerate(np.asarray(found["group"])):
+    assert rows[toys.NAMES[g]][i] == 1
+  assert set(np.asarray(found["group"])[5:7]) == {1}
+
+
+def test_remix_orders_by_modality_and_shuffles_within():
+  group = jnp.asarray(np.random.default_rng(0).integers(0, 3, 40), jnp.int32)
+  orders = []
+  for seed in range(2):
+    found = np.asarray(
+      remix.order(None, remix.State(group), jax.random.key(seed), 0)
+    )
+    assert sorted(found) == list(range(40))
+    assert (np.diff(np.asarray(group)[found]) >= 0).all()
+    orders.append(list(found))
+  assert orders[0] != orders[1]

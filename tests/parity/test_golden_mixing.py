@@ -3,12 +3,14 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import golden
-from dmg_jax.methods import iprm
-from dmg_jax.model.fusion import slerp
+from dmg_jax.methods import iprm, remix
+from dmg_jax.model.fusion import own_heads, slerp
+from dmg_jax.types import Outputs
 
 # IPRM: features are the parameters. The official code adds 1e-8 to sin θ.
 close_iprm = functools.partial(golden.close, rtol=1e-6, atol=1e-7)
@@ -100,3 +102,60 @@ def test_iprm(x, y):
       x["valid"], heads, labels, memory, alpha=x["alpha"], names=names
     )
     close_iprm(logits, y["prediction"])
+
+
+# Remix: features are the parameters.
+REMIX = {"audio_net": "audio", "visual_net": "video"}
+
+
+def remix_params(x):
+  """Our parameters of the official ones."""
+  head = {"audio": "head_audio", "video": "head_video"}
+  return {
+    "features": {m: x[f"{net}.z"] for net, m in REMIX.items()},
+    "fusion": {
+      "fused": dense(x, "head"),
+      **{f"head_{m}": dense(x, name) for m, name in head.items()},
+    },
+  }
+
+
+@golden.program("alpha", "gamma")
+def run_remix(params, labels, group, alpha, gamma):
+  """One step."""
+  fusion = own_heads.Fusion(params["fusion"]["fused"]["bias"].shape[0])
+  made = golden.on_features(fusion, params, tuple(REMIX.values()))
+  rule = remix.make(alpha=alpha, gamma=gamma)
+  start = golden.state(params, remix.State(group))
+  grads, metrics, _ = golden.step(rule, made, start, golden.batch(labels))
+  return grads, metrics
+
+
+@pytest.mark.parametrize(("x", "y"), golden.cases("remix", "step"))
+def test_remix(x, y):
+  """Losses and gradients of the warm-up and of batches of one modality."""
+  group = {"warm": -1, "audio": 0, "video": 1}[x["mode"]]
+  grads, metrics = run_remix(
+    remix_params(x["params"]),
+    x["label"],
+    np.full(len(x["label"]), group, np.int32),
+    alpha=float(x["alpha"]),
+    gamma=float(x["gamma"]),
+  )
+  golden.close(metrics["loss"], y["loss"])
+  golden.close(grads, remix_params(y["grads"]))
+
+
+@pytest.mark.parametrize(("x", "y"), golden.cases("remix", "remix"))
+def test_remix_groups(x, y):
+  """Which samples go to which modality."""
+  logits = {"audio": x["a"], "video": x["v"]}
+
+  def forward(params, inputs, present):
+    return Outputs(inputs["audio"], dict(inputs), {})
+
+  made = golden.problem({}, {}, forward, tuple(logits), inputs=logits)
+  batch = golden.batch(np.zeros(len(x["a"])), jax.tree.map(jnp.asarray, logits))
+  found = np.asarray(remix.weakest(made, {}, {}, batch)["group"])
+  np.testing.assert_array_equal(np.flatnonzero(found == 0), y["audio"])
+  np.testing.assert_array_equal(np.flatnonzero(found == 1), y["video"])
