@@ -64,6 +64,7 @@ SPACES: dict[str, dict[str, Knob]] = {
     "grow_epochs": OneOf((5, 20, 40)),
   },
   "iprm": {"alpha": Uniform(0.5, 0.95)},
+  "amss": {"temperature": Log(0.05, 2)},
   "remix": {"gamma": Log(0.3, 3), "warmup": OneOf((2, 5, 10))},
 }
 

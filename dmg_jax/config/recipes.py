@@ -130,4 +130,5 @@ RECIPES = {
   # The newest methods.
   "iprm": Recipe("slerp", "iprm", {}, "official scripts, α = .8"),
   "remix": Recipe("own_heads", "remix", {}, "official defaults"),
+  "amss": Recipe("concat", "amss", {}, "official, CREMA-D; unbiased"),
 }
