@@ -130,5 +130,6 @@ RECIPES = {
   # The newest methods.
   "iprm": Recipe("slerp", "iprm", {}, "official scripts, α = .8"),
   "remix": Recipe("own_heads", "remix", {}, "official defaults"),
+  "igm": Recipe("sum", "igm", {}, "official, CREMA-D; ρ as in SAM", _MEAN),
   "amss": Recipe("concat", "amss", {}, "official, CREMA-D; unbiased"),
 }

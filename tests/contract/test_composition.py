@@ -13,6 +13,15 @@ NEEDS = {
   "aug": {"aug"},
   "etmc": {"etmc"},
   "greedy": {"channel"},
+  "igm": {
+    "concat",
+    "etmc",
+    "mmcosine",
+    "own_heads",
+    "slerp",
+    "sum",
+    "weight",
+  },
   "iprm": {"slerp"},
   "lfm_code": {
     "aug",

@@ -28,8 +28,8 @@ SHARDED = {"mla"}
 # Near others in what the loop does for them; their oracles are all fast.
 NEAR = {
   "amco", "amss", "cml", "constant", "domfn", "etmc", "greedy", "heuristic",
-  "iprm", "joint", "label_fitting", "lfm_code", "mbsd", "mses", "ogm_ge",
-  "pmr", "reconboost", "remix", "stepwise", "valuation", "weight",
+  "igm", "iprm", "joint", "label_fitting", "lfm_code", "mbsd", "mses",
+  "ogm_ge", "pmr", "reconboost", "remix", "stepwise", "valuation", "weight",
 }  # fmt: skip
 
 every_method = pytest.mark.parametrize(
