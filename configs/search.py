@@ -66,6 +66,7 @@ SPACES: dict[str, dict[str, Knob]] = {
   "iprm": {"alpha": Uniform(0.5, 0.95)},
   "amss": {"temperature": Log(0.05, 2)},
   "igm": {"rho": Log(0.01, 0.2), "temperature": Log(0.1, 2)},
+  "cpsc": {"alpha": Uniform(0.05, 0.4), "start": OneOf((2, 5, 10))},
   "remix": {"gamma": Log(0.3, 3), "warmup": OneOf((2, 5, 10))},
 }
 

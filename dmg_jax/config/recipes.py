@@ -130,6 +130,7 @@ RECIPES = {
   # The newest methods.
   "iprm": Recipe("slerp", "iprm", {}, "official scripts, α = .8"),
   "remix": Recipe("own_heads", "remix", {}, "official defaults"),
+  "cpsc": Recipe("components", "cpsc", {}, "official; start as on MVSA"),
   "igm": Recipe("sum", "igm", {}, "official, CREMA-D; ρ as in SAM", _MEAN),
   "amss": Recipe("concat", "amss", {}, "official, CREMA-D; unbiased"),
 }

@@ -11,6 +11,7 @@ RULES = ("mla",)
 # Rules that need something of their fusion, and the fusions that have it.
 NEEDS = {
   "aug": {"aug"},
+  "cpsc": {"components"},
   "etmc": {"etmc"},
   "greedy": {"channel"},
   "igm": {
@@ -26,6 +27,7 @@ NEEDS = {
   "lfm_code": {
     "aug",
     "channel",
+    "components",
     "etmc",
     "own_heads",
     "slerp",
@@ -34,7 +36,7 @@ NEEDS = {
   },
   "mla": {"shared_head"},
   "reconboost": {"boost"},
-  "unimodal": {"mmcosine", "sum"},
+  "unimodal": {"components", "mmcosine", "sum"},
 }
 EXCHANGE = {"mmpareto", "umt"}  # Refuse encoders that exchange something.
 PAIRS = [

@@ -1,4 +1,4 @@
-"""Rules that mix or part modalities, against their official implementations."""
+"""Rules that mix, part or choose features, against their official code."""
 
 import functools
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import golden
-from dmg_jax.methods import iprm, remix
-from dmg_jax.model.fusion import own_heads, slerp
+from dmg_jax.methods import cpsc, iprm, remix
+from dmg_jax.model.fusion import components, own_heads, slerp
 from dmg_jax.types import Outputs
 
 # IPRM: features are the parameters. The official code adds 1e-8 to sin θ.
@@ -159,3 +159,71 @@ def test_remix_groups(x, y):
   found = np.asarray(remix.weakest(made, {}, {}, batch)["group"])
   np.testing.assert_array_equal(np.flatnonzero(found == 0), y["audio"])
   np.testing.assert_array_equal(np.flatnonzero(found == 1), y["video"])
+
+
+# CPSC: features are the parameters.
+CPSC = {"a": "audio", "v": "video"}
+
+
+def cpsc_heads(recorded):
+  """Our parameters of the fusion ``components``."""
+  found = {}
+  for m, name in CPSC.items():
+    made = {
+      "hidden": f"feature_generator.{name}_mlp.0",
+      "variants": f"feature_generator.{name}_mlp.2",
+      "out": f"cls_{m}",
+    }
+    found[f"head_{m}"] = {k: dense(recorded, v) for k, v in made.items()}
+  return found
+
+
+def cpsc_threshold(x, m):
+  """The official τ of a modality, by our rule."""
+  found = x["calibration"]
+  logits = found["z"][m] @ x["old"][f"cls_{m}.weight"].T
+  logits = logits + x["old"][f"cls_{m}.bias"]
+  p = np.exp(logits - logits.max(axis=1, keepdims=True))
+  p = p / p.sum(axis=1, keepdims=True)
+  doubt = 1 - p[np.arange(len(p)), found["label"]]
+  return cpsc.threshold(doubt, x["alpha"], True)
+
+
+@golden.program("names")
+def run_cpsc(params, old, limit, active, labels, names):
+  """One step of the official rule."""
+  bias = params["fusion"]["head_a"]["out"]["bias"]
+  fusion = components.Fusion(bias.shape[0], hidden=2)
+  made = golden.on_features(fusion, params, names)
+  heads = cpsc.own_heads(made, {**params, "fusion": old})
+  start = golden.state(params, cpsc.State(active, heads, limit))
+  rule = cpsc.make(faithful=True)
+  grads, metrics, _ = golden.step(rule, made, start, golden.batch(labels))
+  return grads, metrics
+
+
+@pytest.mark.parametrize(("x", "y"), golden.cases("cpsc"))
+def test_cpsc(x, y):
+  """Thresholds, and losses and gradients before and after they are used."""
+  limit = {m: cpsc_threshold(x, m) for m in CPSC}
+  golden.close(limit, y["threshold"])
+  heads = cpsc_heads(x["params"])
+  old = cpsc_heads({**x["params"], **x["old"]})
+  params = {"features": x["z"], "fusion": heads}
+  grads, metrics = run_cpsc(
+    params,
+    old,
+    {**limit, "fused": np.float64(0)},
+    np.float64(x["active"]),
+    x["label"],
+    names=tuple(CPSC),
+  )
+  golden.close(metrics["loss"], y["loss"])
+  golden.close(metrics["matching"], y["alignment"])
+  golden.close(metrics["variants"], y["ib"])
+  if x["active"]:
+    golden.close(metrics["reliability"], y["reliability"])
+  theirs = y["grads"]
+  features = {m: theirs[f"{n}_encoder.z"] for m, n in CPSC.items()}
+  golden.close(grads["features"], features)
+  golden.close(grads["fusion"], cpsc_heads(theirs))
