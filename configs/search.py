@@ -69,6 +69,11 @@ SPACES: dict[str, dict[str, Knob]] = {
   "cggm": {"rho": Uniform(0.5, 2), "weight": Log(0.01, 1)},
   "inforeg": {"strength": Log(0.05, 5)},
   "g2d": {"feature_weight": Log(0.1, 10), "alone": Uniform(0, 0.8)},
+  "iprm": {"alpha": Uniform(0.5, 0.95)},
+  "amss": {"temperature": Log(0.05, 2)},
+  "igm": {"rho": Log(0.01, 0.2), "temperature": Log(0.1, 2)},
+  "cpsc": {"alpha": Uniform(0.05, 0.4), "start": OneOf((2, 5, 10))},
+  "remix": {"gamma": Log(0.3, 3), "warmup": OneOf((2, 5, 10))},
 }
 
 SPACE = Space(LEARNING_RATE, SPACES)

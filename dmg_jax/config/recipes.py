@@ -136,4 +136,9 @@ RECIPES = {
   "cggm": Recipe("own_heads", "cggm", {}, "official scripts, ρ = 1.3"),
   "inforeg": Recipe("concat", "inforeg", {}, "official code, β of the audio"),
   "g2d": Recipe("sum", "g2d", {}, "official code, late fusion", _MEAN),
+  "iprm": Recipe("slerp", "iprm", {}, "official scripts, α = .8"),
+  "remix": Recipe("own_heads", "remix", {}, "official defaults"),
+  "cpsc": Recipe("components", "cpsc", {}, "official; start as on MVSA"),
+  "igm": Recipe("sum", "igm", {}, "official, CREMA-D; ρ as in SAM", _MEAN),
+  "amss": Recipe("concat", "amss", {}, "official, CREMA-D; unbiased"),
 }

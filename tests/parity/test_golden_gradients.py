@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import golden
-from dmg_jax.methods import _terms, agm, ogm_ge
+from dmg_jax.methods import _terms, agm, amss, ogm_ge
 from dmg_jax.model.fusion import concat
 from dmg_jax.model.fusion import sum as late
 from dmg_jax.types import SHARED, Outputs
@@ -190,3 +190,65 @@ def test_agm(x, y):
     agm_close(x_t, y_t, *found)
     mean = memory.mean
     golden.close(mean, {m: y_t[f"tau_{m}_after"] for m in SIDES})
+
+
+# AMSS: recorded gradients of both encoders and the head, and who was drawn.
+
+
+def amss_grads(recorded):
+  """Our tensors of torch's."""
+  grads = {}
+  for m, name in (("a", "audio"), ("v", "video")):
+    conv = f"{name}_net.layer1.conv1"
+    kernel = recorded[f"{conv}.weight"].transpose(2, 3, 1, 0)
+    grads[m] = {"kernel": kernel, "bias": recorded[f"{conv}.bias"]}
+  z = {m: np.zeros((1, len(grads[m]["bias"]))) for m in grads}
+  head = "fusion_module.fc_out"
+  weight, bias = recorded[f"{head}.weight"], recorded[f"{head}.bias"]
+  grads["fusion"] = golden.split_head(tuple("av"), z, weight, bias)
+  return grads
+
+
+def amss_noise(grads, units):
+  """Noise that makes the recorded units the largest of the Gumbel trick."""
+  noise = jax.tree.map(np.zeros_like, grads)
+  for m, name in (("a", "audio"), ("v", "video")):
+    noise[m]["kernel"][..., units[name].astype(int)] = 1e6
+  return noise
+
+
+@golden.program("temperature", "plus")
+def run_amss(z, head, labels, grads, noise, temperature, plus):
+  """ρ, and the gradients of the recorded subnetworks."""
+  made = golden.on_features(
+    concat.Fusion(head["bias"].shape[0]),
+    {"features": z, "fusion": head},
+    tuple("av"),
+  )
+  params = {"features": z, "fusion": head}
+  out, _ = made.forward(params, {}, {}, None, True)
+  batch = golden.batch(labels)
+  ratio = amss.ratios(out, batch, temperature, True)
+  entropy = amss.label_entropy(out.logits, batch, True)
+  owner = {m: {"kernel": m, "bias": m} for m in "av"}
+  owner["fusion"] = {"head_a": "a/head", "head_v": "v/head", "bias": SHARED}
+  found = amss.thinned(owner, grads, noise, ratio, plus, True)
+  return ratio, entropy, found
+
+
+@pytest.mark.parametrize(("x", "y"), golden.cases("amss"))
+def test_amss(x, y):
+  """Significance and gradients with the units that were drawn there.
+
+  The script draws units of the head as well, and does not use them.
+  """
+  head = golden.split_head(tuple("av"), x["z"], x["W"], x["b"])
+  grads = amss_grads(x["grads"])
+  noise = amss_noise(grads, x["units"])
+  knobs = {"temperature": x["temperature"], "plus": x["plus"]}
+  ratio, labels, found = run_amss(
+    x["z"], head, x["label"], grads, noise, **knobs
+  )
+  golden.close(labels, y["HY"])
+  golden.close(ratio, y["coeff"])
+  golden.close(found, amss_grads(y["grads"]))
