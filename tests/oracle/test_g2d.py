@@ -55,12 +55,11 @@ def by_score(teachers, labels):
 
 def test_the_weakest_moves_first_then_the_next():
   problem, *_ = toys.problem(3)
-  for _ in range(4):
-    teachers = logits()
-    order = by_score(teachers, np.asarray(toys.batch(3).labels))
-    assert [moving(problem, teachers, k) for k in range(3)] == [
-      {order[0]}, {order[1]}, set(order),
-    ]  # fmt: skip
+  teachers = logits()
+  order = by_score(teachers, np.asarray(toys.batch(3).labels))
+  assert [moving(problem, teachers, k) for k in range(3)] == [
+    {order[0]}, {order[1]}, set(order),
+  ]  # fmt: skip
 
 
 def test_equal_teachers_move_in_order_and_one_alone_always():
@@ -123,6 +122,7 @@ def trained(method, epochs, teacher_epochs, on_epoch=None, **options):
   return state
 
 
+@pytest.mark.slow
 def test_without_stages_and_logits_it_is_umt():
   """Teachers, switch and students, over the whole run."""
   ours = g2d.make(
