@@ -9,12 +9,11 @@ from scipy.special import softmax
 import toys
 from dmg_jax.methods import g2d, umt
 
-RNG = np.random.default_rng(0)
-
 
 def logits(modalities=3):
+  rng = np.random.default_rng(0)
   return {
-    m: jnp.asarray(RNG.normal(size=(8, 3))) for m in toys.NAMES[:modalities]
+    m: jnp.asarray(rng.normal(size=(8, 3))) for m in toys.NAMES[:modalities]
   }
 
 
