@@ -1,10 +1,11 @@
 """What works with what, found by trying: ``docs/composition.md``.
 
-python benchmarks/composition.py
+python benchmarks/composition.py [--all]
 
 traces a step of every method on a toy problem with every fusion and under every
-condition, and writes which of them are refused. The contract tests try the
-marks of the page again, and check the numbers of those that work.
+condition, and writes which of them are refused: those that the page lacks, or
+all. The contract tests try the marks of the page again, and check the numbers
+of those that work.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def fits(rule: str, fusion: str, modalities: int = 2, **options: Any) -> bool:
 
   try:
     run = toys.Run(toys.make_method(rule), modalities, fusion, **options)
-    state = run.fresh()
+    state = jax.eval_shape(run.fresh)
   except InputError:
     return False
   batch = toys.batch(modalities)
@@ -58,8 +59,7 @@ def _devices(rule: str) -> bool:
   from dmg_jax.training import sharding
 
   mesh = sharding.make_mesh(2)
-  place = sharding.make_place(mesh)
-  return _step(rule, place, lambda state: sharding.replicate(mesh, state))
+  return _step(rule, sharding.make_place(mesh))
 
 
 def _seeds(rule: str) -> bool:
@@ -71,26 +71,23 @@ def _seeds(rule: str) -> bool:
 
   run = toys.Run(toys.make_method(rule), 2, **toys.fusion_of(rule))
   step = steps.make_train_step(run.problem, run.method, run.apply, True)
-  state, batch = (
-    jax.tree.map(lambda x: jnp.stack([x, x]), t)
-    for t in (run.fresh(), toys.batch(2))
+  state, batch = jax.eval_shape(
+    lambda: jax.tree.map(
+      lambda x: jnp.stack([x, x]), (run.fresh(), toys.batch(2))
+    )
   )
   jax.eval_shape(step, state, batch, jnp.arange(2, dtype=jnp.int32))
   return True
 
 
-def _step(
-  rule: str,
-  change: Callable[[Any], Any],
-  put: Callable[[Any], Any] = lambda state: state,
-) -> bool:
+def _step(rule: str, change: Callable[[Any], Any]) -> bool:
   import jax
 
   import toys
 
   run = toys.Run(toys.make_method(rule), 2, **toys.fusion_of(rule))
-  batch = change(toys.batch(2))
-  jax.eval_shape(run.step, put(run.fresh()), batch)
+  state, batch = jax.eval_shape(run.fresh), change(toys.batch(2))
+  jax.eval_shape(run.step, state, batch)
   return True
 
 
@@ -107,17 +104,22 @@ CONDITIONS: dict[str, tuple[Callable[[str], bool], str]] = {
 }
 
 
-def by_fusion(rules: Iterable[str], fusions: Iterable[str]) -> Marks:
-  """{method: {fusion: whether they work together}}."""
-  fusions = list(fusions)
-  return {r: {f: fits(r, f) for f in fusions} for r in rules}
+def by_fusion(rules: Iterable[str], fusions: list[str], known: Marks) -> Marks:
+  """{method: {fusion: whether they work together}}; the known are not tried."""
+  return {
+    r: {f: known.get(r, {}).get(f) or fits(r, f) for f in fusions}
+    for r in rules
+  }
 
 
-def by_condition(rules: Iterable[str]) -> Marks:
+def by_condition(rules: Iterable[str], known: Marks) -> Marks:
   """{method: {condition: whether it works with the method's own fusion}}."""
   return {
-    rule: {name: trial(rule) for name, (trial, _) in CONDITIONS.items()}
-    for rule in rules
+    r: {
+      name: known.get(r, {}).get(name) or trial(r)
+      for name, (trial, _) in CONDITIONS.items()
+    }
+    for r in rules
   }
 
 
@@ -193,12 +195,15 @@ def page(fusions: Marks, conditions: Marks) -> str:
   return "\n\n".join(parts) + "\n"
 
 
-def main() -> int:
-  """Tries everything and writes the page."""
+def main(arguments: list[str]) -> int:
+  """Tries what the page lacks, or everything, and writes the page."""
   from dmg_jax.model import registry
 
-  rules, fusions = registry.known("methods"), registry.known("fusion")
-  made = page(by_fusion(rules, fusions), by_condition(rules))
+  known: Marks = {}
+  if DOCS.exists() and "--all" not in arguments:
+    known = recorded(DOCS.read_text(encoding="utf-8"))
+  rules, fusions = registry.known("methods"), list(registry.known("fusion"))
+  made = page(by_fusion(rules, fusions, known), by_condition(rules, known))
   DOCS.write_text(made, encoding="utf-8")
   return 0
 
@@ -206,4 +211,4 @@ def main() -> int:
 if __name__ == "__main__":
   os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
   sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
-  sys.exit(main())
+  sys.exit(main(sys.argv[1:]))

@@ -1,9 +1,10 @@
 """The table of all methods, made from the code: ``docs/methods.md``.
 
-python benchmarks/methods.py
+python benchmarks/methods.py [RECIPE ...]
 
-compiles a training step of every recipe on OpenMoji's model and writes the
-page. The site adds a section for each recipe below the tables.
+compiles a training step of every recipe on OpenMoji's model, or of those named
+and those that the page lacks, and writes the page. The site adds a section for
+each recipe below the tables.
 """
 
 from __future__ import annotations
@@ -191,14 +192,21 @@ def recorded(text: str) -> Flops:
   return found
 
 
-def main() -> int:
-  """Measures everything and writes the page."""
+def main(chosen: list[str]) -> int:
+  """Measures the chosen recipes, or all of them, and writes the page."""
   names = [row.names[0] for row in rows()]
-  flops = measure(names, lambda text: sys.stderr.write(f"{text} ...\n"))
+  unknown = sorted(set(chosen) - set(names))
+  if unknown:
+    sys.stderr.write(f"no recipe {unknown[0]!r}: choose from {names}\n")
+    return 1
+  known = recorded(DOCS.read_text(encoding="utf-8")) if chosen else {}
+  flops = {n: known[n] for n in names if n in known and n not in chosen}
+  rest = [n for n in names if n not in flops]
+  flops |= measure(rest, lambda text: sys.stderr.write(f"{text} ...\n"))
   DOCS.write_text(page(flops), encoding="utf-8")
   return 0
 
 
 if __name__ == "__main__":
   sys.path.insert(0, str(ROOT))
-  sys.exit(main())
+  sys.exit(main(sys.argv[1:]))

@@ -25,7 +25,8 @@ Enhanced Multimodal Learning", NeurIPS 2024. Official: zrguo/CGGM.
 Deviations (``faithful=True`` follows the official code in 1 and 2):
 1. Where a classifier became worse, Δ_m is 0 here, and B = (M - 1) / M if none
    became better. Officially Σ Δ may be near zero or negative, which gives
-   factors up to 1e8 of either sign; its gradient is clipped at norm .8.
+   factors up to 1e8 of either sign. It clips the gradient at norm .8: set
+   ``clip_norm`` of the optimiser with ``faithful=True``.
 2. The official L_gm compares the last layers' weights, not their gradients, so
    it reaches the weights of the fused head alone. It is added one step late,
    with the weights of that step; ``faithful=True`` adds it in its own step.

@@ -12,7 +12,8 @@ one modality each, the sum over tuples factorises and costs no more than a
 cross-entropy; other fusions are evaluated on every tuple, or on ``tuples``
 random ones. Supports any number of modalities.
 
-Reference: "TCMax", ICLR 2026. Official: hubaak/TCMax, ``TCMax_loss`` and
+Reference: "Multimodal Classification via Total Correlation Maximization", ICLR
+2026. Official: hubaak/TCMax, ``TCMax_loss`` and
 ``TCMax_loss_sample``.
 
 Deviations:

@@ -39,7 +39,7 @@ def test_traces_or_refuses_by_name(rule, fusion):
   assert composition.fits(rule, fusion) == PAGE[rule][fusion], AGAIN
   if not PAGE[rule][fusion]:
     with pytest.raises(ValueError, match="fusion"):
-      toys.Run(toys.make_method(rule), 2, fusion).fresh()
+      jax.eval_shape(toys.Run(toys.make_method(rule), 2, fusion).fresh)
 
 
 @pytest.mark.parametrize("rule", [fast(r) for r in METHODS])

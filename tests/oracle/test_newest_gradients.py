@@ -12,6 +12,10 @@ from dmg_jax.methods import arl, cggm, dgl, inforeg, multitask
 from dmg_jax.types import Outputs
 
 
+def slow(value):
+  return pytest.param(value, marks=pytest.mark.slow)
+
+
 def one_step(method, modalities=2, batch=None, **options):
   """``(gradients, metrics, the state after)`` of a first step."""
   run = toys.Run(method, modalities, **options)
@@ -53,7 +57,7 @@ def slope(logits, labels):
 # DGL
 
 
-@pytest.mark.parametrize("modalities", [1, 3])
+@pytest.mark.parametrize("modalities", [slow(1), 3])
 def test_dgl_by_hand(modalities):
   """Gradients of all features and of the head, in NumPy."""
   problem, params, stats = toys.problem(modalities)
@@ -288,7 +292,7 @@ def test_cggm_direction_by_hand():
   assert toys.finite(jax.grad(cggm.direction, argnums=1)(b, zero, two))
 
 
-@pytest.mark.parametrize("modalities", [1, 3])
+@pytest.mark.parametrize("modalities", [slow(1), 3])
 def test_cggm_scales_the_encoders_and_trains_classifiers_on_still_features(
   modalities,
 ):
