@@ -154,6 +154,62 @@ def divergence(
   return masked_mean(each.sum(axis=-1), mask)
 
 
+def jensen_shannon(
+  p_logits: Float[Array, "b k"],
+  q_logits: Float[Array, "b k"],
+  mask: Float[Array, " b"],
+) -> Float[Array, ""]:
+  r"""The mean Jensen-Shannon divergence of two softmaxes, in nats.
+
+  .. math:: \tfrac12 \mathrm{KL}(p \| m) + \tfrac12 \mathrm{KL}(q \| m),
+    \quad m = \tfrac12 (p + q)
+
+  It lies in [0, log 2] and is zero if and only if p = q.
+
+  Reference: Lin, IEEE Transactions on Information Theory, 1991.
+  """
+  log_p = jax.nn.log_softmax(p_logits)
+  log_q = jax.nn.log_softmax(q_logits)
+  log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0).astype(log_p.dtype)
+  each = jnp.exp(log_p) * (log_p - log_m) + jnp.exp(log_q) * (log_q - log_m)
+  return masked_mean(0.5 * each.sum(axis=-1), mask)
+
+
+def nt_xent(
+  features: Mapping[str, Float[Array, "b d"]], batch: Batch, temperature: float
+) -> Float[Array, ""]:
+  r"""Supervised contrastive loss (NT-Xent) over features of all modalities.
+
+  .. math:: -\frac{1}{|P|} \sum_{(i, p) \in P} \log \frac{e^{s_{ip} / \tau}}
+    {e^{s_{ip} / \tau} + \sum_{n: y_n \ne y_i} e^{s_{in} / \tau}}
+
+  P are the ordered pairs of different features of one class, whatever their
+  modalities, and s are cosines. Zero if there is no pair. Missing features are
+  left out, and the weight of a pair is that of its first sample.
+
+  Args:
+    features: of each modality, of one size.
+    batch: its labels, mask, weights and ``present`` are read.
+    temperature: τ > 0.
+
+  Reference: Khosla et al., NeurIPS 2020, with one positive in each denominator.
+  """
+  z = jnp.concatenate([unit(x) for x in features.values()])
+  there = jnp.concatenate([batch.having(m) for m in features]) > 0
+  labels = jnp.tile(batch.labels, len(features))
+  s = z @ z.T / temperature
+  pair = there[:, None] & there[None, :] & ~jnp.eye(len(z), dtype=bool)
+  same = labels[:, None] == labels[None, :]
+  lowest = jnp.finfo(s.dtype).min
+  others = jax.nn.logsumexp(jnp.where(pair & ~same, s, lowest), axis=1)
+  each = jnp.logaddexp(s, others[:, None]) - s
+  positive = (pair & same).astype(s.dtype)
+  number = jnp.maximum(positive.sum(), 1)
+  if batch.weight is not None:
+    positive *= jnp.tile(batch.weight, len(features))[:, None]
+  return (jnp.where(positive > 0, each, 0.0) * positive).sum() / number
+
+
 def over_pairs(
   loss: Callable[[Array, Array, Array], Array],
   values: Mapping[str, Array],

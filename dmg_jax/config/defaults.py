@@ -39,6 +39,9 @@ DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "schedule": "constant",
     "warmup_epochs": 0,
+    # Read by schedule "step" alone: after these epochs the rate is multiplied
+    # by the factor. (70,) is torch's StepLR(70) in a run of 100 epochs.
+    "step": {"epochs": (), "factor": 0.1},
     # Read by schedule "plateau" alone.
     "plateau": {"factor": 0.1, "patience": 11, "threshold": 1e-4},
     "momentum": 0.9,

@@ -52,7 +52,7 @@ PERMUTATIONS = 32
 Subset = frozenset[str]
 
 
-class Seen(NamedTuple):
+class Outcomes(NamedTuple):
   """What is known of all samples of a split.
 
   Attributes:
@@ -140,7 +140,7 @@ def look(
   batches: Iterable[Batch],
   modalities: Sequence[str],
   guess: int,
-) -> Seen:
+) -> Outcomes:
   """One pass over a split; ``guess`` is the most frequent class of train.
 
   ``right`` has a leading axis of replicas if ``step`` is of several.
@@ -159,10 +159,10 @@ def look(
     luck = labels == guess
     right.append(np.where(known, found, luck)[..., real])
     guessed.append(luck[real])
-  return Seen(np.concatenate(right, axis=-1), np.concatenate(guessed))
+  return Outcomes(np.concatenate(right, axis=-1), np.concatenate(guessed))
 
 
-def measures(seen: Seen, modalities: Sequence[str]) -> dict[str, Any]:
+def measures(seen: Outcomes, modalities: Sequence[str]) -> dict[str, Any]:
   """The measures of the module's docstring, for a single run.
 
   Returns:

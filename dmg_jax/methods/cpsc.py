@@ -44,7 +44,6 @@ Deviations (``faithful=True`` follows the official code in 1 to 4):
 from __future__ import annotations
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -52,8 +51,8 @@ import numpy as np
 from flax import struct
 
 from dmg_jax import losses
-from dmg_jax.errors import InputError, UnsuitableError
-from dmg_jax.methods import _epochs, _needs, _terms
+from dmg_jax.errors import InputError
+from dmg_jax.methods import _conformal, _needs, _terms
 from dmg_jax.methods._adapters import (
   check_range,
   differentiate,
@@ -135,22 +134,14 @@ def make(
         f"cpsc with faithful=True needs features of equal size, got "
         f"{problem.sizes}: give the encoders the same `features`"
       )
-    limit: dict[str, Leaf] = {m: scalar(1.0) for m in problem.modalities}
-    limit["fused"] = scalar(1.0)
+    limit = {h: scalar(1.0) for h in (*problem.modalities, "fused")}
     return State(scalar(0.0), own_heads(problem, state.params), limit)
 
   def between_epochs(problem, state, data, epoch):
     if epoch < start:
       return state
-    found = _epochs.sweep(doubts, problem, state, data.batches("outer"))
-    if found is None:
-      raise UnsuitableError(
-        "cpsc calibrates on the split outer, which is empty"
-      )
-    limit = {}
-    for h, each in found["doubts"].items():
-      (there,) = _epochs.having(found, h, each)
-      limit[h] = scalar(threshold(there, alpha, faithful))
+    batches = data.batches("outer")
+    limit = _conformal.limits(problem, state, batches, alpha, faithful)
     heads = own_heads(problem, state.params)
     return state.replace(method=State(scalar(1.0), heads, limit))
 
@@ -164,7 +155,7 @@ def make(
 
 def objective(fused, z, raw, batch, faithful):
   """``(L, terms)``, from the logits of the chosen features."""
-  apart = losses.divergence if faithful else jensen_shannon
+  apart = losses.divergence if faithful else losses.jensen_shannon
   cls = _terms.cross_entropy(fused.logits, batch)
   own = _terms.own(Outputs(fused.logits, fused.unimodal, z), batch)
   match = losses.over_pairs(apart, fused.unimodal, batch)
@@ -173,14 +164,6 @@ def objective(fused, z, raw, batch, faithful):
   value = 2 * (0.8 * cls + 0.2 * _terms.total(own) + match + spread)
   terms = {"cls": cls, **_terms.named("cls", own)}
   return value, {**terms, "matching": match, "variants": spread}
-
-
-def jensen_shannon(p_logits, q_logits, mask):
-  """The mean Jensen-Shannon divergence of two softmaxes, in nats."""
-  log_p, log_q = jax.nn.log_softmax(p_logits), jax.nn.log_softmax(q_logits)
-  log_m = jnp.logaddexp(log_p, log_q) - math.log(2)
-  each = jnp.exp(log_p) * (log_p - log_m) + jnp.exp(log_q) * (log_q - log_m)
-  return losses.masked_mean(0.5 * each.sum(axis=-1), mask)
 
 
 def variety(z, raw, mask, apart):
@@ -203,7 +186,7 @@ def chosen(z, raw, old, memory, batch, mix):
   found = {}
   for m, v in made.items():
     labels = jnp.repeat(batch.labels, v.shape[1])
-    sure = reliability(logits.unimodal[m], labels, memory.limit[m])
+    sure = _conformal.reliability(logits.unimodal[m], labels, memory.limit[m])
     sure = sure.reshape(v.shape[:2])
     _, best = jax.lax.top_k(sure, min(_CHOSEN, v.shape[1]))
     mean = jnp.take_along_axis(v, best[:, :, None], axis=1).mean(axis=1)
@@ -217,18 +200,10 @@ def trusted(problem, z, now, old, memory, batch, faithful):
   first = problem.modalities[0]
   seen = dict.fromkeys(z, z[first]) if faithful else z
   limit = memory.limit[first if faithful else "fused"]
-  r = reliability(old(seen, batch.present).logits, classes, limit)
+  r = _conformal.reliability(old(seen, batch.present).logits, classes, limit)
   if faithful:
     r = jnp.full_like(r, losses.masked_mean(r, batch.mask))
   return r
-
-
-def reliability(logits, classes, limit):
-  """R [b], 1 / rank of the class, or 0 outside of the conformal set."""
-  p = jax.nn.softmax(jax.lax.stop_gradient(logits))
-  own = jnp.take_along_axis(p, classes[:, None], axis=-1)
-  rank = 1 + (p > own).sum(axis=-1)
-  return jnp.where(own[:, 0] >= 1 - limit, 1 / rank, 0).astype(p.dtype)
 
 
 def length(x):
@@ -261,21 +236,3 @@ def with_heads(problem, params, heads):
     for w, o in zip(leaves, owners, strict=True)
   ]
   return tree.unflatten(merged)
-
-
-def doubts(problem, params, stats, batch):
-  """A ``look`` for ``sweep``: 1 - p_y of each modality and together."""
-  outputs, _ = problem.run(params, stats, batch)
-  heads = {**outputs.unimodal, "fused": outputs.logits}
-  there = {m: row > 0 for m, row in (batch.present or {}).items()}
-  each = {h: 1 - _terms.true_class(o, batch.labels) for h, o in heads.items()}
-  return {"doubts": each, "present": there}
-
-
-def threshold(doubt, alpha, faithful):
-  """τ of the scores [n]; 1, which trusts every class, if n is too small."""
-  ordered, n = np.sort(doubt), len(doubt)
-  if faithful and n:
-    return float(ordered[min(math.ceil((1 - alpha) * n), n - 1)])
-  place = math.ceil((n + 1) * (1 - alpha) - 1e-9)
-  return float(ordered[place - 1]) if place <= n else 1.0

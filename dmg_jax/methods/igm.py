@@ -37,12 +37,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
-from dmg_jax import missing, trees
+from dmg_jax import trees
 from dmg_jax.errors import InputError
-from dmg_jax.methods import _epochs, _needs, _rates, _terms
+from dmg_jax.methods import _needs, _rates, _routing, _terms, ensemble
 from dmg_jax.methods._adapters import Pass, check_range, differentiate
 from dmg_jax.methods._phases import count
 from dmg_jax.types import Card, Leaf, Method
@@ -92,7 +91,7 @@ def make(
     turn = {m: state.method.turn == i for i, m in enumerate(problem.modalities)}
     two = _on_features if faithful else _sharp
     done = two(problem, state, batch, key, turn, flat, rho)
-    grads = project(problem, done.grads, state.method.projection)
+    grads = _routing.project(problem, done.grads, state.method.projection)
     scale = {m: jnp.where(now, 1.0, 0.0) for m, now in turn.items()}
     scale = _rates.own_scale(problem, scale, 0.0)
     metrics = {**done.metrics, "turn": state.method.turn.astype(jnp.float32)}
@@ -106,8 +105,8 @@ def make(
     last, now = (names[(epoch // length + k) % len(names)] for k in (-1, 0))
     projection = dict(memory.projection)
     if last != now and problem.sizes[last] == problem.sizes[now]:
-      seen = covariance(problem, state, data.batches("train"), last)
-      p = routing(seen, temperature)
+      seen = _routing.covariance(problem, state, data.batches("train"), last)
+      p = _routing.matrix(seen, temperature)
       projection[now] = jnp.asarray(p, projection[now].dtype)
     turn = count((epoch // length) % len(names))
     return state.replace(method=State(turn, projection))
@@ -116,17 +115,9 @@ def make(
     step=step,
     init=_init,
     between_epochs=between_epochs,
-    predict=predict,
+    predict=lambda outputs, method_state: ensemble.log_mean_softmax(outputs),
     diagnostics=("turn",),
   )
-
-
-def predict(outputs, method_state):
-  """Log of the mean of the modalities' probabilities."""
-  del method_state
-  p = {m: jax.nn.softmax(o) for m, o in outputs.unimodal.items()}
-  mean = missing.mean(p, outputs.present)
-  return jnp.log(jnp.maximum(mean, jnp.finfo(mean.dtype).tiny))
 
 
 def _init(problem, state, key):
@@ -206,41 +197,3 @@ def _joined(one, second, grads, flat):
   value = (1 - flat) * one.metrics["loss"] + flat * second
   metrics = {**one.metrics, "loss": value, "cls_flat": second}
   return Pass(one.outputs, grads, metrics, one.state)
-
-
-def project(problem, grads, projection):
-  """Gradients with ``P ∇W`` for the matrix of each head."""
-
-  def change(g, owner):
-    m, _, part = owner.partition("/")
-    return projection[m] @ g if part == "head" and g.ndim == 2 else g
-
-  return jax.tree.map(change, grads, problem.owner)
-
-
-def features(problem, params, stats, batch):
-  """A ``look`` for ``sweep``: features, and who has them."""
-  outputs, _ = problem.run(params, stats, batch)
-  there = {m: row > 0 for m, row in (batch.present or {}).items()}
-  return {"features": outputs.features, "present": there}
-
-
-def covariance(problem, state, batches, modality):
-  """Σ r rᵀ over batches, r the mean features of those that have it."""
-  d = problem.sizes[modality]
-  total = np.zeros((d, d))
-  for batch in batches:
-    found = _epochs.sweep(features, problem, state, [batch])
-    z = found["features"][modality]
-    (z,) = _epochs.having(found, modality, z)
-    r = z.astype(np.float64).mean(axis=0) if len(z) else np.zeros(d)
-    total += np.outer(r, r)
-  return total
-
-
-def routing(seen, temperature):
-  """P of a covariance."""
-  value, vector = np.linalg.eigh(seen)
-  spread = value.max() - value.min()
-  scaled = (value - value.min()) / (spread if spread > 0 else 1)
-  return (vector * np.exp(-temperature * scaled)) @ vector.T

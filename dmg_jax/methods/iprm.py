@@ -36,10 +36,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dmg_jax import losses, missing
+from dmg_jax import losses, missing, spheres
 from dmg_jax.methods import _needs, _terms
 from dmg_jax.methods._adapters import check_range, from_modulation, scalar
-from dmg_jax.model.fusion import slerp
 from dmg_jax.types import Card, Leaf, Method
 
 CARD = Card(
@@ -74,8 +73,8 @@ def make(*, alpha: float = 0.8) -> Method:
     own = _terms.own(outputs, batch)
     value = _terms.total(own)
     cls = jnp.zeros_like(value)
-    for a, b, parts in slerp.pairs(outputs.extra["mixed"]):
-      logits = slerp.mixture(parts, after.found[a][b])
+    for a, b, parts in spheres.pairs(outputs.extra["mixed"]):
+      logits = spheres.mixture(parts, after.found[a][b])
       cls = cls + _terms.cross_entropy(logits, batch, a, b)
     return cls + value, {"cls": cls, **_terms.named("cls", own)}
 
@@ -87,13 +86,13 @@ def make(*, alpha: float = 0.8) -> Method:
 
   def predict(outputs, mstate):
     mixed = {
-      (a, b): slerp.mixture(parts, mstate.probed[a][b])
-      for a, b, parts in slerp.pairs(outputs.extra["mixed"])
+      (a, b): spheres.mixture(parts, mstate.probed[a][b])
+      for a, b, parts in spheres.pairs(outputs.extra["mixed"])
     }
     own = missing.projected(outputs.unimodal, outputs.present)
     if not mixed:
       return own
-    return own + slerp.average(mixed, outputs.unimodal, outputs.present)
+    return own + spheres.average(mixed, outputs.unimodal, outputs.present)
 
   return from_modulation(
     loss, modulate, init=_init, predict=predict, diagnostics=("share",)
@@ -117,8 +116,8 @@ def probe(outputs, batch, mstate, alpha):
     mstate.found,
   )
   found = {a: dict(inner) for a, inner in now.items()}
-  for a, b, parts in slerp.pairs(outputs.extra["mixed"]):
-    mixed = slerp.mixture(parts, now[a][b])
+  for a, b, parts in spheres.pairs(outputs.extra["mixed"]):
+    mixed = spheres.mixture(parts, now[a][b])
     apart = functools.partial(divergence, mixed, batch.having(a, b))
     one, two = apart(outputs.unimodal[a]), apart(outputs.unimodal[b])
     share = two / jnp.where(one + two > 0, one + two, 1)
@@ -136,6 +135,6 @@ def divergence(mixed, mask, own):
 
 def average(shares, modality):
   """The mean share of a modality over its pairs; 1 without a pair."""
-  own = [s for a, _, s in slerp.pairs(shares) if a == modality]
-  own += [1 - s for _, b, s in slerp.pairs(shares) if b == modality]
+  own = [s for a, _, s in spheres.pairs(shares) if a == modality]
+  own += [1 - s for _, b, s in spheres.pairs(shares) if b == modality]
   return jnp.stack(own).mean() if own else jnp.ones(())

@@ -93,7 +93,7 @@ def make(
       own = _terms.own(outputs, batch)
       near = jnp.zeros_like(cls)
       if contrast:
-        near = nt_xent(outputs.features, batch, temperature)
+        near = losses.nt_xent(outputs.features, batch, temperature)
       plain = cls + unimodal_weight * _terms.total(own) + contrast * near
       game = dependence(problem, params, state.stats, outputs, batch, index, k)
       return (plain, game), (stats, cls, own, near)
@@ -147,8 +147,7 @@ def permutations(key, samples, size):
 def dependence(problem, params, stats, outputs, batch, index, key):
   """{modality: D_m}, over the samples that have m before and after."""
   samples, index = len(index), index.ravel()
-  log_p = jax.lax.stop_gradient(jax.nn.log_softmax(outputs.logits))
-  log_p = jnp.tile(log_p, (samples, 1))
+  plain = jnp.tile(jax.lax.stop_gradient(outputs.logits), (samples, 1))
   z = {m: jnp.tile(x, (samples, 1)) for m, x in outputs.features.items()}
   there = outputs.present or {}
   present = {m: jnp.tile(x, samples) for m, x in there.items()} or None
@@ -156,37 +155,6 @@ def dependence(problem, params, stats, outputs, batch, index, key):
   for m, x in outputs.features.items():
     swapped = {**z, m: x[index]}
     fused = problem.fuse(params, stats, swapped, key, True, present)
-    log_q = jax.nn.log_softmax(fused.logits)
     real = jnp.tile(batch.having(m), samples) * batch.having(m)[index]
-    found[m] = losses.masked_mean(jensen_shannon(log_p, log_q), real)
+    found[m] = losses.jensen_shannon(plain, fused.logits, real)
   return found
-
-
-def jensen_shannon(log_p, log_q):
-  """``JS(p ‖ q)`` of each row, in nats."""
-  log_m = jnp.logaddexp(log_p, log_q) - jnp.log(jnp.asarray(2.0, log_p.dtype))
-  one = (jnp.exp(log_p) * (log_p - log_m)).sum(axis=-1)
-  two = (jnp.exp(log_q) * (log_q - log_m)).sum(axis=-1)
-  return (one + two) / 2
-
-
-def nt_xent(features, batch, temperature):
-  """The mean of ``-log e^{s_ip} / (e^{s_ip} + Σ_n e^{s_in})`` over positives.
-
-  s are cosines divided by the temperature; p has the class of i, n has not. Of
-  all modalities' features; zero if there is no positive.
-  """
-  z = jnp.concatenate([losses.unit(x) for x in features.values()])
-  there = jnp.concatenate([batch.having(m) for m in features]) > 0
-  labels = jnp.tile(batch.labels, len(features))
-  s = z @ z.T / temperature
-  pair = there[:, None] & there[None, :] & ~jnp.eye(len(z), dtype=bool)
-  same = labels[:, None] == labels[None, :]
-  lowest = jnp.finfo(s.dtype).min
-  others = jax.nn.logsumexp(jnp.where(pair & ~same, s, lowest), axis=1)
-  each = jnp.logaddexp(s, others[:, None]) - s
-  positive = (pair & same).astype(s.dtype)
-  if batch.weight is not None:
-    positive *= jnp.tile(batch.weight, len(features))[:, None]
-  total = jnp.where(positive > 0, each, 0.0) * positive
-  return total.sum() / jnp.maximum((pair & same).sum(), 1)

@@ -407,6 +407,7 @@ def _optimiser(config, problem, per_epoch, factors):
     o.learning_rate,
     config.train.epochs * per_epoch,
     o.warmup_epochs * per_epoch,
+    {epoch * per_epoch: o.step.factor for epoch in o.step.epochs},
   )
   return optim.make(
     problem.owner,

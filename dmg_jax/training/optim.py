@@ -9,7 +9,7 @@ the chain returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ from dmg_jax.types import Apply, Params, TrainState
 _ROOT = 1e-30
 
 OPTIMISERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("constant", "cosine", "plateau")
+SCHEDULES = ("constant", "cosine", "plateau", "step")
 
 
 def _direction(
@@ -50,20 +50,50 @@ def _direction(
 
 
 def learning_rate(
-  schedule: str, peak: float, steps: int, warmup: int = 0
+  schedule: str,
+  peak: float,
+  steps: int,
+  warmup: int = 0,
+  drops: Mapping[int, float] | None = None,
 ) -> optax.Schedule:
-  """``constant`` or ``cosine`` (to zero at ``steps``), linear warm-up first.
+  """The learning rate as a function of the step, linear warm-up first.
 
-  ``plateau`` is constant here: see ``Plateau`` for the rest.
+  ``cosine`` falls to zero at ``steps``. ``step`` is multiplied by a factor at
+  each step of ``drops``. ``plateau`` is constant here: see ``Plateau`` for the
+  rest.
   """
   if schedule in ("constant", "plateau"):
     after = optax.constant_schedule(peak)
+  elif schedule == "step":
+    after = optax.piecewise_constant_schedule(
+      peak, {max(at - warmup, 0): f for at, f in (drops or {}).items()}
+    )
   elif schedule == "cosine":
     after = optax.cosine_decay_schedule(peak, max(steps - warmup, 1))
   else:
     raise unknown("schedule", schedule, SCHEDULES)
   ramp = optax.linear_schedule(0.0, peak, max(warmup, 1))
   return optax.join_schedules([ramp, after], [warmup]) if warmup else after
+
+
+def check_step(epochs: Sequence[int], factor: float) -> None:
+  """Refuses drops of the schedule ``step`` that make no sense.
+
+  Raises:
+    ValueError: no epochs, or not whole numbers from 1 on that rise; not 0 <
+      factor < 1.
+  """
+  whole = all(isinstance(e, int) and e > 0 for e in epochs)
+  if not epochs or not whole or list(epochs) != sorted(set(epochs)):
+    raise InputError(
+      "schedule=step needs optimiser.step.epochs, the epochs after which the "
+      "rate falls, rising whole numbers as in (70,) or (30, 60), got "
+      f"{tuple(epochs)!r}"
+    )
+  if not 0 < factor < 1:
+    raise InputError(
+      f"optimiser.step.factor must lie in (0, 1), got {factor!r}"
+    )
 
 
 def make(

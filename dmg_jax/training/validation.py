@@ -89,6 +89,8 @@ def check(config: Config) -> Method:
   if config.optimiser.schedule not in optim.SCHEDULES:
     raise unknown("schedule", config.optimiser.schedule, optim.SCHEDULES)
   Plateau(**config.optimiser.plateau.to_dict())
+  if config.optimiser.schedule == "step":
+    optim.check_step(**config.optimiser.step.to_dict())
   registry.make_fusion(num_classes=2, **config.fusion.to_dict())
   for modality, options in config.encoders.items():
     _check_encoder(modality, options)

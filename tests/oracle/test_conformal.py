@@ -9,7 +9,8 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 import toys
-from dmg_jax.methods import cpsc
+from dmg_jax import losses
+from dmg_jax.methods import _conformal, cpsc
 
 SGD = {"optimiser": "sgd", "rate": 1.0, "momentum": 0.0}
 
@@ -51,12 +52,12 @@ def js(p, q):
 def test_jensen_shannon():
   p, q = np.random.default_rng(0).normal(size=(2, 5, 4))
   mask = jnp.asarray([1.0, 1, 0, 1, 1])
-  found = cpsc.jensen_shannon(jnp.asarray(p), jnp.asarray(q), mask)
+  found = losses.jensen_shannon(jnp.asarray(p), jnp.asarray(q), mask)
   np.testing.assert_allclose(found, js(p, q)[[0, 1, 3, 4]].mean(), rtol=1e-6)
-  same = cpsc.jensen_shannon(jnp.asarray(p), jnp.asarray(p), mask)
+  same = losses.jensen_shannon(jnp.asarray(p), jnp.asarray(p), mask)
   np.testing.assert_allclose(same, 0, atol=1e-7)
   one, other = 99 * jnp.eye(5, 4), 99 * jnp.eye(5, 4)[:, ::-1]
-  far = cpsc.jensen_shannon(one, other, jnp.asarray([1.0, 1, 1, 1, 0]))
+  far = losses.jensen_shannon(one, other, jnp.asarray([1.0, 1, 1, 1, 0]))
   np.testing.assert_allclose(far, np.log(2), rtol=1e-6)
 
 
@@ -67,7 +68,7 @@ def test_jensen_shannon():
 def test_threshold_is_the_conformal_quantile(n, alpha, place):
   doubt = np.random.default_rng(n).permutation(n) / n
   expected = 1.0 if place is None else (place - 1) / n
-  assert cpsc.threshold(doubt, alpha, False) == expected
+  assert _conformal.threshold(doubt, alpha, False) == expected
 
 
 def test_threshold_covers():
@@ -76,21 +77,21 @@ def test_threshold_covers():
   hits = []
   for _ in range(4000):
     doubt = rng.random(15)
-    hits.append(doubt[0] <= cpsc.threshold(doubt[1:], 0.25, False))
+    hits.append(doubt[0] <= _conformal.threshold(doubt[1:], 0.25, False))
   assert 0.75 - 0.02 < np.mean(hits) < 0.82
 
 
 def test_threshold_of_nobody_trusts_every_class():
   for faithful in (False, True):
-    assert cpsc.threshold(np.zeros(0), 0.2, faithful) == 1
+    assert _conformal.threshold(np.zeros(0), 0.2, faithful) == 1
 
 
 def test_reliability_is_one_over_the_rank_in_the_set():
   p = np.array([[0.5, 0.3, 0.2]] * 4)
   classes = jnp.asarray([0, 1, 2, 1])
-  found = cpsc.reliability(jnp.log(p), classes, jnp.float32(0.75))
+  found = _conformal.reliability(jnp.log(p), classes, jnp.float32(0.75))
   np.testing.assert_allclose(found, [1, 1 / 2, 0, 1 / 2])
-  found = cpsc.reliability(jnp.log(p), classes, jnp.float32(1))
+  found = _conformal.reliability(jnp.log(p), classes, jnp.float32(1))
   np.testing.assert_allclose(found, [1, 1 / 2, 1 / 3, 1 / 2])
 
 

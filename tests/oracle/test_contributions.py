@@ -10,7 +10,7 @@ import pytest
 
 import toys
 from dmg_jax.evaluation import contributions
-from dmg_jax.evaluation.contributions import Seen
+from dmg_jax.evaluation.contributions import Outcomes
 from dmg_jax.methods import joint
 
 NAMES = ("a", "b", "c")
@@ -77,7 +77,7 @@ def test_measures_by_hand():
     frozenset("ab"): [1, 1, 0, 1],
   }
   table = [right[s] for s in contributions.subsets("ab")]
-  seen = Seen(np.array(table, bool), np.array([1, 0, 0, 0], bool))
+  seen = Outcomes(np.array(table, bool), np.array([1, 0, 0, 0], bool))
   assert contributions.measures(seen, "ab") == {
     "shapley": pytest.approx({"a": 0.25, "b": 0.25}),
     "gain": {"a": 0.25, "b": 0.25},

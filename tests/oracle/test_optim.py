@@ -108,3 +108,25 @@ def test_schedules():
   np.testing.assert_allclose(rate(10), 1.0, rtol=1e-6)
   np.testing.assert_allclose(rate(55), 0.5, rtol=1e-6)
   assert float(rate(100)) < 1e-6
+  # Three steps an epoch, lower after the second and the fourth: StepLR(2).
+  rate = optim.learning_rate("step", 1.0, 18, drops={6: 0.1, 12: 0.1})
+  found = [float(rate(step)) for step in range(18)]
+  np.testing.assert_allclose(found, np.repeat([1, 0.1, 0.01], 6), rtol=1e-6)
+  rate = optim.learning_rate("step", 1.0, 18, warmup=4, drops={6: 0.5})
+  found = [float(rate(step)) for step in range(8)]
+  wanted = [0, 0.25, 0.5, 0.75, 1, 1, 0.5, 0.5]
+  np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("epochs", "factor", "said"),
+  [
+    ((), 0.1, "needs optimiser.step.epochs"),
+    ((0, 3), 0.1, "rising whole numbers"),
+    ((4, 3), 0.1, "rising whole numbers"),
+    ((3,), 1.0, "factor must lie"),
+  ],
+)
+def test_drops_that_make_no_sense(epochs, factor, said):
+  with pytest.raises(ValueError, match=said):
+    optim.check_step(epochs, factor)

@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 import toys
 from dmg_jax import losses
-from dmg_jax.methods import igm
+from dmg_jax.methods import _routing, igm
 
 SGD = {"optimiser": "sgd", "rate": 0.1, "momentum": 0.0}
 
@@ -91,7 +91,7 @@ def test_turns_and_who_learns_from_whom():
       for batch in data.batches("train"):
         out, _ = run.problem.run(state.params, {}, batch)
         means.append(np.float64(out.features[last]).mean(axis=0))
-      expected = igm.routing(sum(np.outer(r, r) for r in means), 0.4)
+      expected = _routing.matrix(sum(np.outer(r, r) for r in means), 0.4)
       p = now[toys.NAMES[turns[-1]]]
       np.testing.assert_allclose(p, expected, rtol=1e-4, atol=1e-5)
     state = state.replace(params=jax.tree.map(lambda w: 1.01 * w, state.params))
@@ -102,12 +102,14 @@ def test_routing_shrinks_the_directions_that_were_used():
   rng = np.random.default_rng(0)
   basis, _ = np.linalg.qr(rng.normal(size=(4, 4)))
   seen = (basis * np.array([9.0, 5.0, 1.0, 1.0])) @ basis.T
-  p = igm.routing(seen, 0.4)
+  p = _routing.matrix(seen, 0.4)
   np.testing.assert_allclose(p, p.T, atol=1e-12)
   for i, factor in enumerate(np.exp([-0.4, -0.2, 0, 0])):
     np.testing.assert_allclose(p @ basis[:, i], factor * basis[:, i])
   for other, tau in ((seen, 0.0), (0 * seen, 0.4), (np.eye(4), 0.4)):
-    np.testing.assert_allclose(igm.routing(other, tau), np.eye(4), atol=1e-12)
+    np.testing.assert_allclose(
+      _routing.matrix(other, tau), np.eye(4), atol=1e-12
+    )
 
 
 def test_covariance_is_of_those_that_have_the_modality():
@@ -115,7 +117,9 @@ def test_covariance_is_of_those_that_have_the_modality():
   row = np.array([1, 1, 0, 1, 0, 0, 0, 1], np.float32)
   batch = batch.replace(present={"image": jnp.asarray(row)})
   nobody = batch.replace(present={"image": jnp.zeros(8)})
-  found = igm.covariance(run.problem, run.fresh(), [batch, nobody], "image")
+  found = _routing.covariance(
+    run.problem, run.fresh(), [batch, nobody], "image"
+  )
   out, _ = run.problem.run(run.params, {}, batch)
   r = np.float64(out.features["image"])[row > 0].mean(axis=0)
   np.testing.assert_allclose(found, np.outer(r, r), rtol=1e-5, atol=1e-7)
@@ -135,7 +139,7 @@ def test_predicts_the_mean_probability_of_what_is_there():
   o = {m: rng.normal(size=(3, 4)) for m in toys.NAMES}
   present = {"image": jnp.asarray([1.0, 0.0, 1.0])}
   out = toys.Outputs(None, jax.tree.map(jnp.asarray, o), {}, present=present)
-  got = np.exp(igm.predict(out, ()))
+  got = np.exp(igm.make().predict(out, ()))
   p = [softmax(v, axis=-1) for v in o.values()]
   expected = np.mean(p, axis=0)
   expected[1] = (p[1] + p[2])[1] / 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import golden
-from dmg_jax.methods import cpsc, iprm, remix
+from dmg_jax.methods import _conformal, cpsc, iprm, remix
 from dmg_jax.model.fusion import components, own_heads, slerp
 from dmg_jax.types import Outputs
 
@@ -186,7 +186,7 @@ def cpsc_threshold(x, m):
   p = np.exp(logits - logits.max(axis=1, keepdims=True))
   p = p / p.sum(axis=1, keepdims=True)
   doubt = 1 - p[np.arange(len(p)), found["label"]]
-  return cpsc.threshold(doubt, x["alpha"], True)
+  return _conformal.threshold(doubt, x["alpha"], True)
 
 
 @golden.program("names")

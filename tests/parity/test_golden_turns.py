@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import golden
-from dmg_jax.methods import igm
+from dmg_jax.methods import _routing, igm
 from dmg_jax.model.fusion import sum as late
 from dmg_jax.types import Outputs
 
@@ -58,7 +58,7 @@ def run_igm(params, inputs, labels, memory, rho, flat):
   out, _ = made.run(params, {}, batch)
   grads, metrics, after = golden.step(rule, made, start, batch)
   scale = after.opt_state[-1][1]
-  return igm.predict(out, memory), grads, metrics, after.params, scale
+  return igm.make().predict(out, memory), grads, metrics, after.params, scale
 
 
 @pytest.mark.parametrize(("x", "y"), golden.cases("igm"))
@@ -70,9 +70,9 @@ def test_igm(x, y):
   sweep = [
     golden.batch(labels, jax.tree.map(jnp.asarray, s)) for s in x["sweep"]
   ]
-  seen = igm.covariance(made, golden.state(params), sweep, x["first"])
+  seen = _routing.covariance(made, golden.state(params), sweep, x["first"])
   golden.close(seen, y["covariance"])
-  p = igm.routing(seen, x["temperature"])
+  p = _routing.matrix(seen, x["temperature"])
   golden.close(p, y["P"])
   knobs = {"rho": float(x["rho"]), "flat": float(x["flat"])}
   turn, whole = np.int32(SIDES.index(x["now"])), np.eye(len(p))

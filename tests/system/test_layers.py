@@ -26,7 +26,7 @@ ALL["launch.py"] = FILES["launch.py"].read_text(encoding="utf-8")
 # A layer may import those before it, and files of its own.
 LAYERS = [
   ("types", "errors"),
-  ("losses", "missing", "processes", "trees"),
+  ("losses", "missing", "processes", "spheres", "trees"),
   ("bilevel", "model"),
   ("methods",),
   ("config", "report", "tracking"),
@@ -144,7 +144,9 @@ def test_functions_are_short():
 # Methods and fusions with more lines of code, and why.
 LONG_FILES = {
   "dmg_jax/methods/agm.py": 110,  # Shapley values for any number.
+  "dmg_jax/methods/cpsc.py": 125,  # Chooses features and weighs gradients.
   "dmg_jax/methods/gblend.py": 145,  # Probes within a run, twice over.
+  "dmg_jax/methods/igm.py": 110,  # A second point, ours and the official one.
   "dmg_jax/methods/lb.py": 115,  # A solver's diagnostics; batches in parts.
   "dmg_jax/methods/pmr.py": 105,  # Prototypes of what samples have.
   "dmg_jax/methods/valuation.py": 105,  # Contributions of what they have.

@@ -22,14 +22,14 @@ official code adds 1e-8 to sin θ, and its gradient is NaN for equal directions.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dmg_jax import losses, missing
+from dmg_jax import losses, spheres
 from dmg_jax.errors import InputError
 from dmg_jax.types import Card, Fused
 
@@ -69,8 +69,8 @@ class Fusion(nn.Module):
       head = nn.Dense(self.num_classes, kernel_init=init, name=f"mixed_{a}_{b}")
       one, two = losses.unit(features[a]), losses.unit(features[b])
       mixed.setdefault(a, {})[b] = parts(head, one, two)
-    half = {(a, b): mixture(p, 0.5) for a, b, p in pairs(mixed)}
-    logits = average(half, unimodal, present)
+    half = {(a, b): spheres.mixture(p, 0.5) for a, b, p in spheres.pairs(mixed)}
+    logits = spheres.average(half, unimodal, present)
     return Fused(logits, unimodal, {"mixed": mixed})
 
 
@@ -84,41 +84,3 @@ def parts(head: Any, one: Float[Array, "b d"], two: Float[Array, "b d"]):
     "bias": bias,
     "angle": jnp.arccos(dot),
   }
-
-
-def pairs(mixed: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-  """``(a, b, value)`` for each entry of ``{a: {b: value}}``."""
-  for a, inner in mixed.items():
-    for b, value in inner.items():
-      yield a, b, value
-
-
-def mixture(found: Mapping[str, Any], share: Any) -> Float[Array, "b k"]:
-  """o_ab with λ_a = ``share`` and λ_b = 1 - ``share``."""
-  angle = found["angle"][:, None]
-  one = jnp.sin(share * angle) / jnp.sin(angle)
-  two = jnp.sin((1 - share) * angle) / jnp.sin(angle)
-  return one * found["first"] + two * found["second"] + found["bias"]
-
-
-def average(
-  values: Mapping[tuple[str, str], Float[Array, "b k"]],
-  unimodal: Mapping[str, Float[Array, "b k"]],
-  present: Mapping[str, Float[Array, " b"]] | None,
-) -> Float[Array, "b k"]:
-  """Mean over the pairs of a sample; that of o_m for one without a pair."""
-  alone = missing.mean(unimodal, present)
-  if not values:
-    return alone
-  if present is None:
-    return jnp.stack(list(values.values())).mean(axis=0)
-  ones = jnp.ones(alone.shape[:1], alone.dtype)
-  there = jnp.stack(
-    [
-      missing.where(present, a, missing.where(present, b, ones, 0), 0)
-      for a, b in values
-    ]
-  )
-  number = there.sum(axis=0)[:, None]
-  whole = (jnp.stack(list(values.values())) * there[:, :, None]).sum(axis=0)
-  return jnp.where(number > 0, whole / jnp.maximum(number, 1), alone)
