@@ -277,12 +277,11 @@ def bind(
     return forward(params, stats, inputs, None, False)[0]
 
   outputs = jax.eval_shape(evaluated, params, stats, inputs)
-  names = tuple(model.encoders)
   return Problem(
     forward,
     fuse,
     owners(params),
-    names,
+    tuple(model.encoders),
     outputs,
     samples,
     readout,
