@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -134,6 +134,61 @@ def make_step(
   return jax.jit(step)
 
 
+class Watch:
+  """Measures batches while they pass through to something else.
+
+  So a split is read once for all that is evaluated on it.
+
+  Args:
+    step: from ``make_step``.
+    state: only ``params``, ``stats`` and ``method`` are read.
+    modalities: of the problem, in its order.
+    guess: the most frequent class of train.
+  """
+
+  def __init__(
+    self,
+    step: Callable[..., Any],
+    state: TrainState,
+    modalities: Sequence[str],
+    guess: int,
+  ):
+    self._own = state.params, state.stats, state.method
+    self._step, self._names, self._guess = step, modalities, guess
+    self._table = np.array(
+      [[m in s for m in modalities] for s in subsets(modalities)], np.float32
+    )
+    self._right: list[np.ndarray] = []
+    self._guessed: list[np.ndarray] = []
+
+  def through(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches as they are."""
+    for batch in batches:
+      found = self._step(*self._own, batch, self._table)
+      yield batch
+      self._add(
+        processes.gather((found, batch.labels, batch.mask, batch.present))
+      )
+
+  def _add(self, part) -> None:
+    found, labels, mask, present = part
+    there = np.stack(
+      [(present or {}).get(m, np.ones_like(mask)) for m in self._names]
+    )
+    known, real = self._table @ there > 0, mask > 0
+    luck = labels == self._guess
+    self._right.append(np.where(known, found, luck)[..., real])
+    self._guessed.append(luck[real])
+
+  def outcomes(self) -> Outcomes:
+    """What is known after all batches.
+
+    ``right`` has a leading axis of replicas if ``step`` is of several.
+    """
+    right = np.concatenate(self._right, axis=-1)
+    return Outcomes(right, np.concatenate(self._guessed))
+
+
 def look(
   step: Callable[..., Any],
   state: TrainState,
@@ -141,25 +196,11 @@ def look(
   modalities: Sequence[str],
   guess: int,
 ) -> Outcomes:
-  """One pass over a split; ``guess`` is the most frequent class of train.
-
-  ``right`` has a leading axis of replicas if ``step`` is of several.
-  """
-  chosen = subsets(modalities)
-  table = np.array([[m in s for m in modalities] for s in chosen], np.float32)
-  right, guessed = [], []
-  for batch in batches:
-    own = state.params, state.stats, state.method
-    part = step(*own, batch, table), batch.labels, batch.mask, batch.present
-    found, labels, mask, present = processes.gather(part)
-    there = np.stack(
-      [(present or {}).get(m, np.ones_like(mask)) for m in modalities]
-    )
-    known, real = table @ there > 0, mask > 0
-    luck = labels == guess
-    right.append(np.where(known, found, luck)[..., real])
-    guessed.append(luck[real])
-  return Outcomes(np.concatenate(right, axis=-1), np.concatenate(guessed))
+  """A pass over a split for nothing else; arguments as ``Watch``."""
+  watch = Watch(step, state, modalities, guess)
+  for _ in watch.through(batches):
+    pass
+  return watch.outcomes()
 
 
 def measures(seen: Outcomes, modalities: Sequence[str]) -> dict[str, Any]:

@@ -349,13 +349,13 @@ class Trainer:
     """All metrics of a split, of each run."""
     return self.programs.evaluate(state, self.setup.batches(split))
 
-  def contributions(
+  def evaluate_with_shares(
     self, state: TrainState, split: str
-  ) -> list[dict[str, Any]]:
-    """What each modality contributes on a split, of each run."""
+  ) -> tuple[list[Evaluation], list[dict[str, Any]]]:
+    """``evaluate``, and what each modality contributes, of each run."""
     guess = contributions.most_frequent(self.setup.dataset)
     batches = self.setup.batches(split)
-    return self.programs.contributions(state, batches, guess)
+    return self.programs.evaluate_with_shares(state, batches, guess)
 
 
 def _mean(values: Values) -> dict[str, float]:

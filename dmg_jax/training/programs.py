@@ -158,14 +158,19 @@ class Programs:
       return [evaluate(self.eval, state, batches)]
     return evaluate_several(self.eval, state, batches, self.count)
 
-  def contributions(
+  def evaluate_with_shares(
     self, state: TrainState, batches: Iterable[Batch], guess: int
-  ) -> list[dict[str, Any]]:
-    """What each modality contributes to the prediction of each run."""
+  ) -> tuple[list[Evaluation], list[dict[str, Any]]]:
+    """``evaluate``, and what each modality contributes, from the same pass.
+
+    ``guess`` is the most frequent class of train.
+    """
     names = self.problem.modalities
-    seen = contributions.look(self._subsets, state, batches, names, guess)
+    watch = contributions.Watch(self._subsets, state, names, guess)
+    found = self.evaluate(state, watch.through(batches))
+    seen = watch.outcomes()
     right = seen.right if self.count > 1 else seen.right[None]
-    return [
+    return found, [
       contributions.measures(seen._replace(right=own), names) for own in right
     ]
 

@@ -280,8 +280,7 @@ def _run_group(made: _Made, jobs: Sequence[Job], step: int) -> list[Any] | None:
       return None
     if made.setup.config.train.select == "best":
       state = trainer.best(state)
-    found = _evaluations(trainer, state)
-    shares = {s: trainer.contributions(state, s) for s in found}
+    found, shares = _evaluations(trainer, state)
     results = processes.decided(lambda: _results(trainer, state, found, shares))
     trainer.finish()
   timing = {**trainer.timing, "total_seconds": time.monotonic() - begin}
@@ -320,11 +319,17 @@ def _closing(trainer: Trainer) -> Iterator[None]:
 
 def _evaluations(
   trainer: Trainer, state: TrainState
-) -> dict[str, list[Evaluation]]:
-  """Evaluates once on val and test; with ``eval.test=False`` on val alone."""
+) -> tuple[dict[str, list[Evaluation]], dict[str, list[dict[str, Any]]]]:
+  """Evaluates once on val and test; with ``eval.test=False`` on val alone.
+
+  Returns:
+    Evaluations, and contributions of the modalities, of each split and run.
+  """
   tested = trainer.setup.config.eval.test
   splits = ("val", "test") if tested else ("val",)
-  return {split: trainer.evaluate(state, split) for split in splits}
+  both = {s: trainer.evaluate_with_shares(state, s) for s in splits}
+  found = {s: evaluations for s, (evaluations, _) in both.items()}
+  return found, {s: shares for s, (_, shares) in both.items()}
 
 
 def _results(

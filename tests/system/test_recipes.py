@@ -20,6 +20,8 @@ SMALL = {
 }
 ALIASES = {"concat", "heuristic"}
 NAMES = sorted(set(RECIPES) - ALIASES)
+# One of each kind; the others are slow.
+FEW = ("lb", "lfm_code", "ogm_ge", "mla", "umt", "bss", "tcmax")
 # As costly as their neighbours of another number or outer loss.
 KEYS = {"lb": "lb,iterations=1", "lfm_paper": "lfm_paper,iterations=1"}
 
@@ -50,7 +52,10 @@ def two_steps(config):
   return found, part.probabilities, setup
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+  "name",
+  [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
+)
 def test_openmoji(quick, tiny, name):
   found, probabilities, setup = two_steps(tiny(KEYS.get(name, name)))
   assert all(np.isfinite(x) for x in jax.tree.leaves(found))
