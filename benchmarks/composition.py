@@ -91,8 +91,8 @@ def _step(rule: str, change: Callable[[Any], Any]) -> bool:
   return True
 
 
-# What some methods refuse; the contract tests try it again.
-REFUSABLE = ("one modality", "three", "frozen encoder")
+# What the contract tests try again for every method, by tracing it.
+REFUSABLE = ("one modality", "three", "seeds at once", "frozen encoder")
 # {condition: (its trial, the contract tests that check its numbers)}
 CONDITIONS: dict[str, tuple[Callable[[str], bool], str]] = {
   "one modality": (lambda r: _own(r, 1), "test_methods"),

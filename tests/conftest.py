@@ -79,17 +79,30 @@ def pytest_xdist_make_scheduler(config, log):
   return Scheduling(config, log)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_programs():
+def forget_programs(most):
   """Forgets compiled programs before the system's limit of memory maps.
 
-  Each takes a few; Linux allows 65,530, and the compiler aborts at the last.
+  Each takes a few; Linux allows 65,530, and the compiler crashes at the last.
   """
-  yield
   maps = pathlib.Path("/proc/self/maps")
-  if maps.exists() and len(maps.read_bytes().splitlines()) > 15_000:
+  if maps.exists() and maps.read_bytes().count(b"\n") > most:
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+  """After a file; not within one, where tests share programs."""
+  yield
+  forget_programs(15_000)
+
+
+@pytest.fixture(autouse=True)
+def not_too_many_programs(request):
+  """Within a file of many slow tests, of which each compiles its own."""
+  yield
+  if request.node.get_closest_marker("slow"):
+    forget_programs(40_000)
 
 
 @pytest.fixture(autouse=device.on_card())

@@ -1,4 +1,4 @@
-"""Two steps of every recipe on every config, and what it then predicts."""
+"""Two steps of recipes on every config, and what they then predict."""
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ SMALL = {
 }
 ALIASES = {"concat", "heuristic"}
 NAMES = sorted(set(RECIPES) - ALIASES)
-# One of each kind; the others are slow.
+# One of each kind; test_together.py trains all of them by the real path.
 FEW = ("lb", "lfm_code", "ogm_ge", "mla", "umt", "bss", "tcmax")
 # As costly as their neighbours of another number or outer loss.
 KEYS = {"lb": "lb,iterations=1", "lfm_paper": "lfm_paper,iterations=1"}
@@ -52,10 +52,7 @@ def two_steps(config):
   return found, part.probabilities, setup
 
 
-@pytest.mark.parametrize(
-  "name",
-  [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
-)
+@pytest.mark.parametrize("name", FEW)
 def test_openmoji(quick, tiny, name):
   found, probabilities, setup = two_steps(tiny(KEYS.get(name, name)))
   assert all(np.isfinite(x) for x in jax.tree.leaves(found))
