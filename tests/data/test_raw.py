@@ -109,6 +109,8 @@ def test_no_process_outlives_its_parent(files, how):
   run = subprocess.Popen(
     [sys.executable, script], start_new_session=True, text=True,
     stderr=subprocess.PIPE,
+    # A shell that runs the tests in the background lets them ignore SIGINT.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     env={**os.environ, "PYTHONPATH": f"{root}:{root / 'tests/support'}"},
   )  # fmt: skip
   # Both workers are at work; one that starts would name the signal, too.
