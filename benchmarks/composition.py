@@ -4,8 +4,8 @@ python benchmarks/composition.py [--all]
 
 traces a step of every method on a toy problem with every fusion and under every
 condition, and writes which of them are refused: those that the page lacks, or
-all. The contract tests try the marks of the page again, and check the numbers
-of those that work.
+all. The contract tests try refusals and the usual fusions again, and check the
+numbers of those that work.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ others by name before training. {WORKS} works, {REFUSED} is refused. Choose a
 fusion by `lb,fusion=own_heads`. Options of methods are their defaults.
 
 Made by `python benchmarks/composition.py`, which tries each of them; do not
-edit. The contract tests try the marks again."""
+edit. The contract tests try refusals and the usual fusions again."""
 
 
 def page(fusions: Marks, conditions: Marks) -> str:
