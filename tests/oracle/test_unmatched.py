@@ -186,7 +186,7 @@ def test_players_of_three_modalities(monkeypatch):
   def both(cotangents):
     return pull(cotangents[1])
 
-  for name, k in mcr.PLAYERS.items():
+  for k in mcr.PLAYERS.values():
     grads = mcr.total_gradient(run.problem, both, plain, found, 0.3, k)
     for m in run.problem.modalities:
       own = {j: jnp.float32(-0.3 * (1.0 if j == m else k)) for j in found}
@@ -197,7 +197,6 @@ def test_players_of_three_modalities(monkeypatch):
     side = (1 + 2 * k) / 3
     (every,) = pull({j: jnp.float32(-0.3 * side) for j in found})
     toys.assert_close(bias, every["fusion"]["bias"], rtol=1e-5, atol=1e-7)
-    assert name in ("greedy", "independent", "collaborative")
 
 
 def test_nt_xent_with_gaps_and_padding():
