@@ -15,7 +15,7 @@ Feiszli, "What Makes Training Multi-Modal Classification Networks Hard?", CVPR
 
 Deviation 1: the encoders are trained in one run, so they have the same number
 of epochs, and the best epoch is that of their mean. Clipping by the global norm
-(``optim.clip``) would couple them.
+(``optimiser.clip_norm``) would couple them.
 """
 
 from __future__ import annotations
