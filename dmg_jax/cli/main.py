@@ -16,6 +16,7 @@ To run and draw a figure of the paper:
 from __future__ import annotations
 
 import sys
+from logging import CRITICAL, getLogger
 
 from absl import flags, logging
 from ml_collections import config_flags
@@ -98,6 +99,9 @@ def _run() -> int:
   logging.set_verbosity(logging.ERROR if f.traceback else logging.FATAL)
   if not f.traceback:
     sys.unraisablehook = failure.hook(sys.unraisablehook)
+    # Arrays of a checkpoint are written at once; only one of those that fail
+    # is waited for, and asyncio logs the others.
+    getLogger("asyncio").setLevel(CRITICAL)
   try:
     compiled.keep(f.compilation_cache)
     several.join(f)

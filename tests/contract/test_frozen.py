@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import toys
+from all_recipes import KINDS, ROWS
 from dmg_jax.config.recipes import RECIPES
 from dmg_jax.model import classifier, registry
 from dmg_jax.types import FROZEN
@@ -16,8 +17,9 @@ TWO_ONLY = {"greedy"}
 FAST = ("mla",)
 EVERY = [
   r if r in FAST else pytest.param(r, marks=pytest.mark.slow)
-  for r in sorted(RECIPES)
+  for r in sorted(ROWS.values())
 ]
+ALL = (*KINDS, "relearning", "lfm_code")
 
 
 def made(name, frozen):
@@ -77,7 +79,7 @@ def test_a_frozen_encoder_stays_as_it_is(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", ALL)
 def test_all_encoders_may_be_frozen(name):
   recipe = RECIPES[name]
   if recipe.method in REFUSED or (

@@ -24,6 +24,8 @@ METHODS = registry.known("methods")
 TWO_ONLY = {"greedy"}
 # Those that differ most in what is summed over a batch; the others are slow.
 SHARDED = {"mla"}
+# test_divided.py runs every recipe over devices, with its weights divided.
+OVER_DEVICES = ("mla", "lb", "ogm_ge", "tcmax", "pmr")
 
 # Near others in what the loop does for them; their oracles are all fast.
 NEAR = {
@@ -82,12 +84,12 @@ def signature(tree):
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("modalities", [slow(1), slow(2), 3])
+@pytest.mark.parametrize("modalities", [slow(1), 3])
 @every_method
 def test_runs_compiles_once_and_keeps_its_structure(name, modalities):
   if name in TWO_ONLY:
     with pytest.raises(ValueError, match="two modalities"):
-      toys.run_of(name, 3 if modalities == 2 else modalities).fresh()
+      toys.run_of(name, modalities).fresh()
     modalities = 2
   run = (
     noisy(name) if modalities == count(name) else toys.run_of(name, modalities)
@@ -212,7 +214,9 @@ def check_finite(run, state, batch):
     assert toys.finite((state.params, state.method))
 
 
-@every_sharded
+@pytest.mark.parametrize(
+  "name", [n if n in SHARDED else slow(n) for n in OVER_DEVICES]
+)
 def test_sharded_equals_unsharded(name):
   mesh = sharding.make_mesh(8)
   place = sharding.make_place(mesh)

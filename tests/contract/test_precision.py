@@ -74,6 +74,8 @@ def marked(names):
 
 every_encoder = pytest.mark.parametrize("name", marked(CASES))
 REMAT = [n for n in CASES if hasattr(registry.encoder_class(n), "remat")]
+# Fusions of most recipes; the others are slow.
+OFTEN = ("concat", "own_heads", "sum")
 # Largest error of a feature, as a share of their root mean square, and least
 # cosine of gradients. bfloat16 rounds at 1/256; networks repeat it by layers.
 CLOSE, ALIKE = 0.1, 0.99
@@ -208,7 +210,13 @@ def test_large_encoders_recompute():
   assert set(REMAT) == set(CASES) - small
 
 
-@pytest.mark.parametrize("fusion", registry.known("fusion"))
+@pytest.mark.parametrize(
+  "fusion",
+  [
+    n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow)
+    for n in registry.known("fusion")
+  ],
+)
 def test_fusions_and_heads_are_float32(fusion):
   """``channel`` gates the bfloat16 maps between the encoders' stages."""
   found = {}
@@ -243,15 +251,17 @@ def test_hypergradient_of_bfloat16(solver):
       toys.CLASSES,
     )
     inputs = toys.batch(2).inputs
+    init = classifier.make_init(model, inputs)
+    problem = classifier.bind(model, *init(0), inputs, 16, "R1")
+    method = registry.make_method(
+      "lb", unimodal_weight=1.0, solver=solver, damping=1.0
+    )
+    run = toys.Run.on(method, problem, *init(0))
     for seed in range(6):
-      params, stats = classifier.make_init(model, inputs)(seed)
-      problem = classifier.bind(model, params, stats, inputs, 16, "R1")
-      method = registry.make_method(
-        "lb", unimodal_weight=1.0, solver=solver, damping=1.0
-      )
-      run = toys.Run.on(method, problem, params, stats)
+      params, stats = init(seed)
+      begun = run.fresh().replace(params=params, stats=stats)
       batch, outer = toys.batch(2, 32, seed), toys.batch(2, 32, seed + 50)
-      state, metrics = run.outer(run.fresh(), batch, outer)
+      state, metrics = run.outer(begun, batch, outer)
       assert np.isfinite(float(metrics["alpha"]))
       assert state.method.value.dtype == metrics["hypergradient"].dtype
       assert metrics["hypergradient"].dtype == jnp.float32

@@ -96,7 +96,11 @@ def test_no_process_outlives_its_parent(files, how):
   (files / "a").write_text("1")
   code = (
     "import functools, pathlib, helpers; from data_pipelines.core import raw\n"
+    "import signal\n"
     "if __name__ == '__main__':\n"
+    # A shell that runs tests in the background lets them ignore SIGINT; so
+    # would the workers, which are started from here.
+    "  signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "  work = functools.partial("
     f"helpers.wait_for_file, folder={str(files)!r})\n"
     f"  folder = pathlib.Path({str(files / 'work')!r})\n"
@@ -109,8 +113,6 @@ def test_no_process_outlives_its_parent(files, how):
   run = subprocess.Popen(
     [sys.executable, script], start_new_session=True, text=True,
     stderr=subprocess.PIPE,
-    # A shell that runs the tests in the background lets them ignore SIGINT.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     env={**os.environ, "PYTHONPATH": f"{root}:{root / 'tests/support'}"},
   )  # fmt: skip
   # Both workers are at work; one that starts would name the signal, too.

@@ -1,7 +1,8 @@
 """Runs the suite with the newest JAX, on the newest Python that is here.
 
-Without arguments it runs the contracts of all methods, hypergradients, the
-Python API and whole runs of the command, which is what fits CI's limit. With
+Without arguments it runs the contracts of all methods, hypergradients, loops
+and fits of the API and whole runs of the command, which is what fits CI's
+limit. With
 arguments of pytest (``-n 2``) it runs everything.
 
 JAX drops old versions of Python, so its newest release needs another Python
@@ -21,8 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 MINORS = range(12, 20)
 COMPUTES = (
-  "api", "bilevel", "contract", "processes",
-  "system/test_checkpoint.py", "system/test_resume.py", "system/test_run.py",
+  "api/test_fit.py", "api/test_loop.py", "bilevel", "contract",
+  "system/test_checkpoint.py", "system/test_run.py",
 )  # fmt: skip
 ASK = "import sys, ensurepip, venv; print(*sys.version_info[:2])"
 VERSIONS = (

@@ -14,17 +14,13 @@ import pytest
 
 import helpers
 import process_group
-from dmg_jax.config.recipes import RECIPES
+from all_recipes import KINDS
 from dmg_jax.tracking.logging import read_metrics
 from dmg_jax.training import checkpoint
 
 TOLERANCE = 1e-3
-# One for each pair of a method and a fusion.
-EVERY = tuple(
-  {(r.fusion, r.method): name for name, r in RECIPES.items()}.values()
-)
-# One of each kind: state, gradients, an order, rates, hooks between epochs.
-SIX = ("joint", "lb", "ogm_ge", "mla", "bss", "gblend")
+# State, gradients, an order with hooks between epochs.
+FOUR = ("lb", "ogm_ge", "bss")
 LB = "--config=configs/manifest.py:lb,batch_size=8"
 
 
@@ -86,8 +82,8 @@ def assert_alike(folder, other):
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("count", "recipes"),
-  [(2, EVERY), (4, SIX)],
-  ids=["every method in two", "six in four"],
+  [(2, KINDS), (4, FOUR)],
+  ids=["two", "four"],
 )
 def test_recipes(count, recipes, manifest, alone, tmp_path):
   worked(count, manifest, tmp_path, recipes)

@@ -17,6 +17,11 @@ ROWS = {
 }
 # One of each kind: learned weight, modulated gradients, shared heads, teachers.
 FEW = ("lb", "ogm_ge", "mla", "umt")
+# And order, hooks between epochs, memory of samples, a game, turns, mixtures:
+# for what differs by kind and takes long. Contracts are tested for every one.
+KINDS = (
+  *FEW, "bss", "cpsc", "g2d", "gblend", "igm", "joint", "mcr", "pmr", "remix",
+)  # fmt: skip
 every_recipe = pytest.mark.parametrize(
   "name",
   [

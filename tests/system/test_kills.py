@@ -24,10 +24,8 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 FIELDS = {"train.epochs": 12, "train.checkpoint_steps": 7, "train.log_steps": 5}
 WHAT = [
   "openmoji.py:lb,inner_iters=7,iterations=1",
-  "openmoji.py:ogm_ge",
-  "openmoji.py:mla",
+  "openmoji.py:igm",
   "openmoji.py:joint,seeds=2,vmap_seeds=on",
-  "tables.py:table1,dataset=openmoji,seeds=2,rows=joint+pmr",
 ]
 
 
