@@ -210,27 +210,24 @@ def _means(found: dict[str, Any], cell: Cell, seeds: int) -> list[float]:
   ]
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
-  """Cost along each axis: the mean, and each seed as a dot."""
-  from dmg_jax.report import curves
-  from dmg_jax.report.style import BLACK, COLOURS, GREY
+def figure(found: dict[str, Any]) -> Any:
+  """Cost along each axis: the mean as a line, each seed as a dot."""
+  from matplotlib.figure import Figure
 
-  with curves.look():
-    figure = curves.new_figure(1.9, 7.0)
-    panels = figure.subplots(1, len(AXES), sharey=True)
-    for axes, (axis, values) in zip(panels, AXES.items(), strict=True):
-      every = [costs(found, BASE._replace(**{axis: v})) for v in values]
-      places = range(len(values))
-      means = [float(np.mean(e)) if e else np.nan for e in every]
-      axes.axhline(0, color=GREY, linewidth=0.6)
-      axes.plot(places, means, "-o", color=COLOURS[0], markersize=4)
-      for place, own in zip(places, every, strict=True):
-        axes.plot([place] * len(own), own, ".", color=BLACK, markersize=2.5)
-      names = [f"{v:g}" if axis != "array" else v for v in values]
-      axes.set_xticks(places, names)
-      axes.set_xlabel(TITLES[axis], fontsize=7)
-    panels[0].set_ylabel("cost on test, points", fontsize=7)
-    figure.savefig(path, metadata={"Date": None})
+  made = Figure(figsize=(8.6, 2.4), layout="constrained")
+  panels = made.subplots(1, len(AXES), sharey=True)
+  for axes, (axis, values) in zip(panels, AXES.items(), strict=True):
+    every = [costs(found, BASE._replace(**{axis: v})) for v in values]
+    means = [float(np.mean(own)) if own else np.nan for own in every]
+    axes.axhline(0, color="#6b6b6b", linewidth=0.6)
+    axes.plot(range(len(values)), means, "-", color="#0072B2")
+    for place, own in enumerate(every):
+      axes.plot([place] * len(own), own, "o", color="#0072B2", markersize=3)
+    names = [f"{v:g}" if axis != "array" else v for v in values]
+    axes.set_xticks(range(len(values)), names, fontsize=7)
+    axes.set_xlabel(TITLES[axis], fontsize=8)
+  panels[0].set_ylabel("cost on test, points")
+  return made
 
 
 def main() -> None:
@@ -245,7 +242,7 @@ def main() -> None:
   options = made.parse_args()
   if options.draw:
     found = _load(options.out)
-    draw(found, options.draw)
+    figure(found).savefig(options.draw, metadata={"Date": None})
     print(summary(found))
   else:
     measure(options.images, options.out, options.seeds)
