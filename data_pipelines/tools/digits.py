@@ -107,18 +107,7 @@ def write(
     DataError: sources that are absent, damaged or too few; or ``out`` is not
       empty.
   """
-  if split not in SPLITS:
-    raise unknown("split", split, SPLITS)
-  if not 0 < held_out <= 0.4:
-    raise InputError(f"held_out must lie in (0, 0.4], got {held_out!r}")
-  if seed < 0:
-    raise InputError(f"seed must be a whole number >= 0, got {seed!r}")
-  if per_digit < 0 or repeat_test < 1:
-    raise InputError(
-      "per_digit must be a whole number >= 0 and repeat_test >= 1, got "
-      f"per_digit={per_digit!r}, repeat_test={repeat_test!r}"
-    )
-  _residual.check(energy)
+  _check(split, held_out, seed, energy, per_digit, repeat_test)
   out = pathlib.Path(out).expanduser()
   _folder.check_empty(out)
   recordings = read_sounds(pathlib.Path(sounds).expanduser())
@@ -143,6 +132,28 @@ def write(
   ]
   _write(out, pairs, x, energy, said)
   return _report(out, pairs)
+
+
+def _check(
+  split: str,
+  held_out: float,
+  seed: int,
+  energy: float,
+  per_digit: int,
+  repeat_test: int,
+) -> None:
+  if split not in SPLITS:
+    raise unknown("split", split, SPLITS)
+  if not 0 < held_out <= 0.4:
+    raise InputError(f"held_out must lie in (0, 0.4], got {held_out!r}")
+  if seed < 0:
+    raise InputError(f"seed must be a whole number >= 0, got {seed!r}")
+  if per_digit < 0 or repeat_test < 1:
+    raise InputError(
+      "per_digit must be a whole number >= 0 and repeat_test >= 1, got "
+      f"per_digit={per_digit!r}, repeat_test={repeat_test!r}"
+    )
+  _residual.check(energy)
 
 
 def _rng(seed: int, *what: int) -> np.random.Generator:

@@ -72,13 +72,7 @@ def write(
   out = pathlib.Path(out).expanduser()
   _folder.check_empty(out)
   found = read(source)
-  sizes = collections.Counter(c.radical for c in found)
-  kept = [c for c in found if sizes[c.radical] >= smallest]
-  if not kept:
-    raise DataError(
-      f"no radical has {smallest} characters, the largest has "
-      f"{max(sizes.values())}: lower --smallest"
-    )
+  kept = _large(found, smallest)
   splits = _splits(kept, test, held_out, seed)
   with _folder.new_folder(out) as made:
     width = _write(made, kept, splits, size, longest)
@@ -101,6 +95,18 @@ def write(
     f"strokes: {width} runs",
   )
   return PreparedSummary("kanji", str(out), counts, notes=notes)
+
+
+def _large(found: Sequence[Character], smallest: int) -> list[Character]:
+  """The characters of radicals with as many characters."""
+  sizes = collections.Counter(c.radical for c in found)
+  kept = [c for c in found if sizes[c.radical] >= smallest]
+  if not kept:
+    raise DataError(
+      f"no radical has {smallest} characters, the largest has "
+      f"{max(sizes.values())}: lower --smallest"
+    )
+  return kept
 
 
 def _splits(
