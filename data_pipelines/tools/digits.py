@@ -26,6 +26,18 @@ official    test is what the authors name: indices 0 to 4. ``--held_out`` of
 speakers    harder: one speaker each for test, val and outer, chosen by the
             seed; the others are train. No voice occurs in two splits.
 ==========  ===================================================================
+
+Harder pairs, after AV-MNIST (Vielzeuf et al., CentralNet, 2018), with MNIST:
+
+  python -m data_pipelines.tools.digits --sounds=FOLDER_OR_ZIP \
+    --images=mnist.npz --energy=0.75 --per_digit=60 --repeat_test=10 \
+    --out=data/digits75
+
+``--energy`` removes that share of the training pictures' variance, by their
+principal components; what is left of a picture is an array, ``picture:array``.
+``--per_digit`` trains on so many recordings of a digit only. ``--repeat_test``
+takes each test recording so many times, each time with another picture while
+there are others.
 """
 
 from __future__ import annotations
@@ -34,7 +46,7 @@ import collections
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +55,7 @@ from PIL import Image
 from data_pipelines import core
 from data_pipelines.core.summary import PreparedSummary
 from data_pipelines.errors import DataError, InputError, unknown
-from data_pipelines.tools import _folder
+from data_pipelines.tools import _folder, _residual
 from data_pipelines.tools._digits_sources import (
   Recording,
   read_images,
@@ -52,6 +64,7 @@ from data_pipelines.tools._digits_sources import (
 from data_pipelines.transforms import image
 
 HEADER = ("id", "split", "label", "picture:image", "sound:audio")
+RESIDUAL = ("id", "split", "label", "picture:array", "sound:audio")
 SPLITS = ("official", "speakers")
 TEST_INDICES = 5  # the authors': 0 to 4 are test
 
@@ -71,6 +84,9 @@ def write(
   split: str = "official",
   seed: int = 0,
   held_out: float = 0.1,
+  energy: float = 0.0,
+  per_digit: int = 0,
+  repeat_test: int = 1,
 ) -> PreparedSummary:
   """Writes ``out`` with ``manifest.csv``, ``pictures``, ``sounds``.
 
@@ -82,18 +98,16 @@ def write(
     seed: of the splits and the pairs; the same seed gives the same files.
     held_out: share of each digit of the official training recordings that outer
       and val get, each.
+    energy: share of the pictures' variance to remove; 0 leaves pictures.
+    per_digit: training recordings of a digit; 0 takes all.
+    repeat_test: pairs of each test recording.
 
   Raises:
     ValueError: an option out of its range.
     DataError: sources that are absent, damaged or too few; or ``out`` is not
       empty.
   """
-  if split not in SPLITS:
-    raise unknown("split", split, SPLITS)
-  if not 0 < held_out <= 0.4:
-    raise InputError(f"held_out must lie in (0, 0.4], got {held_out!r}")
-  if seed < 0:
-    raise InputError(f"seed must be a whole number >= 0, got {seed!r}")
+  _check(split, held_out, seed, energy, per_digit, repeat_test)
   out = pathlib.Path(out).expanduser()
   _folder.check_empty(out)
   recordings = read_sounds(pathlib.Path(sounds).expanduser())
@@ -102,6 +116,9 @@ def write(
     parts = _official(recordings, held_out, seed)
   else:
     parts = _by_speaker(recordings, seed)
+  if per_digit:
+    parts["train"] = _some(parts["train"], per_digit, seed)
+  parts["test"] = parts["test"] * repeat_test
   pairs = pair(parts, y, seed)
   source = "scikit-learn, load_digits (UCI, CC BY 4.0)"
   if images is not None:
@@ -110,10 +127,33 @@ def write(
     "sounds: Free Spoken Digit Dataset, CC BY-SA 4.0",
     f"pictures: {source}",
     f"split={split} seed={seed} held_out={held_out}",
+    f"energy={energy} per_digit={per_digit} repeat_test={repeat_test}",
     "pairs share their label only",
   ]
-  _write(out, pairs, x, said)
+  _write(out, pairs, x, energy, said)
   return _report(out, pairs)
+
+
+def _check(
+  split: str,
+  held_out: float,
+  seed: int,
+  energy: float,
+  per_digit: int,
+  repeat_test: int,
+) -> None:
+  if split not in SPLITS:
+    raise unknown("split", split, SPLITS)
+  if not 0 < held_out <= 0.4:
+    raise InputError(f"held_out must lie in (0, 0.4], got {held_out!r}")
+  if seed < 0:
+    raise InputError(f"seed must be a whole number >= 0, got {seed!r}")
+  if per_digit < 0 or repeat_test < 1:
+    raise InputError(
+      "per_digit must be a whole number >= 0 and repeat_test >= 1, got "
+      f"per_digit={per_digit!r}, repeat_test={repeat_test!r}"
+    )
+  _residual.check(energy)
 
 
 def _rng(seed: int, *what: int) -> np.random.Generator:
@@ -142,6 +182,17 @@ def _official(
     parts["val"] += order[size : 2 * size]
     parts["train"] += order[2 * size :]
   return parts
+
+
+def _some(
+  recordings: Sequence[Recording], number: int, seed: int
+) -> list[Recording]:
+  """So many recordings of each digit."""
+  kept = []
+  for digit, own in _by_digit(recordings).items():
+    order = _rng(seed, digit, 2).permutation(len(own))[:number]
+    kept += [own[i] for i in sorted(order)]
+  return kept
 
 
 def _by_speaker(
@@ -194,25 +245,53 @@ def pair(
 
 
 def _write(
-  out: pathlib.Path, pairs: Sequence[Pair], x: np.ndarray, said: Sequence[str]
+  out: pathlib.Path,
+  pairs: Sequence[Pair],
+  x: np.ndarray,
+  energy: float,
+  said: Sequence[str],
 ) -> None:
   with _folder.new_folder(out) as made:
     for folder in ("pictures", "sounds"):
       (made / folder).mkdir()
-    for number in sorted({p.picture for p in pairs}):
-      content = image.encode(Image.fromarray(x[number]))
-      (made / _picture(number)).write_bytes(content)
+    suffix = _write_pictures(made, pairs, x, energy)
     rows = []
     for split, recording, number in pairs:
       sound = f"sounds/{recording.name}"
       (made / sound).write_bytes(recording.content)
       key = recording.name.removesuffix(".wav")
-      rows.append([key, split, recording.digit, _picture(number), sound])
-    _folder.write_manifest(made, HEADER, rows, said)
+      rows.append([key, split, recording.digit, _file(number, suffix), sound])
+    header = RESIDUAL if energy else HEADER
+    _folder.write_manifest(made, header, _numbered(rows), said)
 
 
-def _picture(number: int) -> str:
-  return f"pictures/{number:05d}.png"
+def _write_pictures(
+  folder: pathlib.Path, pairs: Sequence[Pair], x: np.ndarray, energy: float
+) -> str:
+  """Writes pictures, or what is left of them; gives the files' suffix."""
+  numbers = sorted({p.picture for p in pairs})
+  if not energy:
+    for number in numbers:
+      content = image.encode(Image.fromarray(x[number]))
+      (folder / _file(number, "png")).write_bytes(content)
+    return "png"
+  train = np.unique([p.picture for p in pairs if p.split == "train"])
+  left, _ = _residual.without_components(x, train, energy)
+  for number in numbers:
+    np.save(folder / _file(number, "npy"), left[number])
+  return "npy"
+
+
+def _file(number: int, suffix: str) -> str:
+  return f"pictures/{number:05d}.{suffix}"
+
+
+def _numbered(rows: Iterable[list]) -> Iterator[list]:
+  """The rows, with a number behind an id that has been there before."""
+  seen: collections.Counter[str] = collections.Counter()
+  for key, *rest in rows:
+    seen[key] += 1
+    yield [key if seen[key] == 1 else f"{key}-{seen[key]}", *rest]
 
 
 def _report(out: pathlib.Path, pairs: Sequence[Pair]) -> PreparedSummary:
@@ -235,6 +314,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
   made.add_argument("--images", help=".npz; default: scikit-learn's digits")
   made.add_argument("--split", choices=SPLITS, default="official")
   made.add_argument("--held_out", type=float, default=0.1)
+  made.add_argument(
+    "--energy", type=float, default=0.0, help="share of variance to remove"
+  )
+  made.add_argument(
+    "--per_digit", type=int, default=0, help="training recordings of a digit"
+  )
+  made.add_argument(
+    "--repeat_test", type=int, default=1, help="pairs of a test recording"
+  )
   return _folder.run(write, made, arguments)
 
 

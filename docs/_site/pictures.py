@@ -2,12 +2,14 @@
 
 python docs/_site/pictures.py [FOLDER]
 
-Accuracies are read from the tables of ``docs/results/openmoji.md``; everything
-else is computed here from the equations. Takes a quarter of a minute.
+Accuracies are read from the tables of ``docs/results/openmoji.md``, costs from
+``docs/results/regime.json``; everything else is computed here from the
+equations. Takes a quarter of a minute.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -322,9 +324,17 @@ def _arrow(axes, start, end, colour=BLACK):
   )
 
 
+def regime():
+  """Where imbalance costs, from the file of ``benchmarks/regime.py``."""
+  from benchmarks import regime as measured
+
+  text = (_DOCS / "results" / "regime.json").read_text("utf-8")
+  return measured.figure(json.loads(text))
+
+
 PICTURES = {
   f.__name__: f
-  for f in (overview, imbalance, readouts, splits, alpha, gap)
+  for f in (overview, imbalance, readouts, splits, alpha, gap, regime)
 }  # fmt: skip
 
 

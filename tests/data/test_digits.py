@@ -14,7 +14,7 @@ from PIL import Image
 import launch
 from data_pipelines import core
 from data_pipelines.core import catalog
-from data_pipelines.tools import digits
+from data_pipelines.tools import _residual, digits
 from helpers import load_manifest, prepare_manifest, read_table
 
 SPEAKERS = ("ann", "bob", "cy_d", "dee", "eve")
@@ -281,3 +281,51 @@ def test_the_real_recordings(tmp_path):
   check(tmp_path / "a", table)
   sizes = {s: len(f) for s, f in files_of(table, "sound:audio").items()}
   assert sizes == {"train": 2160, "outer": 270, "val": 270, "test": 300}
+
+
+def test_harder_pairs(sounds, tmp_path):
+  out = tmp_path / "digits"
+  digits.write(sounds, out, energy=0.75, per_digit=4, repeat_test=3)
+  table = read_table(out / "manifest.csv")
+  assert tuple(table[0]) == digits.RESIDUAL
+  assert len({r["id"] for r in table}) == len(table)
+  rows = {s: [r for r in table if r["split"] == s] for s in core.SPLITS}
+  assert {s: len(own) for s, own in rows.items()} == {
+    "train": 12, "outer": 6, "val": 6, "test": 225,
+  }  # fmt: skip
+  by_split = files_of(table, "picture:array")
+  assert sum(map(len, by_split.values())) == len(
+    set().union(*by_split.values())
+  )
+  # A recording has three different pictures.
+  for name in {r["sound:audio"] for r in rows["test"]}:
+    own = {r["picture:array"] for r in rows["test"] if r["sound:audio"] == name}
+    assert len(own) == 3
+
+
+def test_components_are_removed():
+  rng = np.random.default_rng(0)
+  # Variances 16, 4 and 1 along three directions of the pixels.
+  turn, _ = np.linalg.qr(rng.normal(size=(12, 3)))
+  code = rng.permutation(np.kron(np.eye(3), [[1], [-1]]).repeat(4, axis=0))
+  x = 0.5 + code @ np.diag([0.4, 0.2, 0.1]) @ turn.T
+  pictures = np.round(255 * x).astype(np.uint8).reshape(-1, 3, 4)
+  train = np.arange(len(x))
+  for energy, k in ((0.7, 1), (0.9, 2)):
+    left, removed = _residual.without_components(pictures, train, energy)
+    assert removed == k
+    kept = code * np.array([0.4, 0.2, 0.1]) * (np.arange(3) >= k)
+    np.testing.assert_allclose(left, kept @ turn.T, atol=0.01)
+  left, removed = _residual.without_components(pictures, train, 0)
+  assert removed == 0
+  with pytest.raises(ValueError, match=r"energy must lie in \[0, 1\), got 1"):
+    _residual.without_components(pictures, train, 1)
+
+
+@pytest.mark.parametrize(
+  "given", [{"per_digit": -1}, {"repeat_test": 0}, {"energy": 1.0}]
+)
+def test_refuses_options_of_harder_pairs(sounds, tmp_path, given):
+  (name,) = given
+  with pytest.raises(ValueError, match=name):
+    digits.write(sounds, tmp_path / "out", **given)
