@@ -1,0 +1,154 @@
+"""TMC and ETMC of this project on given views, by the authors' settings."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.printed.sets import FOLDS, RATES, Part, folds, scaled
+from dmg_jax.model import classifier, registry
+from dmg_jax.training import optim, steps
+from dmg_jax.types import Batch
+
+BATCH, EPOCHS, ANNEAL, DECAY = 200, 500, 50, 1e-5
+
+
+class Given(nn.Module):
+  """A view as it is: its head reads it directly."""
+
+  @nn.compact
+  def __call__(self, x, train: bool):
+    del train
+    return x
+
+
+def accuracy(
+  method: str,
+  train: Part,
+  test: Part,
+  *,
+  rate: float,
+  seed: int,
+  epochs: int = EPOCHS,
+) -> float:
+  """Accuracy on test, in %, of the state after the last epoch.
+
+  Args:
+    method: ``tmc`` or ``etmc``.
+    train, test: scaled.
+    rate: of Adam, whose gradient has the weight decay in it.
+    seed: of weights and of the order of samples.
+    epochs: over train.
+  """
+  sizes = tuple((m, x.shape[1]) for m, x in train.views.items())
+  run = _Run(method, sizes, int(train.labels.max()) + 1, len(train), rate)
+  data = (
+    {m: jnp.asarray(x) for m, x in train.views.items()},
+    jnp.asarray(train.labels, jnp.int32),
+  )
+  state = run.start(seed)
+  shuffle = np.random.default_rng([seed, 2])
+  for epoch in range(epochs):
+    # The script counts epochs from 1.
+    state = run.between(state, epoch + 1)
+    state = run.epoch(state, data, run.order(shuffle), np.uint32(seed))
+  found = run.predict(state, {m: jnp.asarray(x) for m, x in test.views.items()})
+  return 100 * float((np.asarray(found) == test.labels).mean())
+
+
+def chosen_rate(
+  method: str, train: Part, scale: str, epochs: int = EPOCHS
+) -> tuple[float, dict[float, float]]:
+  """The rate of the best mean accuracy in cross-validation within train.
+
+  Returns:
+    The rate and {rate: accuracy in %}.
+  """
+  fold = folds(train.labels, 0)
+  means = {}
+  for rate in RATES:
+    scores = []
+    for k in range(FOLDS):
+      parts = scaled(train.rows(fold != k), train.rows(fold == k), scale)
+      scores.append(accuracy(method, *parts, rate=rate, seed=0, epochs=epochs))
+    means[rate] = float(np.mean(scores))
+  return max(means, key=means.__getitem__), means
+
+
+@functools.lru_cache(maxsize=16)
+class _Run:
+  """The compiled pieces of runs of the same shapes."""
+
+  def __init__(
+    self,
+    method: str,
+    sizes: tuple[tuple[str, int], ...],
+    classes: int,
+    samples: int,
+    rate: float,
+  ):
+    self.size = samples
+    fusion = registry.make_fusion(
+      "etmc", num_classes=classes, pseudo_view=method == "etmc"
+    )
+    model = classifier.Classifier({m: Given() for m, _ in sizes}, fusion)
+    some = {m: jnp.zeros((2, d)) for m, d in sizes}
+    self._init = classifier.make_init(model, some)
+    problem = classifier.bind(
+      model, *self._init(0), some, self.size, registry.readout("etmc")
+    )
+    self._rule = registry.make_method("etmc", anneal=ANNEAL)
+    self._opt, apply = optim.make(
+      problem.owner, lambda step: rate, weight_decay=DECAY
+    )
+    self._problem = problem
+    step = steps.make_train_step(problem, self._rule, apply, donate=False)
+    self.epoch = jax.jit(functools.partial(_epoch, step))
+    self.predict = jax.jit(self._predicted)
+
+  def start(self, seed: int):
+    params, stats = self._init(seed)
+    return steps.init_state(
+      self._problem, self._rule, params, stats, self._opt, seed
+    )
+
+  def between(self, state, epoch: int):
+    data: Callable | None = None  # The rule looks at no sample.
+    return steps.between_epochs(
+      self._problem,
+      self._rule,
+      state,
+      data,
+      epoch,  # type: ignore[arg-type]
+    )
+
+  def order(self, shuffle: np.random.Generator) -> np.ndarray:
+    """Rows of batches [steps, b]; -1 fills the last."""
+    count = -(-self.size // BATCH)
+    rows = np.full(count * BATCH, -1, np.int32)
+    rows[: self.size] = shuffle.permutation(self.size)
+    return rows.reshape(count, BATCH)
+
+  def _predicted(self, state, inputs):
+    outputs, _ = self._problem.forward(
+      state.params, state.stats, inputs, None, False
+    )
+    return outputs.logits.argmax(axis=-1)
+
+
+def _epoch(step, state, data, order, seed):
+  """All steps of an epoch in one program."""
+  inputs, labels = data
+
+  def body(state, rows):
+    real = (rows >= 0).astype(jnp.float32)
+    at = jnp.maximum(rows, 0)
+    batch = Batch({m: x[at] for m, x in inputs.items()}, labels[at], real, at)
+    return step(state, batch, seed)[0], None
+
+  return jax.lax.scan(body, state, order)[0]
