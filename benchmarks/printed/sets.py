@@ -19,7 +19,7 @@ class Set:
   Attributes:
     source: file or folder below that of all data, for ``tools.views``.
     skip_rows: of CSV files.
-    rate: learning rate; ``None`` is chosen by cross-validation within train.
+    rate: learning rate; ``None`` is chosen within train.
     printed: {method: mean and deviation in %}, as the papers print them.
   """
 
@@ -42,7 +42,7 @@ SETS = {
   ),
 }
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-FOLDS = 5
+HELD = 99  # Seed of the samples of train that choose a rate.
 SCALES = ("apart", "train")
 
 
@@ -78,16 +78,6 @@ def divide(labels: np.ndarray, seed: int, share: float = 0.2) -> np.ndarray:
     order = np.random.default_rng([seed, int(k)]).permutation(own)
     test[order[: round(share * len(own))]] = True
   return test
-
-
-def folds(labels: np.ndarray, seed: int) -> np.ndarray:
-  """The fold of each sample [n], equally many of a class in each."""
-  made = np.zeros(len(labels), int)
-  for k in np.unique(labels):
-    own = np.flatnonzero(labels == k)
-    order = np.random.default_rng([seed, 1, int(k)]).permutation(own)
-    made[order] = np.arange(len(own)) % FOLDS
-  return made
 
 
 def scaled(train: Part, test: Part, scale: str = "apart") -> tuple[Part, Part]:
