@@ -3,15 +3,15 @@
 python -m benchmarks.peers --export=CONFIG --arrays=FILE.npz [--FIELD=VALUE ...]
 python -m benchmarks.peers --peer=lfm|ogm_ge|balancebenchmark --checkout=CLONE
   --arrays=FILE.npz [--seeds=5] [--epochs=10] [--rows=NAME,...] [--side=both]
-  [--out=FILE.json]
+  [--cores=N] [--out=FILE.json]
 
 The first command writes prepared data, as evaluation sees them, to a file of
 plain arrays; fields are those of the config, ``--config.data.image_size=16``.
 The second trains a peer's functions, imported from a clone that the user has,
 with encoders of our architecture in torch, and then ours: same arrays, split,
 epochs, batches of 64, Adam at 1e-3 with a cosine. Test is read once, with the
-weights after the last epoch. Accuracy over seeds and the median time of an
-epoch, the first left out.
+weights after the last epoch. Both take epochs in turns; the first two are left
+out of the times.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from data_pipelines.errors import DataError, InputError
 
 PEERS = ("lfm", "ogm_ge", "balancebenchmark")
 SIDES = ("both", "theirs", "ours")
+_SIDES = SIDES[1:]
 BATCH = 64
 
 
@@ -72,6 +73,7 @@ def parse(
   parser.add_argument("--seeds", type=int, default=5)
   parser.add_argument("--epochs", type=int, default=10)
   parser.add_argument("--rows", type=lambda text: text.split(","))
+  parser.add_argument("--cores", type=int, help="of the machine; default: all")
   parser.add_argument("--side", choices=SIDES, default="both")
   parser.add_argument("--out", type=Path, help="file for the JSON")
   options, rest = parser.parse_known_args(argv)
@@ -83,8 +85,9 @@ def parse(
     fields[path] = _value(value)
   if not options.export and not (options.peer and options.checkout):
     parser.error("name --peer and --checkout, or --export")
-  for name in ("seeds", "epochs"):
-    if getattr(options, name) < 1:
+  for name in ("seeds", "epochs", "cores"):
+    given = getattr(options, name)
+    if given is not None and given < 1:
       parser.error(f"--{name} must be at least 1")
   return options, fields
 
@@ -108,16 +111,14 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
       raise InputError(
         f"unknown row {name!r} (choose from {', '.join(peer.ROWS)})"
       )
+  if options.cores:
+    limit(options.cores)
   rows, stubbed = [], set()
   for name in options.rows or peer.ROWS:
-    row: dict[str, Any] = {"row": name, "ours as": peer.ROWS[name][2]}
-    if options.side != "ours":
-      row["theirs"], own = theirs(peer, root, name, data, options)
-      stubbed |= own
-    if options.side != "theirs":
-      row["ours"] = ours(peer.ROWS[name], data, options)
-    sys.stderr.write(f"{json.dumps(row)}\n")
-    rows.append(row)
+    found, own = turns(peer, root, name, data, options)
+    rows.append({"row": name, "ours as": peer.ROWS[name][2], **found})
+    stubbed |= own
+    sys.stderr.write(f"{json.dumps(rows[-1])}\n")
   import torch
 
   return {
@@ -126,6 +127,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     "epochs": options.epochs,
     "seeds": options.seeds,
     "batch_size": BATCH,
+    "cores": options.cores,
     "stubbed packages": sorted(stubbed),
     "stubbed modules": list(peer.STUBBED),
     "torch": torch.__version__,
@@ -134,64 +136,69 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
   }
 
 
-def theirs(
-  peer: Any, root: Path, name: str, data: Any, options: argparse.Namespace
-) -> tuple[dict[str, list[float]], set[str]]:
-  """{accuracy, seconds} of the peer's code, and packages that were stubbed."""
+def limit(cores: int) -> None:
+  """Keeps both sides on so many cores; before JAX is first used."""
   import torch
 
-  from benchmarks.peers import towers
+  if hasattr(os, "sched_setaffinity"):
+    known = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, known[:cores])
+  torch.set_num_threads(cores)
 
-  train, test = (towers.tensors(data, s) for s in ("train", "test"))
-  accuracy, seconds = [], []
+
+def turns(
+  peer: Any, root: Path, name: str, data: Any, options: argparse.Namespace
+) -> tuple[dict[str, Any], set[str]]:
+  """A row: both sides take epochs in turns, so that they share the machine.
+
+  Returns:
+    {side: {accuracy: a number a seed, seconds: a number an epoch but for the
+    first two, in which programs are compiled}}, and packages that were stubbed.
+  """
+  from benchmarks.peers import ours, towers
+
+  size = len(data.labels["train"]) // BATCH * options.epochs
+  sides = _SIDES if options.side == "both" else (options.side,)
+  made = {side: {"accuracy": [], "seconds": []} for side in sides}
   with checkout.opened(
     root, packages=getattr(peer, "PACKAGES", ()), empty=peer.STUBBED
   ) as stubbed:
     for seed in range(options.seeds):
-      torch.manual_seed(seed)
-      batches = towers.Batches(train, BATCH, seed)
-      own = peer.Peer(root, name, data, len(batches) * options.epochs)
+      runs: dict[str, Any] = {}
+      if "theirs" in sides:
+        runs["theirs"] = towers.Run(
+          lambda: peer.Peer(root, name, data, size), data, seed, BATCH
+        )
+      if "ours" in sides:
+        runs["ours"] = ours.Run(
+          peer.ROWS[name], data, seed=seed, epochs=options.epochs, size=BATCH
+        )
       for epoch in range(options.epochs):
-        start = time.perf_counter()
-        own.model.train()
-        own.epoch(epoch, batches)
-        if epoch or options.epochs == 1:
-          seconds.append(time.perf_counter() - start)
-      right = (own.predict(test) == test["label"]).numpy()
-      accuracy.append(100 * float(right.mean()))
+        for side, run in runs.items():
+          took = run.epoch(epoch)
+          if epoch >= min(2, options.epochs - 1):
+            made[side]["seconds"].append(took)
+      for side, run in runs.items():
+        made[side]["accuracy"].append(run.accuracy("test"))
     found = set(stubbed)
-  return {"accuracy": accuracy, "seconds": seconds}, found
-
-
-def ours(row: Any, data: Any, options: argparse.Namespace) -> dict[str, Any]:
-  """{accuracy, seconds} of this project's row."""
-  from benchmarks.peers import ours as own
-
-  accuracy, seconds = [], []
-  for seed in range(options.seeds):
-    run = own.Run(row, data, seed=seed, epochs=options.epochs, size=BATCH)
-    took = [run.epoch(epoch) for epoch in range(options.epochs)]
-    seconds += took[1:] or took
-    accuracy.append(run.accuracy("test"))
-  return {"accuracy": accuracy, "seconds": seconds}
+  return made, found
 
 
 def table(result: dict[str, Any]) -> str:
   """The rows as Markdown: mean ± standard deviation over seeds, in %."""
   lines = [
     f"| {result['peer']} | ours as | theirs, % | ours, % | theirs, s an epoch "
-    "| ours, s an epoch |",
-    "|---|---|---:|---:|---:|---:|",
+    "| ours, s an epoch | theirs / ours |",
+    "|---|---|---:|---:|---:|---:|---:|",
   ]
   for row in result["rows"]:
     cells = [
-      _shown(row[side]["accuracy"]) if side in row else "–"
-      for side in ("theirs", "ours")
+      _shown(row[side]["accuracy"]) if side in row else "–" for side in _SIDES
     ]
-    cells += [
-      f"{statistics.median(row[side]['seconds']):.2f}" if side in row else "–"
-      for side in ("theirs", "ours")
-    ]
+    seconds = [row[side]["seconds"] if side in row else [] for side in _SIDES]
+    cells += [f"{statistics.median(s):.2f}" if s else "–" for s in seconds]
+    ratios = [a / b for a, b in zip(*seconds, strict=False)]
+    cells.append(f"{statistics.median(ratios):.1f}" if ratios else "–")
     lines.append(f"| {row['row']} | `{row['ours as']}` | {' | '.join(cells)} |")
   return "\n".join(lines)
 

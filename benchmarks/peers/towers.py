@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +39,19 @@ def encoders(arrays: Arrays) -> dict[str, nn.Module]:
       made[slot] = theirs.Conv(channels)
       for norm in made[slot].norms:  # type: ignore[union-attr]
         norm.eps = 1e-6  # As ours.
+    made[slot].apply(_as_ours)
   return made
+
+
+def _as_ours(module: nn.Module) -> None:
+  """The initial weights of Flax's layers, which a peer's script may replace."""
+  if isinstance(module, nn.Linear | nn.Conv2d):
+    std = module.weight[0].numel() ** -0.5 / 0.87962566  # Of a cut normal.
+    nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+    if module.bias is not None:
+      nn.init.zeros_(module.bias)
+  elif isinstance(module, nn.Embedding):
+    nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
 
 
 def tensors(arrays: Arrays, split: str) -> dict[str, torch.Tensor]:
@@ -87,3 +101,27 @@ def decaying(optimiser: torch.optim.Optimizer, steps: int) -> None:
   """The learning rate falls to zero by a cosine, after every step."""
   schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
   optimiser.register_step_post_hook(lambda *_: schedule.step())
+
+
+class Run:
+  """A run of a peer's row: epochs of training, their seconds, and accuracy."""
+
+  def __init__(
+    self, make: Callable[[], Any], arrays: Arrays, seed: int, size: int
+  ):
+    torch.manual_seed(seed)
+    self._peer, self._arrays = make(), arrays
+    self._batches = Batches(tensors(arrays, "train"), size, seed)
+
+  def epoch(self, number: int) -> float:
+    """Trains an epoch; its seconds."""
+    start = time.perf_counter()
+    self._peer.model.train()
+    self._peer.epoch(number, self._batches)
+    return time.perf_counter() - start
+
+  def accuracy(self, split: str) -> float:
+    """Of the weights now, in %."""
+    data = tensors(self._arrays, split)
+    right = (self._peer.predict(data) == data["label"]).numpy()
+    return 100 * float(right.mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
@@ -82,6 +82,8 @@ def chosen_rate(
 class _Run:
   """The compiled pieces of runs of the same shapes."""
 
+  epochs = EPOCHS
+
   def __init__(
     self,
     method: str,
@@ -91,6 +93,7 @@ class _Run:
     rate: float,
   ):
     self.size = samples
+    self.steps_per_epoch = -(-samples // BATCH)
     fusion = registry.make_fusion(
       "etmc", num_classes=classes, pseudo_view=method == "etmc"
     )
@@ -116,21 +119,17 @@ class _Run:
     )
 
   def between(self, state, epoch: int):
-    data: Callable | None = None  # The rule looks at no sample.
-    return steps.between_epochs(
-      self._problem,
-      self._rule,
-      state,
-      data,
-      epoch,  # type: ignore[arg-type]
-    )
+    return steps.between_epochs(self._problem, self._rule, state, self, epoch)
+
+  def batches(self, split: str) -> Iterator[Batch]:
+    """Of no split: the rule looks at no sample between epochs."""
+    raise NotImplementedError(split)
 
   def order(self, shuffle: np.random.Generator) -> np.ndarray:
     """Rows of batches [steps, b]; -1 fills the last."""
-    count = -(-self.size // BATCH)
-    rows = np.full(count * BATCH, -1, np.int32)
+    rows = np.full(self.steps_per_epoch * BATCH, -1, np.int32)
     rows[: self.size] = shuffle.permutation(self.size)
-    return rows.reshape(count, BATCH)
+    return rows.reshape(-1, BATCH)
 
   def _predicted(self, state, inputs):
     outputs, _ = self._problem.forward(

@@ -41,7 +41,7 @@ SETS = {
     {"tmc": (67.74, 0.36), "etmc": (71.61, 0.28)},
   ),
 }
-RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 HELD = 99  # Seed of the samples of train that choose a rate.
 SCALES = ("apart", "train")
 
