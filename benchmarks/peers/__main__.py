@@ -101,7 +101,9 @@ def _value(text: str) -> Any:
 def compare(options: argparse.Namespace) -> dict[str, Any]:
   """All rows of a peer, theirs and ours."""
   from benchmarks import run as environment
+  from dmg_jax.cli import memory
 
+  memory.keep()  # As the command line does; both sides are in this process.
   root = options.checkout.expanduser().resolve()
   peer: Any = importlib.import_module(f"benchmarks.peers.{options.peer}")
   checkout.check(root, peer.FILES)
