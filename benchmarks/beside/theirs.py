@@ -63,9 +63,9 @@ class Wave(nn.Module):
 class Words(nn.Module):
   """The mean embedding and a hidden layer; as ``small.WordBag``."""
 
-  def __init__(self, width=128):
+  def __init__(self, words=models.WORDS, width=128):
     super().__init__()
-    self.table = nn.Embedding(models.WORDS, width)
+    self.table = nn.Embedding(words, width)
     self.hidden = nn.Linear(width, width)
     self.end = nn.Linear(width, models.FEATURES)
 

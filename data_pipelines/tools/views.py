@@ -66,16 +66,7 @@ def write(
   _folder.check_empty(out)
   if skip_rows < 0:
     raise InputError(f"skip_rows must be a whole number >= 0, got {skip_rows}")
-  if source.is_dir():
-    views, y = _from_folder(source, skip_rows)
-  elif source.is_file():
-    views, y = _from_mat(source, features, labels)
-  else:
-    raise DataError(f"no file or folder {source}: name one with --source")
-  for name, x in views.items():
-    if not np.isfinite(x).all():
-      row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
-      raise DataError(f"{source}: view {name!r}, row {row} is not finite")
+  views, y = read(source, features, labels, skip_rows)
   splits = _folder.draw_splits(y, test, held_out, seed)
   said = [
     f"source: {source.name}",
@@ -91,6 +82,35 @@ def write(
   )
   counts = _folder.count(zip(splits, y, strict=True))
   return PreparedSummary("views", str(out), counts, notes=notes)
+
+
+def read(
+  source: str | os.PathLike,
+  features: str = "X",
+  labels: str = "Y",
+  skip_rows: int = 0,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+  """The views of a source, {name: [n d] float32}, and the labels of its rows.
+
+  Args:
+    source, features, labels, skip_rows: as in ``write``.
+
+  Raises:
+    DataError: a source that is absent or damaged, views that differ in their
+      rows or labels, or a number that is not finite.
+  """
+  source = pathlib.Path(source).expanduser()
+  if source.is_dir():
+    views, y = _from_folder(source, skip_rows)
+  elif source.is_file():
+    views, y = _from_mat(source, features, labels)
+  else:
+    raise DataError(f"no file or folder {source}: name one with --source")
+  for name, x in views.items():
+    if not np.isfinite(x).all():
+      row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+      raise DataError(f"{source}: view {name!r}, row {row} is not finite")
+  return views, y
 
 
 def _save(folder: pathlib.Path, x: np.ndarray) -> list[str]:

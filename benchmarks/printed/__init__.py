@@ -1,0 +1,1 @@
+"""Numbers that papers print, made again by the protocol of their code."""
