@@ -16,7 +16,7 @@ from dmg_jax.bilevel import VectorOptimiser
 from dmg_jax.bilevel.alpha import fitting_rate
 from dmg_jax.bilevel.vector import Learned
 from dmg_jax.errors import InputError
-from dmg_jax.methods import _levels, _terms, _weighted
+from dmg_jax.methods import _levels, _named, _terms, _weighted
 from dmg_jax.methods._adapters import differentiate
 from dmg_jax.methods._matching import Matching
 
@@ -51,7 +51,7 @@ class Learner:
   def init(self, problem, state, key) -> AutoState:
     """The vector at its start."""
     del key
-    start = _weighted.chosen(problem, self.kinds, self.first)
+    start = _named.chosen(problem, self.kinds, self.first)
     self._rows(start)
     learned = self.chain.init(start)
     zero = _levels.tangents(state, start) if self.forward else ()
@@ -75,7 +75,7 @@ class Learner:
 
   def _rows(self, like) -> np.ndarray:
     """``replay`` as [epochs, entries]."""
-    names = _weighted.names(like)
+    names = _named.names(like)
     if len(self.replay) % len(names):
       raise InputError(
         f"replay needs {len(names)} values for each epoch, of "
@@ -151,7 +151,7 @@ class Learner:
 
 
 def _each(values) -> dict[str, jax.Array]:
-  return {k: jnp.asarray(v) for k, v in _weighted.named(values).items()}
+  return {k: jnp.asarray(v) for k, v in _named.named(values).items()}
 
 
 def _shown(hyper) -> dict[str, jax.Array]:

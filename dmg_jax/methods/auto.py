@@ -54,7 +54,7 @@ import functools
 from dmg_jax.bilevel import VectorOptimiser, solver_by_name
 from dmg_jax.bilevel.alpha import RATE
 from dmg_jax.errors import InputError, unknown
-from dmg_jax.methods import _weighted
+from dmg_jax.methods import _named
 from dmg_jax.methods._adapters import check_range
 from dmg_jax.methods._learner import Learner
 from dmg_jax.methods._matching import Matching
@@ -109,7 +109,7 @@ def make(
   matching, scaled: the matching loss, see ``Matching``.
   replay: learned values of all epochs, row after row; see ``replayed``.
   """
-  kinds = _weighted.kinds_of(learn)
+  kinds = _named.kinds_of(learn)
   if form not in FORMS:
     raise unknown("form", form, FORMS)
   if "temperature" in kinds and matching == "divergence":
@@ -118,7 +118,7 @@ def make(
     kinds=kinds,
     first=_first(kinds, start, unimodal_weight, temperature, smoothing, decay),
     chain=VectorOptimiser(
-      _weighted.RANGES, RATE if rate is None else rate, normalise, optimiser,
+      _named.RANGES, RATE if rate is None else rate, normalise, optimiser,
       momentum,
     ),
     matching=Matching(matching, scaled=scaled),
@@ -156,5 +156,5 @@ def _first(kinds, alpha, weight, temperature, smoothing, decay):
   for kind, (name, value, low, high) in given.items():
     check_range(name, value, low, high)
     if kind in kinds:
-      _weighted.RANGES[kind].check(name, value)
+      _named.RANGES[kind].check(name, value)
   return {kind: float(value) for kind, (_, value, *_) in given.items()}
