@@ -138,6 +138,7 @@ def test_four_weight_decays_and_their_closed_form():
   np.testing.assert_allclose(list(found.values()), expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_implicit_form_is_the_slope_of_retraining():
   """Every knob, at a strict minimum, by training again at h ± ε."""
   kind, learn = "divergence", "alpha+unimodal+smoothing+decay"
@@ -229,6 +230,7 @@ def test_trajectory_form_is_the_slope_of_whole_runs():
     )
 
 
+@pytest.mark.slow
 def test_one_alpha_is_lb():
   options = {"start": 0.375, "unimodal_weight": 0.75, **RAW}
   ours = Small(auto.make(learn="alpha", **options))
