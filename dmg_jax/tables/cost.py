@@ -128,11 +128,10 @@ def _cost(part: Summary) -> Cost | None:
   if not scores:
     return None
   apart = rows[max(scores, key=scores.__getitem__)]
-  both = apart.values(column), joint.values(column)
-  shared = both[0].keys() & both[1].keys()
+  ours, theirs = apart.values(column), joint.values(column)
+  shared = sorted(ours.keys() & theirs.keys())
   if not shared:
     return None
-  both = tuple({s: v for s, v in x.items() if s in shared} for x in both)
   samples = apart.right(column), joint.right(column)
   return Cost(
     part.shown,
@@ -140,6 +139,6 @@ def _cost(part: Summary) -> Cost | None:
     column.name,
     joint,
     apart,
-    (mean(list(both[0].values())), mean(list(both[1].values()))),
-    statistics.compare(*both, samples=samples),
+    (mean([ours[s] for s in shared]), mean([theirs[s] for s in shared])),
+    statistics.compare(ours, theirs, samples=samples),
   )
