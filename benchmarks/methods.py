@@ -146,10 +146,10 @@ training batch (64) and `train.outer_batch_size` held-out samples (256, or all
 if there are fewer). Passes over the data between epochs, teachers and probes
 are not counted. M is the number of modalities.
 
-`lb`, `lb_forward` and `h_heads` train a head for each modality, predict by the
-mean of the heads, and set w = 1. The other recipes for α follow the paper's
-objective: w = 0 on `concat` (`lb_concat`, `h`). `faithful=true` is the official
-code where a method differs from it.
+`lb`, `lb_forward`, `auto` and `h_heads` train a head for each modality, predict
+by the mean of the heads, and set w = 1 (`auto` learns it from there). The other
+recipes for α follow the paper's objective: w = 0 on `concat` (`lb_concat`,
+`h`). `faithful=true` is the official code where a method differs from it.
 
 Made by `python benchmarks/methods.py` from the code; do not edit."""
 

@@ -33,6 +33,8 @@ SPACES: dict[str, dict[str, Knob]] = {
   "lb": {"rate": Log(5e-3, 0.1), "temperature": _TEMPERATURE},
   "lb_concat": {"rate": Log(5e-3, 0.1), "temperature": _TEMPERATURE},
   "lb_forward": {"rate": Log(5e-3, 0.1), "temperature": _TEMPERATURE},
+  "auto": {"rate": Log(5e-3, 0.1), "temperature": _TEMPERATURE},
+  "auto_forward": {"rate": Log(5e-3, 0.1), "temperature": _TEMPERATURE},
   "lfm_paper": {"rate": Log(0.01, 1), "temperature": _TEMPERATURE},
   "lfm_code": {"rate": Log(1e-5, 1e-3), "start": Uniform(0.3, 0.95)},
   "lfm_code_fitted": {"start": Uniform(0.3, 0.95)},

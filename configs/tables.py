@@ -3,8 +3,9 @@
 python launch.py --config=configs/tables.py:table1,dataset=openmoji,seeds=3
 
 The word after the colon is a table: table1 to table5 or tableA1 to tableA3 of
-the paper, ``methods``, which has all recipes, or ``missing``, which runs its
-rows at several rates of missing modalities. Keys that may follow:
+the paper, ``methods``, which has all recipes, ``cost``, which says how much
+there is to win for a cure of imbalance, or ``missing``, which runs its rows at
+several rates of missing modalities. Keys that may follow:
 
 - ``dataset``: a file of this folder; ``dataset=manifest`` with
   ``--config.data.manifest=pairs.csv`` for your own data.

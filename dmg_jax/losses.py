@@ -91,7 +91,7 @@ def info_nce(
   x: Float[Array, "b d"],
   y: Float[Array, "b d"],
   mask: Float[Array, " b"],
-  temperature: float = 0.1,
+  temperature: float | Float[Array, ""] = 0.1,
 ) -> Float[Array, ""]:
   r"""Symmetric InfoNCE between two modalities of the same samples.
 

@@ -46,8 +46,10 @@ from dmg_jax.bilevel.unrolled import (
   optax_update,
   reverse_unroll,
   tangent_step,
+  tangent_steps,
   zero_tangent,
 )
+from dmg_jax.bilevel.vector import Range, VectorOptimiser
 
 __all__ = [
   "GMRES",
@@ -60,9 +62,11 @@ __all__ = [
   "Neumann",
   "Nystrom",
   "Operator",
+  "Range",
   "Solver",
   "Status",
   "Tangent",
+  "VectorOptimiser",
   "forward_unroll",
   "hypergradient",
   "largest_eigenvalue",
@@ -71,5 +75,6 @@ __all__ = [
   "solver_by_name",
   "status_name",
   "tangent_step",
+  "tangent_steps",
   "zero_tangent",
 ]

@@ -62,25 +62,10 @@ class AlphaOptimiser:
         f"alpha must start inside its bounds [{low:g}, {high:g}], a part of "
         f"[0, 1]; got {self.start:g}"
       )
-    if not self.rate > 0:
-      raise InputError(f"alpha's rate must be positive, got {self.rate:g}")
-    if not 0 <= self.momentum < 1:
-      raise InputError(
-        f"alpha's momentum must lie in [0, 1), got {self.momentum:g}"
-      )
-    _choice("normalisation", self.normalise, NORMALISATIONS)
-    _choice("optimiser of alpha", self.optimiser, OPTIMISERS)
+    check_chain(self.rate, self.normalise, self.optimiser, self.momentum)
 
   def _chain(self) -> optax.GradientTransformation:
-    before = {
-      "sign": optax.scale_by_sign(),
-      "rms": optax.scale_by_rms(0.9, eps=1e-30, bias_correction=True),
-      "clip": optax.clip(1.0),
-      "none": optax.identity(),
-    }[self.normalise]
-    if self.optimiser == "adam":
-      return optax.chain(before, optax.adam(1.0, b1=self.momentum))
-    return optax.chain(before, optax.sgd(1.0, self.momentum or None))
+    return chain(self.normalise, self.optimiser, self.momentum)
 
   def init(self) -> Alpha:
     """α at its start."""
@@ -97,6 +82,47 @@ class AlphaOptimiser:
     new = Alpha(value, alpha.rate, opt_state)
     finite = jnp.isfinite(gradient)
     return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, alpha)
+
+
+def check_chain(
+  rate: float,
+  normalise: str,
+  optimiser: str,
+  momentum: float,
+  whose: str = "alpha",
+) -> None:
+  """Refuses arguments of ``chain`` and rates that make no sense.
+
+  ``whose`` they are is for the message.
+
+  Raises:
+    ValueError: an unknown name, with the choices; a rate or momentum out of its
+      range.
+  """
+  if not rate > 0:
+    raise InputError(f"{whose}'s rate must be positive, got {rate:g}")
+  if not 0 <= momentum < 1:
+    raise InputError(f"{whose}'s momentum must lie in [0, 1), got {momentum:g}")
+  _choice("normalisation", normalise, NORMALISATIONS)
+  _choice(f"optimiser of {whose}", optimiser, OPTIMISERS)
+
+
+def chain(
+  normalise: str, optimiser: str, momentum: float
+) -> optax.GradientTransformation:
+  """Descent direction of unit rate, entry by entry: normalise, then optimise.
+
+  Args: as the attributes of ``AlphaOptimiser``.
+  """
+  before = {
+    "sign": optax.scale_by_sign(),
+    "rms": optax.scale_by_rms(0.9, eps=1e-30, bias_correction=True),
+    "clip": optax.clip(1.0),
+    "none": optax.identity(),
+  }[normalise]
+  if optimiser == "adam":
+    return optax.chain(before, optax.adam(1.0, b1=momentum))
+  return optax.chain(before, optax.sgd(1.0, momentum or None))
 
 
 def fitting_rate(updates: int) -> Float[Array, ""]:

@@ -195,7 +195,7 @@ def forward_unroll(
     )
 
   def body(carry: tuple[State, State], i: Any) -> tuple[State, State]:
-    return _push(update, *carry, hyper, basis, _batch_of(batches, i))
+    return tangent_steps(update, *carry, hyper, basis, *_batch_of(batches, i))
 
   state, tangent = loops.repeat(body, (state, tangent), steps, unroll)
 
@@ -208,16 +208,26 @@ def forward_unroll(
   return restore(jax.vmap(final)(tangent, basis)), state
 
 
-def _push(
+def tangent_steps(
   update: Update,
   state: State,
   tangents: State,
   hyper: PyTree,
   basis: PyTree,
-  batch: tuple[Any, ...],
+  *batch: Any,
 ) -> tuple[State, State]:
-  """All tangents through one update. A single one is not batched: vmap turns
-  convolutions with batched kernels into slow grouped ones."""
+  """``tangent_step`` for several tangents at once, which share its pass.
+
+  Args:
+    update, state, hyper, *batch: as for ``tangent_step``.
+    tangents: stacked on a leading axis, one for each direction.
+    basis: the directions, like ``hyper``, stacked likewise.
+
+  Returns:
+    The new state and the new tangents.
+  """
+  # A single one is not batched: vmap turns convolutions with batched kernels
+  # into slow grouped ones.
 
   def one(z: State, t: PyTree) -> tuple[State, State]:
     return tangent_step(update, state, z, hyper, t, *batch)

@@ -78,6 +78,10 @@ RECIPES = {
     "trajectory gradient",
     _MEAN,
   ),
+  "auto": Recipe("sum", "auto", {}, "this project; α and w by default", _MEAN),
+  "auto_forward": Recipe(
+    "sum", "auto", {"form": "forward"}, "trajectory gradient", _MEAN
+  ),
   "lfm_paper": Recipe(
     "concat",
     "lb",

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +62,20 @@ class Matching:
     return losses.over_pairs(
       lambda x, y, mask: nce(x, y, mask) / _log(mask), outputs.features, batch
     )
+
+  def read(self, outputs: Outputs) -> Mapping[str, jax.Array]:
+    """{modality: [b ...]}, what is matched."""
+    predicted = self.kind == "divergence"
+    return outputs.unimodal if predicted else outputs.features
+
+  def of_pair(
+    self, x: jax.Array, y: jax.Array, mask: jax.Array, temperature: Any
+  ) -> jax.Array:
+    """The loss of a pair at a temperature, which may be traced."""
+    if self.kind == "divergence":
+      return losses.divergence(x, y, mask)
+    value = losses.info_nce(x, y, mask, temperature)
+    return value / _log(mask) if self.scaled else value
 
 
 def _log(mask: jax.Array) -> jax.Array:

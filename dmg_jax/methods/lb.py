@@ -53,7 +53,7 @@ CARD = Card(
   "the paper, Ours-LB",
 )
 
-_COUNT = {"neumann": "terms", "nystrom": "rank", "identity": "", "dense": ""}
+COUNT = {"neumann": "terms", "nystrom": "rank", "identity": "", "dense": ""}
 OUTER = {"heldout": "outer", "train": "train"}
 DIAGNOSTICS = (
   "hypergradient", "lambda_max", "curvature", "cosine", "status", "residual",
@@ -95,7 +95,7 @@ def make(
   first = RATE if rate is None else rate
   chain = AlphaOptimiser(start, first, normalise, optimiser, momentum)
   total = make_total(Matching(matching, temperature, scaled), unimodal_weight)
-  count = _COUNT.get(solver, "iterations")
+  count = COUNT.get(solver, "iterations")
   inverse = solver_by_name(solver, **({count: iterations} if count else {}))
   check_range("damping", damping, 0, 1e12)
   return from_loss(

@@ -19,6 +19,7 @@ from dmg_jax.report.skeleton import Html, Section, shown
 from dmg_jax.report.tables import contributions
 from dmg_jax.tables import (
   contribution_rows,
+  cost,
   notes,
   pictures,
   readout_rows,
@@ -98,14 +99,15 @@ def _statistics_first(section: tuple[str, list[str]]) -> bool:
 
 
 def claim(found: Summary) -> str:
-  """The result of each group of rows in one to three sentences."""
+  """What imbalance costs, and the result of each group of rows."""
   done = sum(c.status == DONE for r in found.rows for c in r.cells)
   total = sum(len(r.cells) for r in found.rows)
   so_far = f"{done} of {total} runs are done"
   claims = [*filter(None, map(_claim, found.parts))]
   if not claims:
     return f"{so_far}; there is nothing to compare yet."
-  return " ".join([*([] if done == total else [f"{so_far}."]), *claims])
+  first = [c.sentence() for c in cost.costs(found)]
+  return " ".join([*first, *([] if done == total else [f"{so_far}."]), *claims])
 
 
 def _claim(found: Summary) -> str:

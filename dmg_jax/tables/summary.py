@@ -39,6 +39,7 @@ class Cell:
     readout: read-out of the unimodal metrics.
     readouts: all read-outs and linear probes, ``{}`` if not computed.
     contributions: of each modality on test, ``{}`` if not measured.
+    val: metrics on val of the state that was chosen there, ``{}`` unless done.
   """
 
   seed: int
@@ -49,6 +50,7 @@ class Cell:
   readout: str
   readouts: dict[str, Any] = dataclasses.field(default_factory=dict)
   contributions: dict[str, Any] = dataclasses.field(default_factory=dict)
+  val: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +109,11 @@ class Row:
   def values(self, column: Column) -> dict[int, float]:
     """{seed: score} of the finished seeds."""
     found = {c.seed: column.of(c.test) for c in self.cells if c.test}
+    return {k: v for k, v in found.items() if v is not None}
+
+  def validated(self, column: Column) -> dict[int, float]:
+    """{seed: score on val} of the finished seeds."""
+    found = {c.seed: column.of(c.val) for c in self.cells if c.val}
     return {k: v for k, v in found.items() if v is not None}
 
   def right(self, column: Column) -> dict[int, np.ndarray]:
@@ -320,6 +327,7 @@ def _cell(config, workdir, cell, choice) -> Cell:
     readout=found["readout"] if found else "",
     readouts=_readouts(cell.folder) if found else {},
     contributions=contributions.of_results(found or {}, "test"),
+    val=found.get("val", {}) if found else {},
   )
 
 

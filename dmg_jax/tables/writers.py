@@ -14,7 +14,13 @@ from typing import Any, NamedTuple
 
 from data_pipelines.disk.faults import replace, writing
 from dmg_jax.report.tables import contributions
-from dmg_jax.tables import contribution_rows, notes, readout_rows, summary
+from dmg_jax.tables import (
+  contribution_rows,
+  cost,
+  notes,
+  readout_rows,
+  summary,
+)
 from dmg_jax.tables.summary import DONE, WAITING, Column, Row, Summary
 from dmg_jax.tracking.logging import to_json
 
@@ -162,9 +168,10 @@ def _aligned(
 ) -> str:
   """Head, Markdown table and notes as lists."""
   names, body = grid(found)
+  costs = [x for c in cost.costs(found) for x in ("", escape(c.sentence()))]
   lines = [[escape(x) for x in names]]
   lines += [[marks[x.mark].format(escape(x.text)) for x in r] for r in body]
-  text = [head, "", *_bars(lines)]
+  text = [head, *costs, "", *_bars(lines)]
   for name, sentences in notes.sections(found):
     text += ["", *([f"{heading}{name}", ""] if name else [])]
     text += [f"{bullet}{escape(s)}" for s in sentences]
@@ -194,7 +201,8 @@ def latex(found: Summary) -> str:
   rows = [[marks[x.mark] % _latex(x.text) for x in r] for r in body]
   label = re.sub(r"[^A-Za-z0-9-]+", "-", f"{found.name}-{found.shown}")
   below = [
-    (name, s) for name, s in notes.sections(found) if name != "Statistics"
+    *(("", [c.sentence()]) for c in cost.costs(found)),
+    *((n, s) for n, s in notes.sections(found) if n != "Statistics"),
   ]
   text = [
     r"% Needs \usepackage{booktabs}.",
@@ -271,6 +279,7 @@ def as_json(found: Summary) -> dict[str, Any]:
     "seeds": [c.seed for c in found.rows[0].cells],
     "trials": found.trials,
     "reference": found.reference,
+    "cost": [c.as_json() for c in cost.costs(found)],
     "complete": all(c.status != WAITING for r in found.rows for c in r.cells),
     "rows": [
       _json_row(part, row, compared.get(row.name))

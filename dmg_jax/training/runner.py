@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -367,8 +367,22 @@ def _result(trainer, replica, state, scores, shares) -> dict[str, Any]:
     **{split: e.metrics for split, e in scores.items()},
     contribution_table.KEY: shares,
   }
+  learned = _learned(replica.log.lines())
+  if learned:
+    results["learned"] = learned
   replica.tracking.results(results)
   return results
+
+
+def _learned(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
+  """{name: value of each epoch} of what ``auto`` learns, else nothing."""
+  found: dict[str, dict[int, float]] = {}
+  for line in lines:
+    for key, value in line.items():
+      if line["split"] == "train" and key.startswith("learned_"):
+        own = found.setdefault(key.removeprefix("learned_"), {})
+        own[line["epoch"]] = value
+  return {k: [v[e] for e in sorted(v)] for k, v in sorted(found.items())}
 
 
 def _check_prepared(config, workdir: Path, console: Console) -> None:

@@ -190,7 +190,8 @@ def test_what_each_sample_got(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "table", sorted(k for k, t in TABLES.items() if not t.missing)
+  "table",
+  sorted(k for k, t in TABLES.items() if not t.missing and "lb" in t.rows),
 )
 def test_ours_stands_beside_the_row_of_the_paper_s_objective(table):
   """Nowhere does our variant pass for the paper's; each table says why."""

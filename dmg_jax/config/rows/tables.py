@@ -243,6 +243,16 @@ TABLES = {
     added=("lb_concat", "ensemble", "multitask", "lb"),
   ),
   "tableA3": _STRATEGIES,
+  "cost": TableSpec(
+    "Imbalance cost",
+    ("unimodal", "joint", "ensemble", "multitask"),
+    notes=(
+      "Not a table of the paper. The imbalance cost is what joint training "
+      "(Concat) loses to the better of Ensemble, encoders trained apart, and "
+      "Multitask, a loss at each modality, of which val has chosen one.",
+    ),
+    added=(),
+  ),
   "missing": TableSpec(
     "Missing modalities",
     ("zero_feature", "modality_dropout", "ensemble", "own_heads", "lb"),

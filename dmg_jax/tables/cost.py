@@ -1,0 +1,144 @@
+r"""The imbalance cost: what a cure for imbalance could win on a data set.
+
+.. math:: c = A_{test}(r) - A_{test}(\text{joint}), \qquad
+  r = \arg\max_{r \in \{\text{ensemble},\, \text{multitask}\}} A_{val}(r)
+
+``A`` is the mean over seeds of the first score of the table, fused. Encoders do
+not compete in ``ensemble``, which trains them apart, and less in ``multitask``,
+where each has a loss of its own. The better of the two is chosen on val: the
+larger of two numbers on test would be above joint training by chance alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from dmg_jax.evaluation import statistics
+from dmg_jax.evaluation.metrics import FUSED
+from dmg_jax.tables.summary import Row, Summary, mean
+
+# Names of rows; the last of each is that of the table ``missing``.
+JOINT = ("joint", "zero_feature")
+APART = ("ensemble", "multitask", "own_heads")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """The imbalance cost of a data set, or of one of a table's groups of rows.
+
+  Attributes:
+    dataset: the data set, as the table shows it.
+    group: the group of rows, empty in most tables.
+    score: name of the score.
+    joint, apart: the rows that are compared.
+    means: mean score of ``apart`` and of ``joint`` over the seeds of both.
+    found: ``apart`` against ``joint``, paired over seeds.
+  """
+
+  dataset: str
+  group: str
+  score: str
+  joint: Row
+  apart: Row
+  means: tuple[float, float]
+  found: statistics.Comparison
+
+  @property
+  def ends(self) -> tuple[float, float] | None:
+    """The 95 % interval, the one for other test samples if it is known."""
+    if self.found.verdict == statistics.FEW:
+      return None
+    return self.found.beyond or (self.found.low, self.found.high)
+
+  def sentence(self) -> str:
+    """How much there is to win here."""
+    at = f"{self.dataset} ({self.group})" if self.group else self.dataset
+    value = 100 * self.found.mean
+    best, joint = (100 * x for x in self.means)
+    both = (
+      f"{self.apart.label} {best:.1f}, {self.joint.label} {joint:.1f} "
+      f"fused {self.score}"
+    )
+    ends = self.ends
+    if ends is None:
+      seeds = f"{self.found.seeds} seed{'s' * (self.found.seeds > 1)}"
+      return (
+        f"Imbalance cost on {at}: {_signed(value)} points ({both}; {seeds}, "
+        f"{statistics.FEWEST} are needed to tell it from chance)."
+      )
+    low, high = (100 * x for x in ends)
+    over = f"{self.found.seeds} seeds"
+    if self.found.beyond:
+      over += f" and {self.found.samples} test samples"
+    interval = f"{both}; 95 % [{_signed(low)}, {_signed(high)}] over {over}"
+    if low > 0:
+      return (
+        f"Imbalance costs joint training {value:.1f} points on {at} "
+        f"({interval}): so much is there to win."
+      )
+    if high < 0:
+      return (
+        f"Imbalance costs nothing on {at}: joint training is {-value:.1f} "
+        f"points ahead ({interval})."
+      )
+    return (
+      f"No imbalance cost is shown on {at}: {_signed(value)} points "
+      f"({interval}). There may be up to {high:.1f} points to win."
+    )
+
+  def as_json(self) -> dict[str, Any]:
+    """All numbers; scores and differences in [0, 1]."""
+    return {
+      "group": self.group,
+      "score": self.score,
+      "reference": self.apart.name,
+      "joint": self.joint.name,
+      "means": list(self.means),
+      "value": self.found.mean,
+      "interval": self.ends and list(self.ends),
+      "seeds": self.found.seeds,
+      "samples": self.found.samples,
+      "sentence": self.sentence(),
+    }
+
+
+def _signed(points: float) -> str:
+  return f"{points:+.1f}".replace("-", "−")
+
+
+def costs(found: Summary) -> list[Cost]:
+  """The cost in each group of rows that has what it takes; often one."""
+  return [c for part in found.parts if (c := _cost(part)) is not None]
+
+
+def _cost(part: Summary) -> Cost | None:
+  column = part.columns[0]
+  if column.head != FUSED:
+    return None
+  rows = {r.base or r.name: r for r in part.rows if r.values(column)}
+  joint = next((rows[name] for name in JOINT if name in rows), None)
+  if joint is None:
+    return None
+  scores = {
+    name: mean(list(rows[name].validated(column).values()))
+    for name in APART
+    if name in rows and rows[name].validated(column)
+  }
+  if not scores:
+    return None
+  apart = rows[max(scores, key=scores.__getitem__)]
+  ours, theirs = apart.values(column), joint.values(column)
+  shared = sorted(ours.keys() & theirs.keys())
+  if not shared:
+    return None
+  samples = apart.right(column), joint.right(column)
+  return Cost(
+    part.shown,
+    joint.group,
+    column.name,
+    joint,
+    apart,
+    (mean([ours[s] for s in shared]), mean([theirs[s] for s in shared])),
+    statistics.compare(ours, theirs, samples=samples),
+  )
