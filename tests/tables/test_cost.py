@@ -137,7 +137,7 @@ def test_what_is_needed_for_it():
   assert not cost.costs(made({"ensemble": TEST["joint"]}, val))
   other = {"a": TEST["joint"], "b": TEST["multitask"]}
   named = {"a": "zero_feature", "b": "own_heads"}
-  found = made(other, {"a": 0.1, "b": 0.2}, group="rate 0.3", **named)
+  found = made(other, {"a": 0.1, "b": 0.2}, Row, "rate 0.3", **named)
   (one,) = cost.costs(found)
   assert (one.joint.name, one.apart.name) == ("a", "b")
   assert "on toy (rate 0.3)" in one.sentence()
