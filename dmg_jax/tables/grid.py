@@ -34,7 +34,7 @@ from dmg_jax.errors import (
   out_of_memory,
 )
 from dmg_jax.model import registry
-from dmg_jax.tables import cells, page, summary, tuning, writers
+from dmg_jax.tables import cells, cost, page, summary, tuning, writers
 from dmg_jax.tables.cells import TableRun
 from dmg_jax.tracking.logging import Console, write_json
 from dmg_jax.training import experiment, runner, seeds
@@ -114,6 +114,9 @@ def _finish(config: Config, workdir: Path, console: Console) -> int:
   found = write(config, workdir)
   console.note(writers.plain(found))
   console.note(f"table: {workdir / 'table.md'} (also .html, .tex, .csv, .json)")
+  # It stands first in the table, too, which may have scrolled away.
+  for found_cost in cost.costs(found):
+    console.note(found_cost.sentence())
   return int(any(c.status == "error" for r in found.rows for c in r.cells))
 
 
