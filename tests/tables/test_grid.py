@@ -222,8 +222,11 @@ def test_an_encoder_by_key_is_every_row_s(tmp_path):
 
 
 def test_console_names_the_cells(fake, tmp_path, capsys):
-  config = tables.get_config("table1,dataset=openmoji,rows=joint+h")
+  config = tables.get_config("table1,dataset=openmoji,rows=joint+multitask")
   assert grid.run(config, tmp_path, Console()) == 0
   out = capsys.readouterr().out
-  assert "[1/2] joint, seed 0" in out and "[2/2] h, seed 0" in out
+  assert "[1/2] joint, seed 0" in out and "[2/2] multitask, seed 0" in out
+  (cost,) = read(tmp_path)["cost"]
+  assert cost["reference"] == "multitask" and cost["seeds"] == 1
+  assert out.splitlines()[-1] == cost["sentence"]
   assert "Table 1. Comparison of methods: openmoji" in out
