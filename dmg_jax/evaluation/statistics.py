@@ -229,6 +229,33 @@ def interval_beyond(
   return mean - reach, mean + reach
 
 
+def interval_samples(
+  samples: tuple[Each, Each], seeds: Sequence[int], confidence: float = 0.95
+) -> tuple[float, float] | None:
+  r"""Interval of the mean for other test samples and these seeds alone.
+
+  .. math:: \bar d \pm t_{n-1,\,\alpha/2} \sqrt{\mathrm{Var}_j(d_{\cdot j}) / n}
+
+  Student's t for the mean difference d of each of n samples, over the seeds.
+  It is narrower than ``interval_beyond``: it says nothing of other seeds.
+
+  Args:
+    samples: as for ``compare``.
+    seeds: the seeds, one or more.
+    confidence: confidence of the interval, in (0, 1).
+
+  Returns:
+    The ends; ``None`` if a seed lacks results per sample.
+  """
+  each = _differences(*samples, seeds) if seeds else None
+  if each is None:
+    return None
+  d = each.mean(axis=0)
+  t = float(stats.t.ppf((1 + confidence) / 2, d.size - 1))
+  mean, reach = float(d.mean()), t * float(d.std(ddof=1)) / math.sqrt(d.size)
+  return mean - reach, mean + reach
+
+
 def _ends(ends: tuple[float, float], scale: float) -> str:
   low, high = ends
   return f"[{_signed(low * scale)}, {_signed(high * scale)}]"

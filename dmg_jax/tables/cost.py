@@ -5,7 +5,8 @@ r"""The imbalance cost: what a cure for imbalance could win on a data set.
 
 ``A`` is the mean over seeds of the first score of the table, fused. Encoders do
 not compete in ``ensemble``, which trains them apart, and less in ``multitask``,
-where each has a loss of its own. The better of the two is chosen on val: the
+where each has a loss of its own. The better of the two is chosen on val, over
+the seeds that both have: the
 larger of two numbers on test would be above joint training by chance alone.
 """
 
@@ -34,6 +35,9 @@ class Cost:
     joint, apart: the rows that are compared.
     means: mean score of ``apart`` and of ``joint`` over the seeds of both.
     found: ``apart`` against ``joint``, paired over seeds.
+    size: number of test samples, 0 if the results per sample are unknown.
+    here: the 95 % interval for other test samples and these seeds alone,
+      ``None`` without results per sample.
   """
 
   dataset: str
@@ -43,12 +47,17 @@ class Cost:
   apart: Row
   means: tuple[float, float]
   found: statistics.Comparison
+  size: int = 0
+  here: tuple[float, float] | None = None
 
   @property
   def ends(self) -> tuple[float, float] | None:
-    """The 95 % interval, the one for other test samples if it is known."""
+    """The 95 % interval, the one for other test samples if it is known.
+
+    With too few seeds it is ``here``, which says nothing of other seeds.
+    """
     if self.found.verdict == statistics.FEW:
-      return None
+      return self.here
     return self.found.beyond or (self.found.low, self.found.high)
 
   def sentence(self) -> str:
@@ -60,14 +69,13 @@ class Cost:
       f"{self.apart.label} {best:.1f}, {self.joint.label} {joint:.1f} "
       f"fused {self.score}"
     )
-    ends = self.ends
-    if ends is None:
-      seeds = f"{self.found.seeds} seed{'s' * (self.found.seeds > 1)}"
+    if self.found.verdict == statistics.FEW:
       return (
-        f"Imbalance cost on {at}: {_signed(value)} points ({both}; {seeds}, "
-        f"{statistics.FEWEST} are needed to tell it from chance)."
+        f"Imbalance cost on {at}: {_signed(value)} points "
+        f"({both}; {self._chance()})."
       )
-    low, high = (100 * x for x in ends)
+    assert self.ends is not None
+    low, high = (100 * x for x in self.ends)
     over = f"{self.found.seeds} seeds"
     if self.found.beyond:
       over += f" and {self.found.samples} test samples"
@@ -87,6 +95,18 @@ class Cost:
       f"({interval}). There may be up to {high:.1f} points to win."
     )
 
+  def _chance(self) -> str:
+    """What can be said with too few seeds."""
+    seeds = f"{self.found.seeds} seed{'s' * (self.found.seeds > 1)}"
+    need = f"{statistics.FEWEST} are needed to tell it from chance"
+    if self.here is None:
+      return f"{seeds}, {need}"
+    low, high = (_signed(100 * x) for x in self.here)
+    return (
+      f"95 % [{low}, {high}] over {self.size} test samples alone; "
+      f"{seeds}, {need}"
+    )
+
   def as_json(self) -> dict[str, Any]:
     """All numbers; scores and differences in [0, 1]."""
     return {
@@ -98,13 +118,14 @@ class Cost:
       "value": self.found.mean,
       "interval": self.ends and list(self.ends),
       "seeds": self.found.seeds,
-      "samples": self.found.samples,
+      "samples": self.size,
       "sentence": self.sentence(),
     }
 
 
 def _signed(points: float) -> str:
-  return f"{points:+.1f}".replace("-", "−")
+  text = f"{points:+.1f}"
+  return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
 def costs(found: Summary) -> list[Cost]:
@@ -120,10 +141,13 @@ def _cost(part: Summary) -> Cost | None:
   joint = next((rows[name] for name in JOINT if name in rows), None)
   if joint is None:
     return None
+  there = {n: rows[n].validated(column) for n in APART if n in rows}
+  there = {name: values for name, values in there.items() if values}
+  seeds = set.intersection(*map(set, there.values())) if there else set()
   scores = {
-    name: mean(list(rows[name].validated(column).values()))
-    for name in APART
-    if name in rows and rows[name].validated(column)
+    name: mean([x for s, x in values.items() if s in seeds])
+    for name, values in there.items()
+    if seeds
   }
   if not scores:
     return None
@@ -133,6 +157,7 @@ def _cost(part: Summary) -> Cost | None:
   if not shared:
     return None
   samples = apart.right(column), joint.right(column)
+  here = statistics.interval_samples(samples, shared)
   return Cost(
     part.shown,
     joint.group,
@@ -141,4 +166,6 @@ def _cost(part: Summary) -> Cost | None:
     apart,
     (mean([ours[s] for s in shared]), mean([theirs[s] for s in shared])),
     statistics.compare(ours, theirs, samples=samples),
+    len(samples[0][shared[0]]) if here else 0,
+    here,
   )

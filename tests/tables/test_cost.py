@@ -1,9 +1,11 @@
 """What imbalance costs: who is compared, the interval, the sentence."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from configs import tables
 from dmg_jax.evaluation import statistics
@@ -71,6 +73,45 @@ def test_the_interval_is_for_other_samples_where_they_are_known():
   assert "over 4 seeds and 200 test samples" in found.sentence()
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_few_seeds_have_the_interval_of_the_samples_alone(seeds):
+  test = {name: TEST[name][:seeds] for name in ("joint", "ensemble")}
+  val = dict.fromkeys(test, 0.5)
+  (found,) = cost.costs(made(test, val, Known))
+  d = np.mean(
+    [
+      found.apart.right(COLUMN)[s].astype(float) - found.joint.right(COLUMN)[s]
+      for s in range(seeds)
+    ],
+    axis=0,
+  )
+  ends = stats.t.interval(0.95, d.size - 1, d.mean(), stats.sem(d))
+  assert found.as_json()["interval"] == pytest.approx(ends)
+  assert found.as_json()["samples"] == 200
+  assert "over 200 test samples alone; " in found.sentence()
+  assert "3 are needed to tell it from chance" in found.sentence()
+  (unknown,) = cost.costs(made(test, val))
+  assert unknown.ends is None and unknown.as_json()["samples"] == 0
+
+
+def test_val_is_compared_over_the_seeds_of_both():
+  """A lucky seed that only one of the two has finished does not choose."""
+  found = made(TEST, VAL)
+  *_, ensemble, multitask = found.rows
+  lucky = {"fused": {"accuracy": 1.0}}
+  for seed in (0, 1):
+    ensemble.cells[seed] = dataclasses.replace(ensemble.cells[seed], val=lucky)
+    multitask.cells[seed] = dataclasses.replace(multitask.cells[seed], val={})
+  (one,) = cost.costs(found)
+  assert one.apart.name == "multitask"
+
+
+def test_nothing_is_shown_as_minus_zero():
+  test = {"joint": (0.6, 0.6, 0.6), "ensemble": (0.6, 0.6, 0.5998)}
+  (found,) = cost.costs(made(test, dict.fromkeys(test, 0.5)))
+  assert "\N{MINUS SIGN}0.0" not in found.sentence()
+
+
 @pytest.mark.parametrize(
   ("ensemble", "said"),
   [
@@ -96,7 +137,7 @@ def test_what_is_needed_for_it():
   assert not cost.costs(made({"ensemble": TEST["joint"]}, val))
   other = {"a": TEST["joint"], "b": TEST["multitask"]}
   named = {"a": "zero_feature", "b": "own_heads"}
-  found = made(other, {"a": 0.1, "b": 0.2}, group="rate 0.3", **named)
+  found = made(other, {"a": 0.1, "b": 0.2}, Row, "rate 0.3", **named)
   (one,) = cost.costs(found)
   assert (one.joint.name, one.apart.name) == ("a", "b")
   assert "on toy (rate 0.3)" in one.sentence()
