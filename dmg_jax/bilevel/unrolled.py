@@ -219,9 +219,12 @@ def tangent_steps(
   """``tangent_step`` for several tangents at once, which share its pass.
 
   Args:
-    update, state, hyper, *batch: as for ``tangent_step``.
+    update: as for ``tangent_step``.
+    state: likewise.
     tangents: stacked on a leading axis, one for each direction.
+    hyper: as for ``tangent_step``.
     basis: the directions, like ``hyper``, stacked likewise.
+    *batch: as for ``tangent_step``.
 
   Returns:
     The new state and the new tangents.

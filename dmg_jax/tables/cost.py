@@ -6,8 +6,8 @@ r"""The imbalance cost: what a cure for imbalance could win on a data set.
 ``A`` is the mean over seeds of the first score of the table, fused. Encoders do
 not compete in ``ensemble``, which trains them apart, and less in ``multitask``,
 where each has a loss of its own. The better of the two is chosen on val, over
-the seeds that both have: the
-larger of two numbers on test would be above joint training by chance alone.
+the seeds that both have: the larger of two numbers on test would be above joint
+training by chance alone.
 """
 
 from __future__ import annotations
