@@ -88,7 +88,7 @@ class Comparison:
       paired = f"{self.seeds} paired, {FEWEST} needed"
       if not self.seeds:
         return f"{a} against {b}: {FEW} ({paired})."
-      return f"{a} against {b}: {_signed(self.mean * scale)}; {FEW} ({paired})."
+      return f"{a} against {b}: {signed(self.mean * scale)}; {FEW} ({paired})."
     limit = ""
     if self.reach < self.confidence:
       limit = f"; coverage at most {100 * self.reach:.0f} %"
@@ -101,7 +101,7 @@ class Comparison:
         f"{self.beyond_verdict} {_ends(self.beyond, scale)}"
       )
     return (
-      f"{a} is {self.verdict} {joint} {b}: {_signed(self.mean * scale)} "
+      f"{a} is {self.verdict} {joint} {b}: {signed(self.mean * scale)} "
       f"{ends} ({self.seeds} seeds{limit}){beyond}."
     )
 
@@ -258,10 +258,10 @@ def interval_samples(
 
 def _ends(ends: tuple[float, float], scale: float) -> str:
   low, high = ends
-  return f"[{_signed(low * scale)}, {_signed(high * scale)}]"
+  return f"[{signed(low * scale)}, {signed(high * scale)}]"
 
 
-def _signed(x: float) -> str:
+def signed(x: float) -> str:
   """One decimal, or two near 0, where the verdict depends on the sign.
 
   The sign is a minus, not a hyphen; a number that is shown as 0 has none.

@@ -17,6 +17,7 @@ from typing import Any
 
 from dmg_jax.evaluation import statistics
 from dmg_jax.evaluation.metrics import FUSED
+from dmg_jax.evaluation.statistics import signed
 from dmg_jax.tables.summary import Row, Summary, mean
 
 # Names of rows; the last of each is that of the table ``missing``.
@@ -71,29 +72,42 @@ class Cost:
     )
     if self.found.verdict == statistics.FEW:
       return (
-        f"Imbalance cost on {at}: {_signed(value)} points "
+        f"Imbalance cost on {at}: {signed(value)} points "
         f"({both}; {self._chance()})."
       )
     assert self.ends is not None
     low, high = (100 * x for x in self.ends)
-    over = f"{self.found.seeds} seeds"
-    if self.found.beyond:
-      over += f" and {self.found.samples} test samples"
-    interval = f"{both}; 95 % [{_signed(low)}, {_signed(high)}] over {over}"
+    ends = f"95 % [{signed(low)}, {signed(high)}] over {self._over()}"
     if low > 0:
       return (
-        f"Imbalance costs joint training {value:.1f} points on {at} "
-        f"({interval}): so much is there to win."
+        f"Imbalance costs joint training on {at}: {signed(value)} points "
+        f"({both}; {ends}) are there to win."
       )
     if high < 0:
       return (
-        f"Imbalance costs nothing on {at}: joint training is {-value:.1f} "
-        f"points ahead ({interval})."
+        f"Imbalance costs nothing on {at}: {signed(value)} points, joint "
+        f"training is ahead ({both}; {ends})."
       )
     return (
-      f"No imbalance cost is shown on {at}: {_signed(value)} points "
-      f"({interval}). There may be up to {high:.1f} points to win."
+      f"No imbalance cost is shown on {at}: {signed(value)} points "
+      f"({both}; {ends}). There may be up to {high:.1f} points to win."
     )
+
+  def _over(self) -> str:
+    """What the interval allows for, and where it cannot have its 95 %."""
+    seeds = f"{self.found.seeds} seeds"
+    if self.found.beyond:
+      return f"{seeds} and {self.found.samples} test samples"
+    if self.found.reach < self.found.confidence:
+      seeds += f"; coverage at most {100 * self.found.reach:.0f} %"
+    return seeds
+
+  @property
+  def interval_of(self) -> str:
+    """What the interval allows for: seeds, samples, both, or nothing."""
+    if self.found.verdict == statistics.FEW:
+      return "samples" if self.here else ""
+    return "seeds and samples" if self.found.beyond else "seeds"
 
   def _chance(self) -> str:
     """What can be said with too few seeds."""
@@ -101,7 +115,7 @@ class Cost:
     need = f"{statistics.FEWEST} are needed to tell it from chance"
     if self.here is None:
       return f"{seeds}, {need}"
-    low, high = (_signed(100 * x) for x in self.here)
+    low, high = (signed(100 * x) for x in self.here)
     return (
       f"95 % [{low}, {high}] over {self.size} test samples alone; "
       f"{seeds}, {need}"
@@ -117,15 +131,11 @@ class Cost:
       "means": list(self.means),
       "value": self.found.mean,
       "interval": self.ends and list(self.ends),
+      "interval_of": self.interval_of,
       "seeds": self.found.seeds,
       "samples": self.size,
       "sentence": self.sentence(),
     }
-
-
-def _signed(points: float) -> str:
-  text = f"{points:+.1f}"
-  return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
 def costs(found: Summary) -> list[Cost]:

@@ -109,18 +109,19 @@ def test_val_is_compared_over_the_seeds_of_both():
 def test_nothing_is_shown_as_minus_zero():
   test = {"joint": (0.6, 0.6, 0.6), "ensemble": (0.6, 0.6, 0.5998)}
   (found,) = cost.costs(made(test, dict.fromkeys(test, 0.5)))
-  assert "\N{MINUS SIGN}0.0" not in found.sentence()
+  assert "\N{MINUS SIGN}0.0 " not in found.sentence()
+  assert "\N{MINUS SIGN}0.01 points" in found.sentence()
 
 
 @pytest.mark.parametrize(
   ("ensemble", "said"),
   [
-    ((0.70, 0.71, 0.70, 0.73), "costs joint training 9.5 points on toy"),
+    ((0.70, 0.71, 0.70, 0.73), "costs joint training on toy: +9.5 points"),
     (
       (0.59, 0.64, 0.60, 0.64),
       "No imbalance cost is shown on toy: +0.",
     ),
-    ((0.50, 0.51, 0.52, 0.50), "costs nothing on toy: joint training is 10."),
+    ((0.50, 0.51, 0.52, 0.50), "costs nothing on toy: −10."),
     ((0.70, 0.71), "+9.5 points (ensemble 70.5, joint 61.0 fused accuracy; 2"),
     ((0.55,), "\N{MINUS SIGN}5.0 points (ensemble 55.0, joint 60.0"),
   ],
