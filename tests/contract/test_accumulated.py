@@ -1,4 +1,4 @@
-"""A batch in parts is the whole batch, for every recipe.
+"""A batch in parts is the whole batch, for each kind of recipe.
 
 Where there are no batch statistics and no dropout: steps, running means of
 methods and α are those of the whole batch up to the rounding of float32 sums.
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import toys
-from all_recipes import ROWS, batches, every_recipe, run_of
+from all_recipes import ROWS, batches, every_kind, run_of
 from dmg_jax.config.recipes import RECIPES
 from dmg_jax.model import registry
 from dmg_jax.training import steps
@@ -23,7 +23,7 @@ def in_parts(run, size):
   return toys.Run.on(run.method, problem, run.params, run.stats, "sgd")
 
 
-@every_recipe
+@every_kind
 def test_parts_are_the_whole(name):
   """Two steps and an outer step, on batches with padding and gaps."""
   run = run_of(name)

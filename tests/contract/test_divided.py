@@ -1,4 +1,4 @@
-"""Weights and moments divided over devices, for every recipe.
+"""Weights and moments divided over devices, for each kind of recipe.
 
 ``sharding=fsdp`` gives the numbers of ``replicated`` up to the rounding of
 float32 sums, and the new state lies where the old one did.
@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType
 
 import toys
-from all_recipes import batches, every_recipe, run_of
+from all_recipes import batches, every_kind, run_of
 from dmg_jax.training import sharding, steps
 from dmg_jax.training.checkpoint import Checkpoints
 
@@ -48,7 +48,7 @@ def placements(state):
   return [x.sharding.spec for x in jax.tree.leaves(state)]
 
 
-@every_recipe
+@every_kind
 def test_divided_is_replicated(name):
   run, mesh = run_of(name), mesh_of(4)
   step, outer = divided(run, mesh)

@@ -237,7 +237,9 @@ def test_sharded_equals_unsharded(name):
     assert leaf.sharding.is_equivalent_to(spec, leaf.ndim)
 
 
-@every_sharded
+@pytest.mark.parametrize(
+  "name", [n if n in SHARDED else slow(n) for n in OVER_DEVICES]
+)
 def test_state_survives_a_checkpoint(name, tmp_path):
   run = noisy(name)
   state, _ = advance(run, run.fresh())

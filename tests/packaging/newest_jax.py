@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 MINORS = range(12, 20)
 COMPUTES = (
-  "api/test_fit.py", "api/test_loop.py", "bilevel", "contract",
+  "api/test_fit.py", "api/test_loop.py", "bilevel", "contract/test_methods.py",
   "system/test_checkpoint.py", "system/test_run.py",
 )  # fmt: skip
 ASK = "import sys, ensurepip, venv; print(*sys.version_info[:2])"

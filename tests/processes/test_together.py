@@ -14,13 +14,14 @@ import pytest
 
 import helpers
 import process_group
-from all_recipes import KINDS
 from dmg_jax.tracking.logging import read_metrics
 from dmg_jax.training import checkpoint
 
 TOLERANCE = 1e-3
 # State, gradients, an order with hooks between epochs.
 FOUR = ("lb", "ogm_ge", "bss")
+# And heads in turns, rates, teachers, calibration, chances of samples.
+EIGHT = (*FOUR, "joint", "mla", "gblend", "g2d", "cpsc")
 LB = "--config=configs/manifest.py:lb,batch_size=8"
 
 
@@ -82,7 +83,7 @@ def assert_alike(folder, other):
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("count", "recipes"),
-  [(2, KINDS), (4, FOUR)],
+  [(2, EIGHT), (4, FOUR)],
   ids=["two", "four"],
 )
 def test_recipes(count, recipes, manifest, alone, tmp_path):

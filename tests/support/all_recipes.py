@@ -1,4 +1,4 @@
-"""Every recipe on a toy problem, and batches with all that a batch can have."""
+"""Recipes on a toy problem, and batches with all that a batch can have."""
 
 from __future__ import annotations
 
@@ -18,16 +18,13 @@ ROWS = {
 # One of each kind: learned weight, modulated gradients, shared heads, teachers.
 FEW = ("lb", "ogm_ge", "mla", "umt")
 # And order, hooks between epochs, memory of samples, a game, turns, mixtures:
-# for what differs by kind and takes long. Contracts are tested for every one.
+# for what differs by kind and takes long.
 KINDS = (
   *FEW, "bss", "cpsc", "g2d", "gblend", "igm", "joint", "mcr", "pmr", "remix",
 )  # fmt: skip
-every_recipe = pytest.mark.parametrize(
+every_kind = pytest.mark.parametrize(
   "name",
-  [
-    n if n in FEW else pytest.param(n, marks=pytest.mark.slow)
-    for n in sorted(ROWS.values())
-  ],
+  [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in KINDS],
 )
 
 

@@ -23,7 +23,6 @@ SEED = int(os.environ.get("DMG_KILLS_SEED", "0"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 FIELDS = {"train.epochs": 12, "train.checkpoint_steps": 7, "train.log_steps": 5}
 WHAT = [
-  "openmoji.py:lb,inner_iters=7,iterations=1",
   "openmoji.py:igm",
   "openmoji.py:joint,seeds=2,vmap_seeds=on",
 ]

@@ -49,7 +49,7 @@ def test_replica_is_the_run_alone(straight):
 @pytest.mark.slow
 @pytest.mark.parametrize(
   "recipe", [
-    "mla", "bss", "lb_forward,inner_iters=7",
+    "bss", "lb_forward,inner_iters=7",
     "umt,teacher_epochs=1,schedule=plateau",
     "joint,sampler=balanced,class_weights=balanced",
   ],
