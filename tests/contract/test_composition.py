@@ -57,7 +57,7 @@ def test_conditions(rule):
   for name, (trial, _) in composition.CONDITIONS.items():
     if name in composition.REFUSABLE:
       assert trial(rule) == PAGE[rule][name], (name, AGAIN)
-    else:  # Other contract tests compare numbers.
+    else:  # Others compare numbers, for one of each kind.
       assert PAGE[rule][name], (name, AGAIN)
 
 
